@@ -1,0 +1,1 @@
+"""Train, measure and evaluate transformers without skip connections."""
