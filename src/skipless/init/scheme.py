@@ -1,0 +1,111 @@
+"""SkiplessInit: the paper's initialisation scheme as one frozen value (section 5)."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from jaxtyping import Float
+from torch import Generator, Tensor, float64
+
+from skipless.errors import InputError
+from skipless.init.mlp import scaled_uniform_orthogonal
+from skipless.init.query_key import Factors, Noise, query_key
+from skipless.init.value_output import value_output
+
+LogitScale = Literal["kept", "compensated"]
+MLP = Literal["orthogonal", "kept"]
+
+
+@dataclass(frozen=True)
+class SkiplessInit:
+    """How a skipless transformer starts: alpha, beta and c, and what the paper leaves to its reader.
+
+    Attributes:
+        alpha: scale of the noise in W_Q W_K^T = alpha Z + beta I (Eq. 11).
+        beta: scale of the identity there: what makes attention diagonally dominant.
+        c: scale of W_V and of W_O; every singular value of their product is c^2 (section 5.1).
+        factors: how alpha Z + beta I is cut into heads, see `query_key`.
+        noise: distribution of Z, `"normal"` (the paper) or `"uniform"` (the first author's public code).
+        logit_scale: softmax(Q K^T) in the paper has no 1 / sqrt(d_h); every library has one. `"kept"` leaves it, as the
+            first author's code does; `"compensated"` multiplies W_Q by sqrt(d_h), so that the logits at initialisation
+            are those of the formula.
+        mlp: `"orthogonal"` is the paper's; `"kept"` leaves the library's own, for ablations.
+
+    The values are not dimension-free: (2, 0.6), the paper's for ViT-Base, gives a mean diagonal of 0.76 there and 0.11
+    at d = 64 with 4 heads. `inspect_init` prints the diagonal that a model has.
+
+    Raises:
+        InputError: for values that are not finite, c <= 0, or names that do not exist.
+
+    Example:
+        >>> SkiplessInit.preset("vit_base") == SkiplessInit(alpha=2.0, beta=0.6, c=3.0)
+        True
+    """
+
+    alpha: float = 2.0
+    beta: float = 0.6
+    c: float = 3.0
+    factors: Factors = "per_head"
+    noise: Noise = "normal"
+    logit_scale: LogitScale = "kept"
+    mlp: MLP = "orthogonal"
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("factors", get_args(Factors)),
+            ("noise", get_args(Noise)),
+            ("logit_scale", get_args(LogitScale)),
+            ("mlp", get_args(MLP)),
+        ):
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name}={getattr(self, name)!r} is not one of {', '.join(map(repr, choices))}")
+        if not (math.isfinite(self.alpha) and math.isfinite(self.beta)) or self.alpha == self.beta == 0:
+            raise InputError(
+                f"alpha={self.alpha}, beta={self.beta}: both must be finite and one of them not 0 (Eq. 11)"
+            )
+        if not (math.isfinite(self.c) and self.c > 0):
+            raise InputError(f"c={self.c} must be a positive number: W_V W_O has singular values c^2 (section 5.1)")
+        if self.factors == "partition" and self.alpha != 0:
+            raise InputError(f"factors='partition' needs alpha=0, got alpha={self.alpha}; use 'per_head'")
+
+    @classmethod
+    def preset(cls, name: str) -> "SkiplessInit":
+        """The paper's own values: `"vit_base"`, `"dino_vit_small"` or `"language"`."""
+        if name not in PRESETS:
+            raise InputError(f"no preset {name!r}; the paper's are {', '.join(map(repr, PRESETS))}")
+        return PRESETS[name]
+
+    def query_key(
+        self, dim: int, heads: int, head_dim: int, key_heads: int, generator: Generator | None = None
+    ) -> tuple[Float[Tensor, "d hq"], Float[Tensor, "d hk"]]:
+        """`(w_q, w_k)` of one block, in float64 (section 5.2)."""
+        w_q, w_k = query_key(
+            dim,
+            heads,
+            self.alpha,
+            self.beta,
+            head_dim=head_dim,
+            key_heads=key_heads,
+            factors=self.factors,
+            noise=self.noise,
+            generator=generator,
+            dtype=float64,
+        )
+        return (w_q * math.sqrt(head_dim) if self.logit_scale == "compensated" else w_q), w_k
+
+    def value_output(
+        self, dim: int, inner: int, generator: Generator | None = None
+    ) -> tuple[Float[Tensor, "d k"], Float[Tensor, "k d"]]:
+        """`(w_v, w_o)` of one block, in float64 (section 5.1)."""
+        return value_output(dim, self.c, inner=inner, generator=generator, dtype=float64)
+
+    def mlp_map(self, fan_in: int, fan_out: int, generator: Generator | None = None) -> Float[Tensor, "i o"]:
+        """One linear map of the MLP, in float64 (section 6.1)."""
+        return scaled_uniform_orthogonal(fan_in, fan_out, generator=generator, dtype=float64)
+
+
+PRESETS = {
+    "vit_base": SkiplessInit(alpha=2.0, beta=0.6, c=3.0),  # section 6.1
+    "dino_vit_small": SkiplessInit(alpha=1.8, beta=1.0, c=3.0),  # section 6.2
+    "language": SkiplessInit(alpha=0.0, beta=0.5),  # section A.8, which does not state c
+}

@@ -1,0 +1,53 @@
+"""W_V W_O = c^2 U V^T: values and output projection start as one scaled rotation (section 5.1)."""
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from skipless.errors import InputError
+from skipless.init.draws import haar, normal
+
+
+def value_output(
+    dim: int,
+    c: float,
+    *,
+    inner: int | None = None,
+    generator: Generator | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Float[Tensor, "d k"], Float[Tensor, "k d"]]:
+    """W_V = c U and W_O = c V^T, from the SVD of one d x d Gaussian over the full width, not per head (section 5.1).
+
+    Both factors carry `c`, so every singular value of W_V W_O is c^2 and kappa(W_V W_O) = 1.
+
+    Args:
+        dim: token width d.
+        c: scale of each factor.
+        inner: heads x head_dim, where that is not d. A wider inner space keeps the product an exact scaled rotation; a
+            narrower one cannot, and gives the best there is: `inner` singular values of c^2, the rest 0.
+        generator: source of randomness.
+        dtype: of the result; the factorisation is done in float64.
+
+    Returns:
+        `(w_v, w_o)` in the paper's orientation: `x @ w_v @ w_o`.
+
+    Raises:
+        InputError: if `dim` or `inner` is not positive, or `c` is not.
+
+    Example:
+        >>> w_v, w_o = value_output(6, 3.0, dtype=torch.float64)
+        >>> torch.linalg.svdvals(w_v @ w_o)
+        tensor([9.0000, 9.0000, 9.0000, 9.0000, 9.0000, 9.0000], dtype=torch.float64)
+    """
+    inner = dim if inner is None else inner
+    if dim < 1 or inner < 1:
+        raise InputError(f"value_output needs dim >= 1 and inner >= 1, got dim={dim}, inner={inner}")
+    if not c > 0:
+        raise InputError(f"c must be positive, got c={c}: W_V W_O has singular values c^2")
+    u, _, vh = torch.linalg.svd(normal(dim, dim, generator=generator))
+    if inner > dim:
+        spread = haar(dim, inner, generator=generator)
+        w_v, w_o = c * u @ spread, c * spread.mT @ vh
+    else:
+        w_v, w_o = c * u[:, :inner], c * vh[:inner]
+    return w_v.to(dtype), w_o.to(dtype)

@@ -1,0 +1,110 @@
+"""BlockView: one vocabulary for every library's transformer block, in the paper's orientation.
+
+An adapter (`timm_vit`) answers three questions about a block: where W_Q, W_K, W_V and W_O lie and how many heads share
+them; where the linear maps of its MLP lie; how its forward goes with chosen skips left out. All else is written once,
+against this view. It is the only place that transposes.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+SubBlock = Literal["attn", "mlp"]
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """One linear map of a block, read and written as `x @ w`, whatever weight a library keeps it in.
+
+    Attributes:
+        weight: the parameter that holds it, (out, in) as `nn.Linear` stores it.
+        bias: its bias parameter, if there is one.
+        rows: its share of the rows, where several maps are fused in one weight (qkv, packed gates).
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    rows: slice
+
+    @classmethod
+    def parts(cls, linear: nn.Linear, count: int = 1) -> tuple["LinearMap", ...]:
+        """The `count` equal maps fused in one `nn.Linear`, top to bottom."""
+        size = linear.out_features // count
+        return tuple(cls(linear.weight, linear.bias, slice(i * size, (i + 1) * size)) for i in range(count))
+
+    @property
+    def w(self) -> Float[Tensor, "i o"]:
+        """The map in the paper's orientation; a view, without gradient history."""
+        return self.weight.detach()[self.rows].mT
+
+    @torch.no_grad()
+    def write_(self, w: Float[Tensor, "i o"]) -> None:
+        """Put `w` in its place, in the parameter's own dtype and on its device, and set the bias to 0."""
+        self.weight[self.rows] = w.mT.to(self.weight)
+        if self.bias is not None:
+            self.bias[self.rows] = 0
+
+
+@dataclass(frozen=True)
+class BlockView:
+    """One block as the paper sees it.
+
+    Attributes:
+        name: its path in the model, `blocks.0`.
+        block: the module itself.
+        dim: token width d.
+        heads: number of query heads.
+        key_heads: number of key heads; fewer with grouped-query attention.
+        head_dim: d_h.
+        query, key, value, output: W_Q, W_K, W_V, W_O.
+        query_norm, key_norm: applied to each head's queries and keys before their product (`nn.Identity` without).
+        mlp_in: the map from d to hidden; with a gated MLP two, gate and value.
+        mlp_out: the map from hidden to d.
+        norms: every normalisation layer inside the block.
+        skips: the sub-blocks that still have their skip connection.
+    """
+
+    name: str
+    block: nn.Module
+    dim: int
+    heads: int
+    key_heads: int
+    head_dim: int
+    query: LinearMap
+    key: LinearMap
+    value: LinearMap
+    output: LinearMap
+    query_norm: nn.Module
+    key_norm: nn.Module
+    mlp_in: tuple[LinearMap, ...]
+    mlp_out: LinearMap
+    norms: tuple[nn.Module, ...]
+    skips: tuple[SubBlock, ...]
+
+    @property
+    def maps(self) -> tuple[LinearMap, ...]:
+        """Every linear map of the block."""
+        return (self.query, self.key, self.value, self.output, *self.mlp_in, self.mlp_out)
+
+    @property
+    def w_q(self) -> Float[Tensor, "d hq"]:
+        """W_Q of all heads side by side, used as `x @ w_q`."""
+        return self.query.w
+
+    @property
+    def w_k(self) -> Float[Tensor, "d hk"]:
+        """W_K of all key heads side by side."""
+        return self.key.w
+
+    @property
+    def w_v(self) -> Float[Tensor, "d k"]:
+        """W_V of all heads side by side."""
+        return self.value.w
+
+    @property
+    def w_o(self) -> Float[Tensor, "k d"]:
+        """W_O, used as `x @ w_o`."""
+        return self.output.w

@@ -1,0 +1,206 @@
+"""remove_skips_, initialize_ and create_model: the paper's two changes, made to other people's models."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args
+
+import timm
+import torch
+from torch import Generator, nn
+
+from skipless.errors import InputError
+from skipless.init import SkiplessInit
+from skipless.models import timm_vit
+from skipless.models.blocks import BlockView, SubBlock
+
+
+def block_views(model: nn.Module) -> list[BlockView]:
+    """Every transformer block of the model, first to last, each in the paper's vocabulary.
+
+    Raises:
+        InputError: if the model has no block that an adapter knows.
+
+    Example:
+        >>> model = timm.create_model("vit_tiny_patch16_224", depth=2)
+        >>> [(view.name, view.heads, tuple(view.w_q.shape)) for view in block_views(model)]
+        [('blocks.0', 3, (192, 192)), ('blocks.1', 3, (192, 192))]
+    """
+    return [timm_vit.view(name, block) for name, block in _blocks(model)]
+
+
+def remove_skips_(
+    model: nn.Module,
+    sub_blocks: Sequence[SubBlock] = ("attn", "mlp"),
+    *,
+    layer_scale: timm_vit.LayerScaleChoice = "remove",
+) -> nn.Module:
+    """Leave out the skip connections of every block, in place: x = f(norm(x)) for x = x + f(norm(x)).
+
+    Parameters and state-dict keys stay, so checkpoints load both ways; only the class of each block changes.
+    Each sub-block's skip goes on its own, and what is gone already stays gone.
+
+    Args:
+        model: a model with blocks that an adapter knows, or one such block's parent.
+        sub_blocks: `"attn"`, `"mlp"` or both.
+        layer_scale: LayerScale starts a residual branch near zero (1e-5); without the skip that near-zero is the whole
+            signal, and LayerNorm's eps takes over. `"remove"` (default) takes it out of the sub-blocks concerned, with
+            its `gamma` keys; `"keep"` leaves it, for those who mean it.
+
+    Returns:
+        The model.
+
+    Raises:
+        InputError: if no adapter knows the model, a name is unknown, or a sub-block has drop path; nothing is changed
+            then.
+
+    Example:
+        >>> model = remove_skips_(timm.create_model("vit_tiny_patch16_224", depth=2))
+        >>> [view.skips for view in block_views(model)]
+        [(), ()]
+    """
+    chosen = tuple(name for name in get_args(SubBlock) if name in sub_blocks)
+    if isinstance(sub_blocks, str) or not chosen or not set(sub_blocks) <= set(chosen):
+        raise InputError(f"sub_blocks={sub_blocks!r}: give a tuple of 'attn', 'mlp' or both")
+    if layer_scale not in get_args(timm_vit.LayerScaleChoice):
+        raise InputError(f"layer_scale={layer_scale!r} is not one of 'remove', 'keep'")
+    blocks = list(_blocks(model))
+    for name, block in blocks:
+        timm_vit.check_removable(name, block, chosen)
+    for _, block in blocks:
+        timm_vit.remove_skips_(block, chosen, layer_scale)
+    return model
+
+
+@torch.no_grad()
+def initialize_(model: nn.Module, init: SkiplessInit | None = None, *, generator: Generator | None = None) -> nn.Module:
+    """Give every block the paper's initialisation, in place (section 5; MLP: section 6.1).
+
+    W_Q, W_K, W_V, W_O and the MLP are drawn by `init`, biases set to 0, norms to their identity; a parameter of a block
+    that has no such rule is an error. Patch embedding, tokens, final norm and head keep what the library gave them:
+    the paper says nothing about them. LayerScale that was kept on purpose keeps its value.
+
+    Args:
+        model: a model with blocks that an adapter knows, on a real device, of any floating dtype.
+        init: the scheme; `SkiplessInit()` by default, the paper's ViT-Base.
+        generator: source of randomness. A CPU generator (or none: torch's global one) gives the same weights on every
+            device, up to the parameter's dtype.
+
+    Returns:
+        The model.
+
+    Raises:
+        InputError: if no adapter knows the model, if parameters are on the meta device, or if one has no rule.
+
+    Example:
+        >>> model = remove_skips_(timm.create_model("vit_tiny_patch16_224", depth=2))
+        >>> model = initialize_(model, SkiplessInit(alpha=1.8, beta=1.0, c=3.0))
+        >>> singular_values = torch.linalg.svdvals(model.blocks[0].attn.proj.weight)
+        >>> round(singular_values.min().item(), 4), round(singular_values.max().item(), 4)
+        (3.0, 3.0)
+    """
+    init = SkiplessInit() if init is None else init
+    views = block_views(model)
+    for view in views:
+        _check_covered(view, init)
+    for view in views:
+        inner = view.heads * view.head_dim
+        w_q, w_k = init.query_key(view.dim, view.heads, view.head_dim, view.key_heads, generator)
+        w_v, w_o = init.value_output(view.dim, inner, generator)
+        for linear, w in ((view.query, w_q), (view.key, w_k), (view.value, w_v), (view.output, w_o)):
+            linear.write_(w)
+        if init.mlp == "orthogonal":
+            for linear in (*view.mlp_in, view.mlp_out):
+                fan_in, fan_out = linear.w.shape
+                linear.write_(init.mlp_map(fan_in, fan_out, generator))
+        for norm in view.norms:
+            for name, parameter in norm.named_parameters():
+                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+    return model
+
+
+def create_model(
+    name: str,
+    *,
+    skip: bool = False,
+    init: SkiplessInit | None = None,
+    sub_blocks: Sequence[SubBlock] = ("attn", "mlp"),
+    seed: int | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """A timm model with its skips, without them, or without them and initialised: the three rows of Table 1.
+
+    Args:
+        name: a timm model name, `vit_small_patch16_224`.
+        skip: keep the skips; `create_model(name, skip=True)` is timm's own model.
+        init: the scheme; None leaves timm's own initialisation.
+        sub_blocks: the skips to leave out if `skip` is False.
+        seed: makes the weights a function of this number alone, and leaves torch's global generator as it was.
+        **kwargs: for `timm.create_model`.
+
+    Raises:
+        InputError: for an unknown model, keywords that timm refuses, and all that `remove_skips_` refuses.
+
+    Example:
+        >>> model = create_model("vit_tiny_patch16_224", init=SkiplessInit(alpha=1.8, beta=1.0), depth=2, seed=0)
+        >>> sum(p.numel() for p in model.parameters())
+        1268776
+    """
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"; did you mean {', '.join(near)}?" if near else "; timm.list_models() lists them"
+        raise InputError(f"timm has no model {name!r}{hint}")
+    if skip and name.startswith("skipless_"):
+        raise InputError(f"{name!r} has no skips to keep; ask for {name.removeprefix('skipless_')!r}")
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+        try:
+            model = timm.create_model(name, **kwargs)
+        except (TypeError, AssertionError) as error:
+            raise InputError(f"timm cannot build {name!r} with {kwargs}: {error}") from error
+        if not skip:
+            remove_skips_(model, sub_blocks)
+        return model if init is None else initialize_(model, init)
+
+
+def _blocks(model: nn.Module) -> Iterator[tuple[str, timm_vit.Block]]:
+    found = [(name, module) for name, module in model.named_modules() if timm_vit.is_block(module)]
+    if not found:
+        raise InputError(
+            f"no adapter for `{type(model).__name__}`; supported: {timm_vit.SUPPORTED}; to add one: docs/adapters.md"
+        )
+    yield from found  # pyright: ignore[reportReturnType]
+
+
+def _check_covered(view: BlockView, init: SkiplessInit) -> None:
+    """Every parameter of the block has a rule and a place in memory, or is named."""
+    ruled = {id(linear.weight) for linear in view.maps} | {id(linear.bias) for linear in view.maps}
+    ruled |= {id(parameter) for norm in view.norms for parameter in norm.parameters()}
+    for name, parameter in view.block.named_parameters():
+        if id(parameter) not in ruled and not name.endswith("gamma"):
+            raise InputError(f"no rule for the parameter {view.name}.{name} {tuple(parameter.shape)} in {init}")
+        if parameter.is_meta:
+            raise InputError(
+                f"{view.name}.{name} is on the meta device, where an initialisation is lost: materialise the model "
+                "(model.to_empty(device=...)), initialise what lies outside the blocks, then call initialize_"
+            )
+        if not parameter.is_floating_point():
+            raise InputError(f"{view.name}.{name} is {parameter.dtype}: initialise before quantising")
+
+
+def _finish(
+    model: nn.Module,
+    name: str,
+    *,
+    init: SkiplessInit | None = None,
+    sub_blocks: Sequence[SubBlock] = ("attn", "mlp"),
+    layer_scale: timm_vit.LayerScaleChoice = "remove",
+    generator: Generator | None = None,
+) -> nn.Module:
+    """What makes timm's model its registered skipless twin: the paper's values for the nearest of its two widths."""
+    narrow = "_tiny_" in name or "_small_" in name
+    init = init or SkiplessInit.preset("dino_vit_small" if narrow else "vit_base")
+    return initialize_(remove_skips_(model, sub_blocks, layer_scale=layer_scale), init, generator=generator)
+
+
+REGISTERED = timm_vit.register(_finish)

@@ -1,0 +1,161 @@
+"""The adapter for timm's plain vision transformer, and its skipless twin in timm's registry.
+
+Plain means blocks of `timm.models.vision_transformer.Block` with timm's standard `Attention`: class or average token,
+registers, any MLP (plain, GLU, SwiGLU), qkv bias or none, qk-norm, LayerScale. A skip goes by giving the block another
+class with the same parameters, so the state-dict keys stay, and everything that works on the block goes on working.
+"""
+
+# pyright: reportPrivateImportUsage=false
+# timm.layers re-exports without saying so.
+
+import re
+from collections.abc import Callable
+from typing import Any, Literal
+
+import timm
+from timm.layers import Attention, DropPath, GluMlp, LayerScale, Mlp, SwiGLU
+from timm.models import register_model
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+from skipless.errors import InputError
+from skipless.models.blocks import BlockView, LinearMap, SubBlock
+
+LayerScaleChoice = Literal["remove", "keep"]
+
+SUPPORTED = "timm's plain VisionTransformer (Block with Attention and Mlp, GluMlp or SwiGLU)"
+
+
+class SkiplessBlock(Block):
+    """timm's pre-norm block in which each sub-block's skip connection can be left out (Eqs. 1 and 2 without `X +`).
+
+    Made from a `Block` by `remove_skips_`, never constructed: parameters, buffers and state-dict keys are the block's.
+    """
+
+    attn_skip: bool
+    mlp_skip: bool
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """The standard forward, each `x +` on its own switch."""
+        y = self.ls1(self.attn(self.norm1(x), attn_mask=attn_mask, is_causal=is_causal))
+        x = x + self.drop_path1(y) if self.attn_skip else y
+        y = self.ls2(self.mlp(self.norm2(x)))
+        return x + self.drop_path2(y) if self.mlp_skip else y
+
+
+def is_block(module: nn.Module) -> bool:
+    """Whether this adapter knows the module; a subclass of timm's with a forward of its own is unknown to it."""
+    return type(module) in (Block, SkiplessBlock)
+
+
+def view(name: str, block: Block) -> BlockView:
+    """The block as the paper sees it.
+
+    Raises:
+        InputError: if its attention or MLP is of a kind whose maps are not known here.
+    """
+    attn: Any = block.attn
+    mlp: Any = block.mlp
+    if type(attn) is not Attention:
+        raise InputError(f"no adapter for the attention `{type(attn).__name__}` of {name}; supported: {SUPPORTED}")
+    query, key, value = LinearMap.parts(attn.qkv, 3)
+    norms = (block.norm1, block.norm2, attn.q_norm, attn.k_norm, getattr(attn, "norm", None), mlp.norm)
+    return BlockView(
+        name=name,
+        block=block,
+        dim=attn.qkv.in_features,
+        heads=attn.num_heads,
+        key_heads=attn.num_heads,
+        head_dim=attn.head_dim,
+        query=query,
+        key=key,
+        value=value,
+        output=LinearMap.parts(attn.proj)[0],
+        query_norm=attn.q_norm,
+        key_norm=attn.k_norm,
+        mlp_in=_mlp_in(name, mlp),
+        mlp_out=LinearMap.parts(mlp.fc2)[0],
+        norms=tuple(norm for norm in norms if norm is not None and not isinstance(norm, nn.Identity)),
+        skips=skips(block),
+    )
+
+
+def _mlp_in(name: str, mlp: nn.Module) -> tuple[LinearMap, ...]:
+    """The map or, in a gated MLP, the two maps from d to hidden."""
+    if type(mlp) is Mlp and isinstance(mlp.fc1, nn.Linear):
+        return LinearMap.parts(mlp.fc1)
+    if type(mlp) is GluMlp and isinstance(mlp.fc1, nn.Linear):
+        return LinearMap.parts(mlp.fc1, 2)
+    if type(mlp) is SwiGLU:
+        return (*LinearMap.parts(mlp.fc1_g), *LinearMap.parts(mlp.fc1_x))
+    raise InputError(f"no adapter for the MLP `{type(mlp).__name__}` of {name}; supported: {SUPPORTED}")
+
+
+def skips(block: Block) -> tuple[SubBlock, ...]:
+    """The sub-blocks that still have their skip connection."""
+    if not isinstance(block, SkiplessBlock):
+        return ("attn", "mlp")
+    present: dict[SubBlock, bool] = {"attn": block.attn_skip, "mlp": block.mlp_skip}
+    return tuple(name for name, is_there in present.items() if is_there)
+
+
+def check_removable(name: str, block: Block, sub_blocks: tuple[SubBlock, ...]) -> None:
+    """Refuse drop path where the skip is to go.
+
+    Raises:
+        InputError: if a named sub-block has drop path.
+    """
+    for sub_block, drop_path in (("attn", block.drop_path1), ("mlp", block.drop_path2)):
+        if sub_block in sub_blocks and isinstance(drop_path, DropPath) and drop_path.drop_prob:
+            raise InputError(
+                f"{name} has drop path {drop_path.drop_prob:.3g}: it drops a whole branch and lets the skip carry the "
+                "tokens, so without that skip it would erase them; build the model with drop_path_rate=0"
+            )
+
+
+def remove_skips_(block: Block, sub_blocks: tuple[SubBlock, ...], layer_scale: LayerScaleChoice) -> Block:
+    """Leave out the skips of the named sub-blocks; `check_removable` first."""
+    kept = [name for name in skips(block) if name not in sub_blocks]
+    block.__class__ = SkiplessBlock
+    vars(block).update(attn_skip="attn" in kept, mlp_skip="mlp" in kept)
+    if layer_scale == "remove":
+        for sub_block, name in (("attn", "ls1"), ("mlp", "ls2")):
+            if sub_block in sub_blocks and isinstance(getattr(block, name), LayerScale):
+                setattr(block, name, nn.Identity())
+    return block
+
+
+# timm's registry
+
+_PLAIN = re.compile(r"vit_(tiny|small|base|large|huge)_patch\d+_(224|384|dinov2|reg4_dinov2)")
+_OTHER_PATCH = ("vit_tiny_patch14_224", "vit_small_patch14_224", "vit_base_patch14_224")
+
+
+def register(finish: Callable[..., nn.Module]) -> tuple[str, ...]:
+    """Register `skipless_NAME` for every plain NAME of timm's; `finish(model, name, **ours)` makes it skipless.
+
+    The twins take every keyword that timm's own entry points take. timm has no patch-14 tiny, small and base at 224;
+    those are its patch-16 models with `patch_size=14`.
+    """
+    names = [name for name in timm.list_models("vit_*", module="vision_transformer") if _PLAIN.fullmatch(name)]
+    names += [name for name in _OTHER_PATCH if name not in names]
+    return tuple(_register_twin(name, finish) for name in names)
+
+
+def _register_twin(name: str, finish: Callable[..., nn.Module]) -> str:
+    base, patch = (name.replace("patch14", "patch16"), {"patch_size": 14}) if name in _OTHER_PATCH else (name, {})
+
+    def entrypoint(pretrained: bool = False, **kwargs: Any) -> VisionTransformer | nn.Module:
+        if pretrained:
+            raise InputError(
+                f"no pretrained weights exist for skipless_{name}: residual weights mean nothing without the skips; "
+                f"train it, or load your own with checkpoint_path="
+            )
+        ours = {key: kwargs.pop(key) for key in ("init", "sub_blocks", "layer_scale", "generator") if key in kwargs}
+        return finish(timm.model_entrypoint(base)(**{**patch, **kwargs}), name, **ours)
+
+    entrypoint.__name__ = entrypoint.__qualname__ = f"skipless_{name}"
+    entrypoint.__module__ = __name__
+    entrypoint.__doc__ = f"`{name}` without skip connections, initialised by the scheme of section 5."
+    register_model(entrypoint)
+    return entrypoint.__name__
