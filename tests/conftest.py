@@ -1,13 +1,23 @@
 """Shapes in signatures are checked at run time, under pytest only."""
 
+from collections.abc import Iterator
+
+import jaxtyping
 import pytest
 import torch
-from jaxtyping import install_import_hook
 
-install_import_hook("skipless", "beartype.beartype")
+jaxtyping.install_import_hook("skipless", "beartype.beartype")
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     """Small tensors gain nothing from threads, and pytest-xdist already fills the cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Call as a user does, without the type checker that these tests install: our own errors must speak."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -60,9 +60,7 @@ class SkiplessInit:
             if getattr(self, name) not in choices:
                 raise InputError(f"{name}={getattr(self, name)!r} is not one of {', '.join(map(repr, choices))}")
         if not (math.isfinite(self.alpha) and math.isfinite(self.beta)) or self.alpha == self.beta == 0:
-            raise InputError(
-                f"alpha={self.alpha}, beta={self.beta}: both must be finite and one of them not 0 (Eq. 11)"
-            )
+            raise InputError(f"alpha={self.alpha}, beta={self.beta}: both must be finite, and not both 0 (Eq. 11)")
         if not (math.isfinite(self.c) and self.c > 0):
             raise InputError(f"c={self.c} must be a positive number: W_V W_O has singular values c^2 (section 5.1)")
         if self.factors == "partition" and self.alpha != 0:

@@ -1,0 +1,204 @@
+"""inspect_init: what a model's weights say about its initialisation, and what departs from the scheme.
+
+A wrong initialisation raises no error; the model just trains worse. Here are the numbers that betray it: a transposed
+MLP matrix has gains of 0.25 and 4, a Z shared by all heads shows as heads that agree, a `c` on one side only as a wrong
+scale of W_V W_O, a block that was missed as all of these.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm
+
+from skipless.init import SkiplessInit
+from skipless.models.blocks import BlockView
+from skipless.models.surgery import block_views
+
+# The paper's own settings give mean diagonals of 0.76 (ViT-Base) and 0.98 (ViT-Small); one half separates them from the
+# (2, 0.6) of ViT-Base put into a model of width 64, 0.11.
+DIAGONAL_FLOOR = 0.5
+# Products of two independent heads overlap by about d_h / d, at most 0.5; heads that share one Z by 1.
+HEAD_OVERLAP_CEILING = 0.9
+# Room for rounding in bf16 weights; the silent mistakes are off by a factor of 2 and more.
+TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class BlockInit:
+    """What one block's weights say.
+
+    Attributes:
+        name: the block's path in the model.
+        skips: the skip connections it has.
+        kappa_vo: kappa(W_V W_O) over the directions that the inner width allows; 1 in the scheme.
+        scale_vo: geometric mean of those singular values; c^2 in the scheme.
+        trace: for each head, tr(W_Q W_K^T) / d: what truncation to d_h directions keeps of beta.
+        diagonal: for each head, the mean of the attention matrix's diagonal for layer-normed Gaussian tokens.
+        head_overlap: the largest cosine between two heads' W_Q W_K^T; 0 with one head.
+        mlp_gain: for each linear map of the MLP, input maps first, the mean-square gain of `x @ W` over x; 1 for SUO.
+        mlp_kappa: for each of them, kappa(W); 1 for SUO.
+        flags: what departs from the scheme, in words.
+    """
+
+    name: str
+    skips: tuple[str, ...]
+    kappa_vo: float
+    scale_vo: float
+    trace: tuple[float, ...]
+    diagonal: tuple[float, ...]
+    head_overlap: float
+    mlp_gain: tuple[float, ...]
+    mlp_kappa: tuple[float, ...]
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class InitReport:
+    """One `BlockInit` a block; its text is a table with a line a block and every flag below."""
+
+    blocks: tuple[BlockInit, ...]
+    tokens: int
+    seed: int
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """All departures from the scheme, each with its block's name."""
+        return tuple(f"{block.name}: {flag}" for block in self.blocks for flag in block.flags)
+
+    def __str__(self) -> str:
+        head = ("block", "skips", "k(WvWo)", "scale", "tr/d by head", "diagonal by head", "MLP gain")
+        rows = [
+            (
+                block.name,
+                "+".join(block.skips) or "none",
+                _number(block.kappa_vo),
+                _number(block.scale_vo),
+                " ".join(map(_number, block.trace)),
+                " ".join(map(_number, block.diagonal)),
+                " ".join(map(_number, block.mlp_gain)),
+            )
+            for block in self.blocks
+        ]
+        widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
+        found = self.flags
+        verdict = [f"! {flag}" for flag in found] or ["nothing departs from the scheme"]
+        about = f"diagonals: {self.tokens} layer-normed Gaussian tokens, seed {self.seed}"
+        return "\n".join([*(line.rstrip() for line in lines), about, *verdict])
+
+    __repr__ = __str__
+
+
+@torch.no_grad()
+def inspect_init(model: nn.Module, init: SkiplessInit | None = None, *, tokens: int = 197, seed: int = 0) -> InitReport:
+    """Measure every block's initialisation, and name what departs from the scheme (section 5).
+
+    Meant for a model before training: printed, it is a line a block and a line a flag. The attention diagonal is that
+    of `tokens` layer-normed N(0, I) tokens (section A.4.1), with the model's biases, qk-norm and 1 / sqrt(d_h).
+
+    Args:
+        model: a model with blocks that an adapter knows.
+        init: the scheme it should follow; without it, what needs alpha, beta or c to be judged is not flagged.
+        tokens: n, the number of tokens of the attention matrix.
+        seed: of the tokens.
+
+    Raises:
+        InputError: if no adapter knows the model.
+
+    Example:
+        >>> from skipless.models import create_model
+        >>> model = create_model("vit_tiny_patch16_224", init=SkiplessInit(1.8, 1.0, 3.0), depth=1, seed=0)
+        >>> inspect_init(model, SkiplessInit(1.8, 1.0, 3.0)).flags
+        ()
+        >>> inspect_init(model, SkiplessInit(1.8, 1.0, c=1.0)).flags
+        ('blocks.0: singular values of W_V W_O are 9, not c^2 = 1',)
+    """
+    return InitReport(tuple(_measure(view, init, tokens, seed) for view in block_views(model)), tokens, seed)
+
+
+def _measure(view: BlockView, init: SkiplessInit | None, tokens: int, seed: int) -> BlockInit:
+    rank = min(view.dim, view.heads * view.head_dim)
+    s = torch.linalg.svdvals(view.w_v.double() @ view.w_o.double())[:rank]
+    products = _head_products(view)
+    maps = [linear.w.double() for linear in (*view.mlp_in, view.mlp_out)]
+    spectra = [torch.linalg.svdvals(w) for w in maps]
+    measured = BlockInit(
+        name=view.name,
+        skips=view.skips,
+        kappa_vo=(s[0] / s[-1]).item(),
+        scale_vo=s.log().mean().exp().item(),
+        trace=tuple((products.diagonal(dim1=1, dim2=2).sum(1) / view.dim).tolist()),
+        diagonal=tuple(_diagonals(view, tokens, seed).tolist()),
+        head_overlap=_overlap(products),
+        # E|x W|^2 = |W|_F^2 for white x; per output unit, over the 1 of an input unit.
+        mlp_gain=tuple((w.square().sum() / w.shape[1]).item() for w in maps),
+        mlp_kappa=tuple((s[0] / s[-1]).item() for s in spectra),
+        flags=(),
+    )
+    return BlockInit(**{**vars(measured), "flags": tuple(_departures(measured, view, init))})
+
+
+def _head_products(view: BlockView) -> Float[Tensor, "h d d"]:
+    """W_Q W_K^T of every head."""
+    w_q = view.w_q.double().unflatten(1, (view.heads, view.head_dim)).transpose(0, 1)
+    w_k = view.w_k.double().unflatten(1, (view.key_heads, view.head_dim)).transpose(0, 1)
+    return w_q @ w_k.repeat_interleave(view.heads // view.key_heads, dim=0).mT
+
+
+def _diagonals(view: BlockView, tokens: int, seed: int) -> Float[Tensor, " h"]:
+    """Mean A_ii of every head, for layer-normed Gaussian tokens."""
+    x = torch.randn(tokens, view.dim, generator=torch.Generator().manual_seed(seed))
+    x = layer_norm(x, (view.dim,)).to(view.w_q)
+    q = x @ view.w_q + _bias(view.query.bias, view.query.rows)
+    k = x @ view.w_k + _bias(view.key.bias, view.key.rows)
+    q = view.query_norm(q.unflatten(1, (view.heads, view.head_dim)).transpose(0, 1))
+    k = view.key_norm(k.unflatten(1, (view.key_heads, view.head_dim)).transpose(0, 1))
+    logits = q.double() @ k.double().repeat_interleave(view.heads // view.key_heads, dim=0).mT
+    return (logits * view.head_dim**-0.5).softmax(-1).diagonal(dim1=1, dim2=2).mean(1)
+
+
+def _bias(bias: Tensor | None, rows: slice) -> Tensor | float:
+    return 0.0 if bias is None else bias.detach()[rows]
+
+
+def _overlap(products: Float[Tensor, "h d d"]) -> float:
+    """The largest cosine between two heads' products."""
+    flat = nn.functional.normalize(products.flatten(1), dim=1)
+    return (flat @ flat.mT).fill_diagonal_(0).max().item()
+
+
+def _departures(block: BlockInit, view: BlockView, init: SkiplessInit | None) -> list[str]:
+    """What is wrong with a block, worst first."""
+    flags = []
+    if block.kappa_vo > 1 + TOLERANCE:
+        flags.append(f"kappa(W_V W_O) is {_number(block.kappa_vo)}, not 1: not a scaled rotation")
+    elif init is not None and abs(block.scale_vo / init.c**2 - 1) > TOLERANCE:
+        flags.append(f"singular values of W_V W_O are {_number(block.scale_vo)}, not c^2 = {_number(init.c**2)}")
+    diffuse = [head for head, value in enumerate(block.diagonal) if value < DIAGONAL_FLOOR]
+    if diffuse:
+        flags.append(
+            f"attention of {len(diffuse)} of {view.heads} heads starts diffuse (mean diagonal "
+            f"{_number(min(block.diagonal))}): alpha and beta do not suit d = {view.dim}, d_h = {view.head_dim}"
+        )
+    if view.head_dim < view.dim and block.head_overlap > HEAD_OVERLAP_CEILING:
+        flags.append(f"two heads have the same W_Q W_K^T (cosine {_number(block.head_overlap)}): Z is shared")
+    if init is None or init.mlp == "orthogonal":
+        for place, gain, kappa in zip(_places(view), block.mlp_gain, block.mlp_kappa, strict=True):
+            if abs(gain - 1) > TOLERANCE or kappa > 1 + TOLERANCE:
+                flags.append(f"MLP {place} map has gain {_number(gain)} and kappa {_number(kappa)}, not 1 and 1")
+    if any(linear.bias is not None and linear.bias.detach()[linear.rows].any() for linear in view.maps):
+        flags.append("a bias is not 0")
+    if not isinstance(view.query_norm, nn.Identity):
+        flags.append("qk-norm rescales queries and keys: alpha and beta act through their ratio alone")
+    flags += [f"{name} is LayerScale" for name, _ in view.block.named_parameters() if name.endswith("gamma")]
+    return flags
+
+
+def _places(view: BlockView) -> tuple[str, ...]:
+    return ("input", "output") if len(view.mlp_in) == 1 else ("gate", "input", "output")
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}"
