@@ -1,0 +1,75 @@
+"""Noisy training losses made readable: thinned, smoothed and averaged over seeds."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from skipless.report.records import Run
+
+
+class Band(NamedTuple):
+    """Mean over seeds and sample standard deviation on a common grid of epochs; `spread` is None for one run."""
+
+    epoch: Float[np.ndarray, " grid"]
+    mean: Float[np.ndarray, " grid"]
+    spread: Float[np.ndarray, " grid"] | None
+
+
+def thin(
+    epoch: Float[np.ndarray, " points"], loss: Float[np.ndarray, " points"], limit: int = 300
+) -> tuple[Float[np.ndarray, " kept"], Float[np.ndarray, " kept"]]:
+    """Average runs of neighbouring points until at most `limit` remain, so that a picture does not grow with the steps.
+
+    Example:
+        >>> thin(np.arange(4.0), np.array([1.0, 3.0, 5.0, 7.0]), limit=2)
+        (array([0.5, 2.5]), array([2., 6.]))
+    """
+    if epoch.size <= limit:
+        return epoch, loss
+    starts = np.linspace(0, epoch.size, limit, endpoint=False).astype(int)
+    counts = np.diff(starts, append=epoch.size)
+    return np.add.reduceat(epoch, starts) / counts, np.add.reduceat(loss, starts) / counts
+
+
+def smooth(
+    epoch: Float[np.ndarray, " points"],
+    loss: Float[np.ndarray, " points"],
+    at: Float[np.ndarray, " grid"],
+    width: float,
+) -> Float[np.ndarray, " grid"]:
+    """Weighted mean of the losses around each position, Gaussian in the distance (Nadaraya-Watson).
+
+    Args:
+        epoch: positions of the losses.
+        loss: the losses.
+        at: where to estimate.
+        width: standard deviation of the weights, in epochs.
+
+    Example:
+        >>> smooth(np.array([0.0, 1.0, 2.0]), np.array([4.0, 4.0, 4.0]), at=np.array([0.5]), width=0.5)
+        array([4.])
+    """
+    exponent = -0.5 * ((at[:, None] - epoch[None, :]) / width) ** 2
+    weights = np.exp(exponent - exponent.max(axis=1, keepdims=True))  # a gap wider than `width` takes its nearest point
+    return weights @ loss / weights.sum(axis=1)
+
+
+def band(runs: Sequence[Run], points: int = 200, width: float = 0.01) -> Band | None:
+    """Smooth every run on one grid, over the epochs that all of them cover; None where no two points are shared.
+
+    Args:
+        runs: of one cell; leave out those that stopped early, or they shorten the line.
+        points: of the grid.
+        width: of the smoothing, as a share of the run.
+    """
+    curves = [thin(run.epoch, run.loss, limit=1000) for run in runs]
+    if not curves or min(epoch.size for epoch, _ in curves) < 2:
+        return None
+    first, last = max(epoch[0] for epoch, _ in curves), min(epoch[-1] for epoch, _ in curves)
+    if first >= last:
+        return None
+    grid = np.linspace(first, last, points)
+    smoothed = np.stack([smooth(epoch, loss, grid, width * float(last - first)) for epoch, loss in curves])
+    return Band(grid, smoothed.mean(axis=0), smoothed.std(axis=0, ddof=1) if len(curves) > 1 else None)

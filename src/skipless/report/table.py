@@ -1,0 +1,100 @@
+"""Table 1 as Markdown and as CSV: ours beside the paper's, and never a bare number."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+from skipless.report.records import PAPER_SETTING, Cell, Setting
+
+NOT_RUN = "not run"
+
+_CSV_HEADER = (
+    "model",
+    "optimizer",
+    "paper_top1",
+    "paper_setting",
+    "top1_mean",
+    "top1_sd",
+    "n",
+    "diverged",
+    "learning_rate",
+    "seeds",
+    "setting",
+)
+
+
+def table1_markdown(cells: Sequence[Cell], setting: Setting) -> str:
+    """Write Table 1 for a README: the two settings stand in the header, so the two scales cannot be mistaken.
+
+    Example:
+        >>> from skipless.report.records import table1_cells
+        >>> text = table1_markdown(table1_cells({}), Setting("ViT, d = 32", "digits", 30, 10))
+        >>> print(text.splitlines()[2])
+        | skip | AdamW | 80.3 | not run | 0 | – | 0 of 0 |
+    """
+    lines = [
+        f"| model | optimizer | paper: {PAPER_SETTING} | ours: {setting} | n | learning rate | diverged |",
+        "|:--|:--|--:|--:|--:|--:|--:|",
+    ]
+    for cell in cells:
+        numbers = f"{cell.paper:.1f} | {accuracy(cell)} | {cell.n} | {learning_rate(cell)} | {divergence(cell)}"
+        lines.append(f"| {cell.row} | {cell.optimizer} | {numbers} |")
+    return "\n".join([*lines, "", caption(cells), ""])
+
+
+def table1_csv(cells: Sequence[Cell], setting: Setting) -> str:
+    """Write Table 1 for programs: one row a cell, unrounded, empty where there is no number."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(_CSV_HEADER)
+    for cell in cells:
+        writer.writerow(
+            (
+                cell.row,
+                cell.optimizer,
+                cell.paper,
+                PAPER_SETTING,
+                cell.mean,
+                cell.spread,
+                cell.n,
+                cell.diverged,
+                cell.learning_rate,
+                " ".join(str(run.seed) for run in cell.runs),
+                setting,
+            )
+        )
+    return buffer.getvalue()
+
+
+def caption(cells: Sequence[Cell]) -> str:
+    """Say what the numbers are, and no more than these cells need."""
+    parts = ["Validation top-1 accuracy in percent."]
+    if any(cell.n > 1 for cell in cells):
+        parts.append("Ours: mean ± sample standard deviation over n seeds.")
+    if any(cell.n == 1 for cell in cells):
+        parts.append("Where n is 1 no spread can be given.")
+    if any(cell.diverged for cell in cells):
+        parts.append("A diverged run counts with the accuracy that it ended with; where it has none, n leaves it out.")
+    return " ".join([*parts, "The paper states one number a cell, without a spread."])
+
+
+def accuracy(cell: Cell) -> str:
+    """Format mean and spread, "not run" or "diverged"."""
+    if not cell.runs:
+        return NOT_RUN
+    if cell.mean is None:
+        return "diverged"
+    return f"{cell.mean:.1f}" if cell.spread is None else f"{cell.mean:.1f} ± {cell.spread:.1f}"
+
+
+def learning_rate(cell: Cell) -> str:
+    """Format the peak learning rate as one types it: `3e-3`."""
+    if cell.learning_rate is None:
+        return "–"
+    mantissa, exponent = f"{cell.learning_rate:.3e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def divergence(cell: Cell) -> str:
+    """Count the diverged runs."""
+    return f"{cell.diverged} of {len(cell.runs)}"
