@@ -1,6 +1,7 @@
 import pytest
 import torch
 from reference.init import mean_square_gain
+
 from skipless.errors import InputError
 from skipless.init import scaled_uniform_orthogonal
 from skipless.init.draws import haar

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from reference.init import truncated_target
+
 from skipless.errors import InputError
 from skipless.init import query_key
 from skipless.init.draws import normal, uniform

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+
 from skipless.errors import InputError
 from skipless.init import PRESETS, SkiplessInit
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from skipless.errors import InputError
 from skipless.init import value_output
 

@@ -1,0 +1,73 @@
+import pytest
+import timm
+import torch
+
+from skipless.errors import InputError
+from skipless.init import SkiplessInit
+from skipless.models import REGISTERED, block_views, inspect_init
+
+TINY = {"img_size": 28, "depth": 1, "embed_dim": 48, "num_heads": 2, "num_classes": 5}
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base", "large"])
+@pytest.mark.parametrize("patch", [14, 16])
+def test_every_size_and_patch_is_registered(size: str, patch: int) -> None:
+    name = f"skipless_vit_{size}_patch{patch}_224"
+    assert name in REGISTERED
+    assert timm.is_model(name)
+    model = timm.create_model(name, **{**TINY, "img_size": 2 * patch})
+    assert model.patch_embed.patch_size == (patch, patch)
+    assert {view.skips for view in block_views(model)} == {()}
+    assert model(torch.randn(1, 3, 2 * patch, 2 * patch)).shape == (1, 5)
+    c = 3.0 if size in ("tiny", "small", "base", "large") else None
+    assert abs(inspect_init(model).blocks[0].scale_vo / c**2 - 1) < 1e-3
+
+
+@pytest.mark.parametrize("name", REGISTERED)
+def test_every_registered_name_builds(name: str) -> None:
+    assert not any(view.skips for view in block_views(timm.create_model(name, **{**TINY, "img_size": 64})))
+
+
+def test_the_real_sizes_are_timms() -> None:
+    model = timm.create_model("skipless_vit_tiny_patch16_224", depth=1)
+    twin = timm.create_model("vit_tiny_patch16_224", depth=1)
+    assert {n: p.shape for n, p in model.named_parameters()} == {n: p.shape for n, p in twin.named_parameters()}
+    assert model.pretrained_cfg["input_size"] == (3, 224, 224)
+
+
+def test_it_takes_timms_keywords_and_ours(tmp_path) -> None:
+    kwargs = {
+        **TINY,
+        "img_size": 32,
+        "reg_tokens": 2,
+        "qk_norm": True,
+        "in_chans": 1,
+        "global_pool": "avg",
+        "class_token": False,
+    }
+    model = timm.create_model("skipless_vit_small_patch16_224", **kwargs)
+    assert model(torch.randn(1, 1, 32, 32)).shape == (1, 5)
+    path = tmp_path / "w.pth"
+    torch.save(model.state_dict(), path)
+    loaded = timm.create_model("skipless_vit_small_patch16_224", checkpoint_path=str(path), **kwargs)
+    assert torch.equal(loaded.blocks[0].attn.qkv.weight, model.blocks[0].attn.qkv.weight)
+    features = timm.create_model(
+        "skipless_vit_small_patch16_224", features_only=True, **{**TINY, "img_size": 32, "depth": 3}
+    )
+    assert len(features(torch.randn(1, 3, 32, 32))) == 3
+    ours = timm.create_model(
+        "skipless_vit_small_patch16_224",
+        init=SkiplessInit(0.0, 1.0, 2.0),
+        sub_blocks=("attn",),
+        generator=torch.Generator().manual_seed(0),
+        **TINY,
+    )
+    assert {view.skips for view in block_views(ours)} == {("mlp",)}
+    assert abs(inspect_init(ours).blocks[0].scale_vo - 4) < 1e-3
+
+
+def test_pretrained_and_drop_path_are_refused_with_the_reason() -> None:
+    with pytest.raises(InputError, match="no pretrained weights exist for skipless_vit_tiny_patch16_224"):
+        timm.create_model("skipless_vit_tiny_patch16_224", pretrained=True)
+    with pytest.raises(InputError, match="drop path"):
+        timm.create_model("skipless_vit_tiny_patch16_224", **{**TINY, "depth": 2}, drop_path_rate=0.1)
