@@ -27,8 +27,8 @@ def write_run(
         "versions": {"python": "3.11.2", "torch": "2.11.0", "skipless": "0.1.0"},
         "commit": "0123456789abcdef0123456789abcdef01234567",
         "seed": seed,
-        "hardware": "2 cores, x86_64",
-        "command": "skipless train table1",
+        "hardware": {"device": "cpu", "cores": 2},
+        "command": ["skipless", "train", "table1"],
     }
     (folder / "run.json").write_text(json.dumps(run))
     noise = np.random.default_rng(seed).normal(size=steps)
@@ -39,10 +39,10 @@ def write_run(
         if diverges_at is not None:
             loss = 2.3 + 0.05 * noise[step - 1] + math.exp(0.2 * (step - taken))
         lines.append({"step": step, "epoch": step * epochs / steps, "loss": loss, "accuracy": 50.0, "lr": lr})
-    lines.append({"step": taken, "epoch": taken * epochs / steps, "top1": top1})
+    lines.append({"step": taken, "epoch": taken * epochs / steps, "evaluation": {"top1": top1, "loss": 0.5}})
     (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    result: dict[str, Any] = {"top1": top1, "steps": taken, "seconds": 48.5}
+    result: dict[str, Any] = {"diverged": diverges_at is not None, "steps": taken, "seconds": 48.5, "top1": top1}
     if diverges_at is not None:
-        result |= {"diverged": True, "reason": f"loss is nan at step {taken}"}
+        result |= {"reason": f"loss is nan at step {taken}"}
     (folder / "result.json").write_text(json.dumps(result))
     return folder

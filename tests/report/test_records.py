@@ -72,12 +72,12 @@ def test_a_cell_has_mean_and_sample_deviation(tmp_path: Path) -> None:
     assert Cell("skip", "AdamW", 80.3).mean is None
 
 
-def test_a_diverged_run_counts_where_it_states_an_accuracy(tmp_path: Path) -> None:
-    chance = read_run(write_run(tmp_path / "0", seed=0, top1=10.0, diverges_at=50))
+def test_a_diverged_run_is_counted_but_lends_no_accuracy(tmp_path: Path) -> None:
+    was_good = read_run(write_run(tmp_path / "0", seed=0, top1=95.0, diverges_at=50))
     nothing = read_run(write_run(tmp_path / "1", seed=1, top1=None, diverges_at=50))
     good = read_run(write_run(tmp_path / "2", seed=2, top1=90.0))
-    cell = Cell("skipless", "SOAP", 77.0, (chance, nothing, good))
-    assert (cell.n, cell.mean, cell.diverged) == (2, 50.0, 2)
+    cell = Cell("skipless", "SOAP", 77.0, (was_good, nothing, good))
+    assert (cell.n, cell.mean, cell.diverged) == (1, 90.0, 2)
 
 
 def test_a_cell_refuses_runs_that_differ_in_more_than_the_seed(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_the_caption_explains_only_what_is_there(cells) -> None:
     whole = table1_markdown(cells, SETTING)
     assert "over n seeds" in whole
     assert "no spread" in whole
-    assert "diverged run counts" in whole
+    assert "diverged run has no accuracy" in whole
     empty = table1_markdown(table1_cells({}), SETTING)
     assert "seeds" not in empty
     assert "diverged run" not in empty

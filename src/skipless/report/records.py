@@ -73,10 +73,10 @@ class Run:
         folder: where it was read from.
         seed: of initialisation, order and augmentation.
         learning_rate: the peak of the schedule.
-        top1: validation accuracy in percent; None where a diverged run has none.
+        top1: validation accuracy in percent; None for a diverged run, whatever it reached before.
         steps: optimizer steps taken.
         seconds: wall-clock time of training.
-        diverged: the loss stopped being finite, or training was given up for it.
+        diverged: the loss or a weight stopped being finite, and training with it.
         reason: why, in the run's own words.
         epoch: position of every logged loss, in epochs; rising.
         loss: training loss there, in nats; finite.
@@ -133,12 +133,12 @@ class Cell:
 
     @property
     def accuracies(self) -> tuple[float, ...]:
-        """Top-1 of every run that has one, in percent. A diverged run counts where its result states an accuracy."""
+        """Top-1 of every run that was finished, in percent."""
         return tuple(run.top1 for run in self.runs if run.top1 is not None)
 
     @property
     def n(self) -> int:
-        """Number of accuracies behind `mean`."""
+        """Number of finished runs: the accuracies behind `mean`."""
         return len(self.accuracies)
 
     @property
@@ -186,7 +186,7 @@ def read_run(folder: Path) -> Run:
         folder=folder,
         seed=int(_number(record, "seed", folder / "run.json")),
         learning_rate=_number(record, "recipe.optimizer.lr", folder / "run.json"),
-        top1=_accuracy(result, diverged, folder / "result.json"),
+        top1=None if diverged else _number(result, "top1", folder / "result.json"),
         steps=int(_number(result, "steps", folder / "result.json")),
         seconds=_number(result, "seconds", folder / "result.json"),
         diverged=diverged,
@@ -195,14 +195,6 @@ def read_run(folder: Path) -> Run:
         loss=loss,
         record=record,
     )
-
-
-def _accuracy(result: Mapping[str, Any], diverged: bool, file: Path) -> float | None:
-    """Return the accuracy in percent; only a diverged run may lack one."""
-    top1 = result.get("top1")
-    if diverged and (top1 is None or not math.isfinite(top1)):
-        return None
-    return _number(result, "top1", file)
 
 
 def _number(values: Mapping[str, Any], path: str, file: Path) -> float:

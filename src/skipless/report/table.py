@@ -74,7 +74,7 @@ def caption(cells: Sequence[Cell]) -> str:
     if any(cell.n == 1 for cell in cells):
         parts.append("Where n is 1 no spread can be given.")
     if any(cell.diverged for cell in cells):
-        parts.append("A diverged run counts with the accuracy that it ended with; where it has none, n leaves it out.")
+        parts.append("A diverged run has no accuracy: n leaves it out.")
     return " ".join([*parts, "The paper states one number a cell, without a spread."])
 
 
