@@ -1,0 +1,120 @@
+"""Eigenbases of Shampoo's factors: stacks of symmetric matrices and of orthonormal bases.
+
+A *factor* is the running mean of `x @ x.T` over the unfoldings of a gradient along one side. A *basis* holds the
+factor's eigenvectors **as rows**, largest eigenvalue first; a side that is left alone has `None` for both. Everything
+carries a leading stack axis `b`, and only the lower triangle of a factor is meant.
+
+Source: Vyas et al. 2024 (SOAP), Algorithm 3 and 4.
+"""
+
+from collections.abc import Sequence
+from math import prod, sqrt
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# A product of fewer rows than this is not worth cutting: measured in benchmarks/soap.py on one CPU core.
+_BLOCK = 128
+
+
+def unfold(x: Float[Tensor, "b ..."], side: int) -> Float[Tensor, "b s r"]:
+    """Unfold every tensor of a stack along one side: that side in rows, all others in columns."""
+    x = x.movedim(side + 1, 1)
+    return x.reshape(*x.shape[:2], -1)
+
+
+def accumulate_(factor: Float[Tensor, "b s s"], x: Float[Tensor, "b s r"], beta: float) -> Float[Tensor, "b s s"]:
+    """Move a stack of factors towards `x @ x.T`: `factor <- beta * factor + (1 - beta) * x @ x.T`.
+
+    On a CPU large factors are cut into block rows of which only the part up to the diagonal is computed, which halves
+    the work; what lies above is stale afterwards. Elsewhere one launch beats a dozen.
+    """
+    side = factor.shape[-1]
+    if side <= _BLOCK or factor.device.type != "cpu":
+        return factor.baddbmm_(x, x.mT, beta=beta, alpha=1 - beta)
+    for matrix, rows in zip(factor, x, strict=True):
+        for start in range(0, side, _BLOCK):
+            stop = min(start + _BLOCK, side)
+            matrix[start:stop, :stop].addmm_(rows[start:stop], rows[:stop].mT, beta=beta, alpha=1 - beta)
+    return factor
+
+
+def symmetric(factor: Float[Tensor, "b s s"]) -> Float[Tensor, "b s s"]:
+    """Fill the upper triangles from the lower ones."""
+    return factor.tril() + factor.tril(-1).mT
+
+
+def first_basis(factor: Float[Tensor, "b s s"]) -> tuple[Float[Tensor, "b s s"], list[int]]:
+    """Diagonalise a stack of factors; also which of them could not be: these get the identity.
+
+    The first factor of a matrix taller than wide is singular, and `eigh` fills its null space with rounding noise. Here
+    the null space gets the Householder completion of the other eigenvectors: made of the coordinate axes and a
+    continuous function of those, so that two runs whose gradients agree to rounding also agree in their updates.
+    """
+    if (whole := _diagonalised(factor)) is not None:
+        return whole, []
+    single = [_diagonalised(matrix[None]) for matrix in factor]
+    identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)[None]
+    bases = torch.cat([identity if basis is None else basis for basis in single])
+    return bases, [index for index, basis in enumerate(single) if basis is None]
+
+
+def _diagonalised(factor: Float[Tensor, "b s s"]) -> Float[Tensor, "b s s"] | None:
+    """`first_basis` of a whole stack, in float64 at the second try; `None` if `eigh` fails there too."""
+    try:
+        values, vectors = torch.linalg.eigh(factor)
+    except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
+        if factor.dtype == torch.float64:
+            return None
+        basis = _diagonalised(factor.double())
+        return None if basis is None else basis.to(factor.dtype)
+    values, vectors = values.flip(-1), vectors.flip(-1)
+    # Householder QR leaves the axis of a zero column where the reflections before it have put it.
+    vectors = vectors * (values > _noise(values))[:, None]
+    return torch.linalg.qr(vectors).Q.mT.contiguous()
+
+
+def refreshed(
+    factor: Float[Tensor, "b s s"], basis: Float[Tensor, "b s s"]
+) -> tuple[Float[Tensor, "b s s"], Int[Tensor, "b s"]]:
+    """One power iteration and QR from the old basis; also the order in which the old rows now come.
+
+    A direction whose energy is below rounding stays where it was instead of becoming noise, and so does a basis whose
+    refresh is not finite.
+    """
+    image = basis @ symmetric(factor)
+    energy = (basis * image).sum(-1)
+    energy, order = energy.sort(dim=-1, descending=True)
+    basis, image = reordered(basis, order, 0), reordered(image, order, 0)
+    image = torch.where((energy > _noise(energy))[..., None], image, basis)
+    fresh = torch.linalg.qr(image.mT).Q.mT
+    finite = fresh.sum((-2, -1), keepdim=True).isfinite()
+    return torch.where(finite, fresh, basis), order
+
+
+def project(x: Float[Tensor, "b ..."], bases: Sequence[Tensor | None], *, back: bool = False) -> Float[Tensor, "b ..."]:
+    """Rotate a stack of tensors into its bases, side by side, or back out of them.
+
+    Each turn takes the first side off, rotates it and appends it as the last one; after all turns the order is
+    the old one again, and for matrices no turn copies.
+    """
+    for basis in bases:
+        first = x.shape[1]
+        rest = x.shape[2:]
+        turned = x.reshape(len(x), first, prod(rest)).mT
+        if basis is not None:
+            turned = turned @ (basis if back else basis.mT)
+        x = turned.reshape(len(x), *rest, first)
+    return x
+
+
+def reordered(x: Float[Tensor, "b ..."], order: Int[Tensor, "b s"], side: int) -> Float[Tensor, "b ..."]:
+    """Sort every tensor of a stack along one side, each by its own order."""
+    stack = torch.arange(len(order), device=order.device)[:, None]
+    return x.movedim(side + 1, 1)[stack, order].movedim(1, side + 1)
+
+
+def _noise(energy: Float[Tensor, "b s"]) -> Float[Tensor, "b 1"]:
+    """The energy up to which a direction of a factor cannot be told from rounding; `energy` in descending order."""
+    return energy[:, :1] * (torch.finfo(energy.dtype).eps * sqrt(energy.shape[-1]))

@@ -1,0 +1,219 @@
+"""SOAP: Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024, arXiv 2409.11321).
+
+Every call but a parameter's first rotates its gradient into the eigenbases, lets Adam choose the step there and rotates
+that back. The first moment *lives* in the eigenbases and is turned only when they are, the bases are refreshed every
+`precondition_frequency` calls, and parameters of one shape go through all this as one stack. `docs/soap.md` says
+what is exact and what is ours.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from skipless.errors import InputError
+from skipless.optim.layout import Layout
+from skipless.optim.stack import Stack
+from skipless.optim.validate import check_group
+
+# What shapes a parameter's state; a change after its first gradient is an error.
+_SHAPING = ("max_precond_dim", "merge_dims", "precondition_1d", "data_format", "split")
+
+# Matrices with a longer side go alone: a batched product of them gains nothing (benchmarks/soap.py).
+_STACKED = 128
+
+
+class SOAP(Optimizer):
+    """Shampoo with Adam in the preconditioner's eigenbasis.
+
+    The names are the reference's; all may differ by group, and a changed value in `param_groups` takes effect at the
+    next step, except for those that shape the state (`max_precond_dim`, `merge_dims`, `precondition_1d`, `data_format`,
+    `split`): changing these after a parameter's first gradient is an `InputError`.
+
+    Args:
+        params: parameters or groups, as for any optimizer.
+        lr: learning rate.
+        betas: decay of the first and of the second moment, per step.
+        shampoo_beta: decay of the preconditioner's factors, per step; negative: `betas[1]`.
+        eps: added to the root of the second moment.
+        weight_decay: decoupled: after the update the parameter shrinks by `lr * weight_decay`.
+        precondition_frequency: steps between two refreshes of the eigenbases.
+        max_precond_dim: a longer side keeps the identity for its basis, without work or state.
+        merge_dims: join neighbouring sides of a tensor while their product is at most `max_precond_dim`.
+        precondition_1d: give vectors an eigenbasis too; else they get plain Adam.
+        normalize_grads: scale every matrix's update to a root mean square of one.
+        data_format: layout of 4-D parameters; matters where `merge_dims` joins sides.
+        correct_bias: Adam's bias correction.
+        split: rows of the parameters are this many matrices stacked, each with its own bases (fused qkv: 3).
+
+    Parameters in bf16 and fp16 keep their state in fp32, all others in their own dtype. The first gradient of a
+    parameter only warms its preconditioner: it moves nothing. A matrix whose gradient is not finite is treated as if
+    its gradient were zero, with a `RuntimeWarning` at the next refresh.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.eye(3))
+        >>> optimizer = SOAP([weight], lr=0.1)
+        >>> for _ in range(3):
+        ...     optimizer.zero_grad()
+        ...     weight.square().sum().backward()
+        ...     optimizer.step()
+        >>> bool(weight.square().sum() < 3)
+        True
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 3e-3,
+        betas: tuple[float, float] = (0.95, 0.95),
+        shampoo_beta: float = -1.0,
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        precondition_frequency: int = 10,
+        max_precond_dim: int = 10000,
+        merge_dims: bool = False,
+        precondition_1d: bool = False,
+        normalize_grads: bool = False,
+        data_format: Literal["channels_first", "channels_last"] = "channels_first",
+        correct_bias: bool = True,
+        split: int = 1,
+    ):
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "shampoo_beta": shampoo_beta,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "precondition_frequency": precondition_frequency,
+            "max_precond_dim": max_precond_dim,
+            "merge_dims": merge_dims,
+            "precondition_1d": precondition_1d,
+            "normalize_grads": normalize_grads,
+            "data_format": data_format,
+            "correct_bias": correct_bias,
+            "split": split,
+        }
+        self._stacks: list[Stack] = []
+        self._arranged: object = None
+        super().__init__(params, defaults)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore after unpickling, copying and loading; stacks are built anew from the state."""
+        super().__setstate__(state)
+        self._stacks, self._arranged = [], None
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; its values are checked and its parameters must be real."""
+        super().add_param_group(param_group)
+        try:
+            check_group(self.param_groups[-1])
+        except InputError:
+            self.param_groups.pop()
+            raise
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Move every parameter that has a gradient; `closure` runs with gradients enabled and gives the loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        stacks = self._arrange()
+        for stack in stacks:
+            with _full_precision(stack.params[0].device):
+                stack.advance_()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers, lists and dicts only; every tensor owns its storage."""
+        saved = super().state_dict()
+        saved["state"] = {index: _own(entry) for index, entry in saved["state"].items()}
+        return saved
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore bit for bit: tensors move to their parameter's device and keep their dtype."""
+        params = list(chain.from_iterable(group["params"] for group in self.param_groups))
+        saved = list(chain.from_iterable(group["params"] for group in state_dict["param_groups"]))
+        super().load_state_dict({**state_dict, "state": {}})
+        for group in self.param_groups:
+            check_group(group)
+        for param, index in zip(params, saved, strict=True):
+            if index in state_dict["state"]:
+                self.state[param] = _copied(state_dict["state"][index], param.device)
+
+    def _arrange(self) -> list[Stack]:
+        """Stacks of all parameters that have a gradient: those of the last step unless something has changed."""
+        live = [(p, i) for i, group in enumerate(self.param_groups) for p in group["params"] if p.grad is not None]
+        for param, index in live:
+            _check_gradient(param, index)
+        arranged = [[id(p) for p, _ in live], [[group[key] for key in _SHAPING] for group in self.param_groups]]
+        if arranged != self._arranged or not all(stack.holds(self.state) for stack in self._stacks):
+            self._stacks = self._stacked(live)
+            self._arranged = arranged
+        return self._stacks
+
+    def _stacked(self, live: list[tuple[Tensor, int]]) -> list[Stack]:
+        """Group parameters that can share a stack: of one group, layout, dtype, device and age."""
+        members: dict[Any, list[Tensor]] = {}
+        for param, index in live:
+            group = self.param_groups[index]
+            layout = Layout.of(param, group)
+            alone = any(side > _STACKED and active for side, active in zip(layout.sides, layout.active, strict=True))
+            age = self.state[param].get("step", -1)
+            key = (index, layout, param.dtype, param.device, age, id(param) if alone else None)
+            members.setdefault(key, []).append(param)
+        return [
+            Stack(params, [self.state[p] for p in params], self.param_groups[key[0]], key[1])
+            for key, params in members.items()
+        ]
+
+
+def _check_gradient(param: Tensor, group: int) -> None:
+    grad = param.grad
+    if grad is not None and (grad.layout is not torch.strided or grad.is_complex()):
+        kind = "complex" if grad.is_complex() else "sparse"
+        raise InputError(
+            f"SOAP: a parameter of shape {tuple(param.shape)} in group {group} has a {kind} gradient; "
+            "SOAP takes real dense ones: give such parameters to another optimizer"
+        )
+
+
+def _own(value: Any) -> Any:
+    """Give tensors that are parts of a stack storage of their own."""
+    if isinstance(value, Tensor):
+        return value if value.untyped_storage().nbytes() == value.nbytes else value.clone()
+    if isinstance(value, dict):
+        return {key: _own(item) for key, item in value.items()}
+    return [_own(item) for item in value] if isinstance(value, list) else value
+
+
+def _copied(value: Any, device: torch.device) -> Any:
+    """Copy saved state to a device; no dtype changes."""
+    if isinstance(value, Tensor):
+        return value.detach().to(device, copy=True).contiguous()
+    if isinstance(value, dict):
+        return {key: _copied(item, device) for key, item in value.items()}
+    return [_copied(item, device) for item in value] if isinstance(value, list) else value
+
+
+@contextmanager
+def _full_precision(device: torch.device) -> Iterator[None]:
+    """Keep TF32, bf16 matrix units and autocast out: they break the eigenvalue estimates."""
+    backends: Any = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # pyright: ignore
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision

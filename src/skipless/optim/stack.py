@@ -1,0 +1,184 @@
+"""Parameters that go through SOAP together: one shape, one group, one age, their state in common tensors."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from skipless.errors import InputError
+from skipless.optim.eigenbasis import accumulate_, first_basis, project, refreshed, reordered, unfold
+from skipless.optim.layout import Layout
+
+
+def state_dtype(param: Tensor) -> torch.dtype:
+    """The dtype of a parameter's state: fp32 for half precision, else the parameter's own."""
+    return torch.promote_types(param.dtype, torch.float32)
+
+
+class Stack:
+    """`b` tensors, `layout.split` from each parameter, and their state.
+
+    `states[i]`, what the optimizer keeps for one parameter, holds views of the stack's tensors, so that nothing is
+    gathered or scattered between steps:
+
+    - `step`: updates so far; 0 after the gradient that only warms the preconditioner.
+    - `exp_avg`, `exp_avg_sq`: the moments in the eigenbases, `(split, *sides)`.
+    - `factors`, `bases`: one per side, `(split, s, s)` (see `eigenbasis`), or `None` where a side is left alone.
+    """
+
+    exp_avg: Float[Tensor, "b ..."]
+    exp_avg_sq: Float[Tensor, "b ..."]
+    factors: list[Tensor | None]
+    bases: list[Tensor | None]
+
+    def __init__(self, params: list[Tensor], states: list[dict[str, Any]], group: dict[str, Any], layout: Layout):
+        self.params, self.states, self.group, self.layout = params, states, group, layout
+        self.fresh = not states[0]
+        self.skipped = torch.zeros(len(params) * layout.split, dtype=torch.int64, device=params[0].device)
+        if not self.fresh:
+            self._join()
+
+    def holds(self, state: Mapping[Tensor, Any]) -> bool:
+        """Whether the optimizer's state is still this stack's, and has not been replaced by other hands."""
+        return all(state.get(param) is own for param, own in zip(self.params, self.states, strict=True))
+
+    def advance_(self) -> None:
+        """Take one step with the parameters' present gradients."""
+        grad = self._gradient()
+        if self.fresh:
+            self._warm_up(grad)
+            return
+        self._update_(grad)
+        self._accumulate_(grad)
+        if self.states[0]["step"] % self.group["precondition_frequency"] == 0:
+            self._refresh_()
+            self._report_skipped()
+
+    def _gradient(self) -> Float[Tensor, "b ..."]:
+        """The gradients as one stack in the state's dtype; a tensor that is not finite counts as zero."""
+        grads = [self.layout.fold(p.grad) for p in self.params if p.grad is not None]
+        grad = _cat(grads).to(state_dtype(self.params[0]))
+        # Squared as in the factors: a gradient may be finite where its factor is not.
+        norm = torch.linalg.vector_norm(grad, dim=tuple(range(1, grad.ndim)), keepdim=True)
+        lost = ~norm.square().isfinite()
+        self.skipped += lost.flatten()
+        return torch.where(lost, 0.0, grad)
+
+    def _warm_up(self, grad: Float[Tensor, "b ..."]) -> None:
+        """Start the state from a first gradient."""
+        self.exp_avg, self.exp_avg_sq = torch.zeros_like(grad), torch.zeros_like(grad)
+        sides = [side if active else None for side, active in zip(self.layout.sides, self.layout.active, strict=True)]
+        self.factors = [None if side is None else grad.new_zeros(len(grad), side, side) for side in sides]
+        self._accumulate_(grad)
+        self.bases = []
+        for factor in self.factors:
+            basis, failed = (None, []) if factor is None else first_basis(factor)
+            self.bases.append(basis)
+            if failed:
+                self._warn("eigh failed, in float64 too; it starts from the identity basis:", failed)
+        self._share(step=0)
+        self._report_skipped()
+
+    def _update_(self, grad: Float[Tensor, "b ..."]) -> None:
+        """Adam in the eigenbases, then the decoupled decay."""
+        group, (beta1, beta2) = self.group, self.group["betas"]
+        step = self.states[0]["step"] + 1
+        for state in self.states:
+            state["step"] = step
+        rotated = project(grad, self.bases)
+        self.exp_avg.lerp_(rotated, 1 - beta1)
+        self.exp_avg_sq.mul_(beta2).addcmul_(rotated, rotated, value=1 - beta2)
+        update = project(self.exp_avg / self.exp_avg_sq.sqrt().add_(group["eps"]), self.bases, back=True)
+        if group["normalize_grads"]:
+            update /= update.square().mean(tuple(range(1, update.ndim)), keepdim=True).sqrt() + 1e-30
+        lr = size = float(group["lr"])
+        if group["correct_bias"]:
+            size *= (1 - beta2**step) ** 0.5 / (1 - beta1**step)
+        updates = [self.layout.unfold(part) for part in update.split(self.layout.split)]
+        _descend_(self.params, updates, size, keep=1 - lr * group["weight_decay"])
+
+    def _accumulate_(self, grad: Float[Tensor, "b ..."]) -> None:
+        """Let the factors take in a gradient."""
+        beta = self.group["shampoo_beta"]
+        beta = beta if beta >= 0 else self.group["betas"][1]
+        for side, factor in enumerate(self.factors):
+            if factor is not None:
+                accumulate_(factor, unfold(grad, side), beta)
+
+    def _refresh_(self) -> None:
+        """Turn the bases towards the factors' present eigenvectors.
+
+        The first moment turns with them; the second, which holds no directions, only follows their order.
+        """
+        momentum = project(self.exp_avg, self.bases, back=True)
+        for side, (factor, basis) in enumerate(zip(self.factors, self.bases, strict=True)):
+            if factor is not None and basis is not None:
+                fresh, order = refreshed(factor, basis)
+                basis.copy_(fresh)
+                self.exp_avg_sq.copy_(reordered(self.exp_avg_sq, order, side))
+        self.exp_avg.copy_(project(momentum, self.bases))
+
+    def _share(self, step: int) -> None:
+        """Give every parameter its views of the stack."""
+        for index, state in enumerate(self.states):
+            part = slice(index * self.layout.split, (index + 1) * self.layout.split)
+            state["step"] = step
+            state["exp_avg"], state["exp_avg_sq"] = self.exp_avg[part], self.exp_avg_sq[part]
+            state["factors"] = [None if factor is None else factor[part] for factor in self.factors]
+            state["bases"] = [None if basis is None else basis[part] for basis in self.bases]
+        self.fresh = False
+
+    def _join(self) -> None:
+        """Bring the states of the parameters together."""
+        states, sides = self.states, range(len(self.layout.sides))
+        self._check()
+        self.exp_avg = _cat([state["exp_avg"] for state in states])
+        self.exp_avg_sq = _cat([state["exp_avg_sq"] for state in states])
+        self.factors = [_cat_or_none([state["factors"][side] for state in states]) for side in sides]
+        self.bases = [_cat_or_none([state["bases"][side] for state in states]) for side in sides]
+        self._share(states[0]["step"])
+
+    def _check(self) -> None:
+        """Refuse states of another layout: of another model, or from before a shaping value was changed."""
+        expected = (self.layout.split, *self.layout.sides)
+        for state in self.states:
+            shape = tuple(state["exp_avg"].shape)
+            active = tuple(factor is not None for factor in state["factors"])
+            if (shape, active) != (expected, self.layout.active):
+                raise InputError(
+                    f"SOAP: the state of a parameter of shape {self.layout.shape} is laid out as {shape} with bases on "
+                    f"{active}, but its group now asks for {expected} with {self.layout.active}: max_precond_dim, "
+                    "merge_dims, precondition_1d, data_format and split must stay what they were at its first gradient"
+                )
+
+    def _report_skipped(self) -> None:
+        if lost := self.skipped.nonzero().flatten().tolist():
+            self.skipped.zero_()
+            self._warn("gradients that are not finite were taken as zero since the last refresh:", lost)
+
+    def _warn(self, what: str, tensors: Sequence[int]) -> None:
+        where = ", ".join(str(index) for index in tensors)
+        shape = "x".join(map(str, self.layout.shape))
+        warnings.warn(f"SOAP: {what} tensors {where} of {len(self.skipped)} of shape {shape}", RuntimeWarning, 2)
+
+
+def _cat(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _cat_or_none(parts: list[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return _cat(present) if present else None
+
+
+def _descend_(params: list[Tensor], updates: list[Tensor], size: float, keep: float) -> None:
+    """`p <- keep * (p - size * update)`, rounded once where the parameters are in half precision."""
+    if params[0].dtype == updates[0].dtype:
+        torch._foreach_mul_(params, keep)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_add_(params, updates, alpha=-keep * size)  # pyright: ignore[reportPrivateImportUsage]
+        return
+    for param, update in zip(params, updates, strict=True):
+        param.copy_(param.to(update.dtype).sub_(update, alpha=size).mul_(keep))
