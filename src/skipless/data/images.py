@@ -1,0 +1,153 @@
+"""One way to name an image set, built in or a folder, and to get it ready for training and evaluation."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.data.transforms_factory import create_transform
+
+from skipless.data.builtin import find_fashion, load_digits, load_fashion
+from skipless.data.folder import FolderImages, scan_split
+from skipless.data.memory import MemoryImages
+from skipless.errors import InputError
+
+Augmentation = Literal["default", "none", "shift", "imagenet"]
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """Which images, at what size, and how they are augmented in training.
+
+    Attributes:
+        data: `digits`, `fashion`, or a folder: an ImageNet-style one, or one with Fashion-MNIST's idx files.
+        image_size: side of the square crop in pixels; None is the set's own (digits 8, fashion 28, folders 224).
+        augmentation: `none`; `shift` (built-in sets: shifted by up to `shift` pixels); `imagenet` (folders: random
+            resized crop, mirroring, and the fields below); `default` is `imagenet` for folders, else `none`.
+        shift: pixels, for `shift`.
+        flip: mirror half of the images, for `shift`.
+        auto_augment: timm's description of the random augmentation; empty for none.
+        color_jitter: strength; timm leaves the jitter out where it augments at random, as did the paper's recipe.
+        erasing: probability that a box of the image is replaced by pixel noise.
+        interpolation: of every resampling.
+        crop_ratio: evaluation resizes the short side to `image_size / crop_ratio` (256 for 224), then crops the centre.
+    """
+
+    data: str = "digits"
+    image_size: int | None = None
+    augmentation: Augmentation = "default"
+    shift: int = 2
+    flip: bool = False
+    auto_augment: str = "rand-m9-mstd0.5-inc1"
+    color_jitter: float = 0.4
+    erasing: float = 0.25
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    crop_ratio: float = 0.875
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """A training and a validation set that share classes and shape.
+
+    Attributes:
+        train: augmented as the config says.
+        val: never augmented.
+        classes: their names; a label is a position in it.
+        channels: 1 (grey) or 3 (RGB).
+        image_size: side of the square images in pixels.
+    """
+
+    train: MemoryImages | FolderImages
+    val: MemoryImages | FolderImages
+    classes: tuple[str, ...]
+    channels: int
+    image_size: int
+
+
+def load_images(config: ImageConfig) -> ImageData:
+    """Load what the config names.
+
+    Raises:
+        InputError: if the data is missing, corrupt, or cannot be augmented as asked.
+
+    Example:
+        >>> data = load_images(ImageConfig(data="digits"))
+        >>> len(data.train), len(data.val), len(data.classes), data.channels, data.image_size
+        (1397, 400, 10, 1, 8)
+    """
+    if config.image_size is not None and config.image_size < 1:
+        raise InputError(f"image_size {config.image_size} is no size; give pixels, or leave it out for the set's own")
+    folder = Path(config.data).expanduser()
+    if config.data == "digits":
+        return _in_memory(config, *load_digits())
+    if config.data == "fashion":
+        return _in_memory(config, *load_fashion())
+    if not folder.is_dir():
+        raise InputError(f"no data {config.data!r}: neither 'digits' nor 'fashion', nor an existing folder")
+    if find_fashion(folder) is not None:
+        return _in_memory(config, *load_fashion(folder))
+    return _from_folder(config, folder)
+
+
+def _in_memory(config: ImageConfig, train: MemoryImages, val: MemoryImages, classes: tuple[str, ...]) -> ImageData:
+    if config.augmentation == "imagenet":
+        raise InputError(
+            f"augmentation 'imagenet' is for folders of images, not {config.data!r}; use 'shift' or 'none'"
+        )
+    size = config.image_size or train.images.shape[-1]
+    train, val = train.resized(size), val.resized(size)
+    if config.augmentation == "shift":
+        train = MemoryImages(train.images, train.labels, train.mean, train.std, config.shift, config.flip)
+    return ImageData(train, val, classes, channels=train.images.shape[1], image_size=size)
+
+
+def _from_folder(config: ImageConfig, folder: Path) -> ImageData:
+    if config.augmentation == "shift":
+        raise InputError("augmentation 'shift' is for the built-in sets; folders take 'imagenet' or 'none'")
+    size = config.image_size or 224
+    classes, train_files, train_labels = scan_split(folder / "train")
+    val_classes, val_files, val_labels = scan_split(folder / "val")
+    if classes != val_classes:
+        raise InputError(
+            f"{folder / 'train'} and {folder / 'val'} differ in classes: {_difference(classes, val_classes)}"
+        )
+    train, val = _transform(config, size, config.augmentation != "none"), _transform(config, size, augmented=False)
+    return ImageData(
+        FolderImages(folder / "train", train_files, train_labels, train),
+        FolderImages(folder / "val", val_files, val_labels, val),
+        classes,
+        channels=3,
+        image_size=size,
+    )
+
+
+def _transform(config: ImageConfig, size: int, augmented: bool) -> Any:
+    """Give timm's transform. Sizes are (height, width): a bare number would scale the shorter side alone."""
+    try:
+        return create_transform(
+            input_size=(size, size),
+            is_training=augmented,
+            auto_augment=config.auto_augment or None,
+            color_jitter=config.color_jitter,
+            re_prob=config.erasing,
+            re_mode="pixel",
+            re_count=1,
+            interpolation=config.interpolation,
+            crop_pct=config.crop_ratio,
+            mean=IMAGENET_DEFAULT_MEAN,
+            std=IMAGENET_DEFAULT_STD,
+        )
+    except (AssertionError, ValueError, KeyError) as error:  # how timm refuses an augmentation it does not know
+        raise InputError(
+            f"timm cannot build auto_augment {config.auto_augment!r} ({error}); see its documentation"
+        ) from error
+
+
+def _difference(train: tuple[str, ...], val: tuple[str, ...]) -> str:
+    only = {"train": sorted(set(train) - set(val)), "val": sorted(set(val) - set(train))}
+    parts = [
+        f"only in {split}: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
+        for split, names in only.items()
+        if names
+    ]
+    return "; ".join(parts)

@@ -1,0 +1,191 @@
+"""Batches whose order and augmentation depend on nothing but (seed, epoch, sample): any step can be the first.
+
+torch's DataLoader does the fetching. What is ours is its batch sampler: it knows the batch of every step without having
+drawn the ones before, so that a resumed run sees what an undisturbed one would have seen, on any number of workers.
+"""
+
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from skipless.data.seeding import derive_seed
+from skipless.errors import InputError
+
+
+class BatchKey(NamedTuple):
+    """Which samples to fetch, and the coordinates that their augmentation is drawn from.
+
+    Attributes:
+        seed: of the whole run.
+        epoch: counted from 0.
+        indices: positions in the data set.
+    """
+
+    seed: int
+    epoch: int
+    indices: Int64[Tensor, " b"]
+
+
+class BatchedDataset(Protocol):
+    """A data set that is asked for whole batches. Its randomness is a function of (seed, epoch, index)."""
+
+    def __len__(self) -> int:
+        """Give the number of samples."""
+        ...
+
+    def __getitems__(self, key: BatchKey, /) -> Any:
+        """Give one collated batch: the positional arguments of the task's `forward`."""
+        ...
+
+
+def steps_per_epoch(samples: int, batch_size: int) -> int:
+    """Count the full batches of an epoch; the rest of the permutation is left out, another rest in every epoch.
+
+    Raises:
+        InputError: if there is not one full batch.
+
+    Example:
+        >>> steps_per_epoch(1397, 32)
+        43
+    """
+    if not 0 < batch_size <= samples:
+        raise InputError(f"batch_size {batch_size} does not fit a training set of {samples}; use 1 to {samples}")
+    return samples // batch_size
+
+
+@dataclass(frozen=True)
+class Order:
+    """The endless order of training: batch `step` is a pure function of the seed and the step.
+
+    Attributes:
+        samples: size of the training set.
+        batch_size: samples of one optimizer step, over all processes and micro-batches.
+        seed: of the run.
+        start_step: the first step to give; earlier ones cost nothing.
+        accumulation: micro-batches that a process splits its share of a step into.
+        rank: this process.
+        world_size: number of processes.
+
+    Example:
+        >>> first = next(iter(Order(samples=8, batch_size=4, seed=0, start_step=3)))
+        >>> first.epoch, len(first.indices)
+        (1, 4)
+    """
+
+    samples: int
+    batch_size: int
+    seed: int
+    start_step: int = 0
+    accumulation: int = 1
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size % (self.accumulation * self.world_size):
+            raise InputError(
+                f"batch_size {self.batch_size} is not divisible by accumulation {self.accumulation} x processes "
+                f"{self.world_size}; change one of them"
+            )
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        """Yield this process's micro-batches, step after step, without end."""
+        per_epoch = steps_per_epoch(self.samples, self.batch_size)
+        epoch, first = divmod(self.start_step, per_epoch)
+        while True:
+            order = epoch_order(self.samples, self.seed, epoch)
+            for step in range(first, per_epoch):
+                batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+                for indices in batch[self.rank :: self.world_size].chunk(self.accumulation):
+                    yield BatchKey(self.seed, epoch, indices)
+            epoch, first = epoch + 1, 0
+
+
+def epoch_order(samples: int, seed: int, epoch: int) -> Int64[Tensor, " n"]:
+    """Draw the permutation of one epoch."""
+    return torch.randperm(samples, generator=torch.Generator().manual_seed(derive_seed(seed, "order", epoch)))
+
+
+def train_batches(
+    dataset: BatchedDataset, order: Order, *, workers: int = 0, pin_memory: bool = False
+) -> Iterator[Any]:
+    """Fetch the batches of an order, without end; the workers live as long as the iterator.
+
+    Raises:
+        InputError: where the data set finds a sample that cannot be used, also when a worker found it.
+    """
+    return _fetched(dataset, order, workers, pin_memory)
+
+
+@dataclass(frozen=True)
+class EvalLoader:
+    """Every sample once, in order and never augmented at random; iterable any number of times.
+
+    Attributes:
+        dataset: what to read.
+        batch_size: of one process; the last batch may be smaller.
+        workers: processes that fetch; 0 fetches in this one.
+        rank: this process, which reads samples rank, rank + world_size, ...
+        world_size: number of processes.
+        pin_memory: page-locked batches, for a GPU.
+    """
+
+    dataset: BatchedDataset
+    batch_size: int = 256
+    workers: int = 0
+    rank: int = 0
+    world_size: int = 1
+    pin_memory: bool = False
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the batches of one pass."""
+        indices = torch.arange(self.rank, len(self.dataset), self.world_size)
+        keys = [BatchKey(0, 0, chunk) for chunk in indices.split(self.batch_size)]
+        return _fetched(self.dataset, keys, self.workers, self.pin_memory)
+
+
+class _Failure(NamedTuple):
+    """An InputError on its way out of a worker: DataLoader would bury its one line in the worker's traceback."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class _Guarded:
+    dataset: BatchedDataset
+
+    def __getitems__(self, key: BatchKey) -> Any:
+        try:
+            return self.dataset.__getitems__(key)
+        except InputError as error:
+            return _Failure(str(error))
+
+
+def _fetched(dataset: BatchedDataset, keys: Any, workers: int, pin_memory: bool) -> Iterator[Any]:
+    loader = DataLoader(
+        _Guarded(dataset),  # pyright: ignore[reportArgumentType] (DataLoader needs __getitems__ alone)
+        batch_sampler=keys,
+        collate_fn=_identity,
+        num_workers=workers,
+        worker_init_fn=_leave_ctrl_c_to_the_loop if workers else None,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # its base seed is used by nobody, and must not be drawn from the global one
+    )
+    for batch in loader:
+        if isinstance(batch, _Failure):
+            raise InputError(batch.message)
+        yield batch
+
+
+def _identity(batch: Any) -> Any:
+    return batch
+
+
+def _leave_ctrl_c_to_the_loop(worker: int) -> None:
+    """Ctrl-C reaches the whole process group; the loop wants its workers until the checkpoint is written."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,92 @@
+"""Small image sets, held in memory as uint8."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Float32, Int64, UInt8
+from torch import Tensor
+
+from skipless.data.loader import BatchKey
+from skipless.data.seeding import derive_seed
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryImages:
+    """Images and labels in memory, normalised as they are fetched, a batch at a time.
+
+    Attributes:
+        images: pixels, 0 to 255.
+        labels: class of every image.
+        mean: of every channel over the *training* images, in pixel units.
+        std: likewise.
+        shift: move each image by up to so many pixels each way, zeros (before normalisation) coming in; 0 is none.
+        flip: mirror half of the images.
+
+    Example:
+        >>> images = torch.full((2, 1, 8, 8), 7, dtype=torch.uint8)
+        >>> data = MemoryImages(images, torch.tensor([0, 1]), mean=torch.tensor([5.0]), std=torch.tensor([2.0]))
+        >>> pixels, label = data[1]
+        >>> pixels.shape, pixels.unique().item(), label.item()
+        (torch.Size([1, 8, 8]), 1.0, 1)
+    """
+
+    images: UInt8[Tensor, "n c h w"]
+    labels: Int64[Tensor, " n"]
+    mean: Float[Tensor, " c"]
+    std: Float[Tensor, " c"]
+    shift: int = 0
+    flip: bool = False
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Float32[Tensor, "c h w"], Int64[Tensor, ""]]:
+        """Give one normalised image, never augmented, and its label."""
+        return self._normalised(self.images[index]), self.labels[index]
+
+    def __getitems__(self, key: BatchKey) -> tuple[Float32[Tensor, "b c h w"], Int64[Tensor, " b"]]:
+        """Give a batch, augmented as a function of (seed, epoch, index)."""
+        images = self.images[key.indices]
+        if self.shift or self.flip:
+            images = torch.stack(
+                [self._moved(image, key, int(i)) for image, i in zip(images, key.indices, strict=True)]
+            )
+        return self._normalised(images), self.labels[key.indices]
+
+    def resized(self, size: int) -> Self:
+        """Resample the images to `size` x `size` once and for all (bicubic, antialiased)."""
+        if self.images.shape[-2:] == (size, size):
+            return self
+        pixels = F.interpolate(self.images.float(), size=(size, size), mode="bicubic", antialias=True)
+        images = pixels.round_().clamp_(0, 255).byte()
+        return type(self)(images, self.labels, self.mean, self.std, self.shift, self.flip)
+
+    def _normalised(self, pixels: UInt8[Tensor, "*b c h w"]) -> Float32[Tensor, "*b c h w"]:
+        return (pixels.float() - self.mean[:, None, None]) / self.std[:, None, None]
+
+    def _moved(self, image: UInt8[Tensor, "c h w"], key: BatchKey, index: int) -> UInt8[Tensor, "c h w"]:
+        """Shift and flip one image. The three draws are digits of one hash: no generator is needed."""
+        draw = derive_seed(key.seed, "shift", key.epoch, index)
+        choices = 2 * self.shift + 1
+        draw, down = divmod(draw, choices)
+        draw, right = divmod(draw, choices)
+        h, w = image.shape[-2:]
+        image = F.pad(image, (self.shift,) * 4)[:, down : down + h, right : right + w]
+        return image.flip(-1) if self.flip and draw % 2 else image
+
+
+def channel_statistics(images: UInt8[Tensor, "n c h w"]) -> tuple[Float32[Tensor, " c"], Float32[Tensor, " c"]]:
+    """Give mean and standard deviation of every channel; the histogram of uint8 pixels makes them exact and cheap.
+
+    Example:
+        >>> channel_statistics(torch.tensor([0, 2], dtype=torch.uint8).view(2, 1, 1, 1))
+        (tensor([1.]), tensor([1.]))
+    """
+    levels = torch.arange(256, dtype=torch.float64)
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)]).double()
+    share = counts / counts.sum(1, keepdim=True)
+    mean = share @ levels
+    std = ((share @ levels**2) - mean**2).clamp(min=0).sqrt()
+    return mean.float(), std.float()

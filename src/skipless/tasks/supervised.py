@@ -1,0 +1,92 @@
+"""Classification: images and labels in, cross-entropy out."""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from timm.data.mixup import Mixup
+from torch import Tensor, nn
+
+from skipless.errors import InputError
+
+
+@dataclass(frozen=True)
+class SupervisedConfig:
+    """How targets are softened. The defaults train on plain labels; the paper's recipe is `IMAGENET_TARGETS`.
+
+    Attributes:
+        mixup: parameter of the Beta distribution that images are blended with; 0 for no mixup.
+        cutmix: parameter of the Beta distribution for the area of pasted boxes; 0 for no cutmix.
+        mix_probability: share of the batches that are mixed at all.
+        switch_probability: share of the mixed batches that take cutmix where both are on.
+        label_smoothing: share of the target spread evenly over the classes.
+    """
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_probability: float = 1.0
+    switch_probability: float = 0.5
+    label_smoothing: float = 0.0
+
+
+IMAGENET_TARGETS = SupervisedConfig(mixup=0.8, cutmix=1.0, label_smoothing=0.1)
+"""The targets of the paper's ImageNet recipe (Xu et al. 2024)."""
+
+
+class Supervised(nn.Module):
+    """A classifier and its loss.
+
+    Mixing draws from numpy's global generator: whoever seeds that at each step makes the loss a function of the step.
+    One draw serves the batch; image i is mixed with image b - 1 - i.
+
+    Args:
+        model: images to logits.
+        classes: number of classes; what the model returns last.
+        config: the targets.
+
+    Attributes:
+        model: the same model; evaluation takes it from here.
+
+    Example:
+        >>> import torch
+        >>> task = Supervised(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), classes=10)
+        >>> {name: value.shape for name, value in task(torch.zeros(2, 1, 8, 8), torch.tensor([3, 7])).items()}
+        {'loss': torch.Size([]), 'accuracy': torch.Size([])}
+    """
+
+    def __init__(self, model: nn.Module, classes: int, config: SupervisedConfig | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.classes = classes
+        self.config = config or SupervisedConfig()
+        self._mix = _mixer(self.config, classes)
+
+    def forward(self, images: Float[Tensor, "b c h w"], labels: Int64[Tensor, " b"]) -> dict[str, Float[Tensor, ""]]:
+        """Give the mean loss in nats, and the accuracy (0 to 1) against the class that weighs most in the target.
+
+        Raises:
+            InputError: if a batch to be mixed is odd: its images are mixed in pairs.
+        """
+        smoothing = self.config.label_smoothing if self.training else 0.0
+        targets: Tensor = labels
+        if self.training and self._mix is not None:
+            if len(images) % 2:
+                raise InputError(f"mixup and cutmix need an even batch, got {len(images)} images; change batch_size")
+            images, targets = self._mix(images.clone(), labels)  # it mixes in place, and smooths on its own
+            labels, smoothing = targets.argmax(-1), 0.0
+        logits = self.model(images)
+        loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
+        return {"loss": loss, "accuracy": (logits.detach().argmax(-1) == labels).float().mean()}
+
+
+def _mixer(config: SupervisedConfig, classes: int) -> Mixup | None:
+    if config.mix_probability == 0 or (config.mixup == 0 and config.cutmix == 0):
+        return None
+    return Mixup(
+        mixup_alpha=config.mixup,
+        cutmix_alpha=config.cutmix,
+        prob=config.mix_probability,
+        switch_prob=config.switch_probability,
+        label_smoothing=config.label_smoothing,
+        num_classes=classes,
+    )

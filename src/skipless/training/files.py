@@ -1,0 +1,88 @@
+"""Files that are either as they were or complete, whatever happens while they are written."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from skipless.errors import InputError
+
+TEMPORARY = ".tmp"
+
+
+@contextmanager
+def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; when the block ends, what was written there takes its place, atomically.
+
+    Args:
+        path: the file to replace, or to create.
+        keep: where the file that is replaced goes; without it, it is gone.
+
+    Raises:
+        InputError: if it cannot be written (no space left, no permission): the old file stays as it was.
+    """
+    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    try:
+        temporary.touch()
+        usual = temporary.stat().st_mode
+        yield temporary
+        temporary.chmod(usual)  # safetensors makes its files private
+        _sync(temporary)
+        if keep is not None and path.exists():
+            os.replace(path, keep)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except (OSError, SafetensorError) as error:  # safetensors wraps the operating system's errors into its own
+        raise cannot_write(path, error, temporary) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: Exception, written: Path | None = None) -> InputError:
+    """Say why a file could not be written, with the sizes that matter when the disk is full."""
+    free = shutil.disk_usage(path.parent).free
+    so_far = f"{_megabytes(written.stat().st_size)} written, " if written is not None and written.exists() else ""
+    return InputError(
+        f"cannot write {str(path)!r} ({error}; {so_far}{_megabytes(free)} free); make room there, then give the same "
+        "command again: it goes on from the last checkpoint"
+    )
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write readable JSON atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; None where there is no such file.
+
+    Raises:
+        InputError: if it cannot be parsed.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{str(path)!r} is not readable JSON ({error}); remove it and give the command again"
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    """Push a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

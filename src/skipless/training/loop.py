@@ -1,0 +1,396 @@
+"""The training loop: the only one, for every task.
+
+It draws all randomness from (seed, step), so that a run needs no generator's state to be taken up again: killed at any
+moment and resumed, it computes bit for bit what it would have computed undisturbed (fp32, one CPU, as many threads).
+"""
+
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+from skipless.data.loader import BatchedDataset, Order, steps_per_epoch, train_batches
+from skipless.data.seeding import derive_seed, seed_all
+from skipless.errors import InputError
+from skipless.training.checkpoint import CHECKPOINT, latest_checkpoint, load_tensors_, save_checkpoint
+from skipless.training.config import CHANGEABLE, FitConfig
+from skipless.training.devices import launch
+from skipless.training.interruption import StopRequest, TrainingStopped
+from skipless.training.loggers import Logger, open_loggers
+from skipless.training.progress import Progress, ProgressKind, show_progress
+from skipless.training.provenance import provenance
+from skipless.training.run_folder import RunFolder, differences
+from skipless.training.window import Window
+
+Schedule = Callable[[int], float]
+Evaluate = Callable[[nn.Module], Mapping[str, float]]
+
+
+class TrainingDiverged(InputError):
+    """The loss or a weight is no longer finite; `result.json` says so, and the last good checkpoint stays."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What came out of a run, as in `result.json`.
+
+    Attributes:
+        steps: optimizer steps taken.
+        epochs: passes over the training set.
+        seconds: training time, evaluations and checkpoints left out, over all resumptions.
+        metrics: of the last evaluation.
+    """
+
+    steps: int
+    epochs: float
+    seconds: float
+    metrics: dict[str, float]
+
+
+def fit(
+    task: nn.Module,
+    dataset: BatchedDataset,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    *,
+    out: Path | str,
+    config: FitConfig | None = None,
+    evaluate: Evaluate | None = None,
+    recipe: Mapping[str, Any] | None = None,
+) -> FitResult:
+    """Train, or go on with, or recognise as finished, the run in a folder.
+
+    Args:
+        task: called with a batch, returns 0-d tensors, "loss" among them; its attribute `model` is what is evaluated.
+        dataset: of training.
+        optimizer: of the task's parameters.
+        schedule: learning rate of every step, counted from 0; written into every parameter group.
+        out: the run folder, created if need be.
+        config: defaults to `FitConfig()`.
+        evaluate: named numbers of a model; called in the precision of training.
+        recipe: what was asked for, all of it, as JSON; stored in `run.json`. A run resumes under the same recipe only
+            (apart from the keys in `CHANGEABLE`).
+
+    Returns:
+        What came out; the task holds the trained weights, on the device of training.
+
+    Raises:
+        InputError: if the folder is in use, or holds a run of another recipe, or nothing usable; if the disk is full.
+        TrainingDiverged: if the loss or a weight is no longer finite, or was not when this run was made before.
+        TrainingStopped: after Ctrl-C or SIGTERM, once the checkpoint is written.
+    """
+    config = config or FitConfig()
+    fabric = launch(config.device, config.precision)
+    with RunFolder(Path(out), writes=fabric.is_global_zero) as folder:
+        asked = _fingerprint(recipe or {}, config, len(dataset))
+        if (result := _earlier_result(folder, asked, task)) is not None:
+            return result
+        run = _Run(fabric, task, optimizer, schedule, evaluate, config, folder, asked, len(dataset))
+        note = run.resume()
+        record = _record(folder, run, recipe or {})
+        run.train(dataset, record, note)
+        return run.finish()
+
+
+@dataclass(eq=False)
+class _Run:
+    """The state of a run between two steps, and what is done with it.
+
+    Attributes:
+        asked: the fingerprint that a checkpoint must share.
+        step: optimizer steps taken.
+        seconds: of training, without evaluations and checkpoints.
+        logged: step and seconds at the last log line.
+        metrics: of the last evaluation.
+    """
+
+    fabric: Fabric
+    task: nn.Module
+    bare_optimizer: Optimizer
+    schedule: Schedule
+    evaluate: Evaluate | None
+    config: FitConfig
+    folder: RunFolder
+    asked: Mapping[str, Any]
+    samples: int
+    step: int = 0
+    seconds: float = 0.0
+    logged: tuple[int, float] = (0, 0.0)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.module, self.optimizer = self.fabric.setup(self.task, self.bare_optimizer)
+        self.steps_per_epoch = steps_per_epoch(self.samples, self.config.batch_size)
+        self.total_steps = self.config.total_steps(self.samples)
+        self.window = Window(self.fabric)
+        self._since = time.perf_counter()
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done."""
+        return self.step / self.steps_per_epoch
+
+    def resume(self) -> str:
+        """Take up the folder's last checkpoint, if there is one; return a line that says so."""
+        state, note = latest_checkpoint(self.folder.path)
+        if state is not None:
+            self._restore(state)
+            note = f"{note + '. ' if note else ''}resumed at step {self.step} of {self.total_steps}"
+        self.folder.open_metrics(self.step)
+        self.fabric.barrier()  # all have read before one may write
+        return note
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        source = str(self.folder.path / CHECKPOINT)
+        load_tensors_(self.task, state["task"], source)
+        _refuse_other(state["asked"], self.asked, source)
+        kind = type(self.bare_optimizer).__name__
+        if state["optimizer_name"] != kind:
+            raise InputError(f"{source!r} was made with {state['optimizer_name']}, not {kind}; give another --out")
+        self.bare_optimizer.load_state_dict(state["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        self.step, self.seconds, self.logged = state["step"], state["seconds"], state["logged"]
+        self.metrics = state["metrics"]
+        self.window.restore(state["window"])
+
+    def checkpoint(self) -> None:
+        """Save everything, unless it is no longer worth saving."""
+        self._read_window()
+        norm = get_total_norm(self.task.parameters())
+        if not norm.isfinite():
+            raise self._diverged(f"the weights are no longer finite at step {self.step}")
+        self._tick()
+        if self.folder.writes:
+            state = {
+                "step": self.step,
+                "seconds": self.seconds,
+                "logged": self.logged,
+                "metrics": self.metrics,
+                "window": self.window.state(),
+                "asked": self.asked,
+                "optimizer_name": type(self.bare_optimizer).__name__,
+                "scaler": self.fabric.strategy.precision.state_dict(),
+                "task": self.task.state_dict(),
+                "optimizer": self.bare_optimizer.state_dict(),
+            }
+            save_checkpoint(self.folder.path, state)
+        self._since = time.perf_counter()
+
+    def train(self, dataset: BatchedDataset, record: Mapping[str, Any], note: str) -> None:
+        """Take the steps that are left."""
+        config, fabric = self.config, self.fabric
+        order = Order(
+            self.samples, config.batch_size, config.seed, self.step, config.accumulation,
+            fabric.global_rank, fabric.world_size,
+        )  # fmt: skip
+        batches = train_batches(dataset, order, workers=config.workers, pin_memory=fabric.device.type == "cuda")
+        kind: ProgressKind = config.progress if fabric.is_global_zero else "none"
+        sinks = open_loggers(
+            self.folder.path, record, self.step,
+            tensorboard=config.tensorboard and fabric.is_global_zero, wandb=config.wandb and fabric.is_global_zero,
+        )  # fmt: skip
+        with (
+            sinks as sink,
+            show_progress(kind, self.folder.path.name, self.total_steps) as progress,
+            StopRequest() as stop,
+        ):
+            if note:
+                progress.note(note)
+            self.module.train()
+            self._since = time.perf_counter()
+            while self.step < self.total_steps:
+                self._take_step(batches)
+                progress.advance(self.step)
+                self._after_step(stop, progress, sink)
+
+    def _take_step(self, batches: Iterator[Any]) -> None:
+        """Do one optimizer step. Nothing in here waits for the device."""
+        config, fabric = self.config, self.fabric
+        rate = self.schedule(self.step)
+        for group in self.bare_optimizer.param_groups:
+            group["lr"] = rate
+        outputs = []
+        for micro in range(config.accumulation):
+            batch = fabric.to_device(next(batches))
+            seed_all(derive_seed(config.seed, "step", self.step, micro, fabric.global_rank))
+            more_to_come = micro + 1 < config.accumulation
+            with fabric.no_backward_sync(self.module) if more_to_come and fabric.world_size > 1 else nullcontext():
+                output = self.module(*batch)
+                fabric.backward(output["loss"] / config.accumulation)
+            outputs.append(output)
+        if config.clip_norm is not None:
+            norm = fabric.clip_gradients(
+                self.module, self.optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
+            )
+            outputs = [{**output, "grad_norm": norm} for output in outputs]
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        for output in outputs:
+            self.window.add(output)
+        self.step += 1
+
+    def _after_step(self, stop: StopRequest, progress: Progress, sink: Logger) -> None:
+        """Log, evaluate and checkpoint where due, in this order: a checkpoint implies the lines before it."""
+        config, last = self.config, self.step == self.total_steps
+        if last or self.step % config.log_every == 0:
+            line = self._log_line()
+            self.folder.log(line)
+            progress.report(line)
+            sink(self.step, {f"train/{name}": value for name, value in line.items()})
+        evaluation_steps = config.evaluate_every * self.steps_per_epoch
+        if self.evaluate is not None and (last or (evaluation_steps and self.step % evaluation_steps == 0)):
+            self.metrics = self._evaluated(self.evaluate)
+            self.folder.log(
+                {"step": self.step, "epoch": self.epoch, "seconds": self.seconds, "evaluation": self.metrics}
+            )
+            progress.note(f"epoch {self.epoch:g}  " + "  ".join(f"{k} {v:.5g}" for k, v in self.metrics.items()))
+            sink(self.step, {f"evaluation/{name}": value for name, value in self.metrics.items()})
+        stopping = not last and self._should_stop(stop)
+        if stopping or last or self.step % (config.checkpoint_every or self.steps_per_epoch) == 0:
+            self.checkpoint()
+        if stopping:
+            raise self._stopped(stop)
+
+    def _log_line(self) -> dict[str, float]:
+        """Describe the steps since the last line."""
+        self._read_window()
+        self._tick()
+        steps, seconds = self.step - self.logged[0], self.seconds - self.logged[1]
+        self.logged = self.step, self.seconds
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            **self.window.means(),
+            "lr": self.schedule(self.step - 1),
+            "images_per_second": steps * self.config.batch_size / seconds,
+            "seconds": self.seconds,
+        }
+
+    def _evaluated(self, evaluate: Evaluate) -> dict[str, float]:
+        self._read_window()
+        self._tick()
+        with self.fabric.autocast():
+            metrics = dict(evaluate(getattr(self.task, "model", self.task)))
+        self.module.train()
+        self._since = time.perf_counter()
+        return metrics
+
+    def _read_window(self) -> None:
+        losses = self.window.read()
+        bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
+        if bad is not None:
+            step = self.step - (len(losses) - 1 - bad) // self.config.accumulation
+            raise self._diverged(f"the loss is {losses[bad]} at step {step}")
+
+    def _tick(self) -> None:
+        """Count the time since the last tick, or since the last pause, as training."""
+        now = time.perf_counter()
+        self.seconds, self._since = self.seconds + now - self._since, now
+
+    def _diverged(self, what: str) -> TrainingDiverged:
+        """Record that the run is over."""
+        self._tick()
+        reason = f"{what} of {self.total_steps} (learning rate {self.schedule(self.step - 1):.3g})"
+        self.folder.write("result.json", self._result("diverged") | {"reason": reason, "last_evaluation": self.metrics})
+        return TrainingDiverged(f"{self.folder.path} diverged: {reason}; {_DIVERGED_REMEDY}")
+
+    def _should_stop(self, stop: StopRequest) -> bool:
+        if self.fabric.world_size == 1:
+            return stop.signal is not None
+        if self.step % self.config.log_every:  # processes must agree, and agreeing waits for the device
+            return False
+        wish = torch.tensor(float(stop.signal is not None), device=self.fabric.device)
+        return bool(self.fabric.all_reduce(wish, reduce_op="sum"))
+
+    def _stopped(self, stop: StopRequest) -> TrainingStopped:
+        number = stop.signal or signal.SIGTERM
+        if self.fabric.is_global_zero:
+            where = f"step {self.step} of {self.total_steps}, checkpoint in {self.folder.path}"
+            print(f"stopped by {number.name} at {where}; the same command goes on from there", file=sys.stderr)
+        return TrainingStopped(128 + number)
+
+    def finish(self) -> FitResult:
+        """Write `result.json`."""
+        self.folder.write("result.json", self._result("finished") | self.metrics)
+        return FitResult(self.step, self.epoch, self.seconds, self.metrics)
+
+    def _result(self, status: str) -> dict[str, Any]:
+        return {
+            "status": status,
+            "diverged": status == "diverged",
+            "steps": self.step,
+            "epochs": self.epoch,
+            "seconds": self.seconds,
+        }
+
+
+_DIVERGED_REMEDY = "lower the learning rate, warm up longer or clip the gradients, and give another --out"
+
+
+def _fingerprint(recipe: Mapping[str, Any], config: FitConfig, samples: int) -> dict[str, Any]:
+    """Give what a run must share with its checkpoint, as JSON would give it back."""
+    return json.loads(json.dumps({"recipe": _fixed(recipe), "fit": _fixed(asdict(config)), "samples": samples}))
+
+
+def _fixed(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {key: _fixed(value) for key, value in tree.items() if key not in CHANGEABLE}
+    return tree
+
+
+def _refuse_other(before: Mapping[str, Any], now: Mapping[str, Any], source: str) -> None:
+    if changes := differences(before, now):
+        listed = "; ".join(changes[:5]) + (f"; {len(changes) - 5} more" if len(changes) > 5 else "")
+        raise InputError(
+            f"{source!r} was made by another recipe ({listed}); give another --out, or the recipe of before"
+        )
+
+
+def _earlier_result(folder: RunFolder, asked: Mapping[str, Any], task: nn.Module) -> FitResult | None:
+    """Recognise a run that has ended: give its result again, and its weights to the task."""
+    result, record = folder.read("result.json"), folder.read("run.json")
+    if result is None or record is None:
+        return None
+    before = {key: _fixed(record[key]) for key in ("recipe", "fit", "samples")}
+    _refuse_other(before, asked, str(folder.path))
+    if result["diverged"]:
+        raise TrainingDiverged(f"{folder.path} diverged when it was run: {result['reason']}; {_DIVERGED_REMEDY}")
+    state, _ = latest_checkpoint(folder.path)
+    if state is None:  # somebody removed it to save space: the result stands
+        raise InputError(f"{folder.path} has a result but no checkpoint; remove the folder to train again")
+    load_tensors_(task, state["task"], str(folder.path / CHECKPOINT))
+    return FitResult(result["steps"], result["epochs"], result["seconds"], state["metrics"])
+
+
+def _record(folder: RunFolder, run: _Run, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Write `run.json`; a resumed run keeps its first description and appends where it went on."""
+    now = provenance(run.fabric.device)
+    earlier = folder.read("run.json") if run.step else None
+    if earlier is not None:
+        record = earlier | {"resumed": [*earlier["resumed"], {"step": run.step, **now}]}
+    else:
+        record = {
+            "recipe": recipe,
+            "fit": asdict(run.config),
+            "seed": run.config.seed,
+            "samples": run.samples,
+            "steps_per_epoch": run.steps_per_epoch,
+            "steps": run.total_steps,
+            "parameters": sum(parameter.numel() for parameter in run.task.parameters()),
+            **now,
+            "resumed": [],
+        }
+    folder.write("run.json", record)
+    return record

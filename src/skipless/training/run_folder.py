@@ -1,0 +1,135 @@
+"""A run's folder: `run.json` (what was asked for), `metrics.jsonl` (how it went), `result.json` (what came out)."""
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, Self
+
+from skipless.errors import InputError
+from skipless.training.files import TEMPORARY, cannot_write, read_json, replacing, write_json
+
+_locks: set[int] = set()  # descriptors that a forked worker must not keep: it would hold the lock of a killed run
+
+
+def _close_locks() -> None:
+    for descriptor in _locks:
+        os.close(descriptor)
+    _locks.clear()
+
+
+os.register_at_fork(after_in_child=_close_locks)
+
+
+class RunFolder:
+    """The files of one run, and the lock that keeps a second process from them.
+
+    Args:
+        path: created if need be.
+        writes: False in all processes of a distributed run but one: nothing is locked or written there.
+
+    Raises:
+        InputError: on entering, if the folder cannot be created or another process works in it.
+    """
+
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        self.path = path
+        self.writes = writes
+        self._lock: int | None = None
+        self._metrics: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        if self.writes:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            except OSError as error:
+                raise InputError(
+                    f"cannot use {str(self.path)!r} as a run folder ({error}); give another --out"
+                ) from error
+            self._take_lock(self._lock)
+            for leftover in self.path.glob(f".*{TEMPORARY}"):
+                leftover.unlink()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+        if self._lock is not None:
+            _locks.discard(self._lock)
+            os.close(self._lock)
+            self._lock = None
+
+    def _take_lock(self, lock: int) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.read(lock, 32).decode().strip() or "unknown"
+            os.close(lock)
+            self._lock = None
+            raise InputError(
+                f"another process (pid {owner}) trains in {str(self.path)!r}; wait for it, or give another --out"
+            ) from error
+        _locks.add(lock)
+        os.ftruncate(lock, 0)
+        os.write(lock, f"{os.getpid()}\n".encode())
+
+    def read(self, name: str) -> Any:
+        """Read one of the JSON files; None where it is not there."""
+        return read_json(self.path / name)
+
+    def write(self, name: str, values: Mapping[str, Any]) -> None:
+        """Write one of the JSON files."""
+        if self.writes:
+            write_json(self.path / name, values)
+
+    def open_metrics(self, step: int) -> None:
+        """Open `metrics.jsonl` for appending, without the lines of later steps: those steps are taken again.
+
+        A line that was cut off when the process was killed goes, too.
+        """
+        if not self.writes:
+            return
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        with replacing(path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines if _step_of(line) <= step), encoding="utf-8")
+        self._metrics = path.open("a", encoding="utf-8")
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Append one line to `metrics.jsonl`; a killed process loses none that was logged.
+
+        Raises:
+            InputError: if the disk is full.
+        """
+        if self._metrics is None:
+            return
+        try:
+            self._metrics.write(json.dumps(line) + "\n")
+            self._metrics.flush()
+        except OSError as error:
+            raise cannot_write(self.path / "metrics.jsonl", error) from error
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+def differences(before: Any, now: Any, path: str = "") -> list[str]:
+    """List what differs between two JSON trees, in words.
+
+    Example:
+        >>> differences({"lr": 0.003, "model": {"depth": 12}}, {"lr": 0.001, "model": {"depth": 12}})
+        ['lr was 0.003, now 0.001']
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = dict.fromkeys([*before, *now])
+        return [
+            text for key in keys for text in differences(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
+        ]
+    return [] if before == now else [f"{path} was {json.dumps(before)}, now {json.dumps(now)}"]
