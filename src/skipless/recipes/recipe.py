@@ -1,0 +1,159 @@
+"""Recipe: everything that decides the outcome of a run, as one frozen value; and what runs it."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from torch import nn
+
+from skipless.data import EvalLoader, ImageConfig, ImageData, load_images
+from skipless.errors import InputError
+from skipless.evaluators import top1
+from skipless.init import SkiplessInit
+from skipless.models import create_model
+from skipless.optim import OptimizerConfig, WarmupCosine, build_optimizer
+from skipless.tasks import Supervised, SupervisedConfig
+from skipless.training import FitConfig, FitResult, fit
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A timm model, with its skips or without, and how it starts.
+
+    Attributes:
+        name: timm's name of the residual model.
+        skip: keep the skip connections.
+        init: the paper's scheme; None leaves timm's own initialisation.
+        kwargs: for `timm.create_model`; image size, channels and classes come from the data.
+    """
+
+    name: str = "vit_base_patch16_224"
+    skip: bool = False
+    init: SkiplessInit | None = None
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self, data: ImageData, seed: int) -> nn.Module:
+        """The model for some data, its weights a function of the seed.
+
+        Raises:
+            InputError: if timm has no such model, or refuses the keywords.
+        """
+        fitted = {"img_size": data.image_size, "in_chans": data.channels, "num_classes": len(data.classes)}
+        return create_model(self.name, skip=self.skip, init=self.init, seed=seed, **{**fitted, **self.kwargs})
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Linear warm-up from 0, then a cosine, per step.
+
+    Attributes:
+        warmup: its share of the run's steps, 0 to 1.
+        final_lr: learning rate at the end of the cosine.
+    """
+
+    warmup: float = 0.1
+    final_lr: float = 1e-6
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run: model, data, targets, optimizer, schedule and length.
+
+    Attributes:
+        name: of the experiment, `table1`.
+        scale: at which size, `digits`.
+        model: what is trained.
+        data: on what.
+        targets: mixup, cutmix and label smoothing.
+        optimizer: with which optimizer, at which peak learning rate.
+        schedule: of the learning rate.
+        fit: how long, and with which seed.
+    """
+
+    name: str
+    scale: str
+    model: ModelConfig
+    data: ImageConfig
+    targets: SupervisedConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    fit: FitConfig
+
+    def with_(self, **changes: Any) -> Self:
+        """A copy in which fields are changed by their dotted name, `optimizer__lr=1e-3`; None changes nothing.
+
+        Example:
+            >>> from skipless.recipes import table1
+            >>> table1("digits").with_(optimizer__lr=0.01).optimizer.lr
+            0.01
+        """
+        recipe = self
+        for path, value in changes.items():
+            if value is not None:
+                part, _, name = path.partition("__")
+                recipe = replace(recipe, **{part: replace(getattr(recipe, part), **{name: value}) if name else value})
+        return recipe
+
+    def as_json(self) -> dict[str, Any]:
+        """The recipe as plain JSON; `from_json` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The recipe that a `run.json` holds.
+
+        Raises:
+            InputError: if it was written by a version with other fields.
+        """
+        try:
+            model = dict(values["model"])
+            model["init"] = SkiplessInit(**model["init"]) if model["init"] else None
+            optimizer = {key: tuple(v) if isinstance(v, list) else v for key, v in values["optimizer"].items()}
+            return cls(
+                name=values["name"],
+                scale=values["scale"],
+                model=ModelConfig(**model),
+                data=ImageConfig(**values["data"]),
+                targets=SupervisedConfig(**values["targets"]),
+                optimizer=OptimizerConfig(**optimizer),
+                schedule=ScheduleConfig(**values["schedule"]),
+                fit=FitConfig(**values["fit"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise InputError(f"this run's recipe cannot be read ({error}): made by another version?") from error
+
+
+def run(recipe: Recipe, out: Path, data: ImageData | None = None) -> FitResult:
+    """Train as the recipe says in the folder `out`; go on where an earlier run stopped, recognise a finished one.
+
+    Args:
+        recipe: what to train.
+        out: the run folder.
+        data: what `recipe.data` names, if it is loaded already.
+
+    Raises:
+        InputError: whatever of the recipe, the data or the folder cannot be used.
+    """
+    data = load_images(recipe.data) if data is None else data
+    model = recipe.model.build(data, recipe.fit.seed)
+    task = Supervised(model, len(data.classes), recipe.targets)
+    total = recipe.fit.total_steps(len(data.train))
+    warmup = round(recipe.schedule.warmup * total)
+    schedule = WarmupCosine(recipe.optimizer.lr, total, warmup_steps=warmup, final=recipe.schedule.final_lr)
+    return fit(
+        task,
+        data.train,
+        build_optimizer(task, recipe.optimizer),
+        schedule,
+        out=out,
+        config=recipe.fit,
+        evaluate=lambda model: evaluate_top1(model, data, recipe.fit),
+        recipe=recipe.as_json(),
+    )
+
+
+def evaluate_top1(model: nn.Module, data: ImageData, config: FitConfig) -> dict[str, float]:
+    """Top-1 accuracy on the data's validation images."""
+    return top1(model, EvalLoader(data.val, batch_size=max(config.batch_size, 256), workers=config.workers))
