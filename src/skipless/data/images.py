@@ -1,9 +1,10 @@
 """One way to name an image set, built in or a folder, and to get it ready for training and evaluation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.transforms_factory import create_transform
 
@@ -31,6 +32,7 @@ class ImageConfig:
         erasing: probability that a box of the image is replaced by pixel noise.
         interpolation: of every resampling.
         crop_ratio: evaluation resizes the short side to `image_size / crop_ratio` (256 for 224), then crops the centre.
+        holdout: so many training images, the same ones for every seed, become the validation set: for tuning.
     """
 
     data: str = "digits"
@@ -43,6 +45,7 @@ class ImageConfig:
     erasing: float = 0.25
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     crop_ratio: float = 0.875
+    holdout: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +80,11 @@ def load_images(config: ImageConfig) -> ImageData:
     """
     if config.image_size is not None and config.image_size < 1:
         raise InputError(f"image_size {config.image_size} is no size; give pixels, or leave it out for the set's own")
+    data = _named(config)
+    return data if config.holdout == 0 else _hold_out(data, config.holdout)
+
+
+def _named(config: ImageConfig) -> ImageData:
     folder = Path(config.data).expanduser()
     if config.data == "digits":
         return _in_memory(config, *load_digits())
@@ -87,6 +95,22 @@ def load_images(config: ImageConfig) -> ImageData:
     if find_fashion(folder) is not None:
         return _in_memory(config, *load_fashion(folder))
     return _from_folder(config, folder)
+
+
+def _hold_out(data: ImageData, count: int) -> ImageData:
+    """Split the training set once and for all; what is held out is not augmented."""
+    train, val = data.train, data.val
+    if not 0 < count < len(train):
+        raise InputError(f"holdout {count} does not leave a part of {len(train)} training images; give less")
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    held, rest = order[:count], order[count:]
+    if isinstance(train, MemoryImages) and isinstance(val, MemoryImages):
+        val = replace(val, images=train.images[held], labels=train.labels[held])
+        train = replace(train, images=train.images[rest], labels=train.labels[rest])
+    elif isinstance(train, FolderImages) and isinstance(val, FolderImages):
+        val = replace(train, files=train.files[held], labels=train.labels[held], transform=val.transform)
+        train = replace(train, files=train.files[rest], labels=train.labels[rest])
+    return replace(data, train=train, val=val)
 
 
 def _in_memory(config: ImageConfig, train: MemoryImages, val: MemoryImages, classes: tuple[str, ...]) -> ImageData:

@@ -7,7 +7,7 @@ drawn the ones before, so that a resumed run sees what an undisturbed one would 
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int64
@@ -32,6 +32,7 @@ class BatchKey(NamedTuple):
     indices: Int64[Tensor, " b"]
 
 
+@runtime_checkable
 class BatchedDataset(Protocol):
     """A data set that is asked for whole batches. Its randomness is a function of (seed, epoch, index)."""
 

@@ -1,7 +1,6 @@
 """Small image sets, held in memory as uint8."""
 
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +54,7 @@ class MemoryImages:
             )
         return self._normalised(images), self.labels[key.indices]
 
-    def resized(self, size: int) -> Self:
+    def resized(self, size: int) -> "MemoryImages":
         """Resample the images to `size` x `size` once and for all (bicubic, antialiased)."""
         if self.images.shape[-2:] == (size, size):
             return self

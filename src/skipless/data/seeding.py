@@ -24,13 +24,18 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(digest, "little")
 
 
-def seed_all(seed: int) -> None:
-    """Seed every global generator that a step may draw from: torch's (all devices), numpy's and Python's.
+def seed_all(seed: int, device: torch.device | None = None) -> None:
+    """Seed every global generator that a step or an augmentation may draw from: torch's, numpy's and Python's.
+
+    `torch.manual_seed` is not for every step: where CUDA is not in use yet, each call stores a formatted stack trace.
 
     Args:
         seed: 64 bits; numpy's legacy generator takes the lower 32 of them.
+        device: seed this accelerator's generator, too.
     """
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if device is not None and device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002 (timm's augmentation and mixup draw from the global one)
     random.seed(seed)
 

@@ -21,7 +21,8 @@ class FitConfig:
         precision: `fp32`; `bf16` or `fp16` run the forward pass in autocast, fp16 with a scaled loss.
         seed: of order, augmentation, mixup and dropout.
         evaluate_every: epochs between evaluations; the last epoch is always evaluated. 0 evaluates only there.
-        checkpoint_every: steps between checkpoints; 0 is once an epoch. The end, Ctrl-C and SIGTERM write one, too.
+        checkpoint_every: steps between checkpoints; 0 is at the end of an epoch, unless the last one is a few
+            seconds old. The end, Ctrl-C and SIGTERM write one, too.
         log_every: steps between lines of `metrics.jsonl`, each with means over those steps.
         workers: processes that fetch data; 0 fetches between the steps. Results do not depend on it.
         device: `auto` takes an accelerator if there is one. `torchrun` gives each of its processes one.

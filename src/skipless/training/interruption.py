@@ -3,7 +3,6 @@
 import signal
 import threading
 from types import FrameType
-from typing import Self
 
 
 class TrainingStopped(SystemExit):
@@ -21,7 +20,7 @@ class StopRequest:
         self.signal: signal.Signals | None = None
         self._handlers: dict[signal.Signals, object] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[number] = signal.signal(number, self._note)

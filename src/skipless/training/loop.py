@@ -34,6 +34,8 @@ from skipless.training.provenance import provenance
 from skipless.training.run_folder import RunFolder, differences
 from skipless.training.window import Window
 
+CHECKPOINT_SECONDS = 10.0  # at least, between checkpoints at the ends of short epochs: below 1 % of the time
+
 Schedule = Callable[[int], float]
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 
@@ -135,7 +137,7 @@ class _Run:
         self.steps_per_epoch = steps_per_epoch(self.samples, self.config.batch_size)
         self.total_steps = self.config.total_steps(self.samples)
         self.window = Window(self.fabric)
-        self._since = time.perf_counter()
+        self._since = self._saved = time.perf_counter()
 
     @property
     def epoch(self) -> float:
@@ -186,7 +188,7 @@ class _Run:
                 "optimizer": self.bare_optimizer.state_dict(),
             }
             save_checkpoint(self.folder.path, state)
-        self._since = time.perf_counter()
+        self._since = self._saved = time.perf_counter()
 
     def train(self, dataset: BatchedDataset, record: Mapping[str, Any], note: str) -> None:
         """Take the steps that are left."""
@@ -224,7 +226,7 @@ class _Run:
         outputs = []
         for micro in range(config.accumulation):
             batch = fabric.to_device(next(batches))
-            seed_all(derive_seed(config.seed, "step", self.step, micro, fabric.global_rank))
+            seed_all(derive_seed(config.seed, "step", self.step, micro, fabric.global_rank), fabric.device)
             more_to_come = micro + 1 < config.accumulation
             with fabric.no_backward_sync(self.module) if more_to_come and fabric.world_size > 1 else nullcontext():
                 output = self.module(*batch)
@@ -258,10 +260,17 @@ class _Run:
             progress.note(f"epoch {self.epoch:g}  " + "  ".join(f"{k} {v:.5g}" for k, v in self.metrics.items()))
             sink(self.step, {f"evaluation/{name}": value for name, value in self.metrics.items()})
         stopping = not last and self._should_stop(stop)
-        if stopping or last or self.step % (config.checkpoint_every or self.steps_per_epoch) == 0:
+        if stopping or last or self._checkpoint_due():
             self.checkpoint()
         if stopping:
             raise self._stopped(stop)
+
+    def _checkpoint_due(self) -> bool:
+        if self.config.checkpoint_every:
+            return self.step % self.config.checkpoint_every == 0
+        fresh = time.perf_counter() - self._saved < CHECKPOINT_SECONDS
+        # Only one process knows when the last one was written, and all must take part in the next.
+        return self.step % self.steps_per_epoch == 0 and not (fresh and self.fabric.world_size == 1)
 
     def _log_line(self) -> dict[str, float]:
         """Describe the steps since the last line."""

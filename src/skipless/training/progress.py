@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -13,10 +13,11 @@ BAR_REFRESH_S = 0.2  # drawing costs about a millisecond
 LINE_EVERY_S = 10.0
 
 
+@runtime_checkable
 class Progress(Protocol):
     """What the loop tells. Entered for as long as it trains."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         """Show that training begins."""
         ...
 
@@ -54,7 +55,7 @@ class Bar:
         self._task = self._bar.add_task(name, total=steps, values="")
         self._drawn = 0.0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Bar":
         self._bar.start()
         return self
 
@@ -88,7 +89,7 @@ class Lines:
         self._silent = silent
         self._told = time.monotonic()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Lines":
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from skipless.errors import InputError
 from skipless.training.files import TEMPORARY, cannot_write, read_json, replacing, write_json
@@ -39,7 +39,7 @@ class RunFolder:
         self._lock: int | None = None
         self._metrics: IO[str] | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "RunFolder":
         if self.writes:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
