@@ -1,6 +1,6 @@
 """Recipes: one file per experiment, a function that returns a `Recipe`; `run` trains it."""
 
-from skipless.recipes.recipe import ModelConfig, Recipe, ScheduleConfig, evaluate_top1, run
+from skipless.recipes.recipe import ModelConfig, Recipe, ScheduleConfig, evaluate_top1, read_recipe, run
 from skipless.recipes.table1 import table1
 
-__all__ = ["ModelConfig", "Recipe", "ScheduleConfig", "evaluate_top1", "run", "table1"]
+__all__ = ["ModelConfig", "Recipe", "ScheduleConfig", "evaluate_top1", "read_recipe", "run", "table1"]

@@ -1,6 +1,7 @@
 """Recipe: everything that decides the outcome of a run, as one frozen value; and what runs it."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -110,7 +111,9 @@ class Recipe:
         try:
             model = dict(values["model"])
             model["init"] = SkiplessInit(**model["init"]) if model["init"] else None
-            optimizer = {key: tuple(v) if isinstance(v, list) else v for key, v in values["optimizer"].items()}
+            optimizer: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in values["optimizer"].items()
+            }
             return cls(
                 name=values["name"],
                 scale=values["scale"],
@@ -152,6 +155,19 @@ def run(recipe: Recipe, out: Path, data: ImageData | None = None) -> FitResult:
         evaluate=lambda model: evaluate_top1(model, data, recipe.fit),
         recipe=recipe.as_json(),
     )
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe of a run folder.
+
+    Raises:
+        InputError: if the folder is no run folder, or was written by another version.
+    """
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        return Recipe.from_json(record["recipe"])
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{str(folder)!r} is no run folder of `skipless train` (run.json: {error})") from error
 
 
 def evaluate_top1(model: nn.Module, data: ImageData, config: FitConfig) -> dict[str, float]:

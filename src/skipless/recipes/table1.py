@@ -62,6 +62,12 @@ LEARNING_RATE: dict[Scale, dict[Cell, float]] = {
     "paper": {cell: 4e-3 if cell.optimizer == "adamw" else 3e-3 for cell in CELLS},
 }
 
+# What `--tune` tries, by factors of about 3 around the values above.
+GRID: dict[Scale, dict[Cell, tuple[float, ...]]] = {
+    scale: {cell: (1e-4, 3e-4, 1e-3, 3e-3) if cell.optimizer == "adamw" else (3e-4, 1e-3, 3e-3, 1e-2) for cell in CELLS}
+    for scale in ("digits", "fashion")
+}
+
 _SMALL = "vit_tiny_patch16_224"  # timm's entry point; every size in it is overridden below
 
 
