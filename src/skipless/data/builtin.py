@@ -1,6 +1,7 @@
 """Image sets that need no download by hand: digits (ships with scikit-learn) and Fashion-MNIST."""
 
 import gzip
+import math
 import os
 import zlib
 from pathlib import Path
@@ -95,9 +96,9 @@ def read_idx(file: Path) -> UInt8[np.ndarray, "..."]:
     if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] != _IDX_UINT8:
         raise InputError(f"{str(file)!r} is no idx file of unsigned bytes (starts with {raw[:4]!r}); {remedy}")
     start = 4 + 4 * raw[3]
-    shape = tuple(int(n) for n in np.frombuffer(raw[4:start], dtype=">i4"))
-    if len(shape) != raw[3] or len(raw) - start != int(np.prod(shape)):
-        raise InputError(f"{str(file)!r} is cut off: {len(raw) - start} bytes for shape {shape}; {remedy}")
+    shape = tuple(int.from_bytes(raw[i : i + 4], "big") for i in range(4, start, 4))
+    if len(raw) - start != math.prod(shape):
+        raise InputError(f"{str(file)!r} is cut off: {len(raw)} bytes for shape {shape}; {remedy}")
     return np.frombuffer(bytearray(raw[start:]), dtype=np.uint8).reshape(shape)
 
 

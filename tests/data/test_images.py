@@ -1,0 +1,165 @@
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from skipless.data import EvalLoader, ImageConfig, Order, load_images, train_batches
+from skipless.data.folder import FolderImages
+from skipless.data.loader import BatchKey
+from skipless.errors import InputError
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+
+
+def write_images(root: Path, classes: tuple[str, ...] = ("cat", "dog"), each: int = 4) -> Path:
+    generator = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in classes:
+            (root / split / name).mkdir(parents=True)
+            for i in range(each):
+                pixels = generator.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{i}.jpg")
+    return root
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_images(tmp_path / "images")
+
+
+def batches_of(config: ImageConfig, workers: int, start: int = 0, seed: int = 0) -> list[torch.Tensor]:
+    data = load_images(config)
+    order = Order(len(data.train), batch_size=4, seed=seed, start_step=start)
+    return [images for images, _ in islice(train_batches(data.train, order, workers=workers), 4)]
+
+
+def test_a_folder_is_read_by_class(folder: Path) -> None:
+    data = load_images(ImageConfig(data=str(folder), image_size=32))
+    assert (data.classes, data.channels, data.image_size) == (("cat", "dog"), 3, 32)
+    assert data.train.labels.tolist() == [0] * 4 + [1] * 4
+    images, labels = next(iter(EvalLoader(data.val, batch_size=8)))
+    assert images.shape == (8, 3, 32, 32)
+    assert labels.tolist() == [0] * 4 + [1] * 4
+
+
+def test_evaluation_resizes_then_crops_the_centre(folder: Path) -> None:
+    Image.new("RGB", (600, 400), (0, 255, 0)).save(folder / "val" / "cat" / "0.jpg", quality=100)
+    with Image.open(folder / "val" / "cat" / "0.jpg") as image:
+        image.paste((255, 0, 0), (0, 0, 115, 400))  # what 256/224 crops away on the left: (384 - 224) / 2 of 384
+        image.save(folder / "val" / "cat" / "0.jpg", quality=100)
+    image, _ = load_images(ImageConfig(data=str(folder))).val[0]
+    assert image.shape == (3, 224, 224)
+    green = (torch.tensor([0.0, 1.0, 0.0]) - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    assert torch.allclose(image[:, :, 3:].mean((1, 2)), green, atol=0.05)
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(folder: Path) -> None:
+    config = ImageConfig(data=str(folder), image_size=16)
+    alone, helped = batches_of(config, workers=0), batches_of(config, workers=2)
+    assert all(torch.equal(one, other) for one, other in zip(alone, helped, strict=True))
+
+
+def test_augmentation_is_a_function_of_seed_epoch_and_sample(folder: Path) -> None:
+    config = ImageConfig(data=str(folder), image_size=16)
+    undisturbed, resumed = batches_of(config, workers=0), batches_of(config, workers=0, start=2)
+    assert torch.equal(undisturbed[2], resumed[0])
+    assert torch.equal(undisturbed[3], resumed[1])
+    train = load_images(config).train
+    assert isinstance(train, FolderImages)
+    everything = torch.arange(8)
+    first, again = (train.__getitems__(BatchKey(0, 0, everything))[0] for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(first[3], train.__getitems__(BatchKey(0, 0, torch.tensor([3])))[0][0])
+    for key in (BatchKey(0, 1, everything), BatchKey(1, 0, everything)):
+        changed = (first != train.__getitems__(key)[0]).flatten(1).any(1)
+        assert changed.all()
+
+
+def test_the_papers_augmentation_is_what_timm_builds(folder: Path) -> None:
+    train = load_images(ImageConfig(data=str(folder))).train
+    assert isinstance(train, FolderImages)
+    steps = {type(step).__name__: step for step in train.transform.transforms}
+    assert list(steps) == [
+        "RandomResizedCropAndInterpolation", "RandomHorizontalFlip", "RandAugment", "MaybeToTensor", "Normalize",
+        "RandomErasing",
+    ]  # fmt: skip
+    assert (steps["RandomErasing"].probability, steps["RandomErasing"].per_pixel) == (0.25, True)
+    assert steps["RandomErasing"].max_count == 1
+    assert steps["RandAugment"].num_layers == 2
+    operations = steps["RandAugment"].ops
+    assert {(op.magnitude, op.magnitude_std) for op in operations} == {(9, 0.5)}
+    assert "PosterizeIncreasing" in {op.name for op in operations}
+    assert "bicubic" in str(steps["RandomResizedCropAndInterpolation"])
+
+
+def test_no_augmentation_gives_what_evaluation_gives(folder: Path) -> None:
+    data = load_images(ImageConfig(data=str(folder), image_size=16, augmentation="none"))
+    assert isinstance(data.train, FolderImages)
+    assert isinstance(data.val, FolderImages)
+    moved = FolderImages(data.train.root, data.train.files, data.train.labels, data.val.transform)
+    assert torch.equal(data.train[0][0], moved[0][0])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("damage", ["cut", "text", "empty"])
+def test_a_damaged_image_is_named(folder: Path, damage: str, workers: int) -> None:
+    file = folder / "train" / "dog" / "2.jpg"
+    content = file.read_bytes()
+    file.write_bytes({"cut": content[: len(content) // 2], "text": b"<html></html>", "empty": b""}[damage])
+    with pytest.raises(InputError, match=r"^'.*train/dog/2\.jpg' is no readable image \(.*\); repair or remove it$"):
+        batches_of(ImageConfig(data=str(folder), image_size=16), workers=workers)
+
+
+def test_grey_and_transparent_images_become_rgb(folder: Path) -> None:
+    Image.new("L", (20, 20), 128).save(folder / "train" / "cat" / "0.jpg")
+    Image.new("RGBA", (20, 20), (1, 2, 3, 4)).save(folder / "train" / "cat" / "1.png")
+    train = load_images(ImageConfig(data=str(folder), image_size=16)).train
+    assert {train[i][0].shape for i in range(len(train))} == {(3, 16, 16)}
+
+
+def test_folders_that_make_no_sense_are_refused(folder: Path) -> None:
+    (folder / "val" / "dog").rename(folder / "val" / "wolf")
+    with pytest.raises(InputError, match="differ in classes: only in train: dog; only in val: wolf"):
+        load_images(ImageConfig(data=str(folder)))
+    (folder / "val" / "empty").mkdir()
+    with pytest.raises(InputError, match=r"no image in '.*val/empty'"):
+        load_images(ImageConfig(data=str(folder)))
+    (folder / "train").rename(folder / "training")
+    with pytest.raises(InputError, match=r"no folder '.*train'; expected train/CLASS"):
+        load_images(ImageConfig(data=str(folder)))
+    (folder / "train").mkdir()
+    with pytest.raises(InputError, match=r"no class folders in '.*train'"):
+        load_images(ImageConfig(data=str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (ImageConfig(data="imagenet-typo"), "no data 'imagenet-typo': neither 'digits' nor 'fashion'"),
+        (ImageConfig(augmentation="imagenet"), "augmentation 'imagenet' is for folders of images, not 'digits'"),
+        (ImageConfig(image_size=0), "image_size 0"),
+    ],
+)
+def test_configs_that_make_no_sense_are_refused(config: ImageConfig, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_images(config)
+
+
+def test_augmentations_that_make_no_sense_are_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match="'shift' is for the built-in sets"):
+        load_images(ImageConfig(data=str(folder), augmentation="shift"))
+    with pytest.raises(InputError, match="timm cannot build auto_augment 'rand-x3'"):
+        load_images(ImageConfig(data=str(folder), auto_augment="rand-x3"))
+
+
+def test_built_in_sets_take_a_size_and_shifts() -> None:
+    plain = load_images(ImageConfig(image_size=16))
+    assert plain.image_size == 16
+    assert plain.train[0][0].shape == (1, 16, 16)
+    shifted = load_images(ImageConfig(augmentation="shift"))
+    key = BatchKey(0, 0, torch.arange(50))
+    assert not torch.equal(shifted.train.__getitems__(key)[0], load_images(ImageConfig()).train.__getitems__(key)[0])
+    assert torch.equal(shifted.val.__getitems__(key)[0], load_images(ImageConfig()).val.__getitems__(key)[0])
