@@ -51,14 +51,14 @@ class Layout:
         active = tuple(rotate and 1 < side <= limit for side in sides)
         return cls(shape, permute, split, tuple(sides), active)
 
-    def fold(self, x: Float[Tensor, "..."]) -> Float[Tensor, "split ..."]:
-        """Arrange a tensor of the parameter's shape as `(split, *sides)`."""
-        return x.permute(self.permute).reshape(self.split, *self.sides)
+    def fold(self, x: Float[Tensor, "p ..."]) -> Float[Tensor, "b ..."]:
+        """Arrange tensors of the parameter's shape as `(p * split, *sides)`."""
+        return x.permute(0, *(axis + 1 for axis in self.permute)).reshape(-1, *self.sides)
 
-    def unfold(self, x: Float[Tensor, "split ..."]) -> Float[Tensor, "..."]:
+    def unfold(self, x: Float[Tensor, "b ..."]) -> Float[Tensor, "p ..."]:
         """Undo `fold`."""
         inverse = sorted(range(len(self.permute)), key=self.permute.__getitem__)
-        return x.reshape([self.shape[i] for i in self.permute]).permute(inverse)
+        return x.reshape(-1, *(self.shape[i] for i in self.permute)).permute(0, *(axis + 1 for axis in inverse))
 
 
 def merged(sides: list[int], limit: int) -> list[int]:

@@ -7,7 +7,7 @@ what is exact and what is ours.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from typing import Any, Literal, overload
 
@@ -111,6 +111,7 @@ class SOAP(Optimizer):
         super().add_param_group(param_group)
         try:
             check_group(self.param_groups[-1])
+            _check_real(self.param_groups[-1]["params"])
         except InputError:
             self.param_groups.pop()
             raise
@@ -127,8 +128,8 @@ class SOAP(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         stacks = self._arrange()
-        for stack in stacks:
-            with _full_precision(stack.params[0].device):
+        with _full_precision({stack.params[0].device.type for stack in stacks}):
+            for stack in stacks:
                 stack.advance_()
         return loss
 
@@ -152,8 +153,11 @@ class SOAP(Optimizer):
     def _arrange(self) -> list[Stack]:
         """Stacks of all parameters that have a gradient: those of the last step unless something has changed."""
         live = [(p, i) for i, group in enumerate(self.param_groups) for p in group["params"] if p.grad is not None]
-        for param, index in live:
-            _check_gradient(param, index)
+        if sparse := [p for p, _ in live if p.grad.layout is not torch.strided]:
+            raise InputError(
+                f"SOAP: a parameter of shape {tuple(sparse[0].shape)} has a sparse gradient; SOAP takes dense ones: "
+                "give such parameters to another optimizer"
+            )
         arranged = [[id(p) for p, _ in live], [[group[key] for key in _SHAPING] for group in self.param_groups]]
         if arranged != self._arranged or not all(stack.holds(self.state) for stack in self._stacks):
             self._stacks = self._stacked(live)
@@ -176,14 +180,13 @@ class SOAP(Optimizer):
         ]
 
 
-def _check_gradient(param: Tensor, group: int) -> None:
-    grad = param.grad
-    if grad is not None and (grad.layout is not torch.strided or grad.is_complex()):
-        kind = "complex" if grad.is_complex() else "sparse"
-        raise InputError(
-            f"SOAP: a parameter of shape {tuple(param.shape)} in group {group} has a {kind} gradient; "
-            "SOAP takes real dense ones: give such parameters to another optimizer"
-        )
+def _check_real(params: list[Tensor]) -> None:
+    for param in params:
+        if not param.is_floating_point():
+            raise InputError(
+                f"SOAP: a parameter of shape {tuple(param.shape)} is {param.dtype}; SOAP takes real floating-point "
+                "ones: give such parameters to another optimizer"
+            )
 
 
 def _own(value: Any) -> Any:
@@ -205,15 +208,14 @@ def _copied(value: Any, device: torch.device) -> Any:
 
 
 @contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
+def _full_precision(devices: Iterable[str]) -> Iterator[None]:
     """Keep TF32, bf16 matrix units and autocast out: they break the eigenvalue estimates."""
     backends: Any = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # pyright: ignore
     before = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
+    with ExitStack() as stack:
+        for device in devices:
+            stack.enter_context(torch.autocast(device, enabled=False))
         for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
+            stack.callback(setattr, backend, "fp32_precision", precision)
+            backend.fp32_precision = "ieee"
+        yield

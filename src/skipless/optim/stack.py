@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from skipless.errors import InputError
-from skipless.optim.eigenbasis import accumulate_, first_basis, project, refreshed, reordered, unfold
+from skipless.optim.eigenbasis import accumulate_, first_basis, project, refresh_, unfold
 from skipless.optim.layout import Layout
 
 
@@ -59,8 +59,10 @@ class Stack:
 
     def _gradient(self) -> Float[Tensor, "b ..."]:
         """The gradients as one stack in the state's dtype; a tensor that is not finite counts as zero."""
-        grads = [self.layout.fold(p.grad) for p in self.params if p.grad is not None]
-        grad = _cat(grads).to(state_dtype(self.params[0]))
+        grads = [p.grad for p in self.params if p.grad is not None]
+        grad = self.layout.fold(torch.stack(grads) if len(grads) > 1 else grads[0][None]).to(
+            state_dtype(self.params[0])
+        )
         # Squared as in the factors: a gradient may be finite where its factor is not.
         norm = torch.linalg.vector_norm(grad, dim=tuple(range(1, grad.ndim)), keepdim=True)
         lost = ~norm.square().isfinite()
@@ -97,8 +99,7 @@ class Stack:
         lr = size = float(group["lr"])
         if group["correct_bias"]:
             size *= (1 - beta2**step) ** 0.5 / (1 - beta1**step)
-        updates = [self.layout.unfold(part) for part in update.split(self.layout.split)]
-        _descend_(self.params, updates, size, keep=1 - lr * group["weight_decay"])
+        _descend_(self.params, list(self.layout.unfold(update).unbind()), size, keep=1 - lr * group["weight_decay"])
 
     def _accumulate_(self, grad: Float[Tensor, "b ..."]) -> None:
         """Let the factors take in a gradient."""
@@ -111,14 +112,12 @@ class Stack:
     def _refresh_(self) -> None:
         """Turn the bases towards the factors' present eigenvectors.
 
-        The first moment turns with them; the second, which holds no directions, only follows their order.
+        The first moment turns with them; the second holds no directions and stays.
         """
         momentum = project(self.exp_avg, self.bases, back=True)
-        for side, (factor, basis) in enumerate(zip(self.factors, self.bases, strict=True)):
+        for factor, basis in zip(self.factors, self.bases, strict=True):
             if factor is not None and basis is not None:
-                fresh, order = refreshed(factor, basis)
-                basis.copy_(fresh)
-                self.exp_avg_sq.copy_(reordered(self.exp_avg_sq, order, side))
+                refresh_(basis, factor)
         self.exp_avg.copy_(project(momentum, self.bases))
 
     def _share(self, step: int) -> None:
@@ -177,7 +176,8 @@ def _cat_or_none(parts: list[Tensor | None]) -> Tensor | None:
 def _descend_(params: list[Tensor], updates: list[Tensor], size: float, keep: float) -> None:
     """`p <- keep * (p - size * update)`, rounded once where the parameters are in half precision."""
     if params[0].dtype == updates[0].dtype:
-        torch._foreach_mul_(params, keep)  # pyright: ignore[reportPrivateImportUsage]
+        if keep != 1:
+            torch._foreach_mul_(params, keep)  # pyright: ignore[reportPrivateImportUsage]
         torch._foreach_add_(params, updates, alpha=-keep * size)  # pyright: ignore[reportPrivateImportUsage]
         return
     for param, update in zip(params, updates, strict=True):
