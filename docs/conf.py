@@ -1,0 +1,53 @@
+"""Sphinx configuration; `make docs` builds with warnings as errors."""
+
+import re
+from importlib import metadata
+from typing import Any
+
+project = "skipless"
+author = "The skipless authors"
+copyright = author
+release = metadata.version("skipless")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_title = f"skipless {release}"
+html_show_sphinx = False
+
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True, "imported-members": True}
+maximum_signature_line_length = 100
+napoleon_use_ivar = True  # else a dataclass's fields are described twice
+
+_CODE = re.compile(r"`+[^`]+`+")
+
+
+def _to_rst(_app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+    """Our docstrings are plain text with `code`, made to be read in the source; reStructuredText wants more marks."""
+    in_example = False
+    for index, line in enumerate(lines):
+        in_example = line.lstrip().startswith(">>>") or (in_example and bool(line.strip()))
+        if not in_example:
+            lines[index] = _escape(line)
+
+
+def _escape(line: str) -> str:
+    """Double the backticks, and keep a formula's `x_` and `|x|` from meaning links."""
+    pieces, end = [], 0
+    for code in _CODE.finditer(line):
+        pieces += [_escape_prose(line[end : code.start()]), f"``{code.group().strip('`')}``"]
+        end = code.end()
+    return "".join([*pieces, _escape_prose(line[end:])])
+
+
+def _escape_prose(text: str) -> str:
+    return re.sub(r"(?<=\w)_(?!\w)|\|", r"\\\g<0>", text)
+
+
+def setup(app: Any) -> None:
+    """Run before napoleon (priority 500), which reads the sections."""
+    app.connect("autodoc-process-docstring", _to_rst, priority=400)
