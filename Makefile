@@ -11,10 +11,10 @@ demo: $(VENV)/.installed  ## six small ViTs on real images: the paper's Table 1 
 	$(BIN)/skipless reproduce table1 --scale digits
 
 test: $(VENV)/.installed  ## the default tests and every docstring's example
-	$(PYTEST) -m "not slow" tests src
+	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/.installed  ## the slow ones too
-	$(PYTEST) tests src
+	$(PYTEST)
 
 lint: $(VENV)/.installed  ## ruff, pyright, import-linter
 	$(BIN)/ruff check

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from torch import nn
 
@@ -82,7 +82,7 @@ class Recipe:
     schedule: ScheduleConfig
     fit: FitConfig
 
-    def with_(self, **changes: Any) -> Self:
+    def with_(self, **changes: Any) -> "Recipe":
         """A copy in which fields are changed by their dotted name, `optimizer__lr=1e-3`; None changes nothing.
 
         Example:
@@ -102,7 +102,7 @@ class Recipe:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
+    def from_json(cls, values: Mapping[str, Any]) -> "Recipe":
         """The recipe that a `run.json` holds.
 
         Raises:

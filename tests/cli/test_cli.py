@@ -1,0 +1,143 @@
+"""What a person types, and what they read."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from skipless import cli
+
+TINY = ["--epochs", "1", "--device", "cpu", "--progress", "none"]
+
+
+def skipless(capsys, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of one command, in this process."""
+    code = 0
+    try:
+        cli.main(list(arguments))
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    return code, *capsys.readouterr()
+
+
+def test_train_resumes_and_eval_agrees(capsys, tmp_path) -> None:
+    out = tmp_path / "s1"
+    command = ("train", "table1", "--data", "digits", "--no-skip", "--optimizer", "soap", "--out", str(out), *TINY)
+    code, printed, _ = skipless(capsys, *command)
+    assert code == 0
+    assert "43 steps" in printed
+    result = json.loads((out / "result.json").read_text())
+    code, printed, _ = skipless(capsys, "eval", str(out), "top1")
+    assert code == 0
+    assert f"top1 {result['top1']:.5g}" in printed
+    record = json.loads((out / "run.json").read_text())
+    assert record["recipe"]["model"]["init"]["beta"] == 2.5
+    assert skipless(capsys, *command)[0] == 0
+
+
+def test_flags_reach_the_recipe(monkeypatch, tmp_path) -> None:
+    seen = []
+
+    class Enough(Exception):
+        pass
+
+    def run(recipe, out):
+        seen.append(recipe)
+        raise Enough
+
+    monkeypatch.setattr(cli.recipes, "run", run)
+    for flags in (["--skip"], ["--no-init"], ["--alpha", "0.5", "--c", "1", "--lr", "0.1"]):
+        with pytest.raises(Enough):
+            cli.main(["train", "table1", "--out", str(tmp_path), *flags])
+    skip, bare, tuned = seen
+    assert skip.model.skip
+    assert skip.model.init is None
+    assert not bare.model.skip
+    assert bare.model.init is None
+    assert (tuned.model.init.alpha, tuned.model.init.beta, tuned.model.init.c) == (0.5, 2.5, 1.0)
+    assert tuned.optimizer.lr == 0.1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "table1", "--data", "/nowhere", "--out", "OUT"], "no data '/nowhere'"),
+        (["train", "table1", "--scale", "paper", "--out", "OUT"], "give its folder (train/, val/) with --data"),
+        (["train", "table1", "--skip", "--alpha", "2", "--out", "OUT"], "--alpha: of the initialisation"),
+        (["train", "table1", "--c", "-1", "--out", "OUT"], "c=-1.0 must be a positive number"),
+        (["train", "table1", "--epochs", "0", "--out", "OUT"], "epochs 0"),
+        (["train", "table1", "--precision", "fp16", "--device", "cpu", "--out", "OUT"], "'fp16' needs a CUDA device"),
+        (["train", "table1", "--batch-size", "5000", "--out", "OUT"], "batch_size 5000"),
+        (["train", "table1", "--out", "FILE/x"], "cannot use"),
+        (["eval", "/nowhere"], "is no run folder"),
+        (["init", "vit_bse_patch16_224"], "timm has no model 'vit_bse_patch16_224'; did you mean"),
+        (["init", "resnet18"], "no adapter for `ResNet`; supported: timm's plain"),
+        (["init", "vit_tiny_patch16_224", "--factors", "partition"], "needs alpha=0"),
+        (["reproduce", "table1", "--seeds", "0"], "--seeds 0"),
+        (["reproduce", "table1", "--scale", "paper"], "needs ImageNet-1k"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_exit_code_2(capsys, tmp_path, arguments, words) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    arguments = [part.replace("OUT", str(tmp_path / "out")).replace("FILE", str(file)) for part in arguments]
+    code, printed, complaint = skipless(capsys, *arguments)
+    assert code == 2
+    assert words in complaint
+    assert complaint.startswith("skipless: ")
+    assert complaint.count("\n") == 1
+    assert not printed
+
+
+@pytest.mark.parametrize(
+    "arguments", [["train", "table9", "--out", "x"], ["fly"], ["train", "table1"], ["eval", "x", "top7"]]
+)
+def test_unknown_words_exit_with_2(capsys, arguments) -> None:
+    code, _, complaint = skipless(capsys, *arguments)
+    assert code == 2
+    assert complaint
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_name(capsys, tmp_path) -> None:
+    out, other = tmp_path / "a", tmp_path / "w.safetensors"
+    assert skipless(capsys, "train", "table1", "--out", str(out), *TINY)[0] == 0
+    assert skipless(capsys, "init", "vit_tiny_patch16_224", "--out", str(other))[0] == 0
+    code, _, complaint = skipless(capsys, "eval", str(out), "--weights", str(other))
+    assert code == 2
+    assert "w.safetensors" in complaint
+    assert "shape" in complaint or "size" in complaint
+
+
+def test_init_prints_the_inspection_and_writes_what_timm_loads(capsys, tmp_path) -> None:
+    file = tmp_path / "w.safetensors"
+    code, printed, _ = skipless(
+        capsys, "init", "vit_tiny_patch16_224", "--preset", "dino_vit_small", "--out", str(file)
+    )
+    assert code == 0
+    assert "blocks.11" in printed
+    assert "nothing departs from the scheme" in printed
+    weights = load_file(file)
+    s = torch.linalg.svdvals(weights["blocks.7.attn.proj.weight"])
+    torch.testing.assert_close(s, torch.full_like(s, 3.0))
+
+
+def test_doctor_names_what_there_is(capsys) -> None:
+    code, printed, _ = skipless(capsys, "doctor")
+    assert code == 0
+    for word in ("torch", "digits", "Fashion-MNIST", "GPU", "GiB free"):
+        assert word in printed
+
+
+def test_the_module_and_the_help_work() -> None:
+    done = subprocess.run([sys.executable, "-m", "skipless", "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    for verb in ("train", "eval", "reproduce", "init", "doctor"):
+        assert verb in done.stdout
+
+
+def test_no_verb_has_more_than_sixty_options() -> None:
+    for verb, function in cli.VERBS.items():
+        assert len(function.__annotations__) <= 60, verb

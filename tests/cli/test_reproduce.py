@@ -1,0 +1,90 @@
+"""`skipless reproduce`, whole: kill it where you like, start it again, hold the same table."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from skipless.errors import InputError
+from skipless.recipes import table1
+from skipless.recipes.table1 import GRID, Cell
+from skipless.reproduce import reproduce_table1
+from skipless.sweep import Job, run_jobs
+
+
+def reproduce(out: Path, *flags: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "skipless", "reproduce", "table1", "--epochs", "1", "--out", str(out), *flags]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    found = {}
+    for path in sorted(folder.glob("runs/*/checkpoint.safetensors")):
+        with safe_open(path, framework="np") as file:
+            found |= {f"{path.parent.name}/{name}": file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_killed_at_random_moments_it_ends_with_the_same_table(tmp_path) -> None:
+    undisturbed = reproduce(tmp_path / "a", "--jobs", "2")
+    assert undisturbed.wait() == 0, undisturbed.stdout.read()
+    chance = random.Random(int.from_bytes(os.urandom(4)))
+    for _ in range(4):
+        victim = reproduce(tmp_path / "b", "--jobs", "2")
+        time.sleep(chance.uniform(3, 16))
+        victim.send_signal(chance.choice([signal.SIGKILL, signal.SIGINT]))
+        victim.wait()
+    last = reproduce(tmp_path / "b", "--jobs", "2")
+    printed, _ = last.communicate()
+    assert last.returncode == 0, printed
+    assert (tmp_path / "a/table1.csv").read_bytes() == (tmp_path / "b/table1.csv").read_bytes()
+    one, other = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert len(one) > 6 * 100
+    assert one == other
+
+
+@pytest.mark.slow
+def test_tuning_looks_at_held_out_images_only(tmp_path, monkeypatch) -> None:
+    cell = Cell("skip", "adamw")
+    monkeypatch.setattr("skipless.reproduce.CELLS", (cell,))
+    monkeypatch.setitem(GRID["digits"], cell, (1e-5, 1e-2))
+    files = reproduce_table1("digits", tmp_path, tune=True, epochs=1, jobs=2)
+    grid = json.loads((tmp_path / "tuning.json").read_text())[0]["top1"]
+    best = max(grid, key=grid.__getitem__)
+    assert f"{float(best):g}".replace("0.01", "1e-2") in files["table1.md"].read_text()
+    for folder in (tmp_path / "tuning").iterdir():
+        recipe = json.loads((folder / "run.json").read_text())["recipe"]
+        assert recipe["data"]["holdout"] == 200
+        assert json.loads((folder / "result.json").read_text())["n"] == 200
+    assert json.loads(next(tmp_path.glob("runs/*/result.json")).read_text())["n"] == 400
+
+
+def test_the_papers_scale_says_what_to_run(tmp_path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / "imagenet" / split / "cat").mkdir(parents=True)
+        (tmp_path / "imagenet" / split / "cat" / "1.jpg").touch()
+    with pytest.raises(
+        InputError, match="torchrun --nproc-per-node 8 -m skipless train table1 --scale paper"
+    ) as caught:
+        reproduce_table1("paper", tmp_path / "out", data=str(tmp_path / "imagenet"))
+    assert str(caught.value).count("torchrun") == 6
+
+
+def test_a_job_that_cannot_run_is_named_and_the_others_finish(tmp_path) -> None:
+    recipe = table1("digits", "skip", "adamw").with_(fit__epochs=1)
+    recipe = recipe.with_(model__kwargs={**recipe.model.kwargs, "depth": 1})
+    broken = recipe.with_(data__data=str(tmp_path / "missing"))
+    jobs = [Job(("broken", "AdamW"), broken, tmp_path / "b", 43), Job(("good", "AdamW"), recipe, tmp_path / "g", 43)]
+    with pytest.raises(InputError, match=r"broken, AdamW: no data .*missing"):
+        run_jobs(jobs, parallel=2)
+    assert [job.state for job in jobs] == ["failed", "done"]
+    assert (tmp_path / "g/result.json").exists()
