@@ -45,6 +45,14 @@ def test_a_band_has_the_mean_and_spread_of_its_runs(tmp_path) -> None:
     assert alone.spread is None
 
 
+def test_sparse_losses_are_drawn_without_stairs(tmp_path) -> None:
+    """Ten points of a falling loss: a kernel narrower than their distance would repeat each of them twenty times."""
+    line = band([read_run(write_run(tmp_path / "a", steps=10))])
+    assert line is not None
+    slope = np.abs(np.diff(line.mean))
+    assert slope[: slope.size // 2].min() > 0.1 * slope[: slope.size // 2].mean()
+
+
 def test_no_band_without_points(tmp_path) -> None:
     assert band([]) is None
     assert band([read_run(write_run(tmp_path / "a", steps=1))]) is None

@@ -15,9 +15,10 @@ from skipless.report.records import Cell, Setting, read_run, table1_cells
 SETTING = Setting("ViT, width 32", "digits", 30, 10)
 
 
-@pytest.fixture
-def cells(tmp_path: Path) -> tuple[Cell, ...]:
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cell, ...]:
     """Three seeds, one seed, a diverged run beside a good one, all diverged, and two cells not run."""
+    tmp_path = tmp_path_factory.mktemp("runs")
     good = [read_run(write_run(tmp_path / f"good{seed}", seed=seed)) for seed in range(3)]
     bad = read_run(write_run(tmp_path / "bad", seed=9, diverges_at=200, top1=None))
     return table1_cells(

@@ -16,10 +16,12 @@ SETTING = Setting("ViT, width 32", "digits", 30, 10)
 TEXTS = {"title": "Six <models>", "description": "A & B", "command": "skipless reproduce table1 --scale digits"}
 
 
-@pytest.fixture
-def cells(tmp_path: Path) -> tuple[Cell, ...]:
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cell, ...]:
+    folder = tmp_path_factory.mktemp("runs")
+
     def run(name: str, **values):
-        return read_run(write_run(tmp_path / "runs" / name, **values))
+        return read_run(write_run(folder / name, **values))
 
     return table1_cells(
         {
@@ -92,9 +94,10 @@ class Outline(HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.fixture
-def page(cells, tmp_path: Path) -> str:
-    return write_report(cells, tmp_path / "out", setting=SETTING, notes=["n < 3"], **TEXTS)["index.html"].read_text()
+@pytest.fixture(scope="module")
+def page(cells, tmp_path_factory: pytest.TempPathFactory) -> str:
+    files = write_report(cells, tmp_path_factory.mktemp("out"), setting=SETTING, notes=["n < 3"], **TEXTS)
+    return files["index.html"].read_text()
 
 
 def test_the_page_is_well_formed_and_asks_for_nothing(page: str) -> None:

@@ -62,7 +62,8 @@ def band(runs: Sequence[Run], points: int = 200, width: float = 0.01) -> Band | 
     Args:
         runs: of one cell; leave out those that stopped early, or they shorten the line.
         points: of the grid.
-        width: of the smoothing, as a share of the run.
+        width: of the smoothing, as a share of the run; sparse losses are smoothed over their distance instead, for a
+            narrower kernel would draw stairs.
     """
     curves = [thin(run.epoch, run.loss, limit=1000) for run in runs]
     if not curves or min(epoch.size for epoch, _ in curves) < 2:
@@ -71,5 +72,7 @@ def band(runs: Sequence[Run], points: int = 200, width: float = 0.01) -> Band | 
     if first >= last:
         return None
     grid = np.linspace(first, last, points)
-    smoothed = np.stack([smooth(epoch, loss, grid, width * float(last - first)) for epoch, loss in curves])
+    spacing = float(np.median(np.diff(curves[0][0])))
+    kernel = max(width * float(last - first), spacing)
+    smoothed = np.stack([smooth(epoch, loss, grid, kernel) for epoch, loss in curves])
     return Band(grid, smoothed.mean(axis=0), smoothed.std(axis=0, ddof=1) if len(curves) > 1 else None)

@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
+from matplotlib.ticker import MaxNLocator
 
 from skipless.report.curves import band, thin
 from skipless.report.records import OPTIMIZERS, Cell, OptimizerName, Row, Setting
@@ -109,6 +110,7 @@ def _figure(cells: Sequence[Cell], setting: Setting, optimizers: Sequence[Optimi
 def _draw_panel(axes: Axes, cells: Sequence[Cell], optimizer: OptimizerName, setting: Setting, top: float) -> None:
     axes.set_xlim(0, setting.epochs)
     axes.set_ylim(0, top)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=setting.epochs > 5, steps=[1, 2, 5, 10]))
     axes.set_facecolor("none")
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=COLOURS["hairline"], linewidth=0.6)

@@ -173,7 +173,7 @@ def _runs_table(runs: Sequence[tuple[Cell, Run]]) -> str:
     body = "\n".join(_run_row(cell, run, remarks) for cell, run in runs)
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Every run">\n<table class="runs">\n'
-        "<caption>Final loss: mean training loss over the last epoch.</caption>\n"
+        "<caption>Final loss: mean training loss over the last tenth of the run.</caption>\n"
         f"<thead><tr>{columns}</tr></thead>\n<tbody>\n{body}\n</tbody></table>\n</div>"
     )
 

@@ -97,10 +97,10 @@ class Run:
 
     @property
     def final_loss(self) -> float | None:
-        """Mean training loss over the last logged epoch, or None where no loss was logged."""
+        """Mean training loss over the last tenth of the run, or None where no loss was logged."""
         if not self.loss.size:
             return None
-        return float(self.loss[self.epoch > self.epoch[-1] - 1].mean())
+        return float(self.loss[self.epoch >= 0.9 * self.epoch[-1]].mean())
 
 
 @dataclass(frozen=True, eq=False)
