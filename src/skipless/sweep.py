@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from rich.console import Console, Group
@@ -24,6 +24,7 @@ from rich.text import Text
 
 from skipless.errors import InputError
 from skipless.recipes import Recipe, run
+from skipless.training import TrainingStopped
 
 State = Literal["waiting", "running", "done", "diverged", "failed"]
 POLL_SECONDS = 0.25
@@ -55,10 +56,10 @@ class Job:
     _process: Any = None
     _pipe: Connection | None = None
 
-    def start(self, context: Any, threads: int) -> None:
+    def start(self, context: Any) -> None:
         """Train in a process of its own."""
         self._pipe, theirs = context.Pipe(duplex=False)
-        self._process = context.Process(target=_train, args=(self.recipe, self.out, threads, theirs))
+        self._process = context.Process(target=_train, args=(self.recipe, self.out, theirs))
         self._process.start()
         theirs.close()
         self.state = "running"
@@ -88,9 +89,13 @@ class Job:
             return ""
 
     def stop(self) -> None:
-        """Ask for a checkpoint and the end, and wait for it."""
+        """Ask a run for a checkpoint and its end."""
         if self._process is not None and self._process.is_alive():
             self._process.terminate()
+
+    def join(self) -> None:
+        """Wait for its end."""
+        if self._process is not None:
             self._process.join()
 
 
@@ -99,8 +104,8 @@ def run_jobs(jobs: Sequence[Job], *, parallel: int | None = None, console: Conso
 
     Args:
         jobs: in the order to start them.
-        parallel: processes at a time, each with its share of the cores' threads; by default one a core, and one in all
-            where there is a GPU. Threads decide rounding, so every run of a sweep has the same number.
+        parallel: processes at a time; by default one a core, and one in all where there is a GPU. On the CPU each has
+            one thread, however many there are: the number of threads decides rounding.
         console: where to show progress.
 
     Raises:
@@ -114,40 +119,44 @@ def run_jobs(jobs: Sequence[Job], *, parallel: int | None = None, console: Conso
         raise InputError(f"--jobs {parallel}: give at least 1")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["skipless.recipes"])
-    threads = 1 if parallel > 1 else torch.get_num_threads()
     waiting = list(jobs)
-    with _display(jobs, console) as show:
+    with _Display(jobs, console) as display:
         try:
             while waiting or any(job.state == "running" for job in jobs):
                 for job in jobs:
                     job.poll()
                 free = parallel - sum(job.state == "running" for job in jobs)
                 for job in waiting[:free]:
-                    job.start(context, threads)
+                    job.start(context)
                 del waiting[:free]
-                show()
+                display.show()
                 time.sleep(POLL_SECONDS)
         finally:
             for job in jobs:
                 job.stop()
-        show()
+            for job in jobs:
+                job.join()
+        display.show()
     failed = [job for job in jobs if job.state == "failed"]
     if failed:
         more = f" ({len(failed) - 1} more failed)" if len(failed) > 1 else ""
         raise InputError(f"{', '.join(failed[0].labels)}: {failed[0].error}{more}")
 
 
-def _train(recipe: Recipe, out: Path, threads: int, pipe: Connection) -> None:
+def _train(recipe: Recipe, out: Path, pipe: Connection) -> None:
     """The child: train quietly, send an error's one line, and never outlive the parent."""
+    os.setsid()  # Ctrl-C is for the parent, which asks its children to end one way only
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     try:
         run(recipe.with_(fit__progress="none"), out)
     except InputError as error:
         pipe.send(str(error))
-        raise SystemExit(2) from error
+        raise SystemExit(2) from None
+    except TrainingStopped:
+        raise SystemExit(1) from None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -175,7 +184,7 @@ def _last_values(path: Path) -> dict[str, Any]:
     return values
 
 
-class _display:
+class _Display:
     """A live table on a terminal; elsewhere a line when a run ends, and one now and then."""
 
     def __init__(self, jobs: Sequence[Job], console: Console) -> None:
@@ -184,10 +193,10 @@ class _display:
         self.told: dict[int, State] = {}
         self.last_line = time.monotonic()
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         if self.live:
             self.live.start()
-        return self.show
+        return self
 
     def __exit__(self, *_: object) -> None:
         if self.live:
