@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from math import prod, sqrt
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 # A product of fewer rows than this is not worth cutting: measured in benchmarks/soap.py on one CPU core.
@@ -78,7 +78,9 @@ def _diagonalised(factor: Float[Tensor, "b s s"]) -> Float[Tensor, "b s s"] | No
     return _orthonormal((vectors * (values > _noise(values))[:, None]).mT).contiguous()
 
 
-def refresh_(basis: Float[Tensor, "b s s"], factor: Float[Tensor, "b s s"]) -> Float[Tensor, "b s s"]:
+def refresh_(
+    basis: Float[Tensor, "b s s"], factor: Float[Tensor, "b s s"], *, singular: bool = False
+) -> Float[Tensor, "b s s"]:
     """Turn a stack of bases towards the factors' eigenvectors: one power iteration, then QR in order of energy.
 
     Every new row takes the place of the old row that it grew from, so that what is kept per row stays with it. (The
@@ -86,12 +88,18 @@ def refresh_(basis: Float[Tensor, "b s s"], factor: Float[Tensor, "b s s"]) -> F
 
     A direction whose energy is below rounding stays where it was instead of becoming noise; so does a whole basis
     where an energy is not finite.
+
+    Args:
+        basis: the old bases, overwritten.
+        factor: the factors; their upper triangles are filled.
+        singular: the factors cannot have full rank yet: directions that they do not determine are completed as in
+            `first_basis`, which takes a second QR.
     """
     image = basis @ symmetric_(factor)
     energy = torch.linalg.vecdot(basis, image)
     image = torch.where((energy > _noise(energy))[..., None], image, basis)
-    rows = torch.arange(len(basis), device=basis.device)[:, None], energy.argsort(dim=-1, descending=True)
-    basis[rows] = _orthonormal(image[rows])
+    order = _by_row(energy.argsort(dim=-1, descending=True))
+    basis[order] = _completed(image[order]) if singular else _orthonormal(image[order])
     return basis
 
 
@@ -119,6 +127,26 @@ def _orthonormal(rows: Float[Tensor, "b s s"]) -> Float[Tensor, "b s s"]:
     return torch.linalg.qr(rows.mT).Q.mT[..., :side]
 
 
+def _completed(rows: Float[Tensor, "b s s"]) -> Float[Tensor, "b s s"]:
+    """`_orthonormal`, but rows that depend on the rows before them make room for what completes all others."""
+    left = torch.linalg.qr(rows.mT, mode="r").R.diagonal(dim1=-2, dim2=-1).abs()
+    # Far from any doubt where gradients are random: 3e-15 below the gap, 6e-2 above it (float64, s = 128).
+    scale = torch.linalg.vector_norm(rows, dim=-1).amax(-1, keepdim=True)
+    dependent = left <= scale * torch.finfo(rows.dtype).eps * rows.shape[-1]
+    order = _by_row(dependent.int().argsort(dim=-1, stable=True))
+    completed = torch.empty_like(rows)
+    completed[order] = _orthonormal(torch.where(dependent[..., None], 0.0, rows)[order])
+    return completed
+
+
+def _by_row(order: Int[Tensor, "b s"]) -> tuple[Int[Tensor, "b 1"], Int[Tensor, "b s"]]:
+    """Index the rows of every matrix of a stack in the matrix's own order."""
+    return torch.arange(len(order), device=order.device)[:, None], order
+
+
 def _noise(energy: Float[Tensor, "b s"]) -> Float[Tensor, "b 1"]:
-    """The energy up to which a direction of a factor cannot be told from rounding."""
-    return energy.amax(-1, keepdim=True) * (torch.finfo(energy.dtype).eps * sqrt(energy.shape[-1]))
+    """The energy up to which a direction of a factor cannot be told from rounding.
+
+    Null spaces of random factors show a third to a seventh of it.
+    """
+    return energy.amax(-1, keepdim=True) * torch.finfo(energy.dtype).eps * sqrt(energy.shape[-1])

@@ -8,7 +8,7 @@ what is exact and what is ours.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import chain
+from functools import partial
 from typing import Any, Literal, overload
 
 import torch
@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from skipless.errors import InputError
+from skipless.optim.eigenbasis import symmetric_
 from skipless.optim.layout import Layout
-from skipless.optim.stack import Stack
+from skipless.optim.stack import Stack, check_state
 from skipless.optim.validate import check_group
 
 # What shapes a parameter's state; a change after its first gradient is an error.
@@ -104,6 +105,9 @@ class SOAP(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore after unpickling, copying and loading; stacks are built anew from the state."""
         super().__setstate__(state)
+        for group in self.param_groups:
+            for name in self.defaults.keys() - {"differentiable"}:  # torch's own, which no group holds
+                group.setdefault(name, self.defaults[name])
         self._stacks, self._arranged = [], None
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -134,24 +138,37 @@ class SOAP(Optimizer):
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers, lists and dicts only; every tensor owns its storage."""
+        """Tensors, numbers, strings, lists and dicts only, and every tensor with a storage of its own."""
+        for state in self.state.values():
+            for factor in state.get("factors", []):
+                if factor is not None:
+                    symmetric_(factor)
         saved = super().state_dict()
-        saved["state"] = {index: _own(entry) for index, entry in saved["state"].items()}
+        saved["state"] = _map_tensors(_own, saved["state"])
+        saved["param_groups"] = [{**group, "betas": list(group["betas"])} for group in saved["param_groups"]]
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore bit for bit: tensors move to their parameter's device and keep their dtype."""
-        params = list(chain.from_iterable(group["params"] for group in self.param_groups))
-        saved = list(chain.from_iterable(group["params"] for group in state_dict["param_groups"]))
-        super().load_state_dict({**state_dict, "state": {}})
-        for group in self.param_groups:
-            check_group(group)
-        for param, index in zip(params, saved, strict=True):
-            if index in state_dict["state"]:
-                self.state[param] = _copied(state_dict["state"][index], param.device)
+        """Restore bit for bit: tensors move to their parameter's device and keep their dtype.
+
+        Raises:
+            InputError: the state is another optimizer's, or was made for other parameters or another layout.
+        """
+        saved = [index for group in state_dict["param_groups"] for index in group["params"]]
+        try:
+            super().load_state_dict({**state_dict, "state": {}})
+        except ValueError as error:
+            raise InputError(f"SOAP: {error}: the checkpoint is of another model or of other groups") from error
+        params = [(param, group) for group in self.param_groups for param in group["params"]]
+        for index, (param, group) in zip(saved, params, strict=True):
+            if state := state_dict["state"].get(index):
+                check_state(state, Layout.of(param, group))
+                self.state[param] = _map_tensors(partial(_moved, device=param.device), state)
 
     def _arrange(self) -> list[Stack]:
         """Stacks of all parameters that have a gradient: those of the last step unless something has changed."""
+        for group in self.param_groups:
+            check_group(group)
         live = [(p, i) for i, group in enumerate(self.param_groups) for p in group["params"] if p.grad is not None]
         if sparse := [p for p, _ in live if p.grad.layout is not torch.strided]:
             raise InputError(
@@ -166,17 +183,23 @@ class SOAP(Optimizer):
 
     def _stacked(self, live: list[tuple[Tensor, int]]) -> list[Stack]:
         """Group parameters that can share a stack: of one group, layout, dtype, device and age."""
+        places = {id(p): place for place, p in enumerate(p for group in self.param_groups for p in group["params"])}
         members: dict[Any, list[Tensor]] = {}
         for param, index in live:
-            group = self.param_groups[index]
-            layout = Layout.of(param, group)
+            layout = Layout.of(param, self.param_groups[index])
             alone = any(side > _STACKED and active for side, active in zip(layout.sides, layout.active, strict=True))
             age = self.state[param].get("step", -1)
             key = (index, layout, param.dtype, param.device, age, id(param) if alone else None)
             members.setdefault(key, []).append(param)
         return [
-            Stack(params, [self.state[p] for p in params], self.param_groups[key[0]], key[1])
-            for key, params in members.items()
+            Stack(
+                params,
+                [self.state[p] for p in params],
+                [places[id(p)] for p in params],
+                self.param_groups[index],
+                layout,
+            )
+            for (index, layout, *_), params in members.items()
         ]
 
 
@@ -189,22 +212,23 @@ def _check_real(params: list[Tensor]) -> None:
             )
 
 
-def _own(value: Any) -> Any:
-    """Give tensors that are parts of a stack storage of their own."""
+def _map_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Apply a function to every tensor in nested dicts and lists."""
     if isinstance(value, Tensor):
-        return value if value.untyped_storage().nbytes() == value.nbytes else value.clone()
+        return change(value)
     if isinstance(value, dict):
-        return {key: _own(item) for key, item in value.items()}
-    return [_own(item) for item in value] if isinstance(value, list) else value
+        return {key: _map_tensors(change, item) for key, item in value.items()}
+    return [_map_tensors(change, item) for item in value] if isinstance(value, list) else value
 
 
-def _copied(value: Any, device: torch.device) -> Any:
-    """Copy saved state to a device; no dtype changes."""
-    if isinstance(value, Tensor):
-        return value.detach().to(device, copy=True).contiguous()
-    if isinstance(value, dict):
-        return {key: _copied(item, device) for key, item in value.items()}
-    return [_copied(item, device) for item in value] if isinstance(value, list) else value
+def _own(tensor: Tensor) -> Tensor:
+    """Part a tensor from the stack that it is a view of."""
+    return tensor.clone() if tensor.nbytes < tensor.untyped_storage().nbytes() else tensor
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to a device."""
+    return tensor.detach().to(device, copy=True).contiguous()
 
 
 @contextmanager
@@ -212,10 +236,15 @@ def _full_precision(devices: Iterable[str]) -> Iterator[None]:
     """Keep TF32, bf16 matrix units and autocast out: they break the eigenvalue estimates."""
     backends: Any = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # pyright: ignore
     before = [backend.fp32_precision for backend in backends]
+    try:
+        overall = torch.get_float32_matmul_precision()
+    except RuntimeError:  # the backends were set one by one; then this is what is underneath
+        overall = "highest"
     with ExitStack() as stack:
-        for device in devices:
-            stack.enter_context(torch.autocast(device, enabled=False))
         for backend, precision in zip(backends, before, strict=True):
             stack.callback(setattr, backend, "fp32_precision", precision)
-            backend.fp32_precision = "ieee"
+        stack.callback(torch.set_float32_matmul_precision, overall)
+        torch.set_float32_matmul_precision("highest")
+        for device in devices:
+            stack.enter_context(torch.autocast(device, enabled=False))
         yield

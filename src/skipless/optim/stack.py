@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -34,8 +35,15 @@ class Stack:
     factors: list[Tensor | None]
     bases: list[Tensor | None]
 
-    def __init__(self, params: list[Tensor], states: list[dict[str, Any]], group: dict[str, Any], layout: Layout):
-        self.params, self.states, self.group, self.layout = params, states, group, layout
+    def __init__(
+        self,
+        params: list[Tensor],
+        states: list[dict[str, Any]],
+        places: list[int],
+        group: dict[str, Any],
+        layout: Layout,
+    ):
+        self.params, self.states, self.places, self.group, self.layout = params, states, places, group, layout
         self.fresh = not states[0]
         self.skipped = torch.zeros(len(params) * layout.split, dtype=torch.int64, device=params[0].device)
         if not self.fresh:
@@ -80,7 +88,7 @@ class Stack:
             basis, failed = (None, []) if factor is None else first_basis(factor)
             self.bases.append(basis)
             if failed:
-                self._warn("eigh failed, in float64 too; it starts from the identity basis:", failed)
+                self._warn("eigh failed, in float64 too, and the basis starts from the identity:", failed)
         self._share(step=0)
         self._report_skipped()
 
@@ -115,9 +123,11 @@ class Stack:
         The first moment turns with them; the second holds no directions and stays.
         """
         momentum = project(self.exp_avg, self.bases, back=True)
-        for factor, basis in zip(self.factors, self.bases, strict=True):
+        seen = self.states[0]["step"] + 1
+        for side, factor, basis in zip(self.layout.sides, self.factors, self.bases, strict=True):
             if factor is not None and basis is not None:
-                refresh_(basis, factor)
+                rank = seen * prod(self.layout.sides) // side
+                refresh_(basis, factor, singular=rank < side)
         self.exp_avg.copy_(project(momentum, self.bases))
 
     def _share(self, step: int) -> None:
@@ -133,25 +143,13 @@ class Stack:
     def _join(self) -> None:
         """Bring the states of the parameters together."""
         states, sides = self.states, range(len(self.layout.sides))
-        self._check()
+        for state in states:
+            check_state(state, self.layout)
         self.exp_avg = _cat([state["exp_avg"] for state in states])
         self.exp_avg_sq = _cat([state["exp_avg_sq"] for state in states])
         self.factors = [_cat_or_none([state["factors"][side] for state in states]) for side in sides]
         self.bases = [_cat_or_none([state["bases"][side] for state in states]) for side in sides]
         self._share(states[0]["step"])
-
-    def _check(self) -> None:
-        """Refuse states of another layout: of another model, or from before a shaping value was changed."""
-        expected = (self.layout.split, *self.layout.sides)
-        for state in self.states:
-            shape = tuple(state["exp_avg"].shape)
-            active = tuple(factor is not None for factor in state["factors"])
-            if (shape, active) != (expected, self.layout.active):
-                raise InputError(
-                    f"SOAP: the state of a parameter of shape {self.layout.shape} is laid out as {shape} with bases on "
-                    f"{active}, but its group now asks for {expected} with {self.layout.active}: max_precond_dim, "
-                    "merge_dims, precondition_1d, data_format and split must stay what they were at its first gradient"
-                )
 
     def _report_skipped(self) -> None:
         if lost := self.skipped.nonzero().flatten().tolist():
@@ -159,9 +157,24 @@ class Stack:
             self._warn("gradients that are not finite were taken as zero since the last refresh:", lost)
 
     def _warn(self, what: str, tensors: Sequence[int]) -> None:
-        where = ", ".join(str(index) for index in tensors)
-        shape = "x".join(map(str, self.layout.shape))
-        warnings.warn(f"SOAP: {what} tensors {where} of {len(self.skipped)} of shape {shape}", RuntimeWarning, 2)
+        """Warn of what happened to some tensors of the stack, by their parameters' place in the optimizer."""
+        places = sorted({self.places[index // self.layout.split] for index in tensors})
+        named = ", ".join(f"parameter {place}" for place in places)
+        warnings.warn(f"SOAP: {what} {named} (shape {self.layout.shape})", RuntimeWarning, stacklevel=2)
+
+
+def check_state(state: Mapping[str, Any], layout: Layout) -> None:
+    """Raise `InputError` unless a parameter's state is SOAP's and of this layout."""
+    if not state.keys() >= {"step", "exp_avg", "exp_avg_sq", "factors", "bases"}:
+        raise InputError(f"SOAP: cannot use the state of another optimizer, with {', '.join(map(str, state))}")
+    shape, expected = tuple(state["exp_avg"].shape), (layout.split, *layout.sides)
+    active = tuple(factor is not None for factor in state["factors"])
+    if (shape, active) != (expected, layout.active):
+        raise InputError(
+            f"SOAP: the state of a parameter of shape {layout.shape} is laid out as {shape} with bases {active}, but "
+            f"its group asks for {expected} with {layout.active}: load the checkpoint of this model, and leave "
+            "max_precond_dim, merge_dims, precondition_1d, data_format and split as they were at the first step"
+        )
 
 
 def _cat(parts: list[Tensor]) -> Tensor:
