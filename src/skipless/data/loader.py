@@ -5,7 +5,7 @@ drawn the ones before, so that a resumed run sees what an undisturbed one would 
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -114,7 +114,7 @@ def epoch_order(samples: int, seed: int, epoch: int) -> Int64[Tensor, " n"]:
 
 def train_batches(
     dataset: BatchedDataset, order: Order, *, workers: int = 0, pin_memory: bool = False
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """Fetch the batches of an order, without end; the workers live as long as the iterator.
 
     Raises:
@@ -167,7 +167,7 @@ class _Guarded:
             return _Failure(str(error))
 
 
-def _fetched(dataset: BatchedDataset, keys: Any, workers: int, pin_memory: bool) -> Iterator[Any]:
+def _fetched(dataset: BatchedDataset, keys: Any, workers: int, pin_memory: bool) -> Generator[Any, None, None]:
     loader = DataLoader(
         _Guarded(dataset),  # pyright: ignore[reportArgumentType] (DataLoader needs __getitems__ alone)
         batch_sampler=keys,

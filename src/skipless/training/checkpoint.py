@@ -53,7 +53,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            # Cloned: the tensors are views of the file, and an optimizer would go on using them as they are.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError) as error:
         raise InputError(f"checkpoint {str(path)!r} is corrupt or cut off ({error}); {remedy}") from error
     if metadata.get("format") != FORMAT:

@@ -8,7 +8,7 @@ from typing import Any
 
 from skipless.errors import InputError
 
-Logger = Callable[[int, Mapping[str, float]], None]
+Logger = Callable[[int, Mapping[str, float | int]], None]
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def open_loggers(
         if wandb:
             loggers.append(_wandb(folder, record, stack))
 
-        def log(step: int, values: Mapping[str, float]) -> None:
+        def log(step: int, values: Mapping[str, float | int]) -> None:
             for logger in loggers:
                 logger(step, values)
 
@@ -49,7 +49,7 @@ def _tensorboard(folder: Path, step: int, stack: ExitStack) -> Logger:
     writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
     stack.callback(writer.close)
 
-    def log(step: int, values: Mapping[str, float]) -> None:
+    def log(step: int, values: Mapping[str, float | int]) -> None:
         for name, value in values.items():
             writer.add_scalar(name, value, step)
 
@@ -72,7 +72,7 @@ def _wandb(folder: Path, record: Mapping[str, Any], stack: ExitStack) -> Logger:
     )
     stack.callback(run.finish)
 
-    def log(step: int, values: Mapping[str, float]) -> None:
+    def log(step: int, values: Mapping[str, float | int]) -> None:
         run.log(dict(values), step=step)
 
     return log

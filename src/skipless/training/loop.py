@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -156,8 +156,8 @@ class _Run:
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         source = str(self.folder.path / CHECKPOINT)
-        load_tensors_(self.task, state["task"], source)
         _refuse_other(state["asked"], self.asked, source)
+        load_tensors_(self.task, state["task"], source)
         kind = type(self.bare_optimizer).__name__
         if state["optimizer_name"] != kind:
             raise InputError(f"{source!r} was made with {state['optimizer_name']}, not {kind}; give another --out")
@@ -204,6 +204,7 @@ class _Run:
             tensorboard=config.tensorboard and fabric.is_global_zero, wandb=config.wandb and fabric.is_global_zero,
         )  # fmt: skip
         with (
+            closing(batches),
             sinks as sink,
             show_progress(kind, self.folder.path.name, self.total_steps) as progress,
             StopRequest() as stop,
@@ -272,7 +273,7 @@ class _Run:
         # Only one process knows when the last one was written, and all must take part in the next.
         return self.step % self.steps_per_epoch == 0 and not (fresh and self.fabric.world_size == 1)
 
-    def _log_line(self) -> dict[str, float]:
+    def _log_line(self) -> dict[str, float | int]:
         """Describe the steps since the last line."""
         self._read_window()
         self._tick()
@@ -291,7 +292,7 @@ class _Run:
         self._read_window()
         self._tick()
         with self.fabric.autocast():
-            metrics = dict(evaluate(getattr(self.task, "model", self.task)))
+            metrics = {name: float(value) for name, value in evaluate(getattr(self.task, "model", self.task)).items()}
         self.module.train()
         self._since = time.perf_counter()
         return metrics

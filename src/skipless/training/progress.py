@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 ProgressKind = Literal["auto", "bar", "lines", "none"]
 BAR_REFRESH_S = 0.2  # drawing costs about a millisecond
 LINE_EVERY_S = 10.0
+NAME_WIDTH = 12  # all of the bar's columns fit into 80 characters
 
 
 @runtime_checkable
@@ -44,15 +45,14 @@ class Bar:
     def __init__(self, name: str, steps: int, console: Console) -> None:
         self._bar = RichProgress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TextColumn("{task.fields[values]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             console=console,
             auto_refresh=False,
         )
-        self._task = self._bar.add_task(name, total=steps, values="")
+        self._task = self._bar.add_task(name[-NAME_WIDTH:], total=steps, values="")
         self._drawn = 0.0
 
     def __enter__(self) -> "Bar":
@@ -124,11 +124,11 @@ def summary(values: Mapping[str, Any]) -> str:
 
     Example:
         >>> summary({"step": 20, "loss": 2.30259, "accuracy": 0.125, "images_per_second": 3141.6})
-        'loss 2.303  accuracy 12.5 %  3142 images/s'
+        'loss 2.303  acc 12.5 %  3142 img/s'
     """
     parts = [f"loss {values['loss']:.3f}"] if "loss" in values else []
     if "accuracy" in values:
-        parts.append(f"accuracy {100 * values['accuracy']:.1f} %")
+        parts.append(f"acc {100 * values['accuracy']:.1f} %")
     if "images_per_second" in values:
-        parts.append(f"{values['images_per_second']:.0f} images/s")
+        parts.append(f"{values['images_per_second']:.0f} img/s")
     return "  ".join(parts)

@@ -1,11 +1,13 @@
 """A run's folder: `run.json` (what was asked for), `metrics.jsonl` (how it went), `result.json` (what came out)."""
 
+import errno
 import fcntl
 import json
 import os
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from skipless.errors import InputError
 from skipless.training.files import TEMPORARY, cannot_write, read_json, replacing, write_json
@@ -37,7 +39,7 @@ class RunFolder:
         self.path = path
         self.writes = writes
         self._lock: int | None = None
-        self._metrics: IO[str] | None = None
+        self._metrics: FileIO | None = None
 
     def __enter__(self) -> "RunFolder":
         if self.writes:
@@ -95,8 +97,8 @@ class RunFolder:
         path = self.path / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         with replacing(path) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in lines if _step_of(line) <= step), encoding="utf-8")
-        self._metrics = path.open("a", encoding="utf-8")
+            temporary.write_text("".join(f"{line}\n" for line in lines if _logged_by(step, line)), encoding="utf-8")
+        self._metrics = path.open("ab", buffering=0)
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append one line to `metrics.jsonl`; a killed process loses none that was logged.
@@ -107,17 +109,22 @@ class RunFolder:
         if self._metrics is None:
             return
         try:
-            self._metrics.write(json.dumps(line) + "\n")
-            self._metrics.flush()
+            _write_whole(self._metrics, f"{json.dumps(line)}\n".encode())
         except OSError as error:
             raise cannot_write(self.path / "metrics.jsonl", error) from error
 
 
-def _step_of(line: str) -> float:
+def _write_whole(file: FileIO, text: bytes) -> None:
+    if file.write(text) < len(text):  # an unbuffered file leaves it to its caller to notice
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _logged_by(step: int, line: str) -> bool:
+    """Tell whether a line is whole and was written at this step or before."""
     try:
-        return json.loads(line)["step"]
+        return json.loads(line)["step"] <= step
     except (ValueError, KeyError, TypeError):
-        return float("inf")
+        return False
 
 
 def differences(before: Any, now: Any, path: str = "") -> list[str]:
