@@ -77,7 +77,7 @@ def test_sizes_that_do_not_fit_are_refused(arguments: dict[str, int], message: s
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_sees_every_sample_once_whatever_the_share(workers: int) -> None:
-    shares = [EvalLoader(Draws(), batch_size=4, workers=workers, rank=rank, world_size=3) for rank in range(3)]
+    shares = [EvalLoader(Draws(), batch_size=4, workers=workers, share=(rank, 3)) for rank in range(3)]
     seen = [torch.cat([indices for indices, _ in share]).tolist() for share in shares]
     assert seen == [[0, 3, 6, 9], [1, 4, 7], [2, 5, 8]]
     assert torch.cat([indices for indices, _ in shares[0]]).tolist() == seen[0]  # a second pass

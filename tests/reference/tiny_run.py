@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,13 @@ CONFIG = FitConfig(epochs=EPOCHS, batch_size=BATCH, checkpoint_every=4, log_ever
 STEPS = CONFIG.total_steps(SAMPLES)
 
 
+@cache
+def _all_digits() -> MemoryImages:
+    return load_digits()[0]
+
+
 def digits(n: int = SAMPLES, shift: int = 1) -> MemoryImages:
-    train = load_digits()[0]
+    train = _all_digits()
     return MemoryImages(train.images[:n], train.labels[:n], train.mean, train.std, shift=shift, flip=shift > 0)
 
 

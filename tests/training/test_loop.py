@@ -1,11 +1,15 @@
 import json
 import math
+import os
+import random
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from reference.tiny_run import BATCH, CONFIG, SAMPLES, STEPS, digits, lines, same, schedule, tensors, tiny_task, train
@@ -95,6 +99,22 @@ def test_the_caller_s_random_state_does_not_change_it(tmp_path: Path) -> None:
     train(tmp_path / "0")
     train(tmp_path / "1", schedule=drawing)
     assert same(tensors(tmp_path / "0"), tensors(tmp_path / "1"))
+
+
+def test_every_micro_batch_of_every_step_draws_anew(tmp_path: Path) -> None:
+    draws: list[tuple[float, ...]] = []
+
+    class Drawing(Probe):
+        def forward(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+            draws.append((torch.rand(()).item(), np.random.rand(), random.random()))  # noqa: NPY002
+            return super().forward(images, labels)
+
+    train(tmp_path / "0", task=Drawing(0, 0.0), accumulation=2)
+    first = draws.copy()
+    draws.clear()
+    train(tmp_path / "1", task=Drawing(0, 0.0), accumulation=2)
+    assert first == draws
+    assert [len(set(column)) for column in zip(*first, strict=True)] == [2 * STEPS] * 3
 
 
 def test_the_schedule_is_written_into_every_group(tmp_path: Path) -> None:
@@ -315,3 +335,29 @@ def test_the_steps_do_not_read_tensors(tmp_path: Path, monkeypatch: pytest.Monke
         clip_norm=1.0,
     )
     assert len(reads) == one_epoch
+
+
+@pytest.mark.slow
+def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, torch\nfrom pathlib import Path\ntorch.set_num_threads(1)\n"
+        "from reference.tiny_run import digits, tiny_task, train\n"
+        "from skipless.data import EvalLoader\nfrom skipless.evaluators import top1\n"
+        "from skipless.tasks import SupervisedConfig\n"
+        "task = tiny_task(SupervisedConfig(), dropout=0.0)\n"
+        "evaluate = lambda model: top1(model, EvalLoader(digits(41, shift=0), batch_size=7))\n"
+        "train(Path(sys.argv[1]), 'SGD', task=task, evaluate=evaluate, accumulation=2, schedule=lambda step: 0.3)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for command, out in (([], "one"), (torchrun, "two")):
+        subprocess.run([sys.executable, *command, script, tmp_path / out], env=environment, check=True)
+    one, two = tensors(tmp_path / "one"), tensors(tmp_path / "two")
+    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+    for alone, together in zip(lines(tmp_path / "one"), lines(tmp_path / "two"), strict=True):
+        assert alone.keys() == together.keys()
+        if "loss" in alone:
+            assert alone["loss"] == pytest.approx(together["loss"], rel=1e-4)
+        else:
+            assert alone["evaluation"] == pytest.approx(together["evaluation"], rel=1e-4)

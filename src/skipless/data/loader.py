@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Int64
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -131,23 +132,27 @@ class EvalLoader:
         dataset: what to read.
         batch_size: of one process; the last batch may be smaller.
         workers: processes that fetch; 0 fetches in this one.
-        rank: this process, which reads samples rank, rank + world_size, ...
-        world_size: number of processes.
+        share: (rank, processes): this process reads samples rank, rank + processes, ...; None asks torch.distributed,
+            which gives all of them to a process that is alone.
         pin_memory: page-locked batches, for a GPU.
     """
 
     dataset: BatchedDataset
     batch_size: int = 256
     workers: int = 0
-    rank: int = 0
-    world_size: int = 1
+    share: tuple[int, int] | None = None
     pin_memory: bool = False
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the batches of one pass."""
-        indices = torch.arange(self.rank, len(self.dataset), self.world_size)
+        rank, processes = self.share or _share()
+        indices = torch.arange(rank, len(self.dataset), processes)
         keys = [BatchKey(0, 0, chunk) for chunk in indices.split(self.batch_size)]
         return _fetched(self.dataset, keys, self.workers, self.pin_memory)
+
+
+def _share() -> tuple[int, int]:
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
 class _Failure(NamedTuple):
