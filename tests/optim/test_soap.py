@@ -130,9 +130,10 @@ def test_rounding_of_the_first_gradient_stays_rounding(shape: Shape, frequency: 
 
 
 @pytest.mark.parametrize("shape", [(24, 6), (6, 24), (7, 7), (3, 4, 20)])
-def test_factors_are_means_of_products_and_bases_orthonormal(shape: Shape) -> None:
+def test_factors_are_means_of_products_and_bases_orthonormal(monkeypatch, shape: Shape) -> None:
+    monkeypatch.setattr(eigenbasis_module, "_BLOCK", 4)  # what lies above the blocks is computed on saving only
     params, grads = draw([shape], 6)
-    optimizer = SOAP(params, precondition_frequency=2, betas=(0.9, 0.8))
+    optimizer = SOAP(params, precondition_frequency=3, betas=(0.9, 0.8))
     for now in grads:
         step(optimizer, params, now)
     state = optimizer.state_dict()["state"][0]
