@@ -4,7 +4,6 @@ It draws all randomness from (seed, step), so that a run needs no generator's st
 moment and resumed, it computes bit for bit what it would have computed undisturbed (fp32, one CPU, as many threads).
 """
 
-import json
 import math
 import signal
 import sys
@@ -25,13 +24,14 @@ from skipless.data.loader import BatchedDataset, Order, steps_per_epoch, train_b
 from skipless.data.seeding import derive_seed, seed_all
 from skipless.errors import InputError
 from skipless.training.checkpoint import CHECKPOINT, latest_checkpoint, load_tensors_, save_checkpoint
-from skipless.training.config import CHANGEABLE, FitConfig
+from skipless.training.config import FitConfig
 from skipless.training.devices import launch
 from skipless.training.interruption import StopRequest, TrainingStopped
 from skipless.training.loggers import Logger, open_loggers
 from skipless.training.progress import Progress, ProgressKind, show_progress
 from skipless.training.provenance import provenance
-from skipless.training.run_folder import RunFolder, differences
+from skipless.training.record import fingerprint, refuse_other, refuse_other_record
+from skipless.training.run_folder import RunFolder
 from skipless.training.window import Window
 
 CHECKPOINT_SECONDS = 10.0  # at least, between checkpoints at the ends of short epochs: below 1 % of the time
@@ -96,7 +96,7 @@ def fit(
     config = config or FitConfig()
     fabric = launch(config.device, config.precision)
     with RunFolder(Path(out), writes=fabric.is_global_zero) as folder:
-        asked = _fingerprint(recipe or {}, config, len(dataset))
+        asked = fingerprint(recipe or {}, config, len(dataset))
         if (result := _earlier_result(folder, asked, task)) is not None:
             return result
         run = _Run(fabric, task, optimizer, schedule, evaluate, config, folder, asked, len(dataset))
@@ -156,7 +156,7 @@ class _Run:
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         source = str(self.folder.path / CHECKPOINT)
-        _refuse_other(state["asked"], self.asked, source)
+        refuse_other(state["asked"], self.asked, source)
         load_tensors_(self.task, state["task"], source)
         kind = type(self.bare_optimizer).__name__
         if state["optimizer_name"] != kind:
@@ -349,36 +349,16 @@ class _Run:
 _DIVERGED_REMEDY = "lower the learning rate, warm up longer or clip the gradients, and give another --out"
 
 
-def _fingerprint(recipe: Mapping[str, Any], config: FitConfig, samples: int) -> dict[str, Any]:
-    """Give what a run must share with its checkpoint, as JSON would give it back."""
-    return json.loads(json.dumps({"recipe": _fixed(recipe), "fit": _fixed(asdict(config)), "samples": samples}))
-
-
-def _fixed(tree: Any) -> Any:
-    if isinstance(tree, Mapping):
-        return {key: _fixed(value) for key, value in tree.items() if key not in CHANGEABLE}
-    return tree
-
-
-def _refuse_other(before: Mapping[str, Any], now: Mapping[str, Any], source: str) -> None:
-    if changes := differences(before, now):
-        listed = "; ".join(changes[:5]) + (f"; {len(changes) - 5} more" if len(changes) > 5 else "")
-        raise InputError(
-            f"{source!r} was made by another recipe ({listed}); give another --out, or the recipe of before"
-        )
-
-
 def _earlier_result(folder: RunFolder, asked: Mapping[str, Any], task: nn.Module) -> FitResult | None:
     """Recognise a run that has ended: give its result again, and its weights to the task."""
     result, record = folder.read("result.json"), folder.read("run.json")
     if result is None or record is None:
         return None
-    before = {key: _fixed(record[key]) for key in ("recipe", "fit", "samples")}
-    _refuse_other(before, asked, str(folder.path))
+    refuse_other_record(record, asked, str(folder.path))
     if result["diverged"]:
         raise TrainingDiverged(f"{folder.path} diverged when it was run: {result['reason']}; {_DIVERGED_REMEDY}")
     state, _ = latest_checkpoint(folder.path)
-    if state is None:  # somebody removed it to save space: the result stands
+    if state is None:  # the caller counts on the weights
         raise InputError(f"{folder.path} has a result but no checkpoint; remove the folder to train again")
     load_tensors_(task, state["task"], str(folder.path / CHECKPOINT))
     return FitResult(result["steps"], result["epochs"], result["seconds"], state["metrics"])

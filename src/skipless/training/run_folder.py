@@ -125,18 +125,3 @@ def _logged_by(step: int, line: str) -> bool:
         return json.loads(line)["step"] <= step
     except (ValueError, KeyError, TypeError):
         return False
-
-
-def differences(before: Any, now: Any, path: str = "") -> list[str]:
-    """List what differs between two JSON trees, in words.
-
-    Example:
-        >>> differences({"lr": 0.003, "model": {"depth": 12}}, {"lr": 0.001, "model": {"depth": 12}})
-        ['lr was 0.003, now 0.001']
-    """
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = dict.fromkeys([*before, *now])
-        return [
-            text for key in keys for text in differences(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
-        ]
-    return [] if before == now else [f"{path} was {json.dumps(before)}, now {json.dumps(now)}"]
