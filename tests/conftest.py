@@ -6,7 +6,7 @@ import jaxtyping
 import pytest
 import torch
 
-jaxtyping.install_import_hook("skipless", "beartype.beartype")
+jaxtyping.install_import_hook("skipless", "typecheck.checked")
 
 
 @pytest.fixture(autouse=True)

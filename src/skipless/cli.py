@@ -4,9 +4,11 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +27,7 @@ from skipless.models import create_model, inspect_init
 from skipless.recipes.table1 import OptimizerName, Scale
 from skipless.reproduce import reproduce_table1
 from skipless.training import load_weights, save_weights
+from skipless.training.devices import launch
 
 Preset = Literal["vit_base", "dino_vit_small", "language"]
 
@@ -49,7 +52,7 @@ def train(
     precision: Literal["fp32", "bf16", "fp16"] | None = None,
     seed: int = 0,
     workers: int | None = None,
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    device: Literal["auto", "cpu", "cuda", "mps"] | None = None,
     progress: Literal["auto", "bar", "lines", "none"] = "auto",
     threads: int | None = None,
     tensorboard: bool = False,
@@ -76,13 +79,15 @@ def train(
         precision: fp32, or autocast to bf16 or fp16.
         seed: of weights, order and augmentation.
         workers: processes that load data.
-        device: where to train.
+        device: where to train; the recipe's choice by default.
         progress: a bar, plain lines or nothing.
         threads: CPU threads; they decide rounding, so resume with as many.
         tensorboard: write TensorBoard files into the run folder.
         wandb: log to Weights & Biases.
     """
     if threads is not None:
+        if threads < 1:
+            raise InputError(f"--threads {threads}: give at least 1")
         torch.set_num_threads(threads)
     made = _table1(scale, data, skip, init, optimizer, seed).with_(
         optimizer__lr=lr,
@@ -99,14 +104,13 @@ def train(
     )
     values = {name: value for name, value in (("alpha", alpha), ("beta", beta), ("c", c)) if value is not None}
     if values and made.model.init is None:
-        raise InputError(
-            f"{', '.join(f'--{name}' for name in values)} belong to the initialisation: drop --skip/--no-init"
-        )
+        given = " ".join(f"--{name}" for name in values)
+        raise InputError(f"{given}: part of the initialisation, which --skip and --no-init leave out")
     if made.model.init is not None:
         made = made.with_(model__init=SkiplessInit(**{**vars(made.model.init), **values}))
     result = recipes.run(made, out)
-    numbers = "  ".join(f"{name} {value:.5g}" for name, value in result.metrics.items())
-    print(f"{out}: {result.steps} steps in {result.seconds:.0f} s  {numbers}")
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(f"{out}: {result.steps} steps in {result.seconds:.0f} s  {_words(result.metrics)}")
 
 
 def _table1(
@@ -136,15 +140,19 @@ def evaluate(
         what: top1, the accuracy on the validation images.
         data: other data than the run's.
         weights: other weights than the run's checkpoint, a safetensors file.
-        device: where to compute.
+        device: where to compute, in the run's precision.
     """
     recipe = recipes.read_recipe(run).with_(data__data=data)
     images = load_images(recipe.data)
-    model = recipe.model.build(images, recipe.fit.seed)
+    fabric = launch(device, recipe.fit.precision)
+    model = replace(recipe.model, init=None).build(images, recipe.fit.seed)  # its weights are loaded anyway
     load_weights(model, weights or run)
-    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    values = recipes.evaluate_top1(model.to(where), images, recipe.fit)
-    print("  ".join(f"{name} {value:.5g}" for name, value in values.items()))
+    with fabric.autocast():
+        print(_words(recipes.evaluate_top1(fabric.to_device(model), images, recipe.fit)))
+
+
+def _words(metrics: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.5g}" for name, value in metrics.items())
 
 
 def reproduce(
@@ -164,15 +172,16 @@ def reproduce(
         what: table1 and figure1 come from the same six runs, and are written together.
         scale: digits (minutes), fashion (Fashion-MNIST) or paper (says what to run).
         seeds: runs a cell.
-        out: folder of report and runs; runs/WHAT-SCALE by default.
+        out: folder of report and runs; runs/table1-SCALE by default.
         data: another place for the data.
         jobs: runs at a time; by default one a core, or one in all with a GPU.
         tune: choose each cell's learning rate anew on images held out of training.
         epochs: another length.
     """
     folder = out or Path("runs") / f"table1-{scale}"
-    flags = f" --seeds {seeds}" * (seeds > 1) + " --tune" * tune + f" --epochs {epochs}" * (epochs is not None)
-    command = f"skipless reproduce {what} --scale {scale}{flags}"
+    options = {"--seeds": seeds if seeds > 1 else None, "--epochs": epochs, "--data": data, "--out": out}
+    given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
+    command = shlex.join(["skipless", "reproduce", what, "--scale", scale, *given, *["--tune"] * tune])
     files = reproduce_table1(
         scale, folder, seeds=seeds, data=data, jobs=jobs, tune=tune, epochs=epochs, command=command
     )

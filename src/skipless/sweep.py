@@ -1,22 +1,24 @@
 """Run many recipes side by side, each in a process of its own, and show how they get on.
 
-The runs' folders are the only channel: a child trains and writes them, the parent reads them. So a parent that is
-killed loses nothing, and the same call goes on where the runs were.
+The runs' folders are the only channel: a child trains and writes them, the parent reads them. Children end with their
+parent, however it ends, and the same call goes on from their last checkpoints.
 """
 
 import json
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -24,11 +26,12 @@ from rich.text import Text
 
 from skipless.errors import InputError
 from skipless.recipes import Recipe, run
-from skipless.training import TrainingStopped
+from skipless.training import TrainingDiverged, TrainingStopped
 
 State = Literal["waiting", "running", "done", "diverged", "failed"]
 POLL_SECONDS = 0.25
 LINE_SECONDS = 20.0
+DIVERGED = 3  # exit code of a child whose run diverged
 TAIL_BYTES = 4096  # holds the last few lines of a metrics.jsonl
 
 
@@ -59,10 +62,10 @@ class Job:
     def start(self, context: Any) -> None:
         """Train in a process of its own."""
         self._pipe, theirs = context.Pipe(duplex=False)
-        self._process = context.Process(target=_train, args=(self.recipe, self.out, theirs))
-        self._process.start()
+        process = context.Process(target=_train, args=(self.recipe, self.out, theirs))
+        process.start()
         theirs.close()
-        self.state = "running"
+        self._process, self.state = process, "running"
 
     def poll(self) -> None:
         """Read what the run has written, and notice its end."""
@@ -72,11 +75,11 @@ class Job:
         self.latest |= _last_values(self.out / "metrics.jsonl")
         if ended:
             self.error = self._message()
-            result = _read(self.out / "result.json")
-            if result.get("diverged"):
+            if self._process.exitcode == DIVERGED:
                 self.state = "diverged"
-            elif self._process.exitcode == 0 and result:
-                self.state, self.latest = "done", {**self.latest, **result, "step": self.steps}
+            elif self._process.exitcode == 0:
+                result = _read(self.out / "result.json")
+                self.state, self.latest = "done", {**self.latest, "top1": result["top1"], "step": self.steps}
             else:
                 self.state = "failed"
                 self.error = self.error or f"its process ended with exit code {self._process.exitcode}"
@@ -84,8 +87,8 @@ class Job:
     def _message(self) -> str:
         """The one line that an ended process may have sent."""
         try:
-            return self._pipe.recv() if self._pipe is not None else ""
-        except EOFError:
+            return self._pipe.recv() if self._pipe is not None and self._pipe.poll() else ""
+        except EOFError:  # it sent none
             return ""
 
     def stop(self) -> None:
@@ -104,8 +107,8 @@ def run_jobs(jobs: Sequence[Job], *, parallel: int | None = None, console: Conso
 
     Args:
         jobs: in the order to start them.
-        parallel: processes at a time; by default one a core, and one in all where there is a GPU. On the CPU each has
-            one thread, however many there are: the number of threads decides rounding.
+        parallel: processes at a time; by default one a core, and one in all if some job takes a GPU. On the CPU each
+            has one thread, however many there are: the number of threads decides rounding.
         console: where to show progress.
 
     Raises:
@@ -114,11 +117,14 @@ def run_jobs(jobs: Sequence[Job], *, parallel: int | None = None, console: Conso
     """
     console = console or Console(stderr=True)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parallel = parallel or (1 if torch.cuda.is_available() else cores)
+    if parallel is None:
+        gpu = torch.cuda.is_available() and any(job.recipe.fit.device != "cpu" for job in jobs)
+        parallel = 1 if gpu else cores
     if parallel < 1:
         raise InputError(f"--jobs {parallel}: give at least 1")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["skipless.recipes"])
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("a sweep starts its own processes; run it without torchrun")
+    context = _context()
     waiting = list(jobs)
     with _Display(jobs, console) as display:
         try:
@@ -143,15 +149,29 @@ def run_jobs(jobs: Sequence[Job], *, parallel: int | None = None, console: Conso
         raise InputError(f"{', '.join(failed[0].labels)}: {failed[0].error}{more}")
 
 
+def _context() -> Any:
+    """Processes forked from a server that has loaded torch once. Ctrl-C is the parent's: none of them hears it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["skipless.recipes"])
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    return context
+
+
 def _train(recipe: Recipe, out: Path, pipe: Connection) -> None:
     """The child: train quietly, send an error's one line, and never outlive the parent."""
-    os.setsid()  # Ctrl-C is for the parent, which asks its children to end one way only
+    os.setsid()  # the loop will listen for Ctrl-C, too; but the parent asks its children to end, once
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     torch.set_num_threads(1)
     try:
         run(recipe.with_(fit__progress="none"), out)
+    except TrainingDiverged:
+        raise SystemExit(DIVERGED) from None
     except InputError as error:
         pipe.send(str(error))
         raise SystemExit(2) from None
@@ -180,7 +200,7 @@ def _last_values(path: Path) -> dict[str, Any]:
             parsed = json.loads(line)
         except ValueError:  # the first line may be half of one
             continue
-        values |= parsed if "evaluation" not in parsed else parsed["evaluation"] | {"step": parsed["step"]}
+        values |= parsed if "evaluation" not in parsed else {"top1": parsed["evaluation"]["top1"]}
     return values
 
 
@@ -193,7 +213,7 @@ class _Display:
         self.told: dict[int, State] = {}
         self.last_line = time.monotonic()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "_Display":
         if self.live:
             self.live.start()
         return self
@@ -205,7 +225,7 @@ class _Display:
     def show(self) -> None:
         """Show the state of every job."""
         if self.live:
-            self.live.update(Group(_table(self.jobs)))
+            self.live.update(_table(self.jobs))
             return
         for job in self.jobs:
             if job.state not in ("waiting", "running") and self.told.get(id(job)) != job.state:

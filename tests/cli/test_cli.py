@@ -66,7 +66,7 @@ def test_flags_reach_the_recipe(monkeypatch, tmp_path) -> None:
     [
         (["train", "table1", "--data", "/nowhere", "--out", "OUT"], "no data '/nowhere'"),
         (["train", "table1", "--scale", "paper", "--out", "OUT"], "give its folder (train/, val/) with --data"),
-        (["train", "table1", "--skip", "--alpha", "2", "--out", "OUT"], "--alpha: of the initialisation"),
+        (["train", "table1", "--skip", "--alpha", "2", "--out", "OUT"], "--alpha: part of the initialisation"),
         (["train", "table1", "--c", "-1", "--out", "OUT"], "c=-1.0 must be a positive number"),
         (["train", "table1", "--epochs", "0", "--out", "OUT"], "epochs 0"),
         (["train", "table1", "--precision", "fp16", "--device", "cpu", "--out", "OUT"], "'fp16' needs a CUDA device"),
@@ -78,6 +78,13 @@ def test_flags_reach_the_recipe(monkeypatch, tmp_path) -> None:
         (["init", "vit_tiny_patch16_224", "--factors", "partition"], "needs alpha=0"),
         (["reproduce", "table1", "--seeds", "0"], "--seeds 0"),
         (["reproduce", "table1", "--scale", "paper"], "needs ImageNet-1k"),
+        (["reproduce", "table1", "--jobs", "0", "--epochs", "1", "--out", "OUT"], "--jobs 0"),
+        (["train", "table1", "--threads", "0", "--out", "OUT"], "--threads 0"),
+        (["train", "table1", "--seed", "99999999999999999999", "--out", "OUT"], "seed 99999999999999999999"),
+        (["train", "table1", "--scale", "paper", "--data", "digits", "--out", "OUT"], "smaller than a patch of 16"),
+        (["train", "table1", "--data", "digits", "--device", "cuda", "--out", "OUT"], "no device 'cuda'"),
+        (["init", "vit_tiny_patch16_224.nope"], "timm cannot build"),
+        (["init", "crossvit_tiny_240"], "no adapter for `CrossVit`"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_exit_code_2(capsys, tmp_path, arguments, words) -> None:
@@ -109,6 +116,50 @@ def test_a_checkpoint_of_another_model_is_refused_by_name(capsys, tmp_path) -> N
     assert code == 2
     assert "w.safetensors" in complaint
     assert "shape" in complaint or "size" in complaint
+
+
+def test_a_corrupt_checkpoint_and_a_record_that_is_none(capsys, tmp_path) -> None:
+    out = tmp_path / "a"
+    assert skipless(capsys, "train", "table1", "--out", str(out), *TINY)[0] == 0
+    file = out / "checkpoint.safetensors"
+    whole = bytearray(file.read_bytes())
+    whole[-100] ^= 1
+    file.write_bytes(whole)
+    code, _, complaint = skipless(capsys, "eval", str(out))
+    assert code == 2
+    assert "corrupt" in complaint
+    assert str(file) in complaint
+    (out / "run.json").write_text("[]")
+    code, _, complaint = skipless(capsys, "eval", str(out))
+    assert code == 2
+    assert "is no run folder" in complaint
+
+
+def test_a_corrupt_image_is_named(capsys, tmp_path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split / "cat").mkdir(parents=True)
+        (tmp_path / split / "cat" / "1.jpg").write_bytes(b"no image")
+    command = ["train", "table1", "--data", str(tmp_path), "--epochs", "1", "--batch-size", "1", "--accumulation", "1"]
+    command += ["--workers", "0", "--precision", "fp32", "--progress", "none", "--out", str(tmp_path / "out")]
+    code, _, complaint = skipless(capsys, *command, "--skip")
+    assert code == 2
+    assert "1.jpg' is no readable image" in complaint
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_run(capsys, tmp_path, monkeypatch) -> None:
+    from skipless.training import checkpoint
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    out = tmp_path / "a"
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    code, _, complaint = skipless(capsys, "train", "table1", "--out", str(out), *TINY)
+    assert code == 2
+    assert "No space left on device" in complaint
+    assert complaint.count("\n") == 1
+    monkeypatch.undo()
+    assert skipless(capsys, "train", "table1", "--out", str(out), *TINY)[0] == 0
 
 
 def test_init_prints_the_inspection_and_writes_what_timm_loads(capsys, tmp_path) -> None:

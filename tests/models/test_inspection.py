@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 
+from skipless.errors import InputError
 from skipless.init import SkiplessInit
 from skipless.init.draws import normal
 from skipless.models import block_views, create_model, inspect_init
@@ -70,6 +71,23 @@ def default_block(vit) -> None:
     vit.blocks[1].load_state_dict(model(None).blocks[1].state_dict())
 
 
+def zero_projections(vit) -> None:
+    vit.blocks[1].attn.proj.weight.data.zero_()
+
+
+def shrink_a_norm(vit) -> None:
+    vit.blocks[1].norm1.weight.data *= 1e-5
+
+
+def other_beta(vit) -> None:
+    view = block_views(vit)[1]
+    view.query.write_(view.query.w * 2.5 / 1.5)
+
+
+def put_a_skip_back(vit) -> None:
+    vit.blocks[1].mlp_skip = True
+
+
 def keep_a_bias(vit) -> None:
     vit.blocks[1].attn.qkv.bias.data[3] = 0.1
 
@@ -85,6 +103,10 @@ def keep_a_bias(vit) -> None:
         (default_block, "not a scaled rotation"),
         (default_block, "attention of 2 of 2 heads starts diffuse"),
         (keep_a_bias, "a bias is not 0"),
+        (zero_projections, "not a scaled rotation"),
+        (shrink_a_norm, "a LayerNorm is not the identity"),
+        (other_beta, r"\|W_Q W_K\^T\| is .*: not alpha = 1, beta = 1.5"),
+        (put_a_skip_back, "its skips are not the other blocks'"),
     ],
 )
 def test_each_silent_mistake_is_named_with_its_block(mistake, words: str) -> None:
@@ -107,3 +129,24 @@ def test_qk_norm_is_named() -> None:
     assert {flag.split(":")[0] for flag in flags} == {"blocks.0", "blocks.1"}
     assert any("qk-norm rescales" in flag for flag in flags)
     assert any("starts diffuse" in flag for flag in flags)
+
+
+@pytest.mark.parametrize("dim", [32, 96])
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 2.5), (0.0, 2.0), (1.8, 1.0)])
+def test_other_draws_of_the_same_scheme_raise_no_flag_of_scale(dim: int, alpha: float, beta: float) -> None:
+    init = SkiplessInit(alpha, beta, 2.0)
+    for seed in range(5):
+        sizes = {"img_size": 8, "patch_size": 4, "embed_dim": dim, "depth": 1, "num_heads": 2}
+        vit = create_model("vit_tiny_patch16_224", init=init, seed=seed, **sizes)
+        assert not [flag for flag in inspect_init(vit, init).flags if "not alpha" in flag]
+
+
+def test_residual_models_and_broken_weights_are_told_apart() -> None:
+    residual = create_model("vit_tiny_patch16_224", skip=True, init=INIT, seed=0, embed_dim=48, depth=1, num_heads=2)
+    assert "nothing departs from the scheme, but the skips are there" in str(inspect_init(residual, INIT))
+    vit = model()
+    vit.blocks[0].mlp.fc1.weight.data[0, 0] = float("nan")
+    with pytest.raises(InputError, match=r"blocks.0.mlp.fc1.weight is not finite"):
+        inspect_init(vit)
+    with pytest.raises(InputError, match="on the meta device"):
+        inspect_init(model().to("meta"))

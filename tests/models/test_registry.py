@@ -19,8 +19,7 @@ def test_every_size_and_patch_is_registered(size: str, patch: int) -> None:
     assert model.patch_embed.patch_size == (patch, patch)
     assert {view.skips for view in block_views(model)} == {()}
     assert model(torch.randn(1, 3, 2 * patch, 2 * patch)).shape == (1, 5)
-    c = 3.0 if size in ("tiny", "small", "base", "large") else None
-    assert abs(inspect_init(model).blocks[0].scale_vo / c**2 - 1) < 1e-3
+    assert abs(inspect_init(model).blocks[0].scale_vo / 9 - 1) < 1e-3
 
 
 @pytest.mark.parametrize("name", REGISTERED)
@@ -71,3 +70,14 @@ def test_pretrained_and_drop_path_are_refused_with_the_reason() -> None:
         timm.create_model("skipless_vit_tiny_patch16_224", pretrained=True)
     with pytest.raises(InputError, match="drop path"):
         timm.create_model("skipless_vit_tiny_patch16_224", **{**TINY, "depth": 2}, drop_path_rate=0.1)
+
+
+def test_what_timm_saves_comes_back_skipless(tmp_path) -> None:
+    sizes = {"img_size": 32, "embed_dim": 48, "num_heads": 2, "depth": 2, "num_classes": 5}
+    init = {"alpha": 0.0, "beta": 2.0, "c": 1.0}
+    model = timm.create_model("skipless_vit_tiny_patch16_224", init=init, sub_blocks=("attn",), **sizes).eval()
+    timm.models.save_for_hf(model, tmp_path / "saved", model_args={**sizes, "init": init, "sub_blocks": ["attn"]})
+    back = timm.create_model(f"local-dir:{tmp_path / 'saved'}", pretrained=True).eval()
+    assert {view.skips for view in block_views(back)} == {("mlp",)}
+    x = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(back(x), model(x))

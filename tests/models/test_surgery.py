@@ -7,6 +7,7 @@ import timm
 import torch
 from reference.init import attention
 from timm.layers import LayerScale, SwiGLU, SwiGLUPacked
+from timm.models.vision_transformer import ResPostBlock
 from torch import nn
 
 from skipless.errors import InputError
@@ -127,18 +128,33 @@ def test_bad_calls_are_quoted() -> None:
         remove_skips_(vit(), layer_scale="fold")
     with pytest.raises(InputError, match="meta device.*materialise"):
         initialize_(remove_skips_(vit().to("meta")))
+    model = vit()
+    model.blocks[0].extra = nn.Parameter(torch.ones(3))
     with pytest.raises(InputError, match=r"no rule for the parameter blocks.0.extra \(3,\)"):
-        model = vit()
-        model.blocks[0].extra = nn.Parameter(torch.ones(3))
         initialize_(model)
+    model = vit()
+    model.blocks[1].norm1.gamma = nn.Parameter(torch.ones(24))
+    with pytest.raises(InputError, match="no rule for the parameter blocks.1.norm1.gamma"):
+        initialize_(model)
+    with pytest.raises(InputError, match="no adapter for `CrossVit`"):
+        remove_skips_(timm.create_model("crossvit_tiny_240"))
+    with pytest.raises(InputError, match="no adapter for the block `ResPostBlock` at blocks.0"):
+        remove_skips_(timm.create_model("vit_tiny_patch16_224", block_fn=ResPostBlock, **TINY))
     with pytest.raises(
         InputError, match="timm has no model 'vit_smal_patch16_224'; did you mean vit_small_patch16_224"
     ):
         create_model("vit_smal_patch16_224")
     with pytest.raises(InputError, match="timm cannot build 'vit_tiny_patch16_224' with"):
         create_model("vit_tiny_patch16_224", embed_dim=25)
-    with pytest.raises(InputError, match="has no skips to keep; ask for 'vit_tiny_patch16_224'"):
+    with pytest.raises(InputError, match="name 'vit_tiny_patch16_224' here, with skip= and init="):
         create_model("skipless_vit_tiny_patch16_224", skip=True)
+    for wrong in ({"num_heads": 0}, {"norm_layer": "bogus"}, {"checkpoint_path": "/nowhere.pth"}, {"bogus": 1}):
+        with pytest.raises(InputError, match="timm cannot build 'vit_tiny_patch16_224'"):
+            create_model("vit_tiny_patch16_224", **{**TINY, **wrong})
+    with pytest.raises(InputError, match="timm cannot build 'vit_tiny_patch16_224.nope'"):
+        create_model("vit_tiny_patch16_224.nope")
+    with pytest.raises(InputError, match="seed 9223372036854775808 is out of range"):
+        create_model("vit_tiny_patch16_224", seed=2**63)
 
 
 def test_compile_autocast_checkpointing_and_intermediates() -> None:
@@ -221,3 +237,25 @@ def test_create_model_is_a_function_of_its_seed() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(first.patch_embed.proj.weight, again.patch_embed.proj.weight)
     assert not torch.equal(first.patch_embed.proj.weight, other.patch_embed.proj.weight)
+
+
+def test_wrapped_models_bare_blocks_and_sequences_are_known() -> None:
+    model = vit()
+    for part, names in (
+        (torch.compile(model, backend="eager"), ["_orig_mod.blocks.0", "_orig_mod.blocks.1", "_orig_mod.blocks.2"]),
+        (nn.Sequential(model, nn.ReLU()), ["0.blocks.0", "0.blocks.1", "0.blocks.2"]),
+        (model.blocks, ["0", "1", "2"]),
+        (model.blocks[1], [""]),
+    ):
+        assert [view.name for view in block_views(part)] == names
+    remove_skips_(model.blocks[1])
+    assert [view.skips for view in block_views(model)] == [("attn", "mlp"), (), ("attn", "mlp")]
+
+
+def test_a_default_device_changes_nothing_of_the_draw() -> None:
+    """Draws stay on the CPU (or the generator's device) under `torch.device(...)`, as deferred construction uses it."""
+    model = vit()
+    with torch.device("meta"):
+        initialize_(model, generator=torch.Generator().manual_seed(1))
+    twin = initialize_(vit(), generator=torch.Generator().manual_seed(1))
+    assert torch.equal(model.blocks[2].attn.qkv.weight, twin.blocks[2].attn.qkv.weight)

@@ -1,4 +1,4 @@
-"""Section 5 as tensor maths, in the paper's orientation (`x @ w`); needs torch and nothing else."""
+"""Section 5 as tensor maths, in the paper's orientation (`x @ w`); its modules import torch and jaxtyping alone."""
 
 # The three parts
 from skipless.init.mlp import scaled_uniform_orthogonal

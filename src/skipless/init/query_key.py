@@ -70,19 +70,19 @@ def query_key(
         >>> torch.allclose(w_q @ w_k.T, 2 * torch.eye(4, dtype=torch.float64))
         True
     """
-    head_dim, key_heads = _check(dim, heads, alpha, beta, head_dim, key_heads, factors, noise)
+    check_target(alpha, beta, factors, noise)
+    head_dim, key_heads = _sizes(dim, heads, head_dim, key_heads, factors)
     if alpha == 0:
         pairs = _without_noise(dim, beta, head_dim, key_heads, heads // key_heads, factors, generator)
     else:
         draw = normal if noise == "normal" else uniform
-        eye = beta * torch.eye(dim, dtype=torch.float64, device=None if generator is None else generator.device)
-        if factors == "sliced":
-            target = alpha * draw(dim, dim, std=dim**-0.5, generator=generator) + eye
-            pairs = [_top_factors(target[None], heads * head_dim, generator)]
-        else:
-            group = (heads // key_heads, dim, dim)
-            targets = (alpha * draw(*group, std=dim**-0.5, generator=generator) + eye for _ in range(key_heads))
-            pairs = [_top_factors(target, head_dim, generator) for target in targets]
+        sliced = factors == "sliced"
+        count, shared, rank = (1, 1, heads * head_dim) if sliced else (key_heads, heads // key_heads, head_dim)
+        pairs = []
+        for _ in range(count):
+            targets = alpha * draw(shared, dim, dim, std=dim**-0.5, generator=generator)
+            targets.diagonal(dim1=1, dim2=2).add_(beta)
+            pairs.append(_top_factors(targets, rank, generator))
     w_q, w_k = (torch.cat(side, dim=1) for side in zip(*pairs, strict=True))
     return w_q.to(dtype), w_k.to(dtype)
 
@@ -121,22 +121,32 @@ def _without_noise(
     return [((math.copysign(root, beta) * basis).repeat(1, group), root * basis) for basis in bases]
 
 
-def _check(
-    dim: int,
-    heads: int,
-    alpha: float,
-    beta: float,
-    head_dim: int | None,
-    key_heads: int | None,
-    factors: Factors,
-    noise: Noise,
-) -> tuple[int, int]:
-    """Refuse what has no meaning, and settle the two sizes that have defaults."""
-    for name, value, choices in (("factors", factors, get_args(Factors)), ("noise", noise, get_args(Noise))):
-        if value not in choices:
-            raise InputError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}")
+def check_target(alpha: float, beta: float, factors: Factors, noise: Noise) -> None:
+    """Refuse a target alpha Z + beta I, or a way to cut it into heads, that has no meaning.
+
+    Raises:
+        InputError: for alpha = beta = 0 or no finite numbers, unknown names, or `"partition"` with alpha != 0.
+    """
+    check_choice("factors", factors, get_args(Factors))
+    check_choice("noise", noise, get_args(Noise))
     if not (math.isfinite(alpha) and math.isfinite(beta)) or alpha == beta == 0:
         raise InputError(f"alpha={alpha}, beta={beta}: both must be finite, and not both 0 (Eq. 11)")
+    if factors == "partition" and alpha != 0:
+        raise InputError(f"factors='partition' splits beta I and needs alpha=0, got alpha={alpha}; use 'per_head'")
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Refuse a name that is none of the choices.
+
+    Raises:
+        InputError: that lists them.
+    """
+    if value not in choices:
+        raise InputError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}")
+
+
+def _sizes(dim: int, heads: int, head_dim: int | None, key_heads: int | None, factors: Factors) -> tuple[int, int]:
+    """Settle head_dim and key_heads, and refuse sizes that do not fit each other."""
     if heads < 1 or dim < 1:
         raise InputError(f"query_key needs dim >= 1 and heads >= 1, got dim={dim}, heads={heads}")
     if head_dim is None and dim % heads:
@@ -145,8 +155,6 @@ def _check(
     key_heads = heads if key_heads is None else key_heads
     if head_dim < 1 or key_heads < 1 or heads % key_heads:
         raise InputError(f"{key_heads} key heads of size {head_dim} cannot be shared by {heads} query heads")
-    if factors == "partition" and alpha != 0:
-        raise InputError(f"factors='partition' splits beta I and needs alpha=0, got alpha={alpha}; use 'per_head'")
     if factors != "per_head" and (key_heads != heads or heads * head_dim > dim):
         raise InputError(
             f"factors={factors!r} deals {dim} directions to {heads} heads of size {head_dim} with {key_heads} keys; it "

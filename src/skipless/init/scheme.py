@@ -9,7 +9,7 @@ from torch import Generator, Tensor, float64
 
 from skipless.errors import InputError
 from skipless.init.mlp import scaled_uniform_orthogonal
-from skipless.init.query_key import Factors, Noise, query_key
+from skipless.init.query_key import Factors, Noise, check_choice, check_target, query_key
 from skipless.init.value_output import value_output
 
 LogitScale = Literal["kept", "compensated"]
@@ -51,20 +51,11 @@ class SkiplessInit:
     mlp: MLP = "orthogonal"
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("factors", get_args(Factors)),
-            ("noise", get_args(Noise)),
-            ("logit_scale", get_args(LogitScale)),
-            ("mlp", get_args(MLP)),
-        ):
-            if getattr(self, name) not in choices:
-                raise InputError(f"{name}={getattr(self, name)!r} is not one of {', '.join(map(repr, choices))}")
-        if not (math.isfinite(self.alpha) and math.isfinite(self.beta)) or self.alpha == self.beta == 0:
-            raise InputError(f"alpha={self.alpha}, beta={self.beta}: both must be finite, and not both 0 (Eq. 11)")
+        check_target(self.alpha, self.beta, self.factors, self.noise)
+        check_choice("logit_scale", self.logit_scale, get_args(LogitScale))
+        check_choice("mlp", self.mlp, get_args(MLP))
         if not (math.isfinite(self.c) and self.c > 0):
             raise InputError(f"c={self.c} must be a positive number: W_V W_O has singular values c^2 (section 5.1)")
-        if self.factors == "partition" and self.alpha != 0:
-            raise InputError(f"factors='partition' needs alpha=0, got alpha={self.alpha}; use 'per_head'")
 
     @classmethod
     def preset(cls, name: str) -> "SkiplessInit":
@@ -102,7 +93,7 @@ class SkiplessInit:
         return scaled_uniform_orthogonal(fan_in, fan_out, generator=generator, dtype=float64)
 
 
-PRESETS = {
+PRESETS: dict[str, SkiplessInit] = {
     "vit_base": SkiplessInit(alpha=2.0, beta=0.6, c=3.0),  # section 6.1
     "dino_vit_small": SkiplessInit(alpha=1.8, beta=1.0, c=3.0),  # section 6.2
     "language": SkiplessInit(alpha=0.0, beta=0.5),  # section A.8, which does not state c

@@ -1,5 +1,7 @@
 """W_V W_O = c^2 U V^T: values and output projection start as one scaled rotation (section 5.1)."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
@@ -42,8 +44,8 @@ def value_output(
     inner = dim if inner is None else inner
     if dim < 1 or inner < 1:
         raise InputError(f"value_output needs dim >= 1 and inner >= 1, got dim={dim}, inner={inner}")
-    if not c > 0:
-        raise InputError(f"c must be positive, got c={c}: W_V W_O has singular values c^2")
+    if not (math.isfinite(c) and c > 0):
+        raise InputError(f"c must be a positive number, got c={c}: W_V W_O has singular values c^2")
     u, _, vh = torch.linalg.svd(normal(dim, dim, generator=generator))
     if inner > dim:
         spread = haar(dim, inner, generator=generator)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 SubBlock = Literal["attn", "mlp"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LinearMap:
     """One linear map of a block, read and written as `x @ w`, whatever weight a library keeps it in.
 
@@ -48,7 +48,7 @@ class LinearMap:
             self.bias[self.rows] = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BlockView:
     """One block as the paper sees it.
 
@@ -61,9 +61,10 @@ class BlockView:
         head_dim: d_h.
         query, key, value, output: W_Q, W_K, W_V, W_O.
         query_norm, key_norm: applied to each head's queries and keys before their product (`nn.Identity` without).
-        mlp_in: the map from d to hidden; with a gated MLP two, gate and value.
+        mlp_in: the map from d to hidden; with a gated MLP two, in the library's order.
         mlp_out: the map from hidden to d.
         norms: every normalisation layer inside the block.
+        layer_scales: names of the LayerScale parameters inside the block.
         skips: the sub-blocks that still have their skip connection.
     """
 
@@ -82,6 +83,7 @@ class BlockView:
     mlp_in: tuple[LinearMap, ...]
     mlp_out: LinearMap
     norms: tuple[nn.Module, ...]
+    layer_scales: tuple[str, ...]
     skips: tuple[SubBlock, ...]
 
     @property

@@ -1,7 +1,7 @@
 """remove_skips_, initialize_ and create_model: the paper's two changes, made to other people's models."""
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import timm
@@ -12,6 +12,9 @@ from skipless.errors import InputError
 from skipless.init import SkiplessInit
 from skipless.models import timm_vit
 from skipless.models.blocks import BlockView, SubBlock
+
+# How timm's factory refuses keywords, tags and checkpoint paths that it cannot use.
+_TIMM_REFUSALS = (TypeError, ValueError, KeyError, AssertionError, ArithmeticError, RuntimeError, OSError)
 
 
 def block_views(model: nn.Module) -> list[BlockView]:
@@ -25,7 +28,7 @@ def block_views(model: nn.Module) -> list[BlockView]:
         >>> [(view.name, view.heads, tuple(view.w_q.shape)) for view in block_views(model)]
         [('blocks.0', 3, (192, 192)), ('blocks.1', 3, (192, 192))]
     """
-    return [timm_vit.view(name, block) for name, block in _blocks(model)]
+    return [timm_vit.view(name, block) for name, block in timm_vit.blocks(model)]
 
 
 def remove_skips_(
@@ -63,7 +66,7 @@ def remove_skips_(
         raise InputError(f"sub_blocks={sub_blocks!r}: give a tuple of 'attn', 'mlp' or both")
     if layer_scale not in get_args(timm_vit.LayerScaleChoice):
         raise InputError(f"layer_scale={layer_scale!r} is not one of 'remove', 'keep'")
-    blocks = list(_blocks(model))
+    blocks = timm_vit.blocks(model)
     for name, block in blocks:
         timm_vit.check_removable(name, block, chosen)
     for _, block in blocks:
@@ -77,7 +80,7 @@ def initialize_(model: nn.Module, init: SkiplessInit | None = None, *, generator
 
     W_Q, W_K, W_V, W_O and the MLP are drawn by `init`, biases set to 0, norms to their identity; a parameter of a block
     that has no such rule is an error. Patch embedding, tokens, final norm and head keep what the library gave them:
-    the paper says nothing about them. LayerScale that was kept on purpose keeps its value.
+    the paper says nothing about them; so does an attention-pooling head. LayerScale that was kept keeps its value.
 
     Args:
         model: a model with blocks that an adapter knows, on a real device, of any floating dtype.
@@ -101,7 +104,7 @@ def initialize_(model: nn.Module, init: SkiplessInit | None = None, *, generator
     init = SkiplessInit() if init is None else init
     views = block_views(model)
     for view in views:
-        _check_covered(view, init)
+        _check_covered(view)
     for view in views:
         inner = view.heads * view.head_dim
         w_q, w_k = init.query_key(view.dim, view.heads, view.head_dim, view.key_heads, generator)
@@ -130,11 +133,11 @@ def create_model(
     """A timm model with its skips, without them, or without them and initialised: the three rows of Table 1.
 
     Args:
-        name: a timm model name, `vit_small_patch16_224`.
+        name: timm's name of the residual model, `vit_small_patch16_224`.
         skip: keep the skips; `create_model(name, skip=True)` is timm's own model.
         init: the scheme; None leaves timm's own initialisation.
         sub_blocks: the skips to leave out if `skip` is False.
-        seed: makes the weights a function of this number alone, and leaves torch's global generator as it was.
+        seed: makes weights drawn on the CPU a function of this number, and leaves torch's global generator as it was.
         **kwargs: for `timm.create_model`.
 
     Raises:
@@ -149,36 +152,34 @@ def create_model(
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"; did you mean {', '.join(near)}?" if near else "; timm.list_models() lists them"
         raise InputError(f"timm has no model {name!r}{hint}")
-    if skip and name.startswith("skipless_"):
-        raise InputError(f"{name!r} has no skips to keep; ask for {name.removeprefix('skipless_')!r}")
+    if name.startswith("skipless_"):
+        bare = name.removeprefix("skipless_")
+        raise InputError(f"{name!r} is skipless and initialised already; name {bare!r} here, with skip= and init=")
+    if seed is not None and not 0 <= seed < 2**63:
+        raise InputError(f"seed {seed} is out of range; give 0 to 2^63 - 1")
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.default_generator.manual_seed(seed)
         try:
             model = timm.create_model(name, **kwargs)
-        except (TypeError, AssertionError) as error:
+        except _TIMM_REFUSALS as error:
             raise InputError(f"timm cannot build {name!r} with {kwargs}: {error}") from error
         if not skip:
             remove_skips_(model, sub_blocks)
         return model if init is None else initialize_(model, init)
 
 
-def _blocks(model: nn.Module) -> Iterator[tuple[str, timm_vit.Block]]:
-    found = [(name, module) for name, module in model.named_modules() if timm_vit.is_block(module)]
-    if not found:
-        raise InputError(
-            f"no adapter for `{type(model).__name__}`; supported: {timm_vit.SUPPORTED}; to add one: docs/adapters.md"
-        )
-    yield from found  # pyright: ignore[reportReturnType]
-
-
-def _check_covered(view: BlockView, init: SkiplessInit) -> None:
+def _check_covered(view: BlockView) -> None:
     """Every parameter of the block has a rule and a place in memory, or is named."""
-    ruled = {id(linear.weight) for linear in view.maps} | {id(linear.bias) for linear in view.maps}
-    ruled |= {id(parameter) for norm in view.norms for parameter in norm.parameters()}
+    ruled = {id(parameter) for linear in view.maps for parameter in (linear.weight, linear.bias)}
+    for norm in view.norms:
+        ruled |= {id(parameter) for name, parameter in norm.named_parameters() if name in ("weight", "bias")}
     for name, parameter in view.block.named_parameters():
-        if id(parameter) not in ruled and not name.endswith("gamma"):
-            raise InputError(f"no rule for the parameter {view.name}.{name} {tuple(parameter.shape)} in {init}")
+        if id(parameter) not in ruled and name not in view.layer_scales:
+            raise InputError(
+                f"no rule for the parameter {view.name}.{name} {tuple(parameter.shape)}: the scheme has rules for the "
+                f"matrices and biases of attention and MLP, and for norms; supported: {timm_vit.SUPPORTED}"
+            )
         if parameter.is_meta:
             raise InputError(
                 f"{view.name}.{name} is on the meta device, where an initialisation is lost: materialise the model "
@@ -192,15 +193,21 @@ def _finish(
     model: nn.Module,
     name: str,
     *,
-    init: SkiplessInit | None = None,
+    loaded: bool,
+    init: SkiplessInit | Mapping[str, Any] | None = None,
     sub_blocks: Sequence[SubBlock] = ("attn", "mlp"),
     layer_scale: timm_vit.LayerScaleChoice = "remove",
     generator: Generator | None = None,
 ) -> nn.Module:
-    """What makes timm's model its registered skipless twin: the paper's values for the nearest of its two widths."""
-    narrow = "_tiny_" in name or "_small_" in name
-    init = init or SkiplessInit.preset("dino_vit_small" if narrow else "vit_base")
-    return initialize_(remove_skips_(model, sub_blocks, layer_scale=layer_scale), init, generator=generator)
+    """What makes timm's model its registered skipless twin; weights that were loaded stay as they are."""
+    remove_skips_(model, sub_blocks, layer_scale=layer_scale)
+    if loaded:
+        return model
+    if init is None:  # the paper's values for the nearer of its two widths
+        init = SkiplessInit.preset("dino_vit_small" if "_tiny_" in name or "_small_" in name else "vit_base")
+    elif isinstance(init, Mapping):
+        init = SkiplessInit(**init)
+    return initialize_(model, init, generator=generator)
 
 
 REGISTERED = timm_vit.register(_finish)

@@ -43,9 +43,33 @@ class SkiplessBlock(Block):
         return x + self.drop_path2(y) if self.mlp_skip else y
 
 
-def is_block(module: nn.Module) -> bool:
-    """Whether this adapter knows the module; a subclass of timm's with a forward of its own is unknown to it."""
-    return type(module) in (Block, SkiplessBlock)
+_KNOWN = (Block, SkiplessBlock)  # exactly: a subclass of timm's may have a forward of its own
+
+
+def blocks(model: nn.Module) -> list[tuple[str, Block]]:
+    """Every transformer block of the vision transformers in the model, with its path, first to last.
+
+    `model` may wrap the transformer (`features_only`, `DistributedDataParallel`, `torch.compile`), or be one block or a
+    sequence of blocks.
+
+    Raises:
+        InputError: if there is no plain vision transformer, or one of its blocks is of another kind: a model is
+            converted whole or not at all.
+    """
+    if type(model) in _KNOWN:
+        return [("", model)]  # pyright: ignore[reportReturnType]
+    stacks = [(f"{name}.blocks.", m.blocks) for name, m in model.named_modules() if isinstance(m, VisionTransformer)]
+    if not stacks and isinstance(model, nn.Sequential | nn.ModuleList):
+        stacks = [("", model)]
+    found = [(f"{path}{name}".lstrip("."), block) for path, stack in stacks for name, block in stack.named_children()]
+    for name, block in found:
+        if type(block) not in _KNOWN:
+            raise InputError(f"no adapter for the block `{type(block).__name__}` at {name}; supported: {SUPPORTED}")
+    if not found:
+        raise InputError(
+            f"no adapter for `{type(model).__name__}`; supported: {SUPPORTED}; to add one: docs/adapters.md"
+        )
+    return found  # pyright: ignore[reportReturnType]
 
 
 def view(name: str, block: Block) -> BlockView:
@@ -59,6 +83,7 @@ def view(name: str, block: Block) -> BlockView:
     if type(attn) is not Attention:
         raise InputError(f"no adapter for the attention `{type(attn).__name__}` of {name}; supported: {SUPPORTED}")
     query, key, value = LinearMap.parts(attn.qkv, 3)
+    mlp_in = _mlp_in(name, mlp)
     norms = (block.norm1, block.norm2, attn.q_norm, attn.k_norm, getattr(attn, "norm", None), mlp.norm)
     return BlockView(
         name=name,
@@ -73,9 +98,10 @@ def view(name: str, block: Block) -> BlockView:
         output=LinearMap.parts(attn.proj)[0],
         query_norm=attn.q_norm,
         key_norm=attn.k_norm,
-        mlp_in=_mlp_in(name, mlp),
+        mlp_in=mlp_in,
         mlp_out=LinearMap.parts(mlp.fc2)[0],
         norms=tuple(norm for norm in norms if norm is not None and not isinstance(norm, nn.Identity)),
+        layer_scales=tuple(f"{name}.gamma" for name in ("ls1", "ls2") if isinstance(getattr(block, name), LayerScale)),
         skips=skips(block),
     )
 
@@ -117,7 +143,8 @@ def remove_skips_(block: Block, sub_blocks: tuple[SubBlock, ...], layer_scale: L
     """Leave out the skips of the named sub-blocks; `check_removable` first."""
     kept = [name for name in skips(block) if name not in sub_blocks]
     block.__class__ = SkiplessBlock
-    vars(block).update(attn_skip="attn" in kept, mlp_skip="mlp" in kept)
+    block.attn_skip = "attn" in kept  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+    block.mlp_skip = "mlp" in kept  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
     if layer_scale == "remove":
         for sub_block, name in (("attn", "ls1"), ("mlp", "ls2")):
             if sub_block in sub_blocks and isinstance(getattr(block, name), LayerScale):
@@ -132,10 +159,11 @@ _OTHER_PATCH = ("vit_tiny_patch14_224", "vit_small_patch14_224", "vit_base_patch
 
 
 def register(finish: Callable[..., nn.Module]) -> tuple[str, ...]:
-    """Register `skipless_NAME` for every plain NAME of timm's; `finish(model, name, **ours)` makes it skipless.
+    """Register `skipless_NAME` for every plain NAME of timm's; `finish(model, name, loaded=, **ours)` takes its skips.
 
-    The twins take every keyword that timm's own entry points take. timm has no patch-14 tiny, small and base at 224;
-    those are its patch-16 models with `patch_size=14`.
+    The twins take every keyword that timm's own entry points take, and `init` (a `SkiplessInit`, or its fields as a
+    dict, which timm can save with the model), `sub_blocks`, `layer_scale` and `generator`. timm has no patch-14 tiny,
+    small and base at 224; those are its patch-16 models with `patch_size=14`.
     """
     names = [name for name in timm.list_models("vit_*", module="vision_transformer") if _PLAIN.fullmatch(name)]
     names += [name for name in _OTHER_PATCH if name not in names]
@@ -143,19 +171,24 @@ def register(finish: Callable[..., nn.Module]) -> tuple[str, ...]:
 
 
 def _register_twin(name: str, finish: Callable[..., nn.Module]) -> str:
+    twin = f"skipless_{name}"
     base, patch = (name.replace("patch14", "patch16"), {"patch_size": 14}) if name in _OTHER_PATCH else (name, {})
 
-    def entrypoint(pretrained: bool = False, **kwargs: Any) -> VisionTransformer | nn.Module:
-        if pretrained:
+    def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        if pretrained and not kwargs.get("pretrained_cfg"):
             raise InputError(
-                f"no pretrained weights exist for skipless_{name}: residual weights mean nothing without the skips; "
-                f"train it, or load your own with checkpoint_path="
+                f"no pretrained weights exist for {twin}: residual weights mean nothing without the skips; train it, "
+                "or load your own with checkpoint_path= or pretrained_cfg="
             )
         ours = {key: kwargs.pop(key) for key in ("init", "sub_blocks", "layer_scale", "generator") if key in kwargs}
-        return finish(timm.model_entrypoint(base)(**{**patch, **kwargs}), name, **ours)
+        model = timm.model_entrypoint(base)(pretrained=pretrained, **{**patch, **kwargs})
+        config = getattr(model, "pretrained_cfg", None)
+        if isinstance(config, dict):  # what timm saves with the weights, so that they come back as they were
+            model.pretrained_cfg = model.default_cfg = {**config, "architecture": twin}
+        return finish(model, name, loaded=pretrained, **ours)
 
-    entrypoint.__name__ = entrypoint.__qualname__ = f"skipless_{name}"
+    entrypoint.__name__ = entrypoint.__qualname__ = twin
     entrypoint.__module__ = __name__
     entrypoint.__doc__ = f"`{name}` without skip connections, initialised by the scheme of section 5."
     register_model(entrypoint)
-    return entrypoint.__name__
+    return twin

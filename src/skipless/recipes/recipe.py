@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,10 +40,19 @@ class ModelConfig:
         """The model for some data, its weights a function of the seed.
 
         Raises:
-            InputError: if timm has no such model, or refuses the keywords.
+            InputError: if timm has no such model, or refuses the keywords, or the images are smaller than a patch.
         """
+        patch = self.kwargs.get("patch_size") or _patch_size(self.name)
+        if patch is not None and data.image_size < patch:
+            raise InputError(f"images of {data.image_size} pixels are smaller than a patch of {patch} of {self.name}")
         fitted = {"img_size": data.image_size, "in_chans": data.channels, "num_classes": len(data.classes)}
         return create_model(self.name, skip=self.skip, init=self.init, seed=seed, **{**fitted, **self.kwargs})
+
+
+def _patch_size(name: str) -> int | None:
+    """The patch size that a model's name states."""
+    stated = re.search(r"patch(\d+)", name)
+    return int(stated[1]) if stated else None
 
 
 @dataclass(frozen=True)
@@ -164,10 +174,10 @@ def read_recipe(folder: Path) -> Recipe:
         InputError: if the folder is no run folder, or was written by another version.
     """
     try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        return Recipe.from_json(record["recipe"])
-    except (OSError, ValueError, KeyError) as error:
+        values = json.loads((folder / "run.json").read_text(encoding="utf-8"))["recipe"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{str(folder)!r} is no run folder of `skipless train` (run.json: {error})") from error
+    return Recipe.from_json(values)
 
 
 def evaluate_top1(model: nn.Module, data: ImageData, config: FitConfig) -> dict[str, float]:

@@ -126,7 +126,7 @@ def _digits(seed: int, data: str | None) -> Recipe:
         targets=SupervisedConfig(),
         optimizer=OptimizerConfig(weight_decay=0.05),
         schedule=ScheduleConfig(warmup=0.1),
-        fit=FitConfig(epochs=30, batch_size=32, seed=seed),
+        fit=FitConfig(epochs=30, batch_size=32, seed=seed, device="cpu"),
     )
 
 
