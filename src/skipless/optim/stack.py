@@ -68,18 +68,19 @@ class Stack:
     def _gradient(self) -> Float[Tensor, "b ..."]:
         """The gradients as one stack in the state's dtype; a tensor that is not finite counts as zero."""
         grads = [p.grad for p in self.params if p.grad is not None]
-        grad = self.layout.fold(torch.stack(grads) if len(grads) > 1 else grads[0][None]).to(
-            state_dtype(self.params[0])
-        )
+        grad = torch.stack(grads) if len(grads) > 1 else grads[0][None]
+        grad = self.layout.fold(grad).to(state_dtype(self.params[0]))
         # Squared as in the factors: a gradient may be finite where its factor is not.
         norm = torch.linalg.vector_norm(grad, dim=tuple(range(1, grad.ndim)), keepdim=True)
         lost = ~norm.square().isfinite()
+        if lost.device.type == "cpu" and not lost.any():  # elsewhere, looking would wait for the device
+            return grad
         self.skipped += lost.flatten()
         return torch.where(lost, 0.0, grad)
 
     def _warm_up(self, grad: Float[Tensor, "b ..."]) -> None:
         """Start the state from a first gradient."""
-        self.exp_avg, self.exp_avg_sq = torch.zeros_like(grad), torch.zeros_like(grad)
+        self.exp_avg, self.exp_avg_sq = grad.new_zeros(grad.shape), grad.new_zeros(grad.shape)
         sides = [side if active else None for side, active in zip(self.layout.sides, self.layout.active, strict=True)]
         self.factors = [None if side is None else grad.new_zeros(len(grad), side, side) for side in sides]
         self._accumulate_(grad)
