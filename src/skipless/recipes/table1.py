@@ -40,8 +40,8 @@ INIT: dict[Scale, SkiplessInit] = {
 }
 
 # Peak learning rates, each cell tuned on its own: the best of the grid of `reproduce table1 --tune` on images held out
-# of training, by one run with a seed of its own (LOG.md has the grids). At scale `paper` AdamW's is the recipe's (facts of Xu et al. 2024), SOAP's
-# is not stated anywhere: its authors' default stands in.
+# of training, by one run with a seed of its own (LOG.md has the grids). At scale `paper` AdamW's is the recipe's
+# (Xu et al. 2024); SOAP's is not stated anywhere, and its authors' default stands in.
 LEARNING_RATE: dict[Scale, dict[Cell, float]] = {
     "digits": {
         Cell("skip", "adamw"): 1e-3,
