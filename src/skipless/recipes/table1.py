@@ -45,10 +45,10 @@ INIT: dict[Scale, SkiplessInit] = {
 LEARNING_RATE: dict[Scale, dict[Cell, float]] = {
     "digits": {
         Cell("skip", "adamw"): 1e-3,
-        Cell("skip", "soap"): 3e-3,
-        Cell("skipless", "adamw"): 1e-3,
-        Cell("skipless", "soap"): 3e-3,
-        Cell("skipless + init", "adamw"): 1e-3,
+        Cell("skip", "soap"): 1e-3,
+        Cell("skipless", "adamw"): 1e-4,
+        Cell("skipless", "soap"): 3e-4,
+        Cell("skipless + init", "adamw"): 3e-4,
         Cell("skipless + init", "soap"): 3e-3,
     },
     "fashion": {
@@ -63,15 +63,24 @@ LEARNING_RATE: dict[Scale, dict[Cell, float]] = {
 }
 
 # What `--tune` tries; LOG.md has what came of it.
-_GRID: dict[Cell, tuple[float, ...]] = {
-    Cell("skip", "adamw"): (3e-4, 1e-3, 3e-3, 1e-2),
-    Cell("skip", "soap"): (1e-3, 3e-3, 1e-2, 2e-2),
-    Cell("skipless", "adamw"): (1e-5, 3e-5, 1e-4, 3e-4),
-    Cell("skipless", "soap"): (1e-4, 3e-4, 1e-3, 3e-3),
-    Cell("skipless + init", "adamw"): (1e-4, 3e-4, 1e-3),
-    Cell("skipless + init", "soap"): (1e-3, 2e-3, 3e-3, 1e-2),
+GRID: dict[Scale, dict[Cell, tuple[float, ...]]] = {
+    "digits": {
+        Cell("skip", "adamw"): (3e-4, 1e-3, 3e-3, 1e-2),
+        Cell("skip", "soap"): (1e-3, 3e-3, 1e-2),
+        Cell("skipless", "adamw"): (1e-4, 1e-3),
+        Cell("skipless", "soap"): (3e-4, 3e-3),
+        Cell("skipless + init", "adamw"): (3e-4, 1e-3, 3e-3),
+        Cell("skipless + init", "soap"): (1e-3, 3e-3, 1e-2),
+    },
+    "fashion": {
+        Cell("skip", "adamw"): (3e-4, 1e-3, 3e-3, 1e-2),
+        Cell("skip", "soap"): (1e-3, 3e-3, 1e-2, 2e-2),
+        Cell("skipless", "adamw"): (1e-5, 3e-5, 1e-4, 3e-4),
+        Cell("skipless", "soap"): (1e-4, 3e-4, 1e-3, 3e-3),
+        Cell("skipless + init", "adamw"): (1e-4, 3e-4, 1e-3),
+        Cell("skipless + init", "soap"): (1e-3, 2e-3, 3e-3, 1e-2),
+    },
 }
-GRID: dict[Scale, dict[Cell, tuple[float, ...]]] = {"digits": _GRID, "fashion": _GRID}
 
 _SMALL = "vit_tiny_patch16_224"  # timm's entry point; every size in it is overridden below
 
