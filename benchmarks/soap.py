@@ -12,6 +12,7 @@ that other processes on the machine disturb them little.
 """
 
 import argparse
+import os
 import random
 import subprocess
 import time
@@ -120,6 +121,9 @@ def report(contenders: list[Contender], windows: int, model: nn.Module) -> str:
             ratios = [measure_of(a) / measure_of(b) for a, b in zip(other.windows, own.windows, strict=True)]
             cells.append(f"{median(ratios):.2f}x as long ({min(ratios):.2f} to {max(ratios):.2f})")
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    fastest = [min(min(window) for window in contender.windows) for contender in contenders]
+    cells = [f"{1e3 * fastest[0]:.1f} ms", *(f"{seconds / fastest[0]:.2f}x as long" for seconds in fastest[1:])]
+    lines.append(f"| fastest step of all | {' | '.join(cells)} |")
     cells = [f"{contender.state_bytes() / weight_bytes:.2f}" for contender in contenders]
     lines.append(f"| state, bytes per parameter byte | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -129,8 +133,11 @@ def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "heavyball", "pytorch_optimizer"))
-    return f"{cpu}, {torch.get_num_threads()} thread; {versions}; commit {commit.strip() or 'unknown'}"
+    versions = ", ".join(
+        f"{name} {version(name)}" for name in ("torch", "scipy", "timm", "heavyball", "pytorch_optimizer")
+    )
+    threads = f"{torch.get_num_threads()} thread, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+    return f"{cpu}, {threads}; {versions}; commit {commit.strip() or 'unknown'}"
 
 
 def main() -> None:

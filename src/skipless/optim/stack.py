@@ -102,7 +102,8 @@ class Stack:
         rotated = project(grad, self.bases)
         self.exp_avg.lerp_(rotated, 1 - beta1)
         self.exp_avg_sq.mul_(beta2).addcmul_(rotated, rotated, value=1 - beta2)
-        update = project(self.exp_avg / self.exp_avg_sq.sqrt().add_(group["eps"]), self.bases, back=True)
+        denominator = self.exp_avg_sq.sqrt().add_(group["eps"])
+        update = project(torch.div(self.exp_avg, denominator, out=denominator), self.bases, back=True)
         if group["normalize_grads"]:
             update /= update.square().mean(tuple(range(1, update.ndim)), keepdim=True).sqrt() + 1e-30
         lr = size = float(group["lr"])
