@@ -112,14 +112,19 @@ def tuned_rates(
     out.mkdir(parents=True, exist_ok=True)
     readable = [{"row": cell.row, "optimizer": cell.optimizer, "top1": grid} for cell, grid in reached.items()]
     (out / "tuning.json").write_text(json.dumps(readable, indent=2) + "\n", encoding="utf-8")
-    best = {cell: _best(cell, grid) for cell, grid in reached.items()}
+    best = {cell: best_rate(cell, grid) for cell, grid in reached.items()}
     for cell, rate in best.items():
         if rate in (min(GRID[scale][cell]), max(GRID[scale][cell])):
             print(f"note: {rate:g}, the best for {cell.row}, {cell.optimizer}, ends its grid", file=sys.stderr)
     return best
 
 
-def _best(cell: Cell, grid: Mapping[float, float | None]) -> float:
+def best_rate(cell: Cell, grid: Mapping[float, float | None]) -> float:
+    """The rate of the highest accuracy; None is a run that diverged.
+
+    Raises:
+        InputError: if all of them did.
+    """
     finished = {rate: value for rate, value in grid.items() if value is not None}
     if not finished:
         raise InputError(f"{cell.row}, {cell.optimizer}: every learning rate of {list(grid)} diverged; extend GRID")

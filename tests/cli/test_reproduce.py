@@ -15,7 +15,7 @@ from safetensors import safe_open
 from skipless.errors import InputError
 from skipless.recipes import table1
 from skipless.recipes.table1 import GRID, Cell
-from skipless.reproduce import reproduce_table1
+from skipless.reproduce import best_rate, reproduce_table1
 from skipless.sweep import Job, run_jobs
 
 
@@ -38,7 +38,8 @@ def weights(folder: Path) -> dict[str, bytes]:
 @pytest.mark.timeout(600)
 def test_killed_at_random_moments_it_ends_with_the_same_table(tmp_path) -> None:
     undisturbed = reproduce(tmp_path / "a", "--jobs", "2")
-    assert undisturbed.wait() == 0, undisturbed.stdout.read()
+    printed, _ = undisturbed.communicate()
+    assert undisturbed.returncode == 0, printed
     chance = random.Random(int.from_bytes(os.urandom(4)))
     for kill in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGINT):
         victim = reproduce(tmp_path / "b", "--jobs", "2")
@@ -67,13 +68,22 @@ def test_tuning_looks_at_held_out_images_only(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(GRID["digits"], cell, (1e-5, 1e-2))
     files = reproduce_table1("digits", tmp_path, tune=True, epochs=1, jobs=2)
     grid = json.loads((tmp_path / "tuning.json").read_text())[0]["top1"]
-    assert grid["0.01"] > grid["1e-05"]
-    assert "| 1e-2 |" in files["table1.md"].read_text()
+    reported = json.loads(next(tmp_path.glob("runs/*/run.json")).read_text())["recipe"]
+    assert reported["optimizer"]["lr"] == float(max(grid, key=grid.__getitem__))
+    assert reported["data"]["holdout"] == 0
+    assert files["table1.md"].exists()
     for folder in (tmp_path / "tuning").iterdir():
         recipe = json.loads((folder / "run.json").read_text())["recipe"]
         assert recipe["data"]["holdout"] == 200
         assert json.loads((folder / "result.json").read_text())["n"] == 200
     assert json.loads(next(tmp_path.glob("runs/*/result.json")).read_text())["n"] == 400
+
+
+def test_the_best_rate_is_the_most_accurate_that_did_not_diverge() -> None:
+    cell = Cell("skip", "adamw")
+    assert best_rate(cell, {1e-4: 50.0, 1e-3: 80.0, 1e-2: None}) == 1e-3
+    with pytest.raises(InputError, match=r"every learning rate of \[0.1, 1.0\] diverged"):
+        best_rate(cell, {0.1: None, 1.0: None})
 
 
 def test_the_papers_scale_says_what_to_run(tmp_path) -> None:
