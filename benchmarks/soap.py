@@ -133,9 +133,7 @@ def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    versions = ", ".join(
-        f"{name} {version(name)}" for name in ("torch", "scipy", "timm", "heavyball", "pytorch_optimizer")
-    )
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "heavyball", "pytorch_optimizer"))
     threads = f"{torch.get_num_threads()} thread, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     return f"{cpu}, {threads}; {versions}; commit {commit.strip() or 'unknown'}"
 

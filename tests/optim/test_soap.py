@@ -73,23 +73,13 @@ def test_stacks_of_one_shape_equal_twins_one_by_one() -> None:
     assert_follows_twin([(8, 8)] * 5 + [(4, 5, 6)] * 3 + [(3,)] * 4, 7, precondition_frequency=2, lr=0.05)
 
 
-@pytest.mark.parametrize("with_blas", [True, False])
-def test_a_matrix_wider_than_a_block_of_the_factor_equals_the_twin(monkeypatch, with_blas: bool) -> None:
+def test_a_matrix_wider_than_a_block_of_the_factor_equals_the_twin(monkeypatch) -> None:
     monkeypatch.setattr(eigenbasis_module, "_BLOCK", 4)  # 11 = 4 + 4 + 3
-    if with_blas:
-        pytest.importorskip("scipy")
-    else:
-        monkeypatch.setattr(eigenbasis_module, "blas", None)
     assert_follows_twin([(11, 11), (8, 8), (5, 4, 6)], 7, precondition_frequency=2, lr=0.05)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("with_blas", [True, False])
-def test_triangular_products_are_whole_after_filling(monkeypatch, with_blas: bool, dtype: torch.dtype) -> None:
-    if with_blas:
-        pytest.importorskip("scipy")
-    else:
-        monkeypatch.setattr(eigenbasis_module, "blas", None)
+def test_triangular_products_are_whole_after_filling(dtype: torch.dtype) -> None:
     x = torch.randn(2, 300, 150, dtype=dtype)
     for layout in (x, x.mT.contiguous().mT, torch.randn(2, 300, 300, dtype=dtype)[..., ::2]):
         start = torch.randn(2, 300, 300, dtype=dtype)

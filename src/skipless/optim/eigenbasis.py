@@ -14,11 +14,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-try:
-    from scipy.linalg import blas
-except ImportError:
-    blas = None
-
 # A product of fewer rows than this is not worth cutting (measured on one CPU core).
 _BLOCK = 128
 
@@ -32,30 +27,19 @@ def unfold(x: Float[Tensor, "b ..."], side: int) -> Float[Tensor, "b s r"]:
 def accumulate_(factor: Float[Tensor, "b s s"], x: Float[Tensor, "b s r"], beta: float) -> Float[Tensor, "b s s"]:
     """Move a stack of factors towards `x @ x.T`: `factor <- beta * factor + (1 - beta) * x @ x.T`.
 
-    On a CPU large factors get their lower triangle only, which halves the work; what lies above is stale afterwards.
-    BLAS has a routine for that, which SciPy gives access to; without SciPy products of block rows come within a
-    quarter of it. On an accelerator one launch beats a dozen.
+    On a CPU large factors get their lower triangle only, by products of block rows, which nearly halves the work; what
+    lies above is stale afterwards. BLAS's own routine for that, through SciPy, is a quarter faster alone, but brings
+    threads that torch's settings do not bound: side by side runs took five times as long. On an accelerator one launch
+    beats a dozen.
     """
     side = factor.shape[-1]
     if side <= _BLOCK or factor.device.type != "cpu":
         return factor.baddbmm_(x, x.mT, beta=beta, alpha=1 - beta)
     for matrix, rows in zip(factor, x, strict=True):
-        if blas is not None:
-            _rank_update_(matrix, rows, beta)
-            continue
         for start in range(0, side, _BLOCK):
             stop = min(start + _BLOCK, side)
             matrix[start:stop, :stop].addmm_(rows[start:stop], rows[:stop].mT, beta=beta, alpha=1 - beta)
     return factor
-
-
-def _rank_update_(matrix: Float[Tensor, "s s"], x: Float[Tensor, "s r"], beta: float) -> None:
-    """BLAS's symmetric rank-k update of the lower triangle, in place."""
-    syrk = getattr(blas, "dsyrk" if matrix.dtype == torch.float64 else "ssyrk")
-    # Fortran reads columns first: the lower triangle is its upper one, and a row-major x its transpose.
-    plain = x.mT.is_contiguous()
-    a = x.detach().numpy() if plain else x.detach().contiguous().numpy().T
-    syrk(1 - beta, a, beta=beta, c=matrix.numpy().T, trans=0 if plain else 1, lower=0, overwrite_c=1)
 
 
 def symmetric_(factor: Float[Tensor, "b s s"]) -> Float[Tensor, "b s s"]:
