@@ -40,6 +40,11 @@ class LinearMap:
         """The map in the paper's orientation; a view, without gradient history."""
         return self.weight.detach()[self.rows].mT
 
+    @property
+    def b(self) -> Float[Tensor, " o"] | None:
+        """The bias that is added to `x @ w`; a view, without gradient history."""
+        return None if self.bias is None else self.bias.detach()[self.rows]
+
     @torch.no_grad()
     def write_(self, w: Float[Tensor, "i o"]) -> None:
         """Put `w` in its place, in the parameter's own dtype and on its device, and set the bias to 0."""
@@ -59,6 +64,10 @@ class BlockView:
         heads: number of query heads.
         key_heads: number of key heads; fewer with grouped-query attention.
         head_dim: d_h.
+        logit_scale: what queries times keys are multiplied by before the softmax; d_h^-0.5 in every library.
+        attn, mlp: the two sub-blocks, tokens `(b, n, d)` to tokens, without norm, LayerScale and skip.
+        attn_norm, mlp_norm: the norm before each of them.
+        attn_scale, mlp_scale: LayerScale after each of them (`nn.Identity` without).
         query, key, value, output: W_Q, W_K, W_V, W_O.
         query_norm, key_norm: applied to each head's queries and keys before their product (`nn.Identity` without).
         mlp_in: the map from d to hidden; with a gated MLP two, in the library's order.
@@ -74,6 +83,13 @@ class BlockView:
     heads: int
     key_heads: int
     head_dim: int
+    logit_scale: float
+    attn: nn.Module
+    mlp: nn.Module
+    attn_norm: nn.Module
+    mlp_norm: nn.Module
+    attn_scale: nn.Module
+    mlp_scale: nn.Module
     query: LinearMap
     key: LinearMap
     value: LinearMap

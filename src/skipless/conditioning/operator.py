@@ -1,0 +1,99 @@
+"""LinearOperator: a matrix that is known by its products."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from skipless.errors import InputError
+
+DENSE_BYTES = 2 * 2**30  # a dense form larger than this is refused
+
+
+@dataclass(frozen=True, eq=False)
+class LinearOperator:
+    """A real matrix given by its products with vectors.
+
+    Tokens are flattened as torch does it, `x.flatten()` of an `(n, d)` tensor: tokens outside, features inside. The
+    paper's vec stacks columns, so its Kronecker products appear here with their factors swapped; singular values are
+    the same.
+
+    Attributes:
+        shape: rows and columns.
+        matvec: `(columns,)` to `(rows,)`.
+        rmatvec: `(rows,)` to `(columns,)`, the product with the transpose.
+        dtype: of the vectors, float32 or float64.
+        device: of the vectors.
+        name: what it is, for messages and records.
+
+    Example:
+        >>> a = torch.tensor([[1.0, 2.0], [0.0, 1.0]])
+        >>> operator = LinearOperator.from_dense(a)
+        >>> operator.matvec(torch.tensor([1.0, 1.0]))
+        tensor([3., 1.])
+        >>> operator.plus_identity().to_dense()
+        tensor([[2., 2.],
+                [0., 2.]])
+    """
+
+    shape: tuple[int, int]
+    matvec: Callable[[Tensor], Tensor]
+    rmatvec: Callable[[Tensor], Tensor]
+    dtype: torch.dtype
+    device: torch.device
+    name: str = "operator"
+
+    @classmethod
+    def from_dense(cls, matrix: Float[Tensor, "r c"], name: str = "matrix") -> "LinearOperator":
+        """The operator of a matrix at hand."""
+        rows, columns = matrix.shape
+        return cls(
+            (rows, columns), lambda v: matrix @ v, lambda u: matrix.mT @ u, matrix.dtype, matrix.device, name
+        )
+
+    @property
+    def mT(self) -> "LinearOperator":
+        """The transpose."""
+        rows, columns = self.shape
+        return replace(
+            self, shape=(columns, rows), matvec=self.rmatvec, rmatvec=self.matvec, name=f"({self.name})^T"
+        )
+
+    def plus_identity(self) -> "LinearOperator":
+        """`K + I`: the sub-block with its skip.
+
+        Raises:
+            InputError: if it is not square.
+        """
+        rows, columns = self.shape
+        if rows != columns:
+            raise InputError(f"{self.name} is {rows} x {columns}: only a square operator can have the identity added")
+        matvec, rmatvec = self.matvec, self.rmatvec
+        return replace(
+            self, matvec=lambda v: matvec(v) + v, rmatvec=lambda u: rmatvec(u) + u, name=f"{self.name} + I"
+        )
+
+    def to_dense(self) -> Float[Tensor, "r c"]:
+        """The matrix itself, a product a column or a row, whichever are fewer.
+
+        Raises:
+            InputError: if it would take more than `DENSE_BYTES`.
+        """
+        rows, columns = self.shape
+        size = rows * columns * self.dtype.itemsize
+        if size > DENSE_BYTES:
+            raise InputError(
+                f"{self.name} is {rows} x {columns}, {size / 2**30:.1f} GiB as a dense matrix; use its products "
+                "(spectrum() needs no more), or fewer tokens"
+            )
+        if rows < columns:
+            return self.mT.to_dense().mT
+        dense = torch.empty(columns, rows, dtype=self.dtype, device=self.device)
+        unit = torch.zeros(columns, dtype=self.dtype, device=self.device)
+        for column in range(columns):
+            unit[column] = 1
+            dense[column] = self.matvec(unit)
+            unit[column] = 0
+        return dense.mT
