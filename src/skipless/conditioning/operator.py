@@ -27,6 +27,9 @@ class LinearOperator:
         dtype: of the vectors, float32 or float64.
         device: of the vectors.
         name: what it is, for messages and records.
+        dense: makes the matrix by its structure, where that is cheaper than products; a new tensor at each call.
+        blocks: makes the equal square blocks `(k, r, r)` of a block diagonal matrix, whose singular values are theirs
+            together; None where it has no such structure. A new tensor at each call.
 
     Example:
         >>> a = torch.tensor([[1.0, 2.0], [0.0, 1.0]])
@@ -44,21 +47,36 @@ class LinearOperator:
     dtype: torch.dtype
     device: torch.device
     name: str = "operator"
+    dense: Callable[[], Tensor] | None = None
+    blocks: Callable[[], Tensor] | None = None
 
     @classmethod
     def from_dense(cls, matrix: Float[Tensor, "r c"], name: str = "matrix") -> "LinearOperator":
-        """The operator of a matrix at hand."""
+        """The operator of a matrix at hand, which is not copied."""
         rows, columns = matrix.shape
         return cls(
-            (rows, columns), lambda v: matrix @ v, lambda u: matrix.mT @ u, matrix.dtype, matrix.device, name
+            (rows, columns),
+            lambda v: matrix @ v,
+            lambda u: matrix.mT @ u,
+            matrix.dtype,
+            matrix.device,
+            name,
+            dense=matrix.clone,
         )
 
     @property
     def mT(self) -> "LinearOperator":
         """The transpose."""
         rows, columns = self.shape
+        dense, blocks = self.dense, self.blocks
         return replace(
-            self, shape=(columns, rows), matvec=self.rmatvec, rmatvec=self.matvec, name=f"({self.name})^T"
+            self,
+            shape=(columns, rows),
+            matvec=self.rmatvec,
+            rmatvec=self.matvec,
+            name=f"({self.name})^T",
+            dense=dense and (lambda: dense().mT),
+            blocks=blocks and (lambda: blocks().mT),
         )
 
     def plus_identity(self) -> "LinearOperator":
@@ -71,12 +89,18 @@ class LinearOperator:
         if rows != columns:
             raise InputError(f"{self.name} is {rows} x {columns}: only a square operator can have the identity added")
         matvec, rmatvec = self.matvec, self.rmatvec
+        dense, blocks = self.dense, self.blocks
         return replace(
-            self, matvec=lambda v: matvec(v) + v, rmatvec=lambda u: rmatvec(u) + u, name=f"{self.name} + I"
+            self,
+            matvec=lambda v: matvec(v) + v,
+            rmatvec=lambda u: rmatvec(u) + u,
+            name=f"{self.name} + I",
+            dense=dense and (lambda: _plus_identity_(dense())),
+            blocks=blocks and (lambda: _plus_identity_(blocks())),
         )
 
     def to_dense(self) -> Float[Tensor, "r c"]:
-        """The matrix itself, a product a column or a row, whichever are fewer.
+        """The matrix itself: by its structure where that is known, else a product a column or a row, the fewer.
 
         Raises:
             InputError: if it would take more than `DENSE_BYTES`.
@@ -88,6 +112,10 @@ class LinearOperator:
                 f"{self.name} is {rows} x {columns}, {size / 2**30:.1f} GiB as a dense matrix; use its products "
                 "(spectrum() needs no more), or fewer tokens"
             )
+        if self.dense is not None:
+            return self.dense()
+        if self.blocks is not None:
+            return torch.block_diag(*self.blocks())
         if rows < columns:
             return self.mT.to_dense().mT
         dense = torch.empty(columns, rows, dtype=self.dtype, device=self.device)
@@ -97,3 +125,8 @@ class LinearOperator:
             dense[column] = self.matvec(unit)
             unit[column] = 0
         return dense.mT
+
+
+def _plus_identity_(matrix: Float[Tensor, "*k d d"]) -> Float[Tensor, "*k d d"]:
+    matrix.diagonal(dim1=-2, dim2=-1).add_(1)
+    return matrix
