@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from skipless import cli
+from skipless.cli.verbs import VERBS
 
 TINY = ["--epochs", "1", "--device", "cpu", "--progress", "none"]
 
@@ -48,7 +49,7 @@ def test_flags_reach_the_recipe(monkeypatch, tmp_path) -> None:
         seen.append(recipe)
         raise Enough
 
-    monkeypatch.setattr(cli.recipes, "run", run)
+    monkeypatch.setattr("skipless.recipes.run", run)
     for flags in (["--skip"], ["--no-init"], ["--alpha", "0.5", "--c", "1", "--lr", "0.1"]):
         with pytest.raises(Enough):
             cli.main(["train", "table1", "--out", str(tmp_path), *flags])
@@ -190,5 +191,5 @@ def test_the_module_and_the_help_work() -> None:
 
 
 def test_no_verb_has_more_than_sixty_options() -> None:
-    for verb, function in cli.VERBS.items():
+    for verb, function in VERBS.items():
         assert len(function.__annotations__) <= 60, verb

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from skipless.errors import InputError
 from skipless.recipes import table1
 from skipless.recipes.table1 import GRID, Cell
-from skipless.reproduce import best_rate, reproduce_table1
+from skipless.reproduce.table1 import best_rate, reproduce_table1
 from skipless.sweep import Job, run_jobs
 
 
@@ -64,7 +64,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_table(tmp_path) -> None:
 @pytest.mark.slow
 def test_tuning_looks_at_held_out_images_only(tmp_path, monkeypatch) -> None:
     cell = Cell("skip", "adamw")
-    monkeypatch.setattr("skipless.reproduce.CELLS", (cell,))
+    monkeypatch.setattr("skipless.reproduce.table1.CELLS", (cell,))
     monkeypatch.setitem(GRID["digits"], cell, (1e-5, 1e-2))
     files = reproduce_table1("digits", tmp_path, tune=True, epochs=1, jobs=2)
     grid = json.loads((tmp_path / "tuning.json").read_text())[0]["top1"]

@@ -1,4 +1,4 @@
-"""`skipless reproduce`: make the runs behind a table or a figure of the paper, and lay ours beside the paper's."""
+"""Table 1 and Figure 1: the runs behind them, their learning rates, and what the report says of them."""
 
 import json
 import shlex

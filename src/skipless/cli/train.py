@@ -1,0 +1,108 @@
+"""`skipless train`."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tyro.conf import Positional
+
+from skipless import recipes
+from skipless.cli.words import words
+from skipless.data.builtin import find_fashion
+from skipless.errors import InputError
+from skipless.init import SkiplessInit
+from skipless.recipes.table1 import OptimizerName, Scale
+
+
+def train(
+    recipe: Positional[Literal["table1"]],
+    *,
+    out: Path,
+    scale: Scale | None = None,
+    data: str | None = None,
+    skip: bool = False,
+    init: bool = True,
+    optimizer: OptimizerName = "soap",
+    lr: float | None = None,
+    alpha: float | None = None,
+    beta: float | None = None,
+    c: float | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    accumulation: int | None = None,
+    clip_norm: float | None = None,
+    precision: Literal["fp32", "bf16", "fp16"] | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    device: Literal["auto", "cpu", "cuda", "mps"] | None = None,
+    progress: Literal["auto", "bar", "lines", "none"] = "auto",
+    threads: int | None = None,
+    tensorboard: bool = False,
+    wandb: bool = False,
+) -> None:
+    """Train one model; the same command with the same --out resumes it.
+
+    Args:
+        recipe: the experiment.
+        out: run folder: metrics.jsonl, run.json, checkpoint, result.json.
+        scale: digits, fashion or paper (ViT-B on ImageNet-1k); by default the one that --data names.
+        data: digits, fashion, or a folder: ImageNet-style (train/CLASS/*.jpg, val/CLASS/*.jpg), or Fashion-MNIST's.
+        skip: keep the skip connections (and timm's initialisation).
+        init: the paper's initialisation, for models without skips.
+        optimizer: adamw or soap.
+        lr: peak learning rate; the recipe's by default.
+        alpha: scale of Z in W_Q W_K^T = alpha Z + beta I.
+        beta: scale of I there.
+        c: scale of W_V and W_O.
+        epochs: length; the warm-up keeps its share.
+        batch_size: images of an optimizer step, over all devices.
+        accumulation: micro-batches of a step, to save memory.
+        clip_norm: largest global gradient norm.
+        precision: fp32, or autocast to bf16 or fp16.
+        seed: of weights, order and augmentation.
+        workers: processes that load data.
+        device: where to train; the recipe's choice by default.
+        progress: a bar, plain lines or nothing.
+        threads: CPU threads; they decide rounding, so resume with as many.
+        tensorboard: write TensorBoard files into the run folder.
+        wandb: log to Weights & Biases.
+    """
+    if threads is not None:
+        if threads < 1:
+            raise InputError(f"--threads {threads}: give at least 1")
+        torch.set_num_threads(threads)
+    made = _table1(scale, data, skip, init, optimizer, seed).with_(
+        optimizer__lr=lr,
+        fit__epochs=epochs,
+        fit__batch_size=batch_size,
+        fit__accumulation=accumulation,
+        fit__clip_norm=clip_norm,
+        fit__precision=precision,
+        fit__workers=workers,
+        fit__device=device,
+        fit__progress=progress,
+        fit__tensorboard=tensorboard,
+        fit__wandb=wandb,
+    )
+    values = {name: value for name, value in (("alpha", alpha), ("beta", beta), ("c", c)) if value is not None}
+    if values and made.model.init is None:
+        given = " ".join(f"--{name}" for name in values)
+        raise InputError(f"{given}: part of the initialisation, which --skip and --no-init leave out")
+    if made.model.init is not None:
+        made = made.with_(model__init=SkiplessInit(**{**vars(made.model.init), **values}))
+    result = recipes.run(made, out)
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(f"{out}: {result.steps} steps in {result.seconds:.0f} s  {words(result.metrics)}")
+
+
+def _table1(
+    scale: Scale | None, data: str | None, skip: bool, init: bool, optimizer: OptimizerName, seed: int
+) -> recipes.Recipe:
+    """The recipe that `train` starts from; --data names the scale where --scale does not."""
+    if scale is None:
+        scale = "digits" if data in (None, "digits") else "fashion" if data == "fashion" else "paper"
+        if data is not None and scale == "paper" and find_fashion(Path(data).expanduser()) is not None:
+            scale = "fashion"
+    row = "skip" if skip else "skipless + init" if init else "skipless"
+    return recipes.table1(scale, row, optimizer, seed=seed, data=data)

@@ -1,0 +1,39 @@
+"""The command line: one file a verb."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import tyro
+
+from skipless.cli.doctor import doctor
+from skipless.cli.evaluate import evaluate
+from skipless.cli.init import init
+from skipless.cli.reproduce import reproduce
+from skipless.cli.train import train
+from skipless.errors import InputError
+
+VERBS: dict[str, Callable[..., Any]] = {
+    "train": train,
+    "eval": evaluate,
+    "reproduce": reproduce,
+    "init": init,
+    "doctor": doctor,
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one verb. Bad input is one line on the standard error and exit code 2."""
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            VERBS,
+            prog="skipless",
+            args=arguments,
+            description="Transformers without skip connections (arXiv 2510.00345).",
+        )
+    except InputError as error:
+        print(f"skipless: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("skipless: interrupted; the same command goes on from the last checkpoints", file=sys.stderr)
+        raise SystemExit(130) from None
