@@ -84,6 +84,20 @@ def load_images(config: ImageConfig) -> ImageData:
     return data if config.holdout == 0 else _hold_out(data, config.holdout)
 
 
+def pixel_statistics(config: ImageConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, for pixels in 0 to 1, that the config's images are normalised by.
+
+    Example:
+        >>> pixel_statistics(ImageConfig("imagenet/"))
+        ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    """
+    if config.data not in ("digits", "fashion") and find_fashion(Path(config.data).expanduser()) is None:
+        return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    train = load_images(config).train
+    assert isinstance(train, MemoryImages)
+    return tuple((train.mean / 255).tolist()), tuple((train.std / 255).tolist())
+
+
 def _named(config: ImageConfig) -> ImageData:
     folder = Path(config.data).expanduser()
     if config.data == "digits":

@@ -7,7 +7,7 @@ from skipless.models.blocks import BlockView, LinearMap, SubBlock
 from skipless.models.inspection import BlockInit, InitReport, inspect_init
 
 # What is done to a model
-from skipless.models.surgery import REGISTERED, block_views, create_model, initialize_, remove_skips_
+from skipless.models.surgery import REGISTERED, block_views, create_model, initialize_, load_timm, remove_skips_
 
 __all__ = [
     "REGISTERED",
@@ -20,5 +20,6 @@ __all__ = [
     "create_model",
     "initialize_",
     "inspect_init",
+    "load_timm",
     "remove_skips_",
 ]

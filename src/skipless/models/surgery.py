@@ -148,10 +148,7 @@ def create_model(
         >>> sum(p.numel() for p in model.parameters())
         1268776
     """
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; did you mean {', '.join(near)}?" if near else "; timm.list_models() lists them"
-        raise InputError(f"timm has no model {name!r}{hint}")
+    _check_known(name)
     if name.startswith("skipless_"):
         bare = name.removeprefix("skipless_")
         raise InputError(f"{name!r} is skipless and initialised already; name {bare!r} here, with skip= and init=")
@@ -167,6 +164,37 @@ def create_model(
         if not skip:
             remove_skips_(model, sub_blocks)
         return model if init is None else initialize_(model, init)
+
+
+def load_timm(name: str, *, pretrained: bool = False, seed: int = 0, **kwargs: Any) -> nn.Module:
+    """A timm model by its name, as `timm.create_model` makes it, our registered skipless twins among them.
+
+    Args:
+        name: timm's.
+        pretrained: take timm's weights, which it downloads.
+        seed: of weights that are drawn.
+        **kwargs: for `timm.create_model`.
+
+    Raises:
+        InputError: if timm does not know the name or refuses the keywords, or the weights cannot be had.
+    """
+    _check_known(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        try:
+            return timm.create_model(name, pretrained=pretrained, **kwargs)
+        except InputError:
+            raise
+        except _TIMM_REFUSALS as error:
+            what = "load the pretrained weights of" if pretrained else "build"
+            raise InputError(f"timm cannot {what} {name!r} with {kwargs}: {error}") from error
+
+
+def _check_known(name: str) -> None:
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"; did you mean {', '.join(near)}?" if near else "; timm.list_models() lists them"
+        raise InputError(f"timm has no model {name!r}{hint}")
 
 
 def _check_covered(view: BlockView) -> None:

@@ -1,6 +1,17 @@
 """Recipes: one file per experiment, a function that returns a `Recipe`; `run` trains it."""
 
 from skipless.recipes.recipe import ModelConfig, Recipe, ScheduleConfig, evaluate_top1, read_recipe, run
+from skipless.recipes.source import ModelSource, open_model
 from skipless.recipes.table1 import table1
 
-__all__ = ["ModelConfig", "Recipe", "ScheduleConfig", "evaluate_top1", "read_recipe", "run", "table1"]
+__all__ = [
+    "ModelConfig",
+    "ModelSource",
+    "Recipe",
+    "ScheduleConfig",
+    "evaluate_top1",
+    "open_model",
+    "read_recipe",
+    "run",
+    "table1",
+]

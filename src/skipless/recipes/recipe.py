@@ -42,10 +42,14 @@ class ModelConfig:
         Raises:
             InputError: if timm has no such model, or refuses the keywords, or the images are smaller than a patch.
         """
+        return self.build_for(data.image_size, data.channels, len(data.classes), seed)
+
+    def build_for(self, image_size: int, channels: int, classes: int, seed: int) -> nn.Module:
+        """The model for images of a size in pixels; see `build`."""
         patch = self.kwargs.get("patch_size") or _patch_size(self.name)
-        if patch is not None and data.image_size < patch:
-            raise InputError(f"images of {data.image_size} pixels are smaller than a patch of {patch} of {self.name}")
-        fitted = {"img_size": data.image_size, "in_chans": data.channels, "num_classes": len(data.classes)}
+        if patch is not None and image_size < patch:
+            raise InputError(f"images of {image_size} pixels are smaller than a patch of {patch} of {self.name}")
+        fitted = {"img_size": image_size, "in_chans": channels, "num_classes": classes}
         return create_model(self.name, skip=self.skip, init=self.init, seed=seed, **{**fitted, **self.kwargs})
 
 

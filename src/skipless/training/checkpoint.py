@@ -101,12 +101,7 @@ def load_weights(model: nn.Module, path: Path | str) -> nn.Module:
     Raises:
         InputError: if there is no such file, it is corrupt, or it belongs to another model.
     """
-    path = Path(path)
-    file = path / CHECKPOINT if path.is_dir() else path
-    if not file.exists():
-        raise InputError(f"no weights at {str(file)!r}; give a run folder, a checkpoint, or a .safetensors file")
-    if file.suffix != ".safetensors":
-        raise InputError(f"{str(file)!r} is no .safetensors file; convert pickled weights with safetensors first")
+    file = _weights_file(path)
     try:
         tensors = load_file(file)
     except (OSError, SafetensorError) as error:
@@ -117,6 +112,32 @@ def load_weights(model: nn.Module, path: Path | str) -> nn.Module:
     return load_tensors_(model, tensors, str(file))
 
 
+def weight_shapes(path: Path | str) -> dict[str, torch.Size]:
+    """Shapes of a network's weights by name, without reading the weights: from what `load_weights` takes.
+
+    Raises:
+        InputError: if there is no such file, or it is no safetensors file.
+    """
+    file = _weights_file(path)
+    try:
+        with safe_open(file, framework="pt") as opened:
+            shapes = {name: torch.Size(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{str(file)!r} is corrupt or cut off ({error}); copy or train it again") from error
+    ours = {name.removeprefix(WEIGHTS): shape for name, shape in shapes.items() if name.startswith(WEIGHTS)}
+    return ours or shapes
+
+
+def _weights_file(path: Path | str) -> Path:
+    path = Path(path)
+    file = path / CHECKPOINT if path.is_dir() else path
+    if not file.exists():
+        raise InputError(f"no weights at {str(file)!r}; give a run folder, a checkpoint, or a .safetensors file")
+    if file.suffix != ".safetensors":
+        raise InputError(f"{str(file)!r} is no .safetensors file; convert pickled weights with safetensors first")
+    return file
+
+
 def save_weights(model: nn.Module, path: Path | str) -> Path:
     """Write a network's weights, and nothing else, as a plain `.safetensors` file.
 
@@ -124,7 +145,10 @@ def save_weights(model: nn.Module, path: Path | str) -> Path:
         InputError: if it cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {str(path)!r} ({error.strerror}); choose another place") from error
     with replacing(path) as temporary:
         save_file(_own_memory(model.state_dict()), temporary, {"format": "pt"})
     return path
