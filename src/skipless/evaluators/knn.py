@@ -1,0 +1,171 @@
+"""Weighted k-NN on frozen features, as DINO evaluates its backbones: no training, one number for every block."""
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from skipless.errors import InputError
+
+TOP5 = 5
+SIMILARITIES = 2**25  # at a time: 128 MiB in float32, whatever the number of training images
+Block = TypeVar("Block", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class KnnAccuracy:
+    """What a k-NN classifier got right.
+
+    Attributes:
+        top1: per cent of the test images whose first class is the true one.
+        top5: per cent whose true class is among the first five; among the first k where k < 5.
+        k: neighbours that vote.
+        temperature: of the votes, exp(similarity / temperature).
+        n: number of test images.
+        n_train: number of training images.
+    """
+
+    top1: float
+    top5: float
+    k: int
+    temperature: float
+    n: int
+    n_train: int
+
+
+def knn(
+    train_features: Float[Tensor, "n_train dim"],
+    train_labels: Int64[Tensor, " n_train"],
+    test_features: Float[Tensor, "n dim"],
+    test_labels: Int64[Tensor, " n"],
+    *,
+    k: int,
+    temperature: float = 0.07,
+) -> tuple[float, float]:
+    """Classify by the k nearest training images, weighted: DINO's k-NN evaluation (Caron et al. 2021, section 4.1).
+
+    Similarity is the cosine. Each of the k most similar training images votes for its class with
+    exp(similarity / temperature). Of training images that are equally similar the first is the nearer one; classes with
+    equally many votes, those without any included, come in the order of their numbers.
+
+    Args:
+        train_features: one feature an image, in any floating-point type; half precision is computed in float32.
+        train_labels: classes, from 0 up.
+        test_features: features of the images to classify.
+        test_labels: their true classes.
+        k: number of neighbours; the published values are 10, 20, 100 and 200.
+        temperature: the smaller, the more the nearest one counts.
+
+    Returns:
+        Top-1 and top-5 accuracy in percent; with k < 5, the second is the accuracy among the first k classes.
+
+    Raises:
+        InputError: if there are fewer than k training images, or if a feature is not finite.
+
+    Example:
+        >>> train, labels = torch.tensor([[1.0, 0.0], [2.0, 0.1], [0.0, 1.0]]), torch.tensor([0, 0, 1])
+        >>> knn(train, labels, torch.tensor([[3.0, 0.2], [0.1, 1.0]]), torch.tensor([0, 1]), k=1)
+        (100.0, 100.0)
+    """
+    result = knn_accuracies(train_features, train_labels, test_features, test_labels, ks=[k], temperature=temperature)
+    return result[k].top1, result[k].top5
+
+
+def knn_blocks(
+    train_features: Mapping[Block, Float[Tensor, "n_train _dim"]],
+    train_labels: Int64[Tensor, " n_train"],
+    test_features: Mapping[Block, Float[Tensor, "n _dim"]],
+    test_labels: Int64[Tensor, " n"],
+    *,
+    ks: Sequence[int],
+    temperature: float = 0.07,
+) -> dict[Block, dict[int, KnnAccuracy]]:
+    """Evaluate every block at every k: skipless models are often best in the middle. Blocks are named by the keys."""
+    if list(train_features) != list(test_features):
+        raise InputError(
+            f"training features are of {list(train_features)} but test features of {list(test_features)}; "
+            "give both of the same blocks in the same order"
+        )
+    return {
+        block: knn_accuracies(features, train_labels, test_features[block], test_labels, ks=ks, temperature=temperature)
+        for block, features in train_features.items()
+    }
+
+
+@torch.inference_mode()
+def knn_accuracies(
+    train_features: Float[Tensor, "n_train dim"],
+    train_labels: Int64[Tensor, " n_train"],
+    test_features: Float[Tensor, "n dim"],
+    test_labels: Int64[Tensor, " n"],
+    *,
+    ks: Sequence[int],
+    temperature: float = 0.07,
+) -> dict[int, KnnAccuracy]:
+    """Evaluate several k at once, in one pass over the similarities; arguments, ties and errors as in `knn`."""
+    _check(train_features, train_labels, test_features, test_labels, ks, temperature)
+    dtype = torch.promote_types(torch.promote_types(train_features.dtype, test_features.dtype), torch.float32)
+    train = F.normalize(train_features.to(dtype), dim=1)
+    test = F.normalize(test_features.to(train.device, dtype), dim=1)
+    labels, truth = train_labels.to(train.device), test_labels.to(train.device)
+    classes = int(max(labels.max(), truth.max())) + 1
+    hits = {k: torch.zeros(2, dtype=torch.int64, device=train.device) for k in ks}
+    rows = max(1, SIMILARITIES // max(len(train), classes))
+    for chunk, true in zip(test.split(rows), truth.split(rows), strict=True):
+        similarity, neighbours = _nearest(chunk @ train.T, max(ks))
+        # The nearest one votes with 1: a common factor changes no rank, and exp(1 / temperature) may overflow.
+        votes = ((similarity - similarity[:, :1]).double() / temperature).exp()
+        for k, ranks in _ranks(votes, labels[neighbours], true, classes, set(ks)):
+            hits[k] += torch.stack([(ranks == 0).sum(), (ranks < min(TOP5, k)).sum()])
+    percent = {k: (100 * hits[k].double() / len(test)).tolist() for k in ks}
+    return {k: KnnAccuracy(*percent[k], k, temperature, len(test), len(train)) for k in ks}
+
+
+def _nearest(similarity: Float[Tensor, "n n_train"], k: int) -> tuple[Float[Tensor, "n {k}"], Int64[Tensor, "n {k}"]]:
+    """Give the k largest of each row; of equal ones the first, which topk alone does not promise."""
+    values, order = similarity.topk(min(k + 1, similarity.shape[1]), dim=1)
+    tied = (values[:, 1:] == values[:, :-1]).any(1)
+    if tied.any():
+        order[tied] = similarity[tied].argsort(dim=1, descending=True, stable=True)[:, : order.shape[1]]
+        values = similarity.gather(1, order)
+    return values[:, :k], order[:, :k]
+
+
+def _ranks(
+    votes: Float[Tensor, "n k"], voted: Int64[Tensor, "n k"], truth: Int64[Tensor, " n"], classes: int, ks: set[int]
+) -> Iterator[tuple[int, Int64[Tensor, " n"]]]:
+    """Yield the true class's rank, from 0, after the votes of the first k neighbours, for each k asked for."""
+    images = torch.arange(len(votes), device=votes.device)
+    before = torch.arange(classes, device=votes.device) < truth[:, None]
+    sums = votes.new_zeros(len(votes), classes)
+    for place in range(votes.shape[1]):
+        sums[images, voted[:, place]] += votes[:, place]  # nearest first, always: scatter_add may change equal sums
+        if place + 1 in ks:
+            true = sums.gather(1, truth[:, None])
+            yield place + 1, ((sums > true) | ((sums == true) & before)).sum(1)
+
+
+def _check(
+    train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, ks: Sequence[int], temperature: float
+) -> None:
+    if not ks or min(ks) < 1 or max(ks) > len(train):
+        raise InputError(
+            f"k is {', '.join(map(str, ks)) or 'missing'}, but there are {len(train)} training images; "
+            f"give k from 1 to {len(train)}"
+        )
+    if temperature <= 0:
+        raise InputError(f"temperature is {temperature:g}; give a positive one, 0.07 in DINO")
+    if train.shape[1:] != test.shape[1:]:
+        raise InputError(f"training features have shape {tuple(train.shape)}, test features {tuple(test.shape)}")
+    for name, features, labels in (("training", train, train_labels), ("test", test, test_labels)):
+        if len(features) != len(labels) or not len(features):
+            raise InputError(f"{len(features)} {name} features and {len(labels)} labels; give one label a feature")
+        if not features.isfinite().all():
+            bad = int((~features.isfinite()).any(1).nonzero()[0, 0])
+            raise InputError(f"{name} feature {bad} is not finite; look for NaN or infinity in the backbone's output")
+        if labels.min() < 0:
+            raise InputError(f"a {name} label is {int(labels.min())}; number the classes from 0")

@@ -1,0 +1,106 @@
+"""The largest eigenpair of a symmetric operator by Lanczos' method, every vector orthogonalised against all before."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+CHECK_EVERY = 6
+BREAKDOWN = 8.0  # a new direction shorter than this many roundings is noise: the Krylov space is complete
+
+
+@dataclass(frozen=True, eq=False)
+class Ritz:
+    """The largest Ritz pair, and the next one as far as it has come.
+
+    Attributes:
+        vector: of unit length, orthogonal to the locked ones.
+        value: its Ritz value; never above the largest eigenvalue, but for rounding.
+        gap: to the next Ritz value, 0 if there is none; a guess, that only a run away from this vector confirms.
+        residual: norm of M u - value u, as the recurrence has it.
+        following: the next Ritz vector, None if there is none.
+        steps: products with the operator.
+        converged: whether the residual is as small as was asked, or rounding leaves no further direction to look in.
+    """
+
+    vector: Float[Tensor, " n"]
+    value: float
+    gap: float
+    residual: float
+    following: Float[Tensor, " n"] | None
+    steps: int
+    converged: bool
+
+
+def largest(
+    product: Callable[[Float[Tensor, " n"]], Float[Tensor, " n"]],
+    start: Float[Tensor, " n"],
+    locked: Float[Tensor, "locked n"],
+    *,
+    scale: float,
+    floor: float,
+    relative: float = 0.0,
+    max_steps: int,
+) -> Ritz:
+    """Find the largest eigenvalue, and its vector, of a symmetric operator on what is orthogonal to locked eigenvectors.
+
+    Args:
+        product: v to M v.
+        start: where to start; a random vector meets every eigenvector.
+        locked: orthonormal eigenvectors to keep away from.
+        scale: size of the operator's largest eigenvalue, roughly: what is rounding beside it is zero.
+        floor: stop once the residual is below it.
+        relative: or once it is below this share of the gap to the next Ritz value, which bounds the vector's error.
+        max_steps: stop then at the latest; the pair's residual tells how far it came.
+    """
+    away, max_steps = len(locked), min(max_steps, len(start) - len(locked))
+    # Rows are contiguous, so that both products with the basis run along memory.
+    basis = start.new_empty(away + max_steps + 1, len(start))
+    basis[:away] = locked
+    vector = start
+    for _ in range(2):
+        vector = torch.addmv(vector, basis[:away].T, basis[:away] @ vector, alpha=-1)
+    torch.div(vector, torch.linalg.vector_norm(vector), out=basis[away])
+    recurrence: list[Tensor] = []  # the tridiagonal matrix: on its diagonal, beside it, on its diagonal, ...
+    for step in range(1, max_steps + 1):
+        known = basis[: away + step]
+        vector = product(basis[away + step - 1])
+        inner = known @ vector
+        vector = torch.addmv(vector, known.T, inner, alpha=-1)
+        length = torch.linalg.vector_norm(vector)
+        torch.div(vector, length, out=basis[away + step])
+        recurrence += (inner[-1], length)
+        if step % CHECK_EVERY == 0 or step == max_steps:
+            numbers = torch.stack(recurrence).double().cpu().numpy()
+            small = _solve(numbers[::2], numbers[1::2], scale * torch.finfo(start.dtype).eps)
+            converged = small.complete or small.residual <= max(floor, relative * small.gap)
+            if converged or step == max_steps:
+                break
+    weights = torch.from_numpy(small.vectors[:, -2:].T.copy()).to(basis)
+    *following, vector = weights @ basis[away : away + len(small.vectors)]
+    following = following[0] if following else None
+    return Ritz(vector, small.value, small.gap, small.residual, following, step, converged)
+
+
+class _Small(NamedTuple):
+    value: float
+    gap: float
+    residual: float
+    vectors: np.ndarray  # as columns, the largest eigenvalue's last
+    complete: bool
+
+
+def _solve(diagonal: np.ndarray, beside: np.ndarray, rounding: float) -> _Small:
+    """Solve the tridiagonal problem, up to where the Krylov space is complete if it is: after that comes only noise."""
+    ends = np.flatnonzero(~(beside > BREAKDOWN * rounding))  # not: NaN follows a division by zero
+    steps = int(ends[0]) + 1 if len(ends) else len(beside)
+    matrix = np.zeros((steps, steps))
+    matrix.flat[:: steps + 1] = diagonal[:steps]
+    matrix.flat[steps :: steps + 1] = beside[: steps - 1]
+    values, vectors = np.linalg.eigh(matrix)  # reads the lower triangle
+    gap = float(values[-1] - values[-2]) if steps > 1 else 0.0
+    return _Small(float(values[-1]), gap, float(beside[steps - 1] * abs(vectors[-1, -1])), vectors, len(ends) > 0)

@@ -1,0 +1,149 @@
+"""What object discovery has in common: which tokens are similar, the connected region of a seed, its box."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from skipless.errors import InputError
+
+Box = tuple[int, int, int, int]
+LARGE = 1e15  # norms between its inverse and this have squares far from overflow and underflow
+ROWS = 128  # of similarities at a time: they stay in the cache until they are compared with tau
+
+
+@dataclass(frozen=True, eq=False)
+class Discovery:
+    """One object found in one image.
+
+    Attributes:
+        mask: `(rows, columns)`, the 4-connected region that holds the seed.
+        seed: the token that the region grew from, counted row by row.
+        box: (xmin, ymin, xmax, ymax) around the mask in pixels, the maximum excluded, within the unpadded image.
+        foreground: `(rows, columns)`, every token on the seed's side, other regions included.
+        method: what found it: `lanczos`, `shift-invert`, `dense` or `no cut` for TokenCut, `lost` for LOST.
+        proven: whether error bounds decide every token's side and the seed; if not, `tokencut`'s tie rules did.
+        tied: number of tokens that could equally be the seed; 1 if there is no tie.
+        eigenvector: of TokenCut, `(rows, columns)` in float64, positive at the seed, v^T D v = 1; None for LOST.
+        eigenvalues: of TokenCut, the three smallest of the normalised Laplacian (fewer with fewer tokens).
+        similarity: of LOST, each token's summed similarity to the expanded seed, `(rows, columns)`; None for TokenCut.
+    """
+
+    mask: Bool[Tensor, "rows columns"]
+    seed: int
+    box: Box
+    foreground: Bool[Tensor, "rows columns"]
+    method: str
+    proven: bool
+    tied: int
+    eigenvector: Float[Tensor, "rows columns"] | None = None
+    eigenvalues: tuple[float, ...] = ()
+    similarity: Float[Tensor, "rows columns"] | None = None
+
+
+def checked(
+    features: Float[Tensor, "b tokens dim"],
+    grid: tuple[int, int],
+    patch: int,
+    image_size: tuple[int, int] | Sequence[tuple[int, int]],
+) -> tuple[Float[Tensor, "b tokens dim"], list[tuple[int, int]]]:
+    """Give features in at least float32 and one image size for each image, or say what does not fit."""
+    rows, columns = grid
+    if features.ndim != 3 or rows < 1 or columns < 1 or features.shape[1] != rows * columns:
+        raise InputError(
+            f"features have shape {tuple(features.shape)}, but a grid of {rows} x {columns} takes (images, "
+            f"{rows * columns}, dim); leave out the class token and give (rows, columns)"
+        )
+    if not features.isfinite().all():
+        image = int((~features.isfinite()).flatten(1).any(1).nonzero()[0, 0])
+        raise InputError(f"features of image {image} are not finite; look for NaN or infinity in the backbone's output")
+    sizes = list(image_size) if isinstance(image_size[0], Sequence) else [image_size] * len(features)
+    if len(sizes) != len(features):
+        raise InputError(f"{len(sizes)} image sizes for {len(features)} images; give one (height, width), or one each")
+    for height, width in sizes:
+        needed = (-(-height // patch), -(-width // patch)) if patch > 0 and height > 0 and width > 0 else None
+        if needed != (rows, columns):
+            raise InputError(
+                f"an image of {height} x {width} pixels does not make a grid of {rows} x {columns} patches of {patch}; "
+                "image_size is (height, width) before padding"
+            )
+    return features.to(torch.promote_types(features.dtype, torch.float32)), sizes
+
+
+def normalised(features: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens dim"]:
+    """L2-normalise each token; a token of zeros stays zero. Squares of large or tiny features must not overflow."""
+    norm = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+    low, high = norm.aminmax()
+    if not (low > LARGE**-1 and high < LARGE):
+        scale = features.abs().amax(1, keepdim=True)
+        features = features / torch.where(scale > 0, scale, 1)
+        norm = torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp_min(LARGE**-1)
+    return features / norm
+
+
+def similar(features: Float[Tensor, "n dim"], tau: float, dtype: torch.dtype) -> Float[Tensor, "n n"]:
+    """Give 1 where the cosine of two tokens is above tau and 0 elsewhere, the same on every device.
+
+    float32 similarities that its rounding leaves undecided are computed again in float64. TF32 and the like have larger
+    errors: on a GPU, or where they are switched on, all is computed in float64.
+    """
+    if features.is_cuda or features.dtype == torch.float64 or torch.get_float32_matmul_precision() != "highest":
+        unit = normalised(features.double())
+        return (unit @ unit.T).gt_(tau).to(dtype)
+    unit = normalised(features)
+    n, dim = unit.shape
+    margin = (dim + 8) * torch.finfo(torch.float32).eps  # of a dot product of unit vectors, at worst
+    result, doubtful = torch.empty(n, n, dtype=dtype), []
+    for start in range(0, n, ROWS):
+        stop = min(start + ROWS, n)
+        block = unit[start:stop] @ unit[start:].T  # the rest is its mirror image
+        edges = (block > tau).to(dtype)
+        result[start:stop, start:] = edges
+        result[stop:, start:stop] = edges[:, stop - start :].T
+        doubtful.append((block.sub_(tau).abs_() <= margin).nonzero().add_(start))
+    pairs = torch.cat(doubtful)
+    for part in pairs.split(ROWS * ROWS) if len(pairs) else ():
+        i, j = part.T
+        cosine = (normalised(features[i].double()) * normalised(features[j].double())).sum(1)
+        result[i, j] = result[j, i] = (cosine > tau).to(dtype)
+    return result
+
+
+def region(foreground: Bool[Tensor, "rows columns"], seed: int) -> Bool[Tensor, "rows columns"]:
+    """Give the 4-connected region of the foreground that holds the seed, which is in it in any case."""
+    rows, columns = foreground.shape
+    # A row is the bits of one integer: what is reached spreads along it by shifts, and to its neighbours by "or".
+    packed = np.packbits(foreground.cpu().numpy(), axis=1, bitorder="little")
+    free = [int.from_bytes(row.tobytes(), "little") for row in packed]
+    reached = [0] * rows
+    reached[seed // columns] = 1 << seed % columns
+    waiting = [seed // columns]
+    while waiting:
+        row = waiting.pop()
+        spread = reached[row]
+        while wider := (spread << 1 | spread >> 1) & free[row] & ~spread:
+            spread |= wider
+        reached[row] = spread
+        for other in (row - 1, row + 1):
+            if 0 <= other < rows and (step := spread & free[other] & ~reached[other]):
+                reached[other] |= step
+                waiting.append(other)
+    data = np.frombuffer(b"".join(bits.to_bytes(packed.shape[1], "little") for bits in reached), np.uint8)
+    bits = np.unpackbits(data.reshape(packed.shape), axis=1, count=columns, bitorder="little")
+    return torch.from_numpy(bits.astype(bool)).to(foreground.device)
+
+
+def box_of(mask: Bool[Tensor, "rows columns"], patch: int, image_size: tuple[int, int]) -> Box:
+    """Give the box around a mask in pixels, maximum excluded, cut to the unpadded (height, width)."""
+    height, width = image_size
+    rows, columns = mask.any(1).nonzero().flatten().tolist(), mask.any(0).nonzero().flatten().tolist()
+    xmax, ymax = (columns[-1] + 1) * patch, (rows[-1] + 1) * patch
+    return columns[0] * patch, rows[0] * patch, min(xmax, width), min(ymax, height)
+
+
+def middle(tied: list[int]) -> int:
+    """Break a tie: the middle token row by row, of an even number the earlier; less often at a border than the first."""
+    return sorted(tied)[(len(tied) - 1) // 2]
