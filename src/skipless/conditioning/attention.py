@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from skipless.conditioning.autodiff import frozen_copy, tangents
+from skipless.conditioning.autodiff import frozen_copy, plain_arithmetic, tangents
 from skipless.models.blocks import BlockView
 
 # A module that computes something else than Eq. 4 is off by far more; one that casts its softmax to float32 by less.
@@ -64,6 +64,8 @@ class AttentionPrimal:
         q = _heads(q, view.heads)
         k, v = (_repeated(_heads(part, view.key_heads), len(q)) for part in (k, v))
         a = (view.logit_scale * q @ k.mT).softmax(-1)
+        # Far below what a row that sums to 1 can tell; as denormal numbers they would slow every product down.
+        a[a < torch.finfo(a.dtype).tiny / torch.finfo(a.dtype).eps] = 0
         scaled_q, scaled_k = view.logit_scale * q, view.logit_scale * k
         return cls(len(x), view.heads, view.key_heads, a, scaled_q, scaled_k, v, a @ v, w_in, w_out)
 
@@ -143,8 +145,10 @@ def closed_form(view: BlockView, x: Float[Tensor, "b n d"]) -> AttentionPrimal |
     wide = x[:1].double()
     u = torch.randn(wide.shape, dtype=torch.double, generator=torch.Generator().manual_seed(0)).to(x.device)
     _, pull = tangents(frozen_copy(view.attn, view.attn_scale).double(), wide)
-    expected, found = pull(u), AttentionPrimal.at(view, wide).pull(u)
-    return AttentionPrimal.at(view, x) if (found - expected).norm() <= AGREEMENT * expected.norm() else None
+    expected = pull(u)
+    with plain_arithmetic(x.device), torch.no_grad():
+        found = AttentionPrimal.at(view, wide).pull(u)
+        return AttentionPrimal.at(view, x) if (found - expected).norm() <= AGREEMENT * expected.norm() else None
 
 
 def _dense_one(primal: AttentionPrimal, part: slice, out: Tensor, dominant: bool, perturbation: bool) -> None:

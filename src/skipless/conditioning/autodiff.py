@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +34,10 @@ def frozen_copy(*modules: nn.Module) -> nn.Sequential:
 
 @contextmanager
 def plain_arithmetic(device: torch.device) -> Iterator[None]:
-    """No autocast, and attention in operations that forward-mode differentiation passes through.
+    """No autocast, and attention in operations that can be differentiated twice.
 
-    Fused attention has no forward mode (pytorch #117629, #128971), nor has the fast path of `nn.MultiheadAttention`.
+    Fused attention can be differentiated once, and in reverse only (pytorch #117629, #128971); the fast path of
+    `nn.MultiheadAttention` not at all.
     """
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -51,17 +53,22 @@ def plain_arithmetic(device: torch.device) -> Iterator[None]:
 
 
 def tangents(f: Product, x: Tensor) -> tuple[Product, Product]:
-    """`v -> f'(x) v` by forward mode and `u -> f'(x)^T u` by reverse mode, each keeping the shape of its argument.
+    """`v -> f'(x) v` and `u -> f'(x)^T u`, each from a graph that is built once.
 
-    The reverse product keeps its graph; the forward one computes `f(x)` again at each call.
+    The first is the transpose of the second, which is linear in u: the reverse product of a reverse product. It costs
+    half of a forward-mode product, which computes `f(x)` anew at each call, and asks of `f` no forward derivatives.
     """
+    with plain_arithmetic(x.device), torch.enable_grad():
+        y, pull_all = torch.func.vjp(f, x)
+
+    @cache  # the graph of a graph is large, and some callers need no forward product
+    def push_all() -> Callable[..., tuple[Tensor, ...]]:
+        with plain_arithmetic(x.device), torch.enable_grad():
+            return torch.func.vjp(lambda u: torch.func.vjp(f, x)[1](u)[0], torch.zeros_like(y))[1]
 
     def push(v: Tensor) -> Tensor:
         with plain_arithmetic(x.device), torch.no_grad():
-            return torch.func.jvp(f, (x,), (v,))[1]
-
-    with plain_arithmetic(x.device), torch.enable_grad():
-        _, pull_all = torch.func.vjp(f, x)
+            return push_all()(v)[0]
 
     def pull(u: Tensor) -> Tensor:
         with plain_arithmetic(x.device), torch.no_grad():

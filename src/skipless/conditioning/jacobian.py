@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from skipless.conditioning.attention import closed_form
+from skipless.conditioning.attention import AttentionPrimal, closed_form
 from skipless.conditioning.autodiff import Product, frozen_copy, tangents, token_operator
 from skipless.conditioning.checks import as_view, check_input, check_same_place, check_weights
 from skipless.conditioning.operator import LinearOperator
@@ -17,7 +17,7 @@ from skipless.errors import InputError
 from skipless.models import block_views
 from skipless.models.blocks import BlockView, SubBlock
 
-__all__ = ["Method", "attn_jacobian", "mlp_jacobian", "param_jacobian"]
+__all__ = ["Method", "attention_primal", "attn_jacobian", "mlp_jacobian", "param_jacobian"]
 
 Method = Literal["auto", "closed", "autograd"]
 
@@ -65,8 +65,7 @@ def attn_jacobian(
     tokens = _tokens(view, x, "attn", norm)
     primal = closed_form(view, tokens) if method != "autograd" and not norm else None
     if primal is None and method == "closed":
-        reason = "norm=True is outside it" if norm else f"{type(view.attn).__name__} computes something else"
-        raise InputError(f"Eq. 10 does not describe {_name(view, 'attn', norm)}: {reason}; use method='autograd'")
+        raise InputError(_outside(view) if not norm else "norm=True is outside Eq. 10; use method='autograd'")
     name = f"K of {_name(view, 'attn', norm)}"
     if primal is None:
         push, pull = tangents(frozen_copy(*_modules(view, "attn", norm)), tokens)
@@ -75,6 +74,30 @@ def attn_jacobian(
         operator = token_operator(primal.push, primal.pull, tokens, name)
         operator = replace(operator, dense=lambda: torch.block_diag(*primal.dense()))
     return operator.plus_identity() if skip else operator
+
+
+@torch.inference_mode(False)
+def attention_primal(
+    block: nn.Module | BlockView, x: Float[Tensor, "*b n d"]
+) -> tuple[AttentionPrimal, Float[Tensor, "b n d"], str]:
+    """Eq. 10's ingredients at tokens `x` (A, Q, K, V of every head), the tokens as a batch, and the attention's name.
+
+    Raises:
+        InputError: as `attn_jacobian`, and where Eq. 10 does not describe the attention.
+
+    Example:
+        >>> from skipless.models import create_model
+        >>> model = create_model("vit_tiny_patch16_224", depth=1, embed_dim=24, num_heads=2, seed=0)
+        >>> primal, _, name = attention_primal(model.blocks[0], torch.randn(5, 24))
+        >>> primal.a.shape, name
+        (torch.Size([2, 5, 5]), 'attn')
+    """
+    view = as_view(block)
+    tokens = _tokens(view, x, "attn", False)
+    primal = closed_form(view, tokens)
+    if primal is None:
+        raise InputError(_outside(view))
+    return primal, tokens, _name(view, "attn", False)
 
 
 @torch.inference_mode(False)
@@ -191,6 +214,13 @@ def _modules(view: BlockView, which: SubBlock, norm: bool) -> tuple[nn.Module, .
 
 def _name(view: BlockView, which: SubBlock, norm: bool) -> str:
     return f"{view.name}.{which}".lstrip(".") + (" with its norm" if norm else "")
+
+
+def _outside(view: BlockView) -> str:
+    return (
+        f"Eq. 10 does not describe {_name(view, 'attn', False)}: {type(view.attn).__name__} computes something else "
+        "than Eq. 4 (a norm, gate or mask); attn_jacobian(..., method='autograd') has its Jacobian"
+    )
 
 
 def _by_token(pull: Product, x: Float[Tensor, "b n d"]) -> bool:
