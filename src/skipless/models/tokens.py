@@ -1,0 +1,151 @@
+"""How a plain ViT turns images into tokens: patches, prefix tokens, position embeddings at any size, the last norm."""
+
+# pyright: reportPrivateImportUsage=false
+# timm.layers re-exports without saying so.
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import Format, PatchEmbed
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from skipless.errors import InputError
+from skipless.models import timm_vit
+from skipless.models.blocks import BlockView, LinearMap
+
+
+@dataclass(frozen=True, eq=False)
+class TokenModel:
+    """A vision transformer as that which makes tokens of images.
+
+    Attributes:
+        transformer: the module that has the blocks; the given model or a part of it.
+        views: its blocks, first to last.
+        patch: height and width of a patch in pixels.
+        prefix: how many tokens (class, registers) stand before those of the patches.
+        channels: of the images.
+        dim: token width d.
+        image_size: height and width that it was built for; None if any.
+        mean, std: what its pretrained configuration subtracts from the channels and divides them by.
+        final_norm: the norm that it applies last: `norm`, or `fc_norm` where a pooled model has it behind the pooling.
+    """
+
+    transformer: nn.Module
+    views: tuple[BlockView, ...]
+    patch: tuple[int, int]
+    prefix: int
+    channels: int
+    dim: int
+    image_size: tuple[int, int] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    final_norm: nn.Module
+
+
+def token_model(model: nn.Module) -> TokenModel:
+    """Find the vision transformer in a model, which may be wrapped (`torch.compile`, `DistributedDataParallel`).
+
+    Raises:
+        InputError: if there is not exactly one, a block is of a kind that no adapter knows, or its tokens are not made
+            of square or rectangular patches by one convolution.
+
+    Example:
+        >>> import timm
+        >>> found = token_model(timm.create_model("vit_tiny_patch16_224", depth=1))
+        >>> found.patch, found.prefix, found.dim, found.image_size
+        ((16, 16), 1, 192, (224, 224))
+    """
+    found = [module for module in model.modules() if isinstance(module, VisionTransformer)]
+    if len(found) != 1:
+        raise InputError(
+            f"`{type(model).__name__}` has {len(found)} plain vision transformers, not one; supported: "
+            f"{timm_vit.SUPPORTED}"
+        )
+    vit: Any = found[0]
+    if type(vit.patch_embed) is not PatchEmbed:
+        raise InputError(
+            f"no adapter for the patch embedding `{type(vit.patch_embed).__name__}`; supported: timm's PatchEmbed"
+        )
+    embedding: Any = vit.patch_embed
+    channels = embedding.proj.in_channels
+    config: Any = getattr(vit, "pretrained_cfg", None)
+    config = config if isinstance(config, Mapping) else {}
+    return TokenModel(
+        transformer=vit,
+        views=tuple(timm_vit.view(name, block) for name, block in timm_vit.blocks(vit)),
+        patch=tuple(embedding.patch_size),
+        prefix=vit.num_prefix_tokens,
+        channels=channels,
+        dim=vit.embed_dim,
+        image_size=None if embedding.img_size is None else tuple(embedding.img_size),
+        mean=_per_channel(config.get("mean", IMAGENET_DEFAULT_MEAN), channels),
+        std=_per_channel(config.get("std", IMAGENET_DEFAULT_STD), channels),
+        final_norm=vit.norm if isinstance(vit.fc_norm, nn.Identity) else vit.fc_norm,
+    )
+
+
+def embed(model: TokenModel, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b t d"]:
+    """Give the tokens that enter the first block: prefix tokens, then patches row by row.
+
+    Position embeddings are interpolated to the images' size as timm's `dynamic_img_size` does (bicubic, antialiased);
+    the model is as it was afterwards.
+
+    Raises:
+        InputError: if the size is not a multiple of the patch's, or the number of channels is another.
+    """
+    height, width = images.shape[-2:]
+    if height % model.patch[0] or width % model.patch[1] or not height * width:
+        raise InputError(
+            f"images of {height} x {width} are not whole patches of {model.patch[0]} x {model.patch[1]}; resize them, "
+            "or pad them with skipless.evaluators.pad_to_patch"
+        )
+    if images.shape[1] != model.channels:
+        raise InputError(f"images have {images.shape[1]} channels, the model takes {model.channels}")
+    vit: Any = model.transformer
+    with _any_image_size(vit):
+        x = vit._pos_embed(vit.patch_embed(images))
+    return vit.norm_pre(vit.patch_drop(x))
+
+
+def owner(view: BlockView, linear: LinearMap) -> nn.Module:
+    """The module in a block's attention whose output has this map's among its last dimension's entries.
+
+    Raises:
+        InputError: if the weight is not applied by a module of its own.
+    """
+    for module in view.attn.modules():
+        if getattr(module, "weight", None) is linear.weight:
+            return module
+    raise InputError(
+        f"the attention of {view.name} does not apply its projections as modules; their outputs cannot be read"
+    )
+
+
+@contextmanager
+def _any_image_size(vit: Any) -> Iterator[None]:
+    """What timm sets up for `dynamic_img_size=True`, for as long as this lasts."""
+    settings = (
+        (vit, "dynamic_img_size", True),
+        (vit.patch_embed, "strict_img_size", False),
+        (vit.patch_embed, "flatten", False),
+        (vit.patch_embed, "output_fmt", Format.NHWC),
+    )
+    before = [(place, name, getattr(place, name)) for place, name, _ in settings]
+    try:
+        for place, name, value in settings:
+            setattr(place, name, value)
+        yield
+    finally:
+        for place, name, value in before:
+            setattr(place, name, value)
+
+
+def _per_channel(values: Any, channels: int) -> tuple[float, ...]:
+    """One number a channel; a model for other channels than RGB has their mean for each."""
+    values = tuple(float(value) for value in values)
+    return values if len(values) == channels else (sum(values) / len(values),) * channels
