@@ -1,0 +1,99 @@
+"""ADE20K: the scene parsing benchmark's layout (150 classes), and the full release read with the same classes."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from skipless.data.dense.ade20k_classes import ADE20K_CLASSES, FULL_INDICES, SECOND_INDICES
+from skipless.data.dense.reading import first_folder, need_folder, read_colour_mask, read_index_mask
+from skipless.data.dense.records import IGNORE, SegmentationData, SegmentationItem
+from skipless.errors import InputError
+
+AdeSplit = Literal["train", "val"]
+
+_FOLDERS = {"train": "training", "val": "validation"}
+_HIGHEST_INDEX = 25 * 256 + 255  # red is at most 255
+
+
+def ade20k_segmentation(root: Path, split: AdeSplit = "train") -> SegmentationData:
+    """Read the scene parsing benchmark: 150 classes; 0, everything else, is ignored, and 1 to 150 become 0 to 149.
+
+    Args:
+        root: the folder `ADEChallengeData2016`, with `images` and `annotations`, or its parent. Where it has
+            `objectInfo150.txt`, the classes are named after that list.
+        split: `training` or `validation` there.
+
+    Raises:
+        InputError: if a folder is missing, holds no images, or the list of classes is not readable.
+    """
+    folder = first_folder(
+        [path / "images" / _FOLDERS[split] for path in (root.expanduser(), root.expanduser() / "ADEChallengeData2016")],
+        f"ADEChallengeData2016/images/{_FOLDERS[split]}/*.jpg (the full release is read as 'ade20k-full')",
+    )
+    folder, images = folder.parents[1], folder
+    masks = need_folder(folder / "annotations" / _FOLDERS[split], f"the masks of {images} there, *.png")
+    names = sorted(name for name in os.listdir(images) if name.endswith(".jpg"))
+    if not names:
+        raise InputError(f"no *.jpg in {str(images)!r}; unpack ADEChallengeData2016.zip again")
+    items = (SegmentationItem(Path(name).stem, images / name, masks / f"{Path(name).stem}.png") for name in names)
+    info = folder / "objectInfo150.txt"
+    classes = read_class_info(info) if info.is_file() else ADE20K_CLASSES
+    labels_of = np.full(256, -1, dtype=np.int16)
+    labels_of[: len(classes) + 1] = [IGNORE, *range(len(classes))]
+    return SegmentationData("ADE20K", split, classes, tuple(items), read_index_mask, labels_of)
+
+
+def ade20k_full_segmentation(root: Path, split: AdeSplit = "train") -> SegmentationData:
+    """Read the full release (2016 or 2021), its object masks reduced to the benchmark's 150 classes.
+
+    The reduction is the benchmark's own (CSAILVision/sceneparsing, `convertFromADE`): objects by their index, parts
+    left out, everything else ignored. It also shrank images to a short side of 512 pixels, which is left to the
+    caller. The 2021 release has other images than the benchmark, so its numbers are other ones. Of the 153
+    indices, twelve were compared with a public sample of that release; all twelve agree.
+
+    Args:
+        root: the folder `ADE20K_2016_07_26` or `ADE20K_2021_17_01`, or its parent. Images lie below
+            `images/training` or `images/ADE/training`, each with a mask `*_seg.png` beside it.
+        split: `training` or `validation` there.
+
+    Raises:
+        InputError: if a folder is missing or holds no images.
+    """
+    releases = [root.expanduser(), *sorted(root.expanduser().glob("ADE20K_*"))]
+    name = _FOLDERS[split]
+    folder = first_folder(
+        [release / "images" / path for release in releases for path in (f"ADE/{name}", name)],
+        f"ADE20K_2021_17_01/images/ADE/{name}/**/*.jpg, each with a mask *_seg.png beside it",
+    )
+    images = sorted(
+        Path(where) / file for where, _, files in os.walk(folder) for file in files if file.endswith(".jpg")
+    )
+    if not images:
+        raise InputError(f"no *.jpg below {str(folder)!r}; unpack the release again")
+    items = (SegmentationItem(image.stem, image, image.with_name(f"{image.stem}_seg.png")) for image in images)
+    labels_of = np.full(_HIGHEST_INDEX + 1, IGNORE, dtype=np.int16)
+    labels_of[list(FULL_INDICES)] = np.arange(len(FULL_INDICES))
+    for class_name, index in SECOND_INDICES.items():
+        labels_of[index] = ADE20K_CLASSES.index(class_name)
+    return SegmentationData("ADE20K (full release)", split, ADE20K_CLASSES, tuple(items), read_colour_mask, labels_of)
+
+
+def read_class_info(file: Path) -> tuple[str, ...]:
+    """Read `objectInfo150.txt`: a heading, then one class a line, numbered from 1, its synonyms in the last column.
+
+    Returns:
+        The first synonym of every class.
+
+    Raises:
+        InputError: if the lines are not so.
+    """
+    try:
+        rows = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
+        indices = [int(row[0]) for row in rows]
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the classes in {str(file)!r} ({error}); fetch the file again") from error
+    if not rows or indices != list(range(1, len(rows) + 1)) or len(rows) >= IGNORE:
+        raise InputError(f"{str(file)!r} does not number its classes from 1 on, line by line; fetch the file again")
+    return tuple(row[-1].split(",")[0].strip() for row in rows)

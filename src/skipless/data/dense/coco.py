@@ -1,0 +1,188 @@
+"""COCO: COCO-Stuff's masks (171 or 27 classes), and boxes for object discovery (COCO20k)."""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from skipless.data.dense.coco_classes import (
+    COARSE_CLASSES,
+    COARSE_OF,
+    COCO_LABELS,
+    COCO_STUFF_CLASSES,
+    UNUSED_LABELS,
+)
+from skipless.data.dense.reading import first_folder, need_folder, read_index_mask, read_json, read_list
+from skipless.data.dense.records import IGNORE, BoxData, BoxItem, ObjectBoxes, SegmentationData, SegmentationItem
+from skipless.errors import InputError
+
+COCO20K_LIST = "coco_20k_filenames.txt"  # as LOST names it
+_TRAIN_IDS = "_labelTrainIds.png"
+
+CocoSplit = Literal["train", "val"]
+CocoImages = Literal["train2014", "val2014", "train2017", "val2017"]
+
+
+def coco_stuff_segmentation(
+    root: Path, split: CocoSplit = "train", *, coarse: bool = False, listing: Path | None = None
+) -> SegmentationData:
+    """Read COCO-Stuff (164k): 171 classes, or 27 coarse ones; 255 is ignored.
+
+    Images lie in `images/train2017` or `train2017`. Masks lie in `annotations/train2017` or `stuffthingmaps/train2017`
+    (as the archive unpacks), either as `*_labelTrainIds.png` (ids 0 to 170, mmsegmentation's conversion) or `*.png`
+    (the download's ids 0 to 181, of which 11 are never used). Where a folder has both, the former are read.
+
+    Args:
+        root: the folder above those.
+        split: `train2017` or `val2017`.
+        coarse: reduce the classes to the 27 of IIC, PiCIE and STEGO.
+        listing: a file with one image name a line, for published subsets, such as IIC's
+            `Coco164kFull_Stuff_Coarse_7.txt`, on which 27-class numbers are usually reported. Without it: all images.
+
+    Raises:
+        InputError: if a folder is missing or holds no images, or the listing cannot be read.
+    """
+    root, part = root.expanduser(), f"{split}2017"
+    images = _image_folder(root, part)
+    masks = first_folder(
+        [root / name / part for name in ("annotations", "stuffthingmaps", "stuffthingmaps_trainval2017")],
+        f"the masks of stuffthingmaps_trainval2017.zip in annotations/{part} or stuffthingmaps/{part}",
+    )
+    train_ids = any(name.endswith(_TRAIN_IDS) for name in os.listdir(masks))
+    if listing is None:
+        names = sorted(name.removesuffix(".jpg") for name in os.listdir(images) if name.endswith(".jpg"))
+    else:
+        names = [Path(word).stem for word in read_list(listing.expanduser(), "give one image name a line")]
+    if not names:
+        raise InputError(f"no *.jpg in {str(images)!r}; unpack {part}.zip again")
+    ending = _TRAIN_IDS if train_ids else ".png"
+    items = (SegmentationItem(name, images / f"{name}.jpg", masks / f"{name}{ending}") for name in names)
+    classes = COARSE_CLASSES if coarse else COCO_STUFF_CLASSES
+    labels_of = _labels_of(train_ids=train_ids, coarse=coarse)
+    return SegmentationData(f"COCO-Stuff {len(classes)}", split, classes, tuple(items), read_index_mask, labels_of)
+
+
+def coco_boxes(
+    root: Path,
+    images: CocoImages = "train2014",
+    *,
+    listing: Path | None = None,
+    count: int | None = None,
+    seed: int = 0,
+) -> BoxData:
+    """Read COCO's boxes, crowds left out, rounded to whole pixels as LOST and TokenCut do.
+
+    COCO20k is a published list of 19,817 files of train2014 (`datasets/coco_20k_filenames.txt` of the LOST
+    repository). It is looked for in the root and in `annotations`. Without it, `count` draws another subset by
+    `seed`: its name says so, and its numbers are not those of COCO20k.
+
+    Args:
+        root: the folder above `train2014` or `images/train2014`, and above `annotations/instances_train2014.json`.
+        images: which images and which JSON file.
+        listing: file names or ids, one a line, in the order to keep.
+        count: draw so many images in place of a list; 0 takes all.
+        seed: of that draw.
+
+    Raises:
+        InputError: if a folder or file is missing or corrupt, there is neither list nor `count`, or the list names an
+            image that the JSON file does not.
+    """
+    root = root.expanduser()
+    folder = _image_folder(root, images)
+    file = root / "annotations" / f"instances_{images}.json"
+    tables = _Instances(file, read_json(file))
+    listing = _listing(root, listing, images) if count is None else None
+    items = tuple(
+        BoxItem(Path(tables.names[number]).stem, folder / tables.names[number], file)
+        for number in tables.chosen(listing)
+    )
+    read = partial(_objects_of, {Path(tables.names[number]).stem: value for number, value in tables.objects.items()})
+    whole = BoxData(f"COCO {images}", images, items, read)
+    if listing is not None:
+        name = "COCO20k" if listing.name == COCO20K_LIST else f"COCO {images} ({listing.name})"
+        return BoxData(name, images, items, read)
+    if not count:
+        return whole
+    drawn = whole.sample(count, seed)
+    return BoxData(f"COCO {images} ({count} images by seed {seed}, not COCO20k)", images, drawn.items, read)
+
+
+class _Instances:
+    """One `instances_*.json`, its objects gathered by image."""
+
+    def __init__(self, file: Path, content: dict[str, Any]) -> None:
+        self.file = file
+        gathered: dict[int, list[tuple[list[int], str]]] = {}
+        try:
+            self.names = {image["id"]: str(image["file_name"]) for image in content["images"]}
+            classes = {category["id"]: str(category["name"]) for category in content["categories"]}
+            for entry in content["annotations"]:
+                if not entry["iscrowd"]:
+                    x, y, width, height = entry["bbox"]
+                    box = [round(side) for side in (x, y, x + width, y + height)]
+                    gathered.setdefault(entry["image_id"], []).append((box, classes[entry["category_id"]]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"{str(file)!r} is no COCO instances file ({type(error).__name__}: {error}); fetch it again"
+            ) from error
+        unknown = gathered.keys() - self.names.keys()
+        if unknown:
+            raise InputError(f"{str(file)!r} annotates image {min(unknown)}, which it does not list; fetch it again")
+        self.objects = {number: _objects(gathered.get(number, [])) for number in self.names}
+
+    def chosen(self, listing: Path | None) -> list[int]:
+        """List ids, in the list's order, or all of them in ascending order."""
+        if listing is None:
+            return sorted(self.names)
+        words = read_list(listing, "give one file name or id a line")
+        try:
+            numbers = [int(Path(word).stem.rsplit("_", 1)[-1]) for word in words]
+        except ValueError as error:
+            raise InputError(
+                f"{str(listing)!r} names no COCO image ({error}); give one file name or id a line"
+            ) from error
+        missing = [number for number in numbers if number not in self.names]
+        if missing:
+            raise InputError(
+                f"{str(listing)!r} names image {missing[0]}, which {str(self.file)!r} does not have; the list belongs "
+                "to other images"
+            )
+        return numbers
+
+
+def _objects(found: list[tuple[list[int], str]]) -> ObjectBoxes:
+    none = np.zeros(len(found), dtype=bool)
+    boxes = np.array([box for box, _ in found], dtype=np.int64).reshape(-1, 4)
+    return ObjectBoxes(boxes, tuple(name for _, name in found), none, none)
+
+
+def _objects_of(table: dict[str, ObjectBoxes], item: BoxItem) -> ObjectBoxes:
+    return table[item.id]
+
+
+def _listing(root: Path, listing: Path | None, images: str) -> Path:
+    for file in [listing] if listing is not None else [root / COCO20K_LIST, root / "annotations" / COCO20K_LIST]:
+        if file.expanduser().is_file():
+            return file.expanduser()
+    if listing is not None:
+        raise InputError(f"no list {str(listing)!r}; give a file with one file name or id a line")
+    raise InputError(
+        f"no {COCO20K_LIST!r} in {str(root)!r}: copy it there from the LOST repository (datasets/), or give a count to "
+        f"draw other images of {images} by seed"
+    )
+
+
+def _image_folder(root: Path, part: str) -> Path:
+    need_folder(root, f"COCO's images/{part} and annotations there")
+    return first_folder([root / "images" / part, root / part], f"the images of {part}.zip there")
+
+
+def _labels_of(*, train_ids: bool, coarse: bool) -> np.ndarray:
+    annotated = [index for index, name in enumerate(COCO_LABELS) if name not in UNUSED_LABELS]
+    labels = np.array(COARSE_OF)[annotated] if coarse else np.arange(len(annotated))
+    labels_of = np.full(256, -1, dtype=np.int16)
+    labels_of[np.arange(len(annotated)) if train_ids else annotated] = labels
+    labels_of[255] = IGNORE
+    return labels_of

@@ -1,0 +1,203 @@
+"""One scene: objects on photo textures, with the mask of every object's visible pixels."""
+
+import colorsys
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from PIL import Image
+
+from skipless.data.scenes.sources import Sources
+from skipless.data.seeding import derive_seed
+
+Shapes = Literal["square", "mixed"]
+
+_MOST_OBJECTS = 4
+_SCALES = (0.2, 0.6)  # of the scene's longer side
+_WINDOWS = (100, 250)  # pixels of a photo that fill the scene's longer side; validation's parts are 256 wide
+_HIDDEN = 0.25  # an object with a smaller share of its pixels in sight is left out
+_DIFFICULT = 0.4  # and with a smaller one than this it is difficult
+
+
+@dataclass(frozen=True, eq=False)
+class SceneObject:
+    """One object as far as it is in sight.
+
+    Attributes:
+        label: 0 to 9.
+        mask: its visible pixels.
+        box: xmin, ymin, xmax, ymax of those, from 0; the last two lie after the last pixel.
+        truncated: part of it is outside the scene.
+        occluded: part of it is behind another object.
+        difficult: much of it is out of sight.
+    """
+
+    label: int
+    mask: Bool[np.ndarray, "h w"]
+    box: tuple[int, int, int, int]
+    truncated: bool
+    occluded: bool
+    difficult: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """An image and everything that is known about it.
+
+    Attributes:
+        image: RGB.
+        textures: for every pixel, which photo lies under it.
+        objects: front to back; no pixel belongs to two.
+    """
+
+    image: UInt8[np.ndarray, "h w 3"]
+    textures: UInt8[np.ndarray, "h w"]
+    objects: tuple[SceneObject, ...]
+
+    @property
+    def main(self) -> int:
+        """The label of the object with most visible pixels."""
+        return max(self.objects, key=lambda shown: int(shown.mask.sum())).label
+
+    def instances(self) -> UInt8[np.ndarray, "h w"]:
+        """Number the objects from 1 on, front to back; 0 is none."""
+        numbers = np.zeros(self.textures.shape, dtype=np.uint8)
+        for number, shown in enumerate(self.objects, start=1):
+            numbers[shown.mask] = number
+        return numbers
+
+
+def compose(
+    sources: Sources,
+    split: str,
+    index: int,
+    *,
+    size: int,
+    seed: int,
+    shapes: Shapes = "square",
+    main: int | None = None,
+) -> Scene:
+    """Make scene `index` of a split: a function of its arguments, whatever was made before it.
+
+    Args:
+        sources: of that split.
+        split: names the stream of random numbers, with index and seed.
+        index: which scene.
+        size: longer side in pixels.
+        seed: of the whole set.
+        shapes: `mixed` draws 1:1, 4:3 or 3:4.
+        main: put an object of this class in front, and draw until the scene's largest object is of it.
+    """
+    attempt = 0
+    while True:
+        # RandomState's stream is frozen for ever (NEP 19): everyone's scenes are the same ones.
+        random = np.random.RandomState(derive_seed(seed, "scene", split, index, attempt) & 0xFFFFFFFF)
+        scene = _draw(sources, random, _shape(random, size, shapes), main)
+        if scene.objects and main in (None, scene.main):
+            return scene
+        attempt += 1
+
+
+def _shape(random: np.random.RandomState, size: int, shapes: Shapes) -> tuple[int, int]:
+    short = round(size * 3 / 4)
+    return (size, size) if shapes == "square" else [(size, size), (short, size), (size, short)][random.randint(3)]
+
+
+def _draw(sources: Sources, random: np.random.RandomState, shape: tuple[int, int], main: int | None) -> Scene:
+    image, textures = _background(sources, random, shape)
+    free = np.ones(shape, dtype=bool)
+    objects: list[SceneObject] = []
+    for place in range(random.randint(1, _MOST_OBJECTS + 1)):  # front to back: each hides what comes after it
+        drawn = int(random.randint(len(sources.members)))
+        label = drawn if main is None or place else main
+        cutout = _transformed(sources, random, label, max(shape))
+        top, left = _position(random, cutout, shape)
+        outline = np.zeros(shape, dtype=bool)
+        window, part = _overlap(shape, cutout.shape[:2], top, left)
+        outline[window] = cutout[part][..., 1] > 127
+        mask = outline & free
+        whole, inside, seen = (int(count) for count in ((cutout[..., 1] > 127).sum(), outline.sum(), mask.sum()))
+        colours = _coloured(random, cutout[part][..., 0])
+        if seen < _HIDDEN * whole:
+            continue
+        image[window][mask[window]] = colours[mask[window]]
+        free &= ~mask
+        objects.append(SceneObject(label, mask, _box(mask), inside < whole, seen < inside, seen < _DIFFICULT * whole))
+    return Scene(image, textures, tuple(objects))
+
+
+def _background(
+    sources: Sources, random: np.random.RandomState, shape: tuple[int, int]
+) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
+    """Fill the scene with a window of one photo, or divide it between two by a straight line."""
+    first = int(random.randint(len(sources.photos)))
+    image, textures = _texture(sources.photos[first], random, shape), np.full(shape, first, dtype=np.uint8)
+    if random.randint(2):
+        second = (first + 1) % len(sources.photos)
+        angle, through = random.uniform(0, np.pi), random.uniform(0.3, 0.7, size=2) * shape
+        rows, columns = np.ogrid[: shape[0], : shape[1]]
+        beyond = (rows - through[0]) * np.cos(angle) + (columns - through[1]) * np.sin(angle) > 0
+        image[beyond], textures[beyond] = _texture(sources.photos[second], random, shape)[beyond], second
+    return image, textures
+
+
+def _texture(
+    photo: UInt8[np.ndarray, "_ _ 3"], random: np.random.RandomState, shape: tuple[int, int]
+) -> UInt8[np.ndarray, "h w 3"]:
+    scale = random.uniform(*_WINDOWS) / max(shape)
+    height, width = (max(1, round(side * scale)) for side in shape)
+    top, left = random.randint(photo.shape[0] - height + 1), random.randint(photo.shape[1] - width + 1)
+    window = photo[top : top + height, left : left + width]
+    resized = np.asarray(Image.fromarray(window).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
+    if random.randint(2):
+        resized = resized[:, ::-1]
+    gains = random.uniform(0.6, 1.0) * random.uniform(0.85, 1.15, size=3)
+    return np.minimum(resized * gains.astype(np.float32), 255).astype(np.uint8)
+
+
+def _transformed(sources: Sources, random: np.random.RandomState, label: int, side: int) -> UInt8[np.ndarray, "h w 2"]:
+    """Cut out an object of the class, mirror (not digits), scale and rotate it: grey and outline."""
+    members = sources.members[label]
+    cutout = sources.cutout(int(members[random.randint(len(members))]))
+    if random.randint(2) and sources.kind == "fashion":
+        cutout = cutout.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    scale = random.uniform(*_SCALES) * side / (max(cutout.size) - 2)  # a cutout has an empty border
+    width, height = (max(2, round(length * scale)) for length in cutout.size)
+    cutout = cutout.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(cutout.rotate(random.uniform(-20, 20), Image.Resampling.BILINEAR, expand=True))
+
+
+def _position(
+    random: np.random.RandomState, cutout: UInt8[np.ndarray, "h w 2"], shape: tuple[int, int]
+) -> tuple[int, int]:
+    """Put it anywhere where at most a quarter of each of its sides is outside."""
+    top, left = (
+        int(random.randint(-(length // 4), max(side - length + length // 4, -(length // 4)) + 1))
+        for length, side in zip(cutout.shape[:2], shape, strict=True)
+    )
+    return top, left
+
+
+def _overlap(
+    shape: tuple[int, int], part: tuple[int, ...], top: int, left: int
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Slice what a part at (top, left) covers of the scene, and that of the part."""
+    starts = (max(top, 0), max(left, 0))
+    stops = (min(top + part[0], shape[0]), min(left + part[1], shape[1]))
+    rows, columns = (slice(start, stop) for start, stop in zip(starts, stops, strict=True))
+    inner_rows, inner_columns = (
+        slice(start - offset, stop - offset) for start, stop, offset in zip(starts, stops, (top, left), strict=True)
+    )
+    return (rows, columns), (inner_rows, inner_columns)
+
+
+def _coloured(random: np.random.RandomState, grey: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Tint it, with any hue for any class: the colour tells nothing about the class."""
+    colour = colorsys.hsv_to_rgb(random.uniform(), random.uniform(0.3, 1.0), random.uniform(0.6, 1.0))
+    return (np.multiply.outer(0.3 + grey / 255 * 0.7, np.multiply(colour, 255))).astype(np.uint8)
+
+
+def _box(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

@@ -1,0 +1,182 @@
+"""Folders of scenes: `write_scenes` fills one, or goes on where it was interrupted."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from skipless.data.scenes.compose import Scene, Shapes, compose
+from skipless.data.scenes.files import Files
+from skipless.data.scenes.layouts import (
+    OBJECT_CLASSES,
+    PHOTO_CLASSES,
+    write_ade20k,
+    write_coco,
+    write_imagenet,
+    write_voc,
+)
+from skipless.data.scenes.sources import PHOTOS, Objects, Sources, load_sources
+from skipless.errors import InputError
+
+Layout = Literal["voc", "ade20k", "coco", "imagenet"]
+
+MARKER = "scenes.json"  # written last: what has it is complete
+VERSION = 1  # of the drawing: another one makes other scenes
+_PARTIAL = ".scenes-partial"
+_SMALLEST, _LARGEST = 32, 1024
+
+
+@dataclass(frozen=True)
+class WrittenScenes:
+    """What a folder of scenes holds; its `scenes.json` says the same.
+
+    Attributes:
+        layout: how it is laid out.
+        train: number of training scenes.
+        val: number of validation scenes.
+        size: longer side in pixels.
+        shapes: `square`, or `mixed`: 1:1, 4:3 and 3:4.
+        seed: of the set.
+        objects: `fashion` or `digits`.
+        classes: kind of object to its class in this layout.
+        photos: photo to the class of its pixels in this layout; none in a layout without masks.
+        version: of the drawing.
+    """
+
+    layout: Layout
+    train: int
+    val: int
+    size: int
+    shapes: Shapes
+    seed: int
+    objects: str
+    classes: dict[str, str]
+    photos: dict[str, str]
+    version: int = VERSION
+
+
+def write_scenes(
+    out: Path,
+    layout: Layout = "voc",
+    *,
+    train: int = 1000,
+    val: int = 250,
+    size: int = 96,
+    seed: int = 0,
+    objects: Objects = "auto",
+    shapes: Shapes = "square",
+    progress: Callable[[str, int], None] | None = None,
+) -> WrittenScenes:
+    """Write scenes of real objects on real photos, with exact masks, boxes and classes, in a real set's layout.
+
+    One to four objects of 20 to 60 % of the longer side lie on one photo or on two; they hide each other, and those
+    of which less than a quarter is in sight are left out. Training and validation share no object and no pixel of a
+    photo. Every scene is a function of seed, split and index. An interrupted call is taken up by the same call.
+
+    Args:
+        out: a new or empty folder, or one that an equal call filled or began.
+        layout: `voc` (masks, boxes), `ade20k` (masks, the photos labelled), `coco` (COCO-Stuff's masks and COCO20k's
+            boxes), or `imagenet` (a folder for each class, by the scene's largest object; as many scenes of each).
+        train: number of training scenes.
+        val: number of validation scenes.
+        size: longer side in pixels.
+        seed: of the set.
+        objects: `fashion`, `digits`, or `auto`: Fashion-MNIST where it is on this machine, else the digits.
+        shapes: `square`, or `mixed`: 1:1, 4:3 and 3:4.
+        progress: called with a split and the number of scenes done in it.
+
+    Raises:
+        InputError: if an argument is out of range, the folder holds something else, or cannot be written to.
+    """
+    _check(layout, train, val, size, shapes)
+    sources, kinds = load_sources(objects)
+    names = kinds if layout == "imagenet" else OBJECT_CLASSES[layout]
+    photos = {} if layout == "imagenet" else dict(zip(PHOTOS, PHOTO_CLASSES[layout], strict=True))
+    classes = dict(zip(kinds, names, strict=True))
+    plan = WrittenScenes(layout, train, val, size, shapes, seed, sources["train"].kind, classes, photos)
+    try:
+        if _begin(out, plan):
+            _fill(Files(out / _PARTIAL), plan, sources, kinds, progress or (lambda split, done: None))
+            _finish(out)
+    except OSError as error:
+        raise InputError(
+            f"cannot write scenes to {str(out)!r} ({error}); make room or give another folder, then give the same "
+            "command again: it goes on where it was"
+        ) from error
+    return plan
+
+
+def _check(layout: str, train: int, val: int, size: int, shapes: str) -> None:
+    if layout not in get_args(Layout):
+        raise InputError(f"no layout {layout!r}; give {', '.join(get_args(Layout))}")
+    if shapes not in get_args(Shapes):
+        raise InputError(f"no shapes {shapes!r}; give {', '.join(get_args(Shapes))}")
+    if train < 1 or val < 1:
+        raise InputError(f"{train} training and {val} validation scenes make no set; give at least 1 of each")
+    if layout == "imagenet" and min(train, val) < 10:
+        raise InputError(f"{min(train, val)} scenes leave some of the 10 classes empty; give at least 10 of each split")
+    if not _SMALLEST <= size <= _LARGEST:
+        raise InputError(f"scenes of {size} pixels cannot be drawn; give a size from {_SMALLEST} to {_LARGEST}")
+
+
+def _begin(out: Path, plan: WrittenScenes) -> bool:
+    """Say whether there is anything left to do; refuse a folder that holds anything else."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{str(out)!r} is a file; give a new folder")
+    for marker, left in ((out / MARKER, False), (out / _PARTIAL / MARKER, True)):
+        if marker.is_file():
+            found = _read(marker)
+            differing = sorted(name for name, value in asdict(plan).items() if found.get(name) != value)
+            if differing:
+                name = differing[0]
+                raise InputError(
+                    f"{str(out)!r} holds other scenes ({name} {found.get(name)!r}, not {getattr(plan, name)!r}); "
+                    "remove it or give another folder"
+                )
+            return left
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{str(out)!r} is not empty and holds no scenes; give a new folder")
+    Files(out / _PARTIAL).put_json(MARKER, asdict(plan), indent=2)
+    return True
+
+
+def _read(marker: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(marker.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{str(marker)!r} is corrupt ({error}); remove its folder") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _fill(
+    files: Files,
+    plan: WrittenScenes,
+    sources: dict[str, Sources],
+    kinds: tuple[str, ...],
+    progress: Callable[[str, int], None],
+) -> None:
+    def scenes(split: Literal["train", "val"]) -> Iterator[Scene]:
+        for index in range(getattr(plan, split)):
+            main = index % len(kinds) if plan.layout == "imagenet" else None
+            yield compose(sources[split], split, index, size=plan.size, seed=plan.seed, shapes=plan.shapes, main=main)
+            progress(split, index + 1)
+
+    splits = {"train": scenes("train"), "val": scenes("val")}
+    if plan.layout == "imagenet":
+        write_imagenet(files, splits, kinds)
+    else:
+        {"voc": write_voc, "ade20k": write_ade20k, "coco": write_coco}[plan.layout](files, splits)
+
+
+def _finish(out: Path) -> None:
+    """Move what is complete to its place, the marker last."""
+    partial = out / _PARTIAL
+    for entry in sorted(partial.iterdir(), key=lambda entry: (entry.name == MARKER, entry.name)):
+        target = out / entry.name
+        if target.is_dir():  # an interrupted move
+            shutil.rmtree(target)
+        os.replace(entry, target)
+    partial.rmdir()
