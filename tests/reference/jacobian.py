@@ -19,9 +19,8 @@ def attention(x: Tensor, w: dict[str, Tensor], heads: int) -> Tensor:
         part = slice(head * head_dim, (head + 1) * head_dim)
         q, k, v = (x @ w[f"w_{c}"][:, part] + bias(w, f"b_{c}", part) for c in "qkv")
         outputs.append(softmax(q @ k.T / math.sqrt(head_dim)) @ v)
-    return (torch.cat(outputs, dim=1) @ w["w_o"] + bias(w, "b_o", slice(None))) * w.get(
-        "gamma", torch.ones(()).double()
-    )
+    y = torch.cat(outputs, dim=1) @ w["w_o"] + bias(w, "b_o", slice(None))
+    return y * w["gamma"] if "gamma" in w else y
 
 
 def bias(w: dict[str, Tensor], name: str, part: slice) -> Tensor:

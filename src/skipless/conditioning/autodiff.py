@@ -59,7 +59,7 @@ def tangents(f: Product, x: Tensor) -> tuple[Product, Product]:
     half of a forward-mode product, which computes `f(x)` anew at each call, and asks of `f` no forward derivatives.
     """
     with plain_arithmetic(x.device), torch.enable_grad():
-        y, pull_all = torch.func.vjp(f, x)
+        y, pull_all = torch.func.vjp(f, x)[:2]
 
     @cache  # the graph of a graph is large, and some callers need no forward product
     def push_all() -> Callable[..., tuple[Tensor, ...]]:
