@@ -38,6 +38,7 @@ class Cut:
         seed: the token of largest |v|.
         tied: number of tokens that could equally be the seed.
         proven: whether error bounds decide every side and the seed, or show the tied tokens to be exchangeable.
+        error: bound on the error of the vector in the norm in which its length is 1.
         eigenvalues: the three smallest lambda, or as many as there are; the third to about 1e-6.
         method: `lanczos`, `shift-invert`, `dense` or `no cut`.
     """
@@ -47,6 +48,7 @@ class Cut:
     seed: int
     tied: int
     proven: bool
+    error: float
     eigenvalues: tuple[float, ...]
     method: str
 
@@ -129,7 +131,7 @@ def _no_cut(graph: _Graph) -> Cut:
     rest = float((graph.dense().diagonal().sum() - 1) / max(n - 1, 1))  # trace less the first eigenvalue
     whole = torch.ones_like(graph.first, dtype=torch.bool)
     lambdas = (0.0, 1 - rest, 1 - rest)[:n]
-    return Cut(torch.zeros_like(graph.first), whole, 0, n, True, lambdas, "no cut")
+    return Cut(torch.zeros_like(graph.first), whole, 0, n, True, 0.0, lambdas, "no cut")
 
 
 def _choose(graph: _Graph, second: _Second) -> Cut:
@@ -149,7 +151,7 @@ def _choose(graph: _Graph, second: _Second) -> Cut:
     above = vector - vector.mean()
     clear = bool((above.abs() > error + torch.linalg.vector_norm(error) / len(error)).all())
     foreground = above > TIE * size[top]
-    return Cut(vector, foreground, seed, len(tied), clear and twins, second.eigenvalues, second.method)
+    return Cut(vector, foreground, seed, len(tied), clear and twins, second.error, second.eigenvalues, second.method)
 
 
 def _iterate(graph: _Graph, before: _Second | None = None) -> _Second:

@@ -12,7 +12,7 @@ from skipless.errors import InputError
 
 Box = tuple[int, int, int, int]
 LARGE = 1e15  # norms between its inverse and this have squares far from overflow and underflow
-ROWS = 128  # of similarities at a time: they stay in the cache until they are compared with tau
+ROWS = 256  # of similarities at a time: they stay in the cache until they are compared with tau
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +28,7 @@ class Discovery:
         proven: whether error bounds decide every token's side and the seed; if not, `tokencut`'s tie rules did.
         tied: number of tokens that could equally be the seed; 1 if there is no tie.
         eigenvector: of TokenCut, `(rows, columns)` in float64, positive at the seed, v^T D v = 1; None for LOST.
+        error: of TokenCut, a bound on the eigenvector's error in the norm of D.
         eigenvalues: of TokenCut, the three smallest of the normalised Laplacian (fewer with fewer tokens).
         similarity: of LOST, each token's summed similarity to the expanded seed, `(rows, columns)`; None for TokenCut.
     """
@@ -40,6 +41,7 @@ class Discovery:
     proven: bool
     tied: int
     eigenvector: Float[Tensor, "rows columns"] | None = None
+    error: float = 0.0
     eigenvalues: tuple[float, ...] = ()
     similarity: Float[Tensor, "rows columns"] | None = None
 

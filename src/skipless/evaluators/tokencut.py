@@ -85,5 +85,6 @@ def _discover(
         proven=cut.proven,
         tied=cut.tied,
         eigenvector=cut.vector.reshape(grid),
+        error=cut.error,
         eigenvalues=cut.eigenvalues,
     )
