@@ -314,7 +314,7 @@ def test_the_quantities_are_those_of_the_paper() -> None:
     rho = torch.linalg.matrix_norm(a.T @ b, 2).item()
     tau = (max(sa[0], sb[0]) / min(sa[0], sb[0])).item()
     s_max, s_min = max(sa[0], sb[0]).item(), min(sa[-1], sb[-1]).item()
-    assert (found.coherence, found.balance) == pytest.approx((rho, tau))
+    assert (found.coherence, found.balance) == pytest.approx((rho, tau), rel=1e-12)
     assert (found.s_max, found.s_min) == pytest.approx((s_max, s_min))
     assert found.bound == pytest.approx(math.sqrt((s_max**2 + rho) / (s_min**2 - rho)))
     worst = max(kappa(a), kappa(b))

@@ -85,8 +85,8 @@ def concatenation_bound(blocks: Sequence[Float[Tensor, "r _"]]) -> Concatenation
     factors = [_triangular(block.double()) for block in blocks]
     spectra = [torch.linalg.svdvals(factor) for factor in factors]
     tops, bottoms = [s[0].item() for s in spectra], [s[-1].item() for s in spectra]
-    pairs = torch.tensor([[_coherence(a, b) if a is not b else 0.0 for b in factors] for a in factors])
-    rho = torch.linalg.matrix_norm(pairs.double(), 2).item()
+    pairs = [[_coherence(a, b) if a is not b else 0.0 for b in factors] for a in factors]
+    rho = torch.linalg.matrix_norm(torch.tensor(pairs, dtype=torch.double), 2).item()
     s_max, s_min = max(tops), min(bottoms)
     kappas = [_kappa(s, size) for s, size in zip(spectra, columns, strict=True)]
     kappa_max = None if None in kappas else max(kappa for kappa in kappas if kappa is not None)
