@@ -57,9 +57,11 @@ class Pictures:
         return len(self.numbers)
 
     def load(self, index: int) -> tuple[Image.Image, np.ndarray]:
+        """Picture and mask."""
         return Image.open(self.folder / f"{self.numbers[index]}.jpg").convert("RGB"), self.load_mask(index)
 
     def load_mask(self, index: int) -> np.ndarray:
+        """The mask alone."""
         return np.array(Image.open(self.folder / f"{self.numbers[index]}.png"))
 
 

@@ -21,7 +21,7 @@ from skipless.evaluators.probe_data import CellTargets, DenseSet, Skipped, loss_
 from skipless.evaluators.probe_result import BlockScore, ProbeResult, RateScore, at_edge, choose
 from skipless.evaluators.probe_scoring import BatchReader, Blocks, patch_confusions, pixel_confusions
 from skipless.evaluators.protocols import DenseProtocol
-from skipless.evaluators.segmentation import resample, segmentation_scores
+from skipless.evaluators.segmentation import largest, segmentation_scores
 
 Select = Literal["val", "holdout"]
 
@@ -45,7 +45,7 @@ class TrainedProbe:
         """The classes that the head on these blocks gives an image, at any size in pixels."""
         weight, bias = self.heads[blocks]
         x = data.features(blocks, self.kind, [image]).to(weight)
-        return resample(x @ weight + bias, data.grid, size)[0].argmax(-1).view(size)
+        return largest((x @ weight + bias)[0], data.grid, size)
 
 
 def linear_probe(

@@ -10,14 +10,13 @@ from torch.nn.functional import one_hot
 
 from skipless.evaluators.features import Kind
 from skipless.evaluators.probe_data import CellTargets, DenseSet
-from skipless.evaluators.segmentation import confusion_matrix, resample
+from skipless.evaluators.segmentation import count_pairs, largest, true_rows
 
 Blocks = tuple[int, ...]
 # Linear maps of each set of blocks: one for each learning rate.
 Maps = dict[Blocks, tuple[Float[Tensor, "d c l"], Float[Tensor, "c l"]]]
 
 _CHOOSE_PIXELS = 8  # a side, of each patch's mask, where rates are compared on patches
-_PIXEL_LOGITS = 2**25  # at a time, at the mask's size: 128 MB in float32
 
 
 @dataclass(eq=False)
@@ -55,17 +54,14 @@ def pixel_confusions(
         counted += 1
         size = (mask.shape[0], mask.shape[1])
         read: BatchReader | None = None
+        rows = true_rows(mask, classes, data.data.ignore)
         for blocks, (weights, biases) in maps.items():
             read = read or BatchReader(data, kind, np.array([image]), None, weights)
-            x, share = read(blocks), max(1, _PIXEL_LOGITS // (mask.numel() * classes))
-            truth = mask.to(x.device)
-            for start in range(0, weights.shape[-1], share):
-                part = slice(start, start + share)
-                logits = x @ weights[..., part].flatten(1) + biases[:, part].flatten()
-                pixels = resample(logits, data.grid, size).view(*size, classes, -1).argmax(2)
-                for offset in range(pixels.shape[-1]):
-                    found = confusion_matrix(pixels[..., offset], truth, classes, data.data.ignore)
-                    total[blocks][start + offset] += found.cpu()
+            logits = (read(blocks)[0] @ weights.flatten(1) + biases.flatten()).view(-1, *biases.shape)
+            rows = rows.to(logits.device)
+            for rate in range(biases.shape[1]):
+                pixels = largest(logits[..., rate], data.grid, size)
+                total[blocks][rate] += count_pairs(rows, pixels, classes).cpu()
     return total, counted
 
 

@@ -11,6 +11,8 @@ from torch.nn.functional import interpolate
 
 from skipless.errors import InputError
 
+_STRIP = 32  # rows of pixels
+
 
 @dataclass(frozen=True)
 class SegmentationScores:
@@ -45,9 +47,24 @@ def confusion_matrix(
         [[1, 1], [0, 1]]
     """
     check_labels(truth, classes, ignore)
-    counted = slice(None) if ignore is None else truth.flatten() != ignore
-    pairs = (truth.flatten() * classes + prediction.flatten())[counted]
-    return torch.bincount(pairs, minlength=classes * classes).view(classes, classes)
+    return count_pairs(true_rows(truth, classes, ignore), prediction, classes)
+
+
+def true_rows(truth: Int64[Tensor, "*shape"], classes: int, ignore: int | None) -> Int64[Tensor, " pixels"]:
+    """Where each pixel's row begins in a flattened confusion matrix; behind its end for those that are to be ignored.
+
+    Made once a mask, it serves every prediction for it. The labels must have been checked.
+    """
+    rows = truth.flatten() * classes
+    return rows if ignore is None else rows.masked_fill_(truth.flatten() == ignore, classes * classes)
+
+
+def count_pairs(
+    rows: Int64[Tensor, " pixels"], prediction: Int64[Tensor, "*shape"], classes: int
+) -> Int64[Tensor, "c c"]:
+    """The confusion matrix of a prediction for the mask that `true_rows` was made of."""
+    counts = torch.bincount(rows + prediction.flatten(), minlength=classes * (classes + 1))
+    return counts[: classes * classes].view(classes, classes)
 
 
 def segmentation_scores(confusion: Int64[Tensor, "c c"]) -> SegmentationScores:
@@ -136,6 +153,14 @@ def resample(
     rows = down @ values.reshape(count, grid[0], grid[1] * width)
     both = across @ rows.view(count * down.shape[0], grid[1], width)
     return both.view(count, -1, width)
+
+
+def largest(logits: Float[Tensor, "n c"], grid: tuple[int, int], size: tuple[int, int]) -> Int64[Tensor, "h w"]:
+    """The class with the largest logit at every pixel, after bilinear interpolation from a grid of cells."""
+    down, across = (_bilinear(g, s).to(logits) for g, s in zip(grid, size, strict=True))
+    rows = logits.mT.reshape(-1, *grid) @ across.mT
+    # A few rows of pixels at a time stay in the cache; `max` is several times faster than `argmax` here.
+    return torch.cat([(strip @ rows).max(0).indices for strip in down.split(_STRIP)])
 
 
 @lru_cache(maxsize=1024)
