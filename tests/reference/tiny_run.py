@@ -58,6 +58,7 @@ def train(out: Path, optimizer: str = "AdamW", **changes: Any) -> FitResult:
         "dataset": changes.pop("dataset", None) or digits(),
         "schedule": changes.pop("schedule", schedule),
         "evaluate": changes.pop("evaluate", lambda model: top1(model, EvalLoader(digits(40, shift=0)))),
+        "measure": changes.pop("measure", None),
         "recipe": changes.pop("recipe", {"optimizer": {"name": optimizer, "lr": 2e-3}}),
     }
     built = kinds[optimizer](task.parameters(), lr=2e-3)

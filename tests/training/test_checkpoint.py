@@ -167,7 +167,7 @@ def test_a_disk_that_fills_up_elsewhere_is_told_too(room: int, tmp_path: Path, m
             return room or full_disk()
 
     with RunFolder(tmp_path) as folder, Full(tmp_path / "full", "wb") as full:
-        monkeypatch.setattr(folder, "_metrics", full)
+        monkeypatch.setitem(folder._logs, "metrics.jsonl", full)
         with pytest.raises(InputError, match=r"cannot write '.*metrics.jsonl' \(.*No space left"):
             folder.log({"step": 1})
         monkeypatch.setattr(files.os, "fsync", full_disk)
@@ -259,3 +259,8 @@ def test_permissions_are_the_usual_ones(run: Path) -> None:
     modes = {file.stat().st_mode for file in run.iterdir() if file.name != ".lock"}
     assert len(modes) == 1
     assert json.loads((run / "result.json").read_text())["steps"] == STEPS
+
+
+def test_a_folder_that_vanished_is_one_clear_line(tmp_path) -> None:
+    with pytest.raises(InputError, match="cannot write"):
+        save_checkpoint(tmp_path / "gone", {"step": 1})

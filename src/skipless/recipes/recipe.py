@@ -16,6 +16,7 @@ from skipless.evaluators import top1
 from skipless.init import SkiplessInit
 from skipless.models import create_model
 from skipless.optim import OptimizerConfig, WarmupCosine, build_optimizer
+from skipless.recipes.conditioning import training_measure
 from skipless.tasks import Supervised, SupervisedConfig
 from skipless.training import FitConfig, FitResult, fit
 
@@ -167,6 +168,7 @@ def run(recipe: Recipe, out: Path, data: ImageData | None = None) -> FitResult:
         out=out,
         config=recipe.fit,
         evaluate=lambda model: evaluate_top1(model, data, recipe.fit),
+        measure=training_measure(data) if recipe.fit.measure_every else None,
         recipe=recipe.as_json(),
     )
 

@@ -23,6 +23,8 @@ class FitConfig:
         evaluate_every: epochs between evaluations; the last epoch is always evaluated. 0 evaluates only there.
         checkpoint_every: steps between checkpoints; 0 is at the end of an epoch, unless the last one is a few
             seconds old. The end, Ctrl-C and SIGTERM write one, too.
+        measure_every: steps between measurements of the model's conditioning, and one at the start and one at the end,
+            in `measurements.jsonl`; 0 measures nothing.
         log_every: steps between lines of `metrics.jsonl`, each with means over those steps.
         workers: processes that fetch data; 0 fetches between the steps. Results do not depend on it.
         device: `auto` takes an accelerator if there is one. `torchrun` gives each of its processes one.
@@ -39,6 +41,7 @@ class FitConfig:
     seed: int = 0
     evaluate_every: int = 1
     checkpoint_every: int = 0
+    measure_every: int = 0
     log_every: int = 20
     workers: int = 0
     device: Device = "auto"
@@ -48,7 +51,7 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "batch_size": 1, "accumulation": 1, "log_every": 1}
-        for name in (*least, "evaluate_every", "checkpoint_every", "workers"):
+        for name in (*least, "evaluate_every", "checkpoint_every", "measure_every", "workers"):
             if getattr(self, name) < least.get(name, 0):
                 raise InputError(f"{name} {getattr(self, name)} is too small; give at least {least.get(name, 0)}")
         if self.clip_norm is not None and not self.clip_norm > 0:
@@ -59,5 +62,7 @@ class FitConfig:
         return self.epochs * steps_per_epoch(samples, self.batch_size)
 
 
-CHANGEABLE = frozenset({"checkpoint_every", "log_every", "workers", "device", "progress", "tensorboard", "wandb"})
+CHANGEABLE = frozenset(
+    {"checkpoint_every", "measure_every", "log_every", "workers", "device", "progress", "tensorboard", "wandb"}
+)
 """Fields of `FitConfig` that a resumed run may change: what is computed does not depend on them."""

@@ -45,7 +45,8 @@ def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
 
 def cannot_write(path: Path, error: Exception, written: Path | None = None) -> InputError:
     """Say why a file could not be written, with the sizes that matter when the disk is full."""
-    free = shutil.disk_usage(path.parent).free
+    there = next(parent for parent in path.absolute().parents if parent.exists())  # the folder itself may be gone
+    free = shutil.disk_usage(there).free
     so_far = f"{_megabytes(written.stat().st_size)} written, " if written is not None and written.exists() else ""
     return InputError(
         f"cannot write {str(path)!r} ({error}; {so_far}{_megabytes(free)} free); make room there, then give the same "

@@ -28,9 +28,11 @@ from skipless.training.config import FitConfig
 from skipless.training.devices import launch
 from skipless.training.interruption import StopRequest, TrainingStopped
 from skipless.training.loggers import Logger, open_loggers
+from skipless.training.measuring import Measure, Measuring
+from skipless.training.outcome import DIVERGED_REMEDY, FitResult, TrainingDiverged, earlier_result
 from skipless.training.progress import Progress, ProgressKind, show_progress
 from skipless.training.provenance import provenance
-from skipless.training.record import fingerprint, refuse_other, refuse_other_record
+from skipless.training.record import fingerprint, refuse_other
 from skipless.training.run_folder import RunFolder
 from skipless.training.window import Window
 
@@ -38,27 +40,6 @@ CHECKPOINT_SECONDS = 10.0  # at least, between checkpoints at the ends of short 
 
 Schedule = Callable[[int], float]
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
-
-
-class TrainingDiverged(InputError):
-    """The loss or a weight is no longer finite; `result.json` says so, and the last good checkpoint stays."""
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What came out of a run, as in `result.json`.
-
-    Attributes:
-        steps: optimizer steps taken.
-        epochs: passes over the training set.
-        seconds: training time, evaluations and checkpoints left out, over all resumptions.
-        metrics: of the last evaluation.
-    """
-
-    steps: int
-    epochs: float
-    seconds: float
-    metrics: dict[str, float]
 
 
 def fit(
@@ -70,6 +51,7 @@ def fit(
     out: Path | str,
     config: FitConfig | None = None,
     evaluate: Evaluate | None = None,
+    measure: Measure | None = None,
     recipe: Mapping[str, Any] | None = None,
 ) -> FitResult:
     """Train, or go on with, or recognise as finished, the run in a folder.
@@ -82,6 +64,8 @@ def fit(
         out: the run folder, created if need be.
         config: defaults to `FitConfig()`.
         evaluate: named numbers of a model; called in the precision of training.
+        measure: a slow look at the model, as JSON, every `config.measure_every` steps; called in full precision on one
+            process, and written to `measurements.jsonl`. Training does not depend on it.
         recipe: what was asked for, all of it, as JSON; stored in `run.json`. A run resumes under the same recipe only
             (apart from the keys in `CHANGEABLE`).
 
@@ -97,9 +81,10 @@ def fit(
     fabric = launch(config.device, config.precision)
     with RunFolder(Path(out), writes=fabric.is_global_zero) as folder:
         asked = fingerprint(recipe or {}, config, len(dataset))
-        if (result := _earlier_result(folder, asked, task)) is not None:
+        if (result := earlier_result(folder, asked, task)) is not None:
             return result
-        run = _Run(fabric, task, optimizer, schedule, evaluate, config, folder, asked, len(dataset))
+        measuring = Measuring(measure, config.measure_every, folder)
+        run = _Run(fabric, task, optimizer, schedule, evaluate, measuring, config, folder, asked, len(dataset))
         note = run.resume()
         record = _record(folder, run, recipe or {})
         run.train(dataset, record, note)
@@ -123,6 +108,7 @@ class _Run:
     bare_optimizer: Optimizer
     schedule: Schedule
     evaluate: Evaluate | None
+    measuring: Measuring
     config: FitConfig
     folder: RunFolder
     asked: Mapping[str, Any]
@@ -150,7 +136,8 @@ class _Run:
         if state is not None:
             self._restore(state)
             note = f"{note + '. ' if note else ''}resumed at step {self.step} of {self.total_steps}"
-        self.folder.open_metrics(self.step)
+        self.folder.open_log(self.step)
+        self.measuring.open(self.step)
         self.fabric.barrier()  # all have read before one may write
         return note
 
@@ -169,10 +156,7 @@ class _Run:
 
     def checkpoint(self) -> None:
         """Save everything, unless it is no longer worth saving."""
-        self._read_window()
-        norm = get_total_norm(self.task.parameters())
-        if not norm.isfinite():
-            raise self._diverged(f"the weights are no longer finite at step {self.step}")
+        self._check_finite()
         self._tick()
         if self.folder.writes:
             state = {
@@ -213,6 +197,8 @@ class _Run:
                 progress.note(note)
             self.module.train()
             self._since = time.perf_counter()
+            if self.step == 0:
+                self._measured(progress)
             while self.step < self.total_steps:
                 self._take_step(batches)
                 progress.advance(self.step)
@@ -245,7 +231,7 @@ class _Run:
         self.step += 1
 
     def _after_step(self, stop: StopRequest, progress: Progress, sink: Logger) -> None:
-        """Log, evaluate and checkpoint where due, in this order: a checkpoint implies the lines before it."""
+        """Log, evaluate, measure and checkpoint where due, in this order: a checkpoint implies the lines before it."""
         config, last = self.config, self.step == self.total_steps
         if last or self.step % config.log_every == 0:
             line = self._log_line()
@@ -260,6 +246,8 @@ class _Run:
             )
             progress.note(f"epoch {self.epoch:g}  " + "  ".join(f"{k} {v:.5g}" for k, v in self.metrics.items()))
             sink(self.step, {f"evaluation/{name}": value for name, value in self.metrics.items()})
+        if self.measuring.due(self.step, last=last):
+            self._measured(progress)
         stopping = not last and self._should_stop(stop)
         if stopping or last or self._checkpoint_due():
             self.checkpoint()
@@ -297,6 +285,21 @@ class _Run:
         self._since = time.perf_counter()
         return metrics
 
+    def _measured(self, progress: Progress) -> None:
+        if not self.measuring.every:
+            return
+        self._check_finite()
+        self._tick()
+        note = self.measuring.take(getattr(self.task, "model", self.task), self.step, self.epoch)
+        progress.note(note)
+        self.module.train()
+        self._since = time.perf_counter()
+
+    def _check_finite(self) -> None:
+        self._read_window()
+        if not get_total_norm(self.task.parameters()).isfinite():
+            raise self._diverged(f"the weights are no longer finite at step {self.step}")
+
     def _read_window(self) -> None:
         losses = self.window.read()
         bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
@@ -312,9 +315,9 @@ class _Run:
     def _diverged(self, what: str) -> TrainingDiverged:
         """Record that the run is over."""
         self._tick()
-        reason = f"{what} of {self.total_steps} (learning rate {self.schedule(self.step - 1):.3g})"
+        reason = f"{what} of {self.total_steps} (learning rate {self.schedule(max(self.step - 1, 0)):.3g})"
         self.folder.write("result.json", self._result("diverged") | {"reason": reason, "last_evaluation": self.metrics})
-        return TrainingDiverged(f"{self.folder.path} diverged: {reason}; {_DIVERGED_REMEDY}")
+        return TrainingDiverged(f"{self.folder.path} diverged: {reason}; {DIVERGED_REMEDY}")
 
     def _should_stop(self, stop: StopRequest) -> bool:
         if self.fabric.world_size == 1:
@@ -344,24 +347,6 @@ class _Run:
             "epochs": self.epoch,
             "seconds": self.seconds,
         }
-
-
-_DIVERGED_REMEDY = "lower the learning rate, warm up longer or clip the gradients, and give another --out"
-
-
-def _earlier_result(folder: RunFolder, asked: Mapping[str, Any], task: nn.Module) -> FitResult | None:
-    """Recognise a run that has ended: give its result again, and its weights to the task."""
-    result, record = folder.read("result.json"), folder.read("run.json")
-    if result is None or record is None:
-        return None
-    refuse_other_record(record, asked, str(folder.path))
-    if result["diverged"]:
-        raise TrainingDiverged(f"{folder.path} diverged when it was run: {result['reason']}; {_DIVERGED_REMEDY}")
-    state, _ = latest_checkpoint(folder.path)
-    if state is None:  # the caller counts on the weights
-        raise InputError(f"{folder.path} has a result but no checkpoint; remove the folder to train again")
-    load_tensors_(task, state["task"], str(folder.path / CHECKPOINT))
-    return FitResult(result["steps"], result["epochs"], result["seconds"], state["metrics"])
 
 
 def _record(folder: RunFolder, run: _Run, recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from typing import Any
 from skipless.errors import InputError
 from skipless.training.files import TEMPORARY, cannot_write, read_json, replacing, write_json
 
+METRICS = "metrics.jsonl"
+
 _locks: set[int] = set()  # descriptors that a forked worker must not keep: it would hold the lock of a killed run
 
 
@@ -39,7 +41,7 @@ class RunFolder:
         self.path = path
         self.writes = writes
         self._lock: int | None = None
-        self._metrics: FileIO | None = None
+        self._logs: dict[str, FileIO] = {}
 
     def __enter__(self) -> "RunFolder":
         if self.writes:
@@ -56,9 +58,9 @@ class RunFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._metrics is not None:
-            self._metrics.close()
-            self._metrics = None
+        for log in self._logs.values():
+            log.close()
+        self._logs.clear()
         if self._lock is not None:
             _locks.discard(self._lock)
             os.close(self._lock)
@@ -87,31 +89,31 @@ class RunFolder:
         if self.writes:
             write_json(self.path / name, values)
 
-    def open_metrics(self, step: int) -> None:
-        """Open `metrics.jsonl` for appending, without the lines of later steps: those steps are taken again.
+    def open_log(self, step: int, name: str = METRICS) -> None:
+        """Open a file of lines for appending, without the lines of later steps: those steps are taken again.
 
         A line that was cut off when the process was killed goes, too.
         """
         if not self.writes:
             return
-        path = self.path / "metrics.jsonl"
+        path = self.path / name
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         with replacing(path) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in lines if _logged_by(step, line)), encoding="utf-8")
-        self._metrics = path.open("ab", buffering=0)
+        self._logs[name] = path.open("ab", buffering=0)
 
-    def log(self, line: Mapping[str, Any]) -> None:
-        """Append one line to `metrics.jsonl`; a killed process loses none that was logged.
+    def log(self, line: Mapping[str, Any], name: str = METRICS) -> None:
+        """Append one line to a file that was opened; a killed process loses none that was logged.
 
         Raises:
             InputError: if the disk is full.
         """
-        if self._metrics is None:
+        if name not in self._logs:
             return
         try:
-            _write_whole(self._metrics, f"{json.dumps(line)}\n".encode())
+            _write_whole(self._logs[name], f"{json.dumps(line)}\n".encode())
         except OSError as error:
-            raise cannot_write(self.path / "metrics.jsonl", error) from error
+            raise cannot_write(self.path / name, error) from error
 
 
 def _write_whole(file: FileIO, text: bytes) -> None:
