@@ -1,0 +1,88 @@
+"""Token Graying put into a model, and what it does to the condition of the tokens that enter the first block."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from skipless.errors import InputError
+from skipless.nn import TokenGraying
+
+_PLACE = "_skipless_token_graying"
+
+
+class _Hook:
+    """A forward hook that may be copied and pickled with its model."""
+
+    def __init__(self, graying: TokenGraying) -> None:
+        self.graying = graying
+
+    def __call__(self, module: nn.Module, args: Any, tokens: Tensor) -> Tensor:
+        return self.graying(tokens)
+
+
+def insert_token_graying_(model: nn.Module, graying: TokenGraying | None = None) -> nn.Module:
+    """Apply Token Graying to the tokens that enter the first block, in place (Always Skip Attention).
+
+    It has no parameters and hangs on the model as a forward hook of the last thing before the blocks, `norm_pre`:
+    module names, state-dict keys and `forward_features` stay, checkpoints load both ways. Insert it before
+    `torch.compile` or a distributed wrapper.
+
+    Args:
+        model: a model with one of timm's plain vision transformers.
+        graying: `TokenGraying()` by default.
+
+    Returns:
+        The model.
+
+    Raises:
+        InputError: if there is no plain vision transformer, or it has its Token Graying already.
+
+    Example:
+        >>> import timm
+        >>> model = timm.create_model("vit_tiny_patch16_224", depth=1)
+        >>> keys = list(model.state_dict())
+        >>> list(insert_token_graying_(model, TokenGraying(0.7, "dct")).state_dict()) == keys
+        True
+    """
+    place = _place(model)
+    if hasattr(place, _PLACE):
+        raise InputError("the model has Token Graying already; take it out first with remove_token_graying_")
+    # A plain attribute: as a submodule it would appear in the model's names.
+    object.__setattr__(place, _PLACE, place.register_forward_hook(_Hook(graying or TokenGraying())))
+    return model
+
+
+def remove_token_graying_(model: nn.Module) -> nn.Module:
+    """Take it out again; a model without it stays as it is."""
+    place = _place(model)
+    if hasattr(place, _PLACE):
+        getattr(place, _PLACE).remove()
+        object.__delattr__(place, _PLACE)
+    return model
+
+
+@torch.no_grad()
+def input_kappas(tokens: Float[Tensor, "b n d"], grayings: Sequence[TokenGraying]) -> list[Float[Tensor, " b"]]:
+    """kappa(X) of each image's tokens, ungrayed and then by each graying; from float64 factorisations.
+
+    Example:
+        >>> x = torch.diag(torch.tensor([4.0, 1.0, 0.25]))[None]
+        >>> [round(kappa.item(), 3) for kappa in input_kappas(x, [TokenGraying(0.5, "svd")])]
+        [16.0, 4.0]
+    """
+    wide = tokens.double()
+    spectra = [torch.linalg.svdvals(x) for x in (wide, *(graying(wide) for graying in grayings))]
+    if any((s[:, -1] <= 0).any() for s in spectra):
+        raise InputError("some image's tokens are singular: their condition number is no number")
+    return [s[:, 0] / s[:, -1] for s in spectra]
+
+
+def _place(model: nn.Module) -> nn.Module:
+    found = [module for module in model.modules() if isinstance(module, VisionTransformer)]
+    if len(found) != 1:
+        raise InputError(f"{type(model).__name__} has {len(found)} of timm's plain vision transformers, not one")
+    return found[0].norm_pre
