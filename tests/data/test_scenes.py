@@ -1,4 +1,3 @@
-import hashlib
 import json
 import os
 import shutil
@@ -24,11 +23,11 @@ from skipless.data.dense import (
 )
 from skipless.data.memory import MemoryImages
 from skipless.data.scenes import Scene, Sources, compose, load_sources, sources, write_scenes
-from skipless.data.scenes.files import Files, jpeg
+from skipless.data.scenes.files import jpeg
 from skipless.data.scenes.layouts import OBJECT_CLASSES, PHOTO_CLASSES, encode_runs
-from skipless.errors import InputError
+from skipless.data.scenes.write import VERSION
 
-TRAIN, VAL, SIZE, SEED = 14, 10, 48, 3
+TRAIN, VAL, SIZE, SEED = 11, 10, 48, 3
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +160,7 @@ def test_coco_masks_of_instances_are_exact(written: dict[str, Path], digits: dic
     assert categories[90] == {"supercategory": "indoor", "id": 90, "name": "toothbrush"}
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of pycocotools with numpy 2
 def test_pycocotools_agrees_with_the_runs() -> None:
     tools = pytest.importorskip("pycocotools.mask")
     mask = np.random.default_rng(0).random((7, 9)) > 0.5
@@ -210,24 +210,12 @@ def test_the_imagenet_layout_trains_as_a_folder(written: dict[str, Path], digits
     assert max(scene.objects, key=lambda shown: shown.mask.sum()).label == 7
 
 
-def contents(root: Path) -> dict[str, str]:
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return {str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-
-@pytest.mark.parametrize("layout", ["voc", "ade20k", "coco", "imagenet"])
-def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, layout: str) -> None:
-    def write(name: str, seed: int) -> dict[str, str]:
-        write_scenes(tmp_path / name, layout, train=10, val=10, size=32, seed=seed, objects="digits")
-        return contents(tmp_path / name)
-
-    one = write("one", 0)
-    torch.manual_seed(1)
-    np.random.seed(1)  # noqa: NPY002
-    assert write("two", 0) == one
-    other = write("three", 1)
-    images = [name for name in one if name.endswith(".jpg")]
-    assert not any(other.get(name) == one[name] for name in images)
+def test_another_drawing_needs_another_version(digits: dict[str, Sources]) -> None:
+    scenes = [compose(digits["train"], "train", i, size=96, seed=0) for i in range(6)]
+    assert (VERSION, [[shown.label for shown in scene.objects] for scene in scenes]) == (
+        1,
+        [[0, 0, 8], [3], [7, 6, 5, 0], [8, 5], [0], [3]],
+    )
 
 
 def test_more_scenes_leave_the_first_ones_as_they_were(digits: dict[str, Sources]) -> None:
@@ -274,89 +262,6 @@ def test_front_objects_hide_what_lies_behind(digits: dict[str, Sources]) -> None
     in_front = sum((shown.mask for shown in scene.objects[:hidden]), np.zeros_like(grown))
     assert (grown & in_front).any()
     assert not scene.objects[0].occluded
-
-
-def test_a_finished_folder_is_left_alone_and_an_interrupted_one_taken_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def write(name: str) -> dict[str, str]:
-        write_scenes(tmp_path / name, "coco", train=6, val=2, size=32, objects="digits")
-        return contents(tmp_path / name)
-
-    whole, put, calls = write("whole"), Files.put, []
-
-    def interrupted(self: Files, path: str, encode: object) -> None:
-        calls.append(path)
-        if len(calls) == 20:
-            raise KeyboardInterrupt
-        put(self, path, encode)
-
-    monkeypatch.setattr(Files, "put", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write("broken")
-    assert [entry.name for entry in (tmp_path / "broken").iterdir()] == [".scenes-partial"]
-    monkeypatch.setattr(Files, "put", put)
-    kept = sorted((tmp_path / "broken").rglob("*.jpg"))[0]
-    before = kept.stat().st_ino
-    assert write("broken") == whole
-    assert sorted((tmp_path / "broken").rglob("*.jpg"))[0].stat().st_ino == before  # not written again
-    monkeypatch.setattr(Files, "put", interrupted)
-    calls.clear()
-    assert write("whole") == whole
-    assert calls == []
-
-
-def test_an_interrupted_move_is_taken_up(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    write_scenes(out, "voc", train=2, val=1, size=32, objects="digits")
-    whole = contents(out)
-    (out / ".scenes-partial").mkdir()
-    os.replace(out / "scenes.json", out / ".scenes-partial" / "scenes.json")
-    write_scenes(out, "voc", train=2, val=1, size=32, objects="digits")
-    assert contents(out) == whole
-
-
-def test_foreign_folders_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "chapter1.tex").touch()
-    with pytest.raises(InputError, match="thesis' is not empty and holds no scenes; give a new folder"):
-        write_scenes(tmp_path / "thesis")
-    with pytest.raises(InputError, match="chapter1.tex' is a file"):
-        write_scenes(tmp_path / "thesis" / "chapter1.tex")
-    (tmp_path / "empty").mkdir()
-    report = write_scenes(tmp_path / "empty", train=1, val=1, size=32, objects="digits")
-    assert (report.layout, report.objects, report.classes["9"]) == ("voc", "digits", "tvmonitor")
-    with pytest.raises(InputError, match="holds other scenes .size 32, not 64.; remove it or give another folder"):
-        write_scenes(tmp_path / "empty", train=1, val=1, size=64, objects="digits")
-    (tmp_path / "empty" / "scenes.json").write_text("{")
-    with pytest.raises(InputError, match=r"scenes.json' is corrupt"):
-        write_scenes(tmp_path / "empty", train=1, val=1, size=32, objects="digits")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"layout": "cityscapes"}, "no layout 'cityscapes'; give voc, ade20k, coco, imagenet"),
-        ({"shapes": "round"}, "no shapes 'round'; give square, mixed"),
-        ({"objects": "cifar"}, "no objects 'cifar'; give fashion, digits or auto"),
-        ({"train": 0}, "0 training and 250 validation scenes make no set"),
-        ({"layout": "imagenet", "val": 9}, "9 scenes leave some of the 10 classes empty"),
-        ({"size": 8}, "scenes of 8 pixels cannot be drawn; give a size from 32 to 1024"),
-    ],
-)
-def test_bad_arguments_name_the_remedy(unchecked: None, tmp_path: Path, arguments: dict, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        write_scenes(tmp_path / "out", **arguments)
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(InputError, match=r"cannot write scenes to .*No space left.*goes on where it was"):
-        write_scenes(tmp_path / "out", train=1, val=1, size=32, objects="digits")
 
 
 def garments() -> MemoryImages:

@@ -48,10 +48,10 @@ def ade20k_segmentation(root: Path, split: AdeSplit = "train") -> SegmentationDa
 def ade20k_full_segmentation(root: Path, split: AdeSplit = "train") -> SegmentationData:
     """Read the full release (2016 or 2021), its object masks reduced to the benchmark's 150 classes.
 
-    The reduction is the benchmark's own (CSAILVision/sceneparsing, `convertFromADE`): objects by their index, parts
-    left out, everything else ignored. It also shrank images to a short side of 512 pixels, which is left to the
-    caller. The 2021 release has other images than the benchmark, so its numbers are other ones. Of the 153
-    indices, twelve were compared with a public sample of that release; all twelve agree.
+    The reduction is the benchmark's own (CSAILVision/sceneparsing, `convertFromADE`, whose example it reproduces in
+    every pixel): objects by their index, parts left out, everything else ignored. The benchmark also shrank images to
+    a short side of 512 pixels, which is left to the caller. The 2021 release has other images than the benchmark, so
+    its numbers are other ones; whether it kept all 153 indices is known only for the 18 in its three public samples.
 
     Args:
         root: the folder `ADE20K_2016_07_26` or `ADE20K_2021_17_01`, or its parent. Images lie below

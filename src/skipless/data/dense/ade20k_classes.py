@@ -19,7 +19,7 @@ ADE20K_CLASSES = (
 )  # fmt: skip
 
 # Index of every class in the full release (from 1; 0 is unlabelled), from the benchmark's own conversion,
-# CSAILVision/sceneparsing's `mapFromADE.txt`. Its twelve that occur in a public sample of the 2021 release agree.
+# CSAILVision/sceneparsing's `mapFromADE.txt`. The 18 that occur in the three public samples of 2021 agree.
 FULL_INDICES = (
     2978, 312, 2420, 976, 2855, 447, 2131, 165, 3055, 1125, 350, 2377, 1831, 838, 774, 2684, 1610, 1910, 687, 471, 401,
     2994, 1735, 2473, 2329, 1276, 2264, 1564, 2178, 913, 57, 2272, 907, 724, 2138, 2985, 1395, 155, 2053, 689, 137, 266,

@@ -54,7 +54,7 @@ def contact_sheet(
     cells, problems = [], []
     for item in items:
         try:
-            panels, names = _panels(item.id, masks, mask_of, boxes, boxes_of)
+            panels, names = _panels(item.id, cell, masks, mask_of, boxes, boxes_of)
         except UnreadableItem as error:
             problems.append(str(error))
             panels, names = [Image.new("RGB", (cell, cell), "gray")], ("unreadable",)
@@ -79,6 +79,7 @@ def colour_labels(labels: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"
 
 def _panels(
     name: str,
+    side: int,
     masks: SegmentationData | None,
     mask_of: dict[str, int],
     boxes: BoxData | None,
@@ -88,30 +89,34 @@ def _panels(
     names: tuple[str, ...] = ()
     if boxes is not None and name in boxes_of:
         image, objects = boxes.load(boxes_of[name])
-        panels.append(_boxed(image, objects))
+        panels.append(_boxed(_fitted(image, side), objects, side / max(image.size)))
         names = objects.classes
     if masks is not None:
         image, labels = masks.load(mask_of[name])
-        panels = [*(panels or [image]), Image.fromarray(colour_labels(labels))]
+        coloured = Image.fromarray(colour_labels(labels))
+        panels = [*(panels or [_fitted(image, side)]), _fitted(coloured, side)]
         names = names or tuple(masks.classes[label] for label in np.unique(labels[labels != masks.ignore]))
     return panels, names
 
 
-def _boxed(image: Image.Image, objects: ObjectBoxes) -> Image.Image:
-    image = image.copy()
+def _boxed(image: Image.Image, objects: ObjectBoxes, scale: float) -> Image.Image:
     draw = ImageDraw.Draw(image)
-    for box, difficult in zip(objects.boxes.tolist(), objects.difficult.tolist(), strict=True):
+    for box, difficult in zip((objects.boxes * scale).tolist(), objects.difficult.tolist(), strict=True):
         xmin, ymin, xmax, ymax = box
-        draw.rectangle((xmin, ymin, xmax - 1, ymax - 1), outline="yellow" if difficult else "red")
+        corners = (xmin, ymin, max(xmax - 1, xmin), max(ymax - 1, ymin))
+        draw.rectangle(corners, outline="yellow" if difficult else "red")
     return image
+
+
+def _fitted(image: Image.Image, side: int) -> Image.Image:
+    return ImageOps.contain(image, (side, side), Image.Resampling.NEAREST)  # a mask's colours must not mix
 
 
 def _cell(panels: Sequence[Image.Image], caption: str, side: int) -> Image.Image:
     width = len(panels) * (side + _MARGIN)
     cell = Image.new("RGB", (width, side + _CAPTION), "black")
     for place, panel in enumerate(panels):
-        # Nearest: a mask's colours must not mix.
-        cell.paste(ImageOps.contain(panel, (side, side), Image.Resampling.NEAREST), (place * (side + _MARGIN), 0))
+        cell.paste(panel, (place * (side + _MARGIN), 0))
     ImageDraw.Draw(cell).text((2, side + 1), caption, fill="white")
     return cell
 

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def palette_png(ids: UInt8[np.ndarray, "h w"]) -> bytes:
     return _encoded(image, "PNG")
 
 
+@cache
 def voc_palette() -> UInt8[np.ndarray, "256 3"]:
     """Give VOC's colour of every id: its bits, three at a time, are the highest bits of red, green and blue.
 

@@ -92,6 +92,7 @@ def write_scenes(
         InputError: if an argument is out of range, the folder holds something else, or cannot be written to.
     """
     _check(layout, train, val, size, shapes)
+    _check_folder(out)
     sources, kinds = load_sources(objects)
     names = kinds if layout == "imagenet" else OBJECT_CLASSES[layout]
     photos = {} if layout == "imagenet" else dict(zip(PHOTOS, PHOTO_CLASSES[layout], strict=True))
@@ -122,10 +123,16 @@ def _check(layout: str, train: int, val: int, size: int, shapes: str) -> None:
         raise InputError(f"scenes of {size} pixels cannot be drawn; give a size from {_SMALLEST} to {_LARGEST}")
 
 
-def _begin(out: Path, plan: WrittenScenes) -> bool:
-    """Say whether there is anything left to do; refuse a folder that holds anything else."""
+def _check_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"{str(out)!r} is a file; give a new folder")
+    ours = any(marker.is_file() for marker in (out / MARKER, out / _PARTIAL / MARKER))
+    if not ours and out.exists() and any(out.iterdir()):
+        raise InputError(f"{str(out)!r} is not empty and holds no scenes; give a new folder")
+
+
+def _begin(out: Path, plan: WrittenScenes) -> bool:
+    """Say whether there is anything left to do; refuse a folder that holds other scenes."""
     for marker, left in ((out / MARKER, False), (out / _PARTIAL / MARKER, True)):
         if marker.is_file():
             found = _read(marker)
@@ -137,8 +144,6 @@ def _begin(out: Path, plan: WrittenScenes) -> bool:
                     "remove it or give another folder"
                 )
             return left
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{str(out)!r} is not empty and holds no scenes; give a new folder")
     Files(out / _PARTIAL).put_json(MARKER, asdict(plan), indent=2)
     return True
 
