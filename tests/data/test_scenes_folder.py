@@ -112,3 +112,7 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(InputError, match=r"cannot write scenes to .*No space left.*goes on where it was"):
         write_scenes(tmp_path / "out", train=1, val=1, size=32, objects="digits")
+    monkeypatch.undo()
+    write_scenes(tmp_path / "out", train=1, val=1, size=32, objects="digits")
+    assert (tmp_path / "out" / "scenes.json").is_file()
+    assert not list((tmp_path / "out").rglob(".*"))  # nothing temporary is left

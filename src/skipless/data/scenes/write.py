@@ -126,7 +126,7 @@ def _check(layout: str, train: int, val: int, size: int, shapes: str) -> None:
 def _check_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"{str(out)!r} is a file; give a new folder")
-    ours = any(marker.is_file() for marker in (out / MARKER, out / _PARTIAL / MARKER))
+    ours = (out / MARKER).is_file() or (out / _PARTIAL).is_dir()
     if not ours and out.exists() and any(out.iterdir()):
         raise InputError(f"{str(out)!r} is not empty and holds no scenes; give a new folder")
 
