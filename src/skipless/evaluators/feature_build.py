@@ -166,6 +166,7 @@ class _Builder:
             keys=self.keys,
             norm=self.config.norm,
             prefix=self.model.prefix,
+            class_token=self.model.class_token,
             dim={key: max(record["shape"][1] for record in records[key]) for key in self.keys},
             grids=tuple((grid[0], grid[1]) for record in first for grid in record["grids"]),
             failures=failures,

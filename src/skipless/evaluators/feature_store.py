@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from skipless.errors import InputError
 from skipless.evaluators.features import Features, Key, Kind
 
 StoreDtype = Literal["fp16", "fp32"]
+Pooling = Literal["class", "mean"]
 
 SHARD = 32  # images: a shard is one forward pass, and what an interruption costs
 DTYPES = {"fp16": np.dtype("<f2"), "fp32": np.dtype("<f4")}
@@ -41,6 +42,7 @@ class FeatureStore:
         keys: the (block, kind) that it has.
         norm: what the blocks' outputs went through, `final` or `none`.
         prefix: number of prefix tokens.
+        class_token: whether the first of them is a class token.
         dim: their width; q, k and v may have another than tokens.
         grids: rows and columns of patches of each image; (0, 0) for one that could not be read.
         failures: why, by the image's number.
@@ -51,6 +53,7 @@ class FeatureStore:
     keys: tuple[Key, ...]
     norm: str
     prefix: int
+    class_token: bool
     dim: dict[Key, int]
     grids: tuple[tuple[int, int], ...]
     failures: dict[int, str]
@@ -83,6 +86,22 @@ class FeatureStore:
         if patches is not None:
             rows = [row[chosen] for row, chosen in zip(rows, patches, strict=True)]
         return _stack(rows)
+
+    def pooled(self, block: int, kind: Kind, images: Sequence[int], how: Pooling = "class") -> Float[Tensor, "b d"]:
+        """One vector an image, whatever their grids: the class token, or the mean of the patches.
+
+        Raises:
+            InputError: if there is no class token, or an image could not be read.
+        """
+        if how not in get_args(Pooling) or (how == "class" and not self.class_token):
+            raise InputError(
+                f"how={how!r}: this model has {'a' if self.class_token else 'no'} class token; give 'mean'"
+            )
+        vectors = []
+        for image in images:
+            found = self.read(block, kind, [image])
+            vectors.append(found.prefix[0, 0] if how == "class" else found.patches[0].mean(0))
+        return torch.stack(vectors)
 
     def _grid(self, images: Sequence[int]) -> tuple[int, int]:
         grids = {self.grids[image] for image in images}

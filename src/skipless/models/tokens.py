@@ -28,6 +28,7 @@ class TokenModel:
         views: its blocks, first to last.
         patch: height and width of a patch in pixels.
         prefix: how many tokens (class, registers) stand before those of the patches.
+        class_token: whether the first of them is a class token.
         channels: of the images.
         dim: token width d.
         image_size: height and width that it was built for; None if any.
@@ -39,6 +40,7 @@ class TokenModel:
     views: tuple[BlockView, ...]
     patch: tuple[int, int]
     prefix: int
+    class_token: bool
     channels: int
     dim: int
     image_size: tuple[int, int] | None
@@ -80,6 +82,7 @@ def token_model(model: nn.Module) -> TokenModel:
         views=tuple(timm_vit.view(name, block) for name, block in timm_vit.blocks(vit)),
         patch=tuple(embedding.patch_size),
         prefix=vit.num_prefix_tokens,
+        class_token=vit.cls_token is not None,
         channels=channels,
         dim=vit.embed_dim,
         image_size=None if embedding.img_size is None else tuple(embedding.img_size),

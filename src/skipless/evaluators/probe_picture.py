@@ -1,0 +1,46 @@
+"""A picture of what a dense probe predicts: image, truth, prediction."""
+
+from collections.abc import Sequence
+
+from PIL import Image
+
+from skipless.evaluators.linear_probe import TrainedProbe
+from skipless.evaluators.pictures import mask_picture, picture_grid
+from skipless.evaluators.probe_data import DenseSet
+
+
+def prediction_picture(
+    probe: TrainedProbe,
+    data: DenseSet,
+    *,
+    blocks: Sequence[tuple[int, ...]] | None = None,
+    images: int = 6,
+    cell: int = 160,
+) -> Image.Image | None:
+    """Show the first images that can be read beside their masks and what the heads make of them.
+
+    Args:
+        probe: of `linear_probe`.
+        data: images, masks and features.
+        blocks: a column for each of these sets of blocks; the best one's by default.
+        images: how many rows.
+        cell: side of a cell in pixels.
+
+    Returns:
+        The picture (`pictures.save_png` writes it), or None if every head diverged or no image can be read.
+    """
+    chosen = [probe.result.best.blocks] if blocks is None else list(blocks)
+    chosen = [blocks for blocks in chosen if blocks in probe.heads]
+    rows, names = [], []
+    for index in data.usable.tolist():
+        if len(rows) == images or not chosen:
+            break
+        mask = data.mask(index)
+        if mask is None:
+            continue
+        size, classes = (mask.shape[0], mask.shape[1]), len(data.data.classes)
+        found = [mask_picture(probe.predict(data, index, blocks, size), classes) for blocks in chosen]
+        rows.append([data.data.load(index)[0], mask_picture(mask, classes, data.data.ignore), *found])
+        names.append(str(index))
+    captions = ["image", "truth", *("block " + "+".join(map(str, blocks)) for blocks in chosen)]
+    return picture_grid(rows, cell=(cell, cell), columns=captions, names=names) if rows else None
