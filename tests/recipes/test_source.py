@@ -19,8 +19,8 @@ def digits_run(tmp_path_factory):
 def test_a_run_gives_its_trained_and_its_first_weights(digits_run) -> None:
     trained, first = open_model(str(digits_run)), open_model(str(digits_run), untrained=True)
     assert (trained.name, trained.trained, first.trained) == ("s1", True, False)
-    assert trained.mean is not None
-    assert len(trained.mean) == 1
+    assert trained.statistics is not None
+    assert [len(part) for part in trained.statistics] == [1, 1]
     fresh = table1("digits", "skipless", "adamw").model.build_for(8, 1, 10, seed=0)
     assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), fresh.parameters(), strict=True))
     assert not torch.equal(trained.model.head.weight, first.model.head.weight)
@@ -38,7 +38,7 @@ def test_a_run_takes_other_weights_of_its_model(digits_run, tmp_path) -> None:
 
 def test_timm_names() -> None:
     source = open_model("vit_tiny_patch16_224", seed=3)
-    assert (source.name, source.trained, source.mean) == ("vit_tiny_patch16_224", False, None)
+    assert (source.name, source.trained, source.statistics) == ("vit_tiny_patch16_224", False, None)
     assert torch.equal(source.model.head.weight, open_model("vit_tiny_patch16_224", seed=3).model.head.weight)
     assert open_model("skipless_vit_tiny_patch16_224").model.blocks[0].attn_skip is False
     with pytest.raises(InputError, match="did you mean"):

@@ -7,29 +7,117 @@ from typing import Literal
 from tyro.conf import Positional
 
 from skipless import recipes
+from skipless.cli.studies import STUDIES, Asked
 from skipless.cli.words import words
 from skipless.data import load_images
+from skipless.errors import InputError
+from skipless.recipes import open_model
+from skipless.studies.folder import process
 from skipless.training import load_weights
 from skipless.training.devices import launch
 
+What = Literal["top1", "linear-probe", "tokencut", "lost", "knn", "pca"]
+Kind = Literal["tokens", "q", "k", "v"]
+DatasetName = Literal["voc", "ade20k", "ade20k-full", "coco-stuff", "coco-stuff-27", "voc07", "voc12", "coco20k"]
+
+# What may be given to which; all else in the signature serves every one of them but top1.
+_OPTIONS: dict[str, tuple[What, ...]] = {
+    "dataset": ("linear-probe", "tokencut", "lost"),
+    "kinds": ("linear-probe", "tokencut", "lost", "pca"),
+    "size": ("linear-probe", "tokencut", "lost", "pca"),
+    "protocol": ("linear-probe",),
+    "select": ("linear-probe",),
+    "epochs": ("linear-probe",),
+    "multiscale": ("linear-probe",),
+    "sample": ("linear-probe", "tokencut", "lost", "pca"),
+    "ks": ("knn",),
+    "pooling": ("knn",),
+    "tau": ("tokencut",),
+    "versus": ("pca",),
+    "blocks": ("linear-probe", "tokencut", "lost", "knn", "pca"),
+    "norm": ("linear-probe", "tokencut", "lost", "knn", "pca"),
+}
+
 
 def evaluate(
-    run: Positional[Path],
-    what: Positional[Literal["top1"]] = "top1",
+    model: Positional[str],
+    what: Positional[What] = "top1",
     *,
     data: str | None = None,
+    dataset: DatasetName | None = None,
+    out: Path | None = None,
     weights: Path | None = None,
+    pretrained: bool = False,
+    blocks: tuple[int, ...] | None = None,
+    kinds: tuple[Kind, ...] | None = None,
+    norm: Literal["final", "none"] | None = None,
+    size: int | None = None,
+    protocol: Literal["paper", "dinov2", "patch"] | None = None,
+    select: Literal["val", "holdout"] | None = None,
+    epochs: int | None = None,
+    multiscale: tuple[int, ...] | None = None,
+    sample: int | None = None,
+    ks: tuple[int, ...] | None = None,
+    pooling: Literal["class", "mean"] | None = None,
+    tau: float | None = None,
+    versus: tuple[str, ...] | None = None,
+    baselines: bool = True,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    seed: int = 0,
 ) -> None:
-    """Measure a trained model.
+    """Measure what a model, or each of its blocks, is worth; what is done is kept, and the same command goes on.
 
     Args:
-        run: a run folder of `skipless train`.
-        what: top1, the accuracy on the validation images.
-        data: other data than the run's.
-        weights: other weights than the run's checkpoint, a safetensors file.
-        device: where to compute, in the run's precision.
+        model: a run folder of `skipless train`, or timm's name of a plain ViT.
+        what: top1 (a run's accuracy), linear-probe (segmentation), tokencut or lost (object discovery), knn, or pca
+            (features as colours).
+        data: the data's folder; for top1 and knn also digits or fashion, by default the run's own.
+        dataset: what lies in that folder; found out by default.
+        out: where results go; by default eval/ in the run's folder, or eval/MODEL here.
+        weights: other weights, a safetensors file.
+        pretrained: take timm's pretrained weights.
+        blocks: from 0, negative ones from the last; every block by default.
+        kinds: of features: tokens (a block's output), q, k, v.
+        norm: put every block's output through the model's last norm, or not.
+        size: side in pixels that images are resized to.
+        protocol: of the linear probe.
+        select: choose the probe's learning rate on the validation images, as papers do, or on held-out training images.
+        epochs: of the probe.
+        multiscale: blocks that are also probed side by side; the last four by default.
+        sample: use so many training images (linear-probe), or images (tokencut, lost, pca), drawn by --seed.
+        ks: numbers of neighbours.
+        pooling: what stands for an image in k-NN: class token, or mean of the patches.
+        tau: TokenCut's threshold.
+        versus: other models, beside this one in the picture.
+        baselines: measure a run's untrained model too.
+        device: where to compute.
+        precision: of the backbone.
+        seed: of samples, probes, and a timm model without weights.
     """
+    given = {name: value for name, value in locals().items() if name in _OPTIONS and value is not None}
+    for name in given:
+        if what not in _OPTIONS[name]:
+            raise InputError(f"--{name} is for {', '.join(_OPTIONS[name])}, not for {what}")
+    if what == "top1":
+        _top1(Path(model), data, weights, device)
+        return
+    fabric = launch(device, "fp32")
+    source = open_model(model, weights=weights, pretrained=pretrained, seed=seed)
+    sources = [source, *(open_model(other, seed=seed) for other in given.pop("versus", ()))]
+    if what != "pca" and baselines and source.recipe is not None:
+        sources.append(open_model(model, weights=weights, untrained=True))
+    for each in sources:
+        fabric.to_device(each.model)
+    home = out or (Path(model) / "eval" if source.recipe is not None else Path("eval") / source.name)
+    for text in STUDIES[what](Asked(what, sources, data, home, seed, given | {"precision": precision})):
+        if process()[0] == 0:
+            print(text, end="\n\n", flush=True)
+    if process()[0] == 0:
+        print(f"results: {home}")
+
+
+def _top1(run: Path, data: str | None, weights: Path | None, device: Literal["auto", "cpu", "cuda", "mps"]) -> None:
     recipe = recipes.read_recipe(run).with_(data__data=data)
     images = load_images(recipe.data)
     fabric = launch(device, recipe.fit.precision)

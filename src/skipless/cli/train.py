@@ -12,11 +12,11 @@ from skipless.cli.words import words
 from skipless.data.builtin import find_fashion
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
-from skipless.recipes.table1 import OptimizerName, Scale
+from skipless.recipes.table1 import OptimizerName, Row, Scale
 
 
 def train(
-    recipe: Positional[Literal["table1"]],
+    recipe: Positional[Literal["table1", "scenes"]],
     *,
     out: Path,
     scale: Scale | None = None,
@@ -44,9 +44,9 @@ def train(
     """Train one model; the same command with the same --out resumes it.
 
     Args:
-        recipe: the experiment.
+        recipe: the experiment: table1, or scenes (a small ViT on `skipless data scenes --layout imagenet`).
         out: run folder: metrics.jsonl, run.json, checkpoint, result.json.
-        scale: digits, fashion or paper (ViT-B on ImageNet-1k); by default the one that --data names.
+        scale: of table1: digits, fashion or paper (ViT-B on ImageNet-1k); by default the one that --data names.
         data: digits, fashion, or a folder: ImageNet-style (train/CLASS/*.jpg, val/CLASS/*.jpg), or Fashion-MNIST's.
         skip: keep the skip connections (and timm's initialisation).
         init: the paper's initialisation, for models without skips.
@@ -72,7 +72,15 @@ def train(
         if threads < 1:
             raise InputError(f"--threads {threads}: give at least 1")
         torch.set_num_threads(threads)
-    made = _table1(scale, data, skip, init, optimizer, seed).with_(
+    if recipe == "scenes" and scale is not None:
+        raise InputError(f"--scale {scale} is for table1; scenes has one scale")
+    row = "skip" if skip else "skipless + init" if init else "skipless"
+    made = (
+        recipes.scenes(row, optimizer, seed=seed, data=data)
+        if recipe == "scenes"
+        else _table1(scale, data, row, optimizer, seed)
+    )
+    made = made.with_(
         optimizer__lr=lr,
         fit__epochs=epochs,
         fit__batch_size=batch_size,
@@ -96,13 +104,10 @@ def train(
         print(f"{out}: {result.steps} steps in {result.seconds:.0f} s  {words(result.metrics)}")
 
 
-def _table1(
-    scale: Scale | None, data: str | None, skip: bool, init: bool, optimizer: OptimizerName, seed: int
-) -> recipes.Recipe:
+def _table1(scale: Scale | None, data: str | None, row: Row, optimizer: OptimizerName, seed: int) -> recipes.Recipe:
     """The recipe that `train` starts from; --data names the scale where --scale does not."""
     if scale is None:
         scale = "digits" if data in (None, "digits") else "fashion" if data == "fashion" else "paper"
         if data is not None and scale == "paper" and find_fashion(Path(data).expanduser()) is not None:
             scale = "fashion"
-    row = "skip" if skip else "skipless + init" if init else "skipless"
     return recipes.table1(scale, row, optimizer, seed=seed, data=data)

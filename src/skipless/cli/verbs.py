@@ -6,6 +6,7 @@ from typing import Any
 
 import tyro
 
+from skipless.cli.data import data
 from skipless.cli.doctor import doctor
 from skipless.cli.evaluate import evaluate
 from skipless.cli.init import init
@@ -17,6 +18,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "train": train,
     "eval": evaluate,
     "reproduce": reproduce,
+    "data": data,
     "init": init,
     "doctor": doctor,
 }

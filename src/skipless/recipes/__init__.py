@@ -1,6 +1,7 @@
 """Recipes: one file per experiment, a function that returns a `Recipe`; `run` trains it."""
 
 from skipless.recipes.recipe import ModelConfig, Recipe, ScheduleConfig, evaluate_top1, read_recipe, run
+from skipless.recipes.scenes import scenes
 from skipless.recipes.source import ModelSource, open_model
 from skipless.recipes.table1 import table1
 
@@ -13,5 +14,6 @@ __all__ = [
     "open_model",
     "read_recipe",
     "run",
+    "scenes",
     "table1",
 ]

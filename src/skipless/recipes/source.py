@@ -21,16 +21,27 @@ class ModelSource:
         name: the run folder's name, or timm's.
         model: in evaluation mode.
         trained: whether its weights have seen data.
-        mean, std: of each channel, that its images are normalised by; None where its own configuration says.
+        statistics: mean and standard deviation of each channel that its images are normalised by; None where its own
+            configuration says.
         recipe: of the run; None for a timm name.
     """
 
     name: str
     model: nn.Module
     trained: bool
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     recipe: Recipe | None = None
+
+    @property
+    def title(self) -> str:
+        """Its name in tables."""
+        return self.name if self.trained else f"{self.name}, untrained"
+
+    @property
+    def image_size(self) -> int | None:
+        """Side in pixels that the model was built for."""
+        size = getattr(getattr(self.model, "patch_embed", None), "img_size", None)
+        return None if size is None else int(size[0])
 
 
 def open_model(
@@ -71,8 +82,7 @@ def _from_run(folder: Path, weights: Path | None, untrained: bool) -> ModelSourc
     model = config.build_for(**_sizes(shapes, str(weights or folder)), seed=recipe.fit.seed)
     if not untrained:
         load_weights(model, weights or folder)
-    mean, std = pixel_statistics(recipe.data)
-    return ModelSource(folder.name, model.eval(), not untrained, mean, std, recipe)
+    return ModelSource(folder.name, model.eval(), not untrained, pixel_statistics(recipe.data), recipe)
 
 
 def _sizes(shapes: Mapping[str, Size], source: str) -> dict[str, int]:

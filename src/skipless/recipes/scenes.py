@@ -1,0 +1,51 @@
+"""A small ViT trained on generated scenes: what the dense evaluators are tried on where no download can be had.
+
+| command | hardware, time | ours |
+|---|---|---|
+| `skipless train scenes --data DIR` (of `skipless data scenes --layout imagenet`) | see docs/evaluate.md | the same |
+"""
+
+from skipless.data import ImageConfig
+from skipless.errors import InputError
+from skipless.init import SkiplessInit
+from skipless.optim import OptimizerConfig
+from skipless.recipes.recipe import ModelConfig, Recipe, ScheduleConfig
+from skipless.recipes.table1 import OptimizerName, Row
+from skipless.tasks import SupervisedConfig
+from skipless.training import FitConfig
+
+# Attention diagonals of 0.9 and more at this width, as `skipless init` prints them.
+INIT = SkiplessInit(alpha=0.5, beta=1.5, c=3.0)
+
+
+def scenes(
+    row: Row = "skipless + init", optimizer: OptimizerName = "soap", *, seed: int = 0, data: str | None = None
+) -> Recipe:
+    """Name the class of a scene's largest object: 8 blocks of width 96, 144 tokens of 8 x 8 pixels.
+
+    Args:
+        row: with skips, without, or without and initialised.
+        optimizer: `adamw` or `soap`.
+        seed: of weights, order and augmentation.
+        data: a folder of scenes, as `skipless data scenes --layout imagenet` writes it.
+
+    Raises:
+        InputError: without a folder.
+
+    Example:
+        >>> scenes("skip", data="scenes/").model.skip
+        True
+    """
+    if data is None:
+        raise InputError("scenes needs --data; `skipless data scenes --layout imagenet --out DIR` writes a folder")
+    sizes = {"patch_size": 8, "embed_dim": 96, "depth": 8, "num_heads": 3}
+    return Recipe(
+        name="scenes",
+        scale="scenes",
+        model=ModelConfig("vit_tiny_patch16_224", row == "skip", INIT if row == "skipless + init" else None, sizes),
+        data=ImageConfig(data, image_size=96, auto_augment="", color_jitter=0.2, erasing=0.0, crop_ratio=1.0),
+        targets=SupervisedConfig(),
+        optimizer=OptimizerConfig(name=optimizer, lr=1e-3, weight_decay=0.05),
+        schedule=ScheduleConfig(warmup=0.1),
+        fit=FitConfig(epochs=10, batch_size=64, seed=seed),
+    )

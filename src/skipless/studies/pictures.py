@@ -1,0 +1,141 @@
+"""Feature pictures (section 6.3, Figures 4, 7 and 8): principal components of patch features as colours."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from PIL import Image
+from torch import nn
+
+from skipless.data.dense.reading import read_rgb
+from skipless.data.folder import EXTENSIONS
+from skipless.errors import InputError
+from skipless.evaluators.features import FeatureConfig, ImageTransform, Key, Kind, features
+from skipless.evaluators.pca import pca_picture
+from skipless.evaluators.pictures import save_png
+from skipless.models.tokens import token_model
+from skipless.studies.names import file_name
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class PictureConfig:
+    """What is drawn.
+
+    Attributes:
+        blocks: from 0, negative ones from the last; None is every block (Figure 8). Figures 4 and 7 show the 11th of
+            12: -2.
+        kinds: of features.
+        norm: for block outputs alone: with the model's last norm, or without.
+        size: side that images are resized to; None is what the model was built for.
+        scope: components of the whole set of images, or of each by itself.
+        foreground: leave out the side of the first component that lies on the border.
+        precision: of the backbone.
+    """
+
+    blocks: tuple[int, ...] | None = None
+    kinds: tuple[Kind, ...] = ("tokens",)
+    norm: Literal["final", "none"] = "final"
+    size: int | None = None
+    scope: Literal["set", "image"] = "set"
+    foreground: bool = False
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+
+def find_pictures(folder: Path, count: int = 8, seed: int | None = None) -> list[tuple[str, Image.Image]]:
+    """Read images anywhere below a folder: the first by name, as the paper's "without cherry-picking", or by seed.
+
+    Raises:
+        InputError: if there is none, or one cannot be read.
+    """
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in EXTENSIONS)
+    jpegs = [file for file in files if file.suffix.lower() in (".jpg", ".jpeg")]
+    files = jpegs or files  # beside photos, PNGs are masks
+    if not files:
+        raise InputError(f"no image below {str(folder)!r} (looked for {', '.join(EXTENSIONS)})")
+    if seed is not None:
+        order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed)).tolist()
+        files = [files[i] for i in order]
+    return [(file.stem, read_rgb(file)) for file in files[:count]]
+
+
+def draw_features(
+    models: Mapping[str, tuple[nn.Module, Statistics | None]],
+    images: Sequence[tuple[str, Image.Image]],
+    config: PictureConfig | None = None,
+    *,
+    out: Path,
+) -> list[Path]:
+    """Draw the same images by every model: a PNG of models side by side for each block, or one model's blocks.
+
+    Args:
+        models: by the name to head their column with: the model, and mean and standard deviation of its channels.
+        images: names and pictures.
+        config: what is drawn.
+        out: folder.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: if an image or a setting does not fit a model.
+    """
+    config = config or PictureConfig()
+    rows = {name: _features(model, statistics, images, config) for name, (model, statistics) in models.items()}
+    names, shown = [name for name, _ in images], [image for _, image in images]
+    if len(rows) == 1:
+        ((name, (grid, made)),) = rows.items()
+        columns = {f"block {block} {kind}": patches for (block, kind), patches in made.items()}
+        return [_draw(out / f"pca-{file_name(name)}.png", shown, columns, grid, names, config)]
+    grids = {grid for grid, _ in rows.values()}
+    shared = [key for key in next(iter(rows.values()))[1] if all(key in made for _, made in rows.values())]
+    if len(grids) > 1 or not shared:
+        raise InputError(
+            f"the models differ in grids ({sorted(grids)}) or blocks; give --size, or blocks that all of them have"
+        )
+    return [
+        _draw(
+            out / f"pca-block{block}-{kind}.png",
+            shown,
+            {name: made[block, kind] for name, (_, made) in rows.items()},
+            grids.copy().pop(),
+            names,
+            config,
+        )
+        for block, kind in shared
+    ]
+
+
+def _features(
+    model: nn.Module,
+    statistics: Statistics | None,
+    images: Sequence[tuple[str, Image.Image]],
+    config: PictureConfig,
+) -> tuple[tuple[int, int], dict[Key, list[torch.Tensor]]]:
+    """The grid, and every block's patches of every image."""
+    tokens = token_model(model)
+    mean, std = statistics or (tokens.mean, tokens.std)
+    size = config.size or (tokens.image_size or (224, 224))[0]
+    transform = ImageTransform.of(model, size, mean=mean, std=std)
+    wanted = FeatureConfig(config.blocks, config.kinds, config.norm, config.precision)
+    device = next(model.parameters()).device
+    batch = torch.stack([transform(image) for _, image in images]).to(device)
+    made = features(model, batch, wanted)
+    return next(iter(made.values())).grid, {key: list(found.patches.cpu()) for key, found in made.items()}
+
+
+def _draw(
+    path: Path,
+    images: Sequence[Image.Image],
+    columns: Mapping[str, Sequence[torch.Tensor]],
+    grid: tuple[int, int],
+    names: Sequence[str],
+    config: PictureConfig,
+) -> Path:
+    picture, _ = pca_picture(
+        images, columns, [grid] * len(images), names=names, scope=config.scope, foreground=config.foreground
+    )
+    return save_png(picture, path)

@@ -1,0 +1,42 @@
+"""What a person sees while a study runs: a bar on a terminal, a line now and then elsewhere, on the standard error."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from skipless.studies.folder import process
+
+LINE_EVERY_S = 10.0
+
+
+@contextmanager
+def counted(what: str, *, show: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that takes how many are done, and of how many."""
+    if not show or process()[0] > 0:
+        yield lambda done, total: None
+        return
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines(what)
+        return
+    columns = (TextColumn(what), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _lines(what: str) -> Callable[[int, int], None]:
+    last = time.perf_counter()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        if now - last >= LINE_EVERY_S or done == total:
+            last = now
+            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
+
+    return report

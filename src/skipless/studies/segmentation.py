@@ -1,0 +1,180 @@
+"""Dense linear probing (section 6.2.1, Tables 2 and 3): what each block's features say of every pixel."""
+
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import nn
+
+from skipless.data.dense import SegmentationData, UnreadableItem
+from skipless.evaluators.feature_build import files_identity, weights_hash
+from skipless.evaluators.features import FeatureConfig, ImageTransform, Kind
+from skipless.evaluators.linear_probe import Select
+from skipless.evaluators.pictures import save_png
+from skipless.evaluators.probe_picture import prediction_picture
+from skipless.evaluators.probe_result import ProbeResult
+from skipless.evaluators.probing import MULTISCALE, probe_model
+from skipless.evaluators.protocols import DenseProtocol, protocol_named
+from skipless.evaluators.segmentation import SegmentationScores, segmentation_scores
+from skipless.models.tokens import token_model
+from skipless.studies.folder import StudyFolder, process
+from skipless.studies.progress import counted
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """Which features are probed, and how.
+
+    Attributes:
+        protocol: `paper`, `dinov2` or `patch`; see `skipless.evaluators.protocols`.
+        blocks: from 0, negative ones from the last; None is every block.
+        multiscale: blocks whose features are also used side by side; None for none.
+        kind: of features.
+        norm: for block outputs alone: with the model's last norm, or without.
+        select: what the learning rate is chosen on, `val` as papers do, or `holdout`, which is honest.
+        size: side that pictures are resized to, instead of the protocol's.
+        epochs: length, instead of the protocol's.
+        precision: of the backbone.
+        seed: of heads and order.
+    """
+
+    protocol: str = "paper"
+    blocks: tuple[int, ...] | None = None
+    multiscale: tuple[int, ...] | None = MULTISCALE
+    kind: Kind = "tokens"
+    norm: Literal["final", "none"] = "final"
+    select: Select = "val"
+    size: int | None = None
+    epochs: int | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    seed: int = 0
+
+    def resolved(self) -> DenseProtocol:
+        """The protocol with what is changed in it.
+
+        Raises:
+            InputError: if there is no such protocol.
+        """
+        protocol = protocol_named(self.protocol)
+        if self.size is not None:
+            protocol = replace(protocol, image_size=self.size)
+        return protocol if self.epochs is None else replace(protocol, epochs=self.epochs, iterations=None)
+
+
+@dataclass(frozen=True)
+class SegmentationResult:
+    """What a model's features are worth for segmentation.
+
+    Attributes:
+        model: its name.
+        data: the set.
+        probe: every number of the probe.
+        majority: of predicting the most frequent class of the training masks everywhere: what must be beaten.
+    """
+
+    model: str
+    data: str
+    probe: ProbeResult
+    majority: SegmentationScores
+
+    def record(self) -> dict[str, Any]:
+        """Everything as JSON."""
+        return {
+            "model": self.model,
+            "data": self.data,
+            "probe": self.probe.record(),
+            "majority": asdict(self.majority),
+        }
+
+    def __str__(self) -> str:
+        best = self.probe.best
+        return "\n".join(
+            [
+                f"{self.model} on {self.data}",
+                str(self.probe),
+                f"best: {'+'.join(map(str, best.blocks))} at {best.miou or 0:.2f} mIoU",
+                f"most frequent class everywhere: {self.majority.miou or 0:.2f} mIoU",
+            ]
+        )
+
+
+def segment(
+    model: nn.Module,
+    train: SegmentationData,
+    val: SegmentationData,
+    config: ProbeConfig | None = None,
+    *,
+    out: Path,
+    name: str = "model",
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+    examples: int = 8,
+    progress: bool = True,
+) -> SegmentationResult:
+    """Probe a model's dense features; they are kept on disk, so that the backbone runs once, interrupted or not.
+
+    Args:
+        model: any plain ViT of timm's, where it shall run.
+        train: training images and masks.
+        val: images and masks that the result is on.
+        config: which features, and how.
+        out: the study gets a folder of its own in it; features go to `out/features`.
+        name: of the model, for tables.
+        statistics: mean and standard deviation of each channel; the model's own configuration says by default.
+        examples: images in the picture.
+        progress: show it.
+
+    Raises:
+        InputError: if most images of a set cannot be used, or a setting does not fit the model.
+    """
+    config = config or ProbeConfig()
+    protocol, tokens = config.resolved(), token_model(model)
+    mean, std = statistics or (tokens.mean, tokens.std)
+    identity = (files_identity(i.image for i in train.items), files_identity(i.image for i in val.items))
+    masks = [files_identity(item.mask for item in data.items) for data in (train, val)]
+    settings = {"data": train.name, "images": identity, "masks": masks, "weights": weights_hash(tokens)}
+    settings |= {"statistics": (mean, std), **asdict(config), "protocol": asdict(protocol)}
+    folder = StudyFolder(out, f"linear-probe-{train.name}", settings)
+    with counted("linear heads", show=progress) as heads:
+        probe, judged = probe_model(
+            model,
+            train,
+            val,
+            folder=out / "features",
+            identity=identity,
+            protocol=protocol,
+            config=FeatureConfig(config.blocks, (config.kind,), config.norm, config.precision),
+            multiscale=config.multiscale,
+            select=config.select,
+            seed=config.seed,
+            progress=heads,
+            transform=ImageTransform.of(model, protocol.image_size, mean=mean, std=std),
+        )
+    result = SegmentationResult(name, train.name, probe.result, majority_scores(train, val))
+    folder.finish(result.record(), str(result))
+    if process()[0] == 0 and (picture := prediction_picture(probe, judged, images=examples)) is not None:
+        save_png(picture, folder.path / "pictures.png")
+    return result
+
+
+def majority_scores(train: SegmentationData, val: SegmentationData) -> SegmentationScores:
+    """Score the prediction of the training masks' most frequent class everywhere.
+
+    Masks that cannot be read are left out, as in the probe.
+    """
+    counts = [_pixel_counts(data) for data in (train, val)]
+    confusion = np.zeros((len(val.classes), len(val.classes)), dtype=np.int64)
+    confusion[:, counts[0].argmax()] = counts[1]
+    return segmentation_scores(torch.from_numpy(confusion))
+
+
+def _pixel_counts(data: SegmentationData) -> Int64[np.ndarray, " classes"]:
+    counts = np.zeros(len(data.classes), dtype=np.int64)
+    for index in range(len(data)):
+        with suppress(UnreadableItem):
+            labels = data.load_mask(index)
+            counts += np.bincount(labels[labels != data.ignore], minlength=len(counts))
+    return counts

@@ -1,0 +1,82 @@
+"""`skipless data` and `skipless eval`: what a person types to try the evaluators, from nothing to three columns."""
+
+import pytest
+
+from skipless import cli
+
+SMALL = ["--epochs", "1", "--device", "cpu", "--progress", "none"]
+
+
+def skipless(capsys, *arguments: str) -> tuple[int, str, str]:
+    code = 0
+    try:
+        cli.main(list(arguments))
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    return code, *capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    out = tmp_path_factory.mktemp("scenes") / "voc"
+    cli.main(["data", "scenes", "--train", "4", "--val", "3", "--size", "64", "--objects", "digits", "--out", str(out)])
+    return str(out)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "r1"
+    cli.main(["train", "table1", "--skip", "--optimizer", "adamw", "--out", str(out), *SMALL])
+    return str(out)
+
+
+def test_a_run_is_laid_beside_its_untrained_model_and_what_is_trivial(capsys, run, scenes) -> None:
+    code, printed, _ = skipless(
+        capsys, "eval", run, "tokencut", "--data", scenes, "--blocks", "-1", "--kinds", "k", "--size", "16"
+    )
+    assert code == 0
+    summary = printed[printed.index("| CorLoc | last block's key | best |") :]
+    for row in ("| r1 |", "| r1, untrained |", "| whole image |"):
+        assert row in summary
+    code, printed, _ = skipless(capsys, "eval", run, "knn", "--ks", "5")
+    assert code == 0
+    assert "| r1, untrained |" in printed
+    assert "| largest class |" in printed
+
+
+def test_a_timm_name_is_probed_and_drawn(capsys, scenes, tmp_path) -> None:
+    out = ["--out", str(tmp_path / "out"), "--blocks", "10", "-1", "--size", "32"]
+    name = "vit_tiny_patch16_224"
+    code, printed, _ = skipless(
+        capsys, "eval", name, "linear-probe", "--data", scenes, "--protocol", "patch", "--epochs", "1", *out
+    )
+    assert code == 0
+    assert "| most frequent class |" in printed
+    code, printed, _ = skipless(capsys, "eval", name, "pca", "--data", scenes, "--sample", "2", *out)
+    assert code == 0
+    assert "pca-" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("vit_tiny_patch16_224", "tokencut"), "needs --data"),
+        (("vit_tiny_patch16_224", "tokencut", "--data", "nowhere"), "'nowhere' is no folder"),
+        (("vit_tiny_patch16_224", "knn", "--tau", "0.1"), "--tau is for tokencut, not for knn"),
+        (("vit_tiny_patch16_224", "knn"), "knn needs --data"),
+        (("no_such_model", "pca", "--data", "."), "timm has no model 'no_such_model'"),
+        (("vit_tiny_patch16_224", "top1"), "is no run folder"),
+    ],
+)
+def test_bad_input_is_one_line(capsys, arguments: tuple[str, ...], message: str) -> None:
+    code, _, told = skipless(capsys, "eval", *arguments)
+    assert code == 2
+    assert message in told
+    assert "Traceback" not in told
+
+
+def test_a_folder_of_no_known_layout_names_them(capsys, tmp_path) -> None:
+    code, _, told = skipless(capsys, "eval", "vit_tiny_patch16_224", "lost", "--data", str(tmp_path))
+    assert code == 2
+    for name in ("voc07", "voc12", "coco20k"):
+        assert name in told

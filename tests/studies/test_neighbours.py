@@ -1,0 +1,76 @@
+"""k-NN end to end: digits in memory, and a folder with a file that is no image."""
+
+import json
+
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from skipless.data import ImageConfig, load_images
+from skipless.errors import InputError
+from skipless.evaluators.features import FeatureConfig, features
+from skipless.evaluators.knn import knn
+from skipless.studies.neighbours import NeighbourConfig, nearest_neighbours
+
+
+def vit(**kwargs):
+    torch.manual_seed(0)
+    return timm.create_model(
+        "vit_tiny_patch16_224", img_size=8, patch_size=2, embed_dim=32, depth=2, num_heads=2, in_chans=1, **kwargs
+    )
+
+
+def test_digits_by_every_block_equal_the_evaluator(tmp_path) -> None:
+    data, model = load_images(ImageConfig("digits")), vit()
+    result = nearest_neighbours(model, data, out=tmp_path, name="tiny", data_name="digits", progress=False)
+    assert set(result.scores) == {0, 1}
+    assert result.majority < 20 < result.scores[0][10].top1
+    made = [
+        features(model, torch.stack([part[i][0] for i in range(len(part))]), FeatureConfig(blocks=(1,)))[1, "tokens"]
+        for part in (data.train, data.val)
+    ]
+    x_train, x_val = (f.prefix[:, 0] for f in made)
+    top1, _ = knn(x_train, data.train.labels, x_val, data.val.labels, k=20)
+    assert result.scores[1][20].top1 == pytest.approx(top1, abs=0.5)  # kept in half precision
+    (folder,) = tmp_path.iterdir()
+    assert json.loads((folder / "result.json").read_text())["knn"]["block 1"]["k 20"]["n"] == len(data.val)
+
+
+def test_features_are_made_once(tmp_path, monkeypatch) -> None:
+    data, model = load_images(ImageConfig("digits")), vit()
+    first = nearest_neighbours(model, data, NeighbourConfig(ks=(5,)), out=tmp_path, progress=False)
+
+    def never(*_args, **_kwargs):
+        raise AssertionError("the backbone ran again")
+
+    monkeypatch.setattr("skipless.studies.neighbours.features", never)
+    again = nearest_neighbours(model, data, NeighbourConfig(ks=(5, 7)), out=tmp_path, progress=False)
+    assert again.scores[1][5] == first.scores[1][5]
+    with pytest.raises(AssertionError, match="again"):
+        nearest_neighbours(model, data, NeighbourConfig(ks=(5,), pooling="mean"), out=tmp_path, progress=False)
+
+
+def test_a_file_that_is_no_image_is_recorded(tmp_path) -> None:
+    for split in ("train", "val"):
+        for label, shade in (("dark", 20), ("light", 220)):
+            folder = tmp_path / "data" / split / label
+            folder.mkdir(parents=True)
+            for i in range(3):
+                Image.new("RGB", (16, 16), (shade, shade + i, shade)).save(folder / f"{i}.png")
+    (tmp_path / "data" / "train" / "dark" / "1.png").write_bytes(b"no image")
+    data = load_images(ImageConfig(str(tmp_path / "data"), image_size=16, augmentation="none"))
+    model = timm.create_model("vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=32, depth=1, num_heads=2)
+    result = nearest_neighbours(model, data, NeighbourConfig(ks=(1,)), out=tmp_path / "out", progress=False)
+    assert result.scores[0][1].n_train == 5
+    (why,) = result.unreadable.values()
+    assert "1.png" in why
+    assert "1 images could not be used" in str(result)
+
+
+def test_a_model_without_a_class_token_takes_the_mean(tmp_path) -> None:
+    data = load_images(ImageConfig("digits"))
+    model = vit(class_token=False, global_pool="avg")
+    assert nearest_neighbours(model, data, out=tmp_path, progress=False).pooling == "mean"
+    with pytest.raises(InputError, match="no class token"):
+        nearest_neighbours(model, data, NeighbourConfig(pooling="class"), out=tmp_path, progress=False)
