@@ -1,6 +1,8 @@
 """Heads trained together beside torch's own, one at a time; mIoU beside loops; the probe from pictures to numbers."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -318,3 +320,42 @@ def test_bad_requests_are_one_line(tmp_path: Path, unchecked: None) -> None:
         with pytest.raises(InputError, match=words) as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work_and_both_have_the_whole(tmp_path: Path) -> None:
+    """Under torchrun: shards and sets of blocks are shared out, and the numbers are those of one process."""
+    script = """
+import json, sys
+from pathlib import Path
+import torch, torch.distributed as dist
+sys.path.insert(0, sys.argv[2])
+from reference.scenes import Squares
+from skipless.evaluators.probing import probe_model
+from skipless.models import create_model
+torch.set_num_threads(1)
+if sys.argv[3] == "2":
+    dist.init_process_group("gloo")
+model = create_model("vit_tiny_patch16_224", skip=True, seed=0, img_size=32, patch_size=8, embed_dim=24, depth=3,
+                     num_heads=2)
+from dataclasses import replace
+from skipless.evaluators.protocols import PROTOCOLS
+protocol = replace(PROTOCOLS["patch"], image_size=48, epochs=2)
+probe, val = probe_model(model, Squares(70), Squares(6, seed=1), folder=Path(sys.argv[1]), identity=("train", "val"),
+                         protocol=protocol, multiscale=(0, 1))
+rank = dist.get_rank() if dist.is_initialized() else 0
+assert sorted(probe.heads) == [(0,), (0, 1), (1,), (2,)]
+Path(sys.argv[1], f"result-{rank}.json").write_text(json.dumps(probe.result.record()["blocks"]))
+if dist.is_initialized():
+    dist.destroy_process_group()
+"""
+    file = tmp_path / "script.py"
+    file.write_text(script)
+    root = str(Path(__file__).parents[1])
+    for name, launcher in (("1", []), ("2", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"])):
+        command = [sys.executable, *launcher, str(file), str(tmp_path / name), root, name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+        assert done.returncode == 0, done.stderr
+    alone = json.loads((tmp_path / "1" / "result-0.json").read_text())
+    for rank in (0, 1):
+        assert json.loads((tmp_path / "2" / f"result-{rank}.json").read_text()) == alone

@@ -210,45 +210,28 @@ def learn_(
     count, cells, dim = x.shape
     x = heads.normalise(x.flatten(0, 1), training=True).view(count, cells, dim)
     classes, rates = shape = heads.parameters["bias"].shape
-    features, ones, loss = x.new_zeros(dim, classes, rates), x.new_zeros(shape), x.new_zeros(rates)
+    features, ones, loss = x.new_zeros(dim, classes * rates), x.new_zeros(classes * rates), x.new_zeros(rates)
     share = max(1, _CHUNK[x.device.type == "cpu"] // (target.shape[1] * classes * rates))
     for part, aim in zip(x.split(share), target.split(share), strict=True):
-        logits = heads.logits(part.flatten(0, 1))
+        rows = part.flatten(0, 1)
+        logits = heads.logits(rows)
         if resize is not None:
             logits = resample(logits.view(len(part), cells, -1), *resize).view(-1, *shape)
         if with_loss:
             loss += cross_entropy(logits, aim.flatten(0, 1))
-        by_features, by_ones = _products(part, logits.softmax(1), aim, resize)
-        features += by_features
-        ones += by_ones
-    heads.step_(heads.gradients(features / weight, ones / weight), step, steps)
+        gradient = logit_gradient(logits, aim.flatten(0, 1)).flatten(1)
+        if resize is not None:
+            gradient = resample(gradient.view(len(part), -1, classes * rates), *resize, transpose=True).flatten(0, 1)
+        features.addmm_(rows.mT, gradient)
+        ones += gradient.sum(0)
+    gradients = heads.gradients(features.view(dim, *shape).div_(weight), ones.view(shape).div_(weight))
+    heads.step_(gradients, step, steps)
     return loss / weight if with_loss else None
 
 
-def _products(
-    x: Float[Tensor, "b n d"],
-    p: Float[Tensor, "bm c l"],
-    target: Float[Tensor, "b m c"],
-    resize: tuple[tuple[int, int], tuple[int, int]] | None,
-) -> tuple[Float[Tensor, "d c l"], Float[Tensor, "c l"]]:
-    """x^T G and 1^T G, where G = w p - t is the summed cross-entropy's gradient by the logits, w the rows' weights.
-
-    The target's part is the same for all heads and is taken once; the weights go to the narrower side.
-    """
-    classes, rates = p.shape[1:]
-    weights, rows = target.sum(-1), x.flatten(0, 1)
-    if resize is None:
-        weights, aim, p = weights.flatten(), target.flatten(0, 1), p.flatten(1)
-        features, ones = (rows * weights[:, None]).mT @ p, weights @ p
-    else:
-        back = p.mul_(weights.flatten()[:, None, None]).view(len(x), -1, classes * rates)
-        back = resample(back, *resize, transpose=True).flatten(0, 1)
-        aim = resample(target, *resize, transpose=True).flatten(0, 1)
-        features, ones = rows.mT @ back, back.sum(0)
-    return (
-        features.view(-1, classes, rates) - (rows.mT @ aim)[..., None],
-        ones.view(classes, rates) - aim.sum(0)[:, None],
-    )
+def logit_gradient(logits: Float[Tensor, "n c l"], target: Float[Tensor, "n c"]) -> Float[Tensor, "n c l"]:
+    """The summed cross-entropy's gradient by the logits: w p - t, where w is the sum of a row's target t."""
+    return logits.softmax(1).mul_(target.sum(1)[:, None, None]).sub_(target[..., None])
 
 
 def cross_entropy(logits: Float[Tensor, "n c l"], target: Float[Tensor, "n c"]) -> Float[Tensor, " l"]:

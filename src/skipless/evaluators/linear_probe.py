@@ -85,32 +85,23 @@ def linear_probe(
         InputError: if sets, kind or sizes do not fit the stores, or most images of a set cannot be used.
     """
     _check(train, val, sets, kind, select, holdout)
-    device, generator = torch.device(device), np.random.default_rng(seed)
-    usable = generator.permutation(train.usable)
-    aside = max(1, round(holdout * len(usable))) if select == "holdout" else 0
-    if aside >= len(usable):
-        raise InputError(f"holdout={holdout} leaves none of {len(usable)} training images")
-    targets = CellTargets.read(
-        train, np.sort(usable[aside:]), loss_cells(protocol, train.grid), protocol.pixels_per_cell
-    )
+    fitted, aside = _hold_out(train, select, holdout, seed)
+    targets = CellTargets.read(train, fitted, loss_cells(protocol, train.grid), protocol.pixels_per_cell)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     mine = list(sets)[rank::world]
-    classes, store = targets.classes, train.store
-    widths = {blocks: sum(store.dim[block, kind] for block in blocks) for blocks in mine}
+    widths = {blocks: sum(train.store.dim[block, kind] for block in blocks) for blocks in mine}
     heads = {
-        blocks: LinearHeads(width, classes, protocol.optimizer, seed=seed, device=device, dtype=dtype)
+        blocks: LinearHeads(width, targets.classes, protocol.optimizer, seed=seed, device=device, dtype=dtype)
         for blocks, width in widths.items()
     }
     losses = _train(heads, train, targets, protocol, kind, seed, progress)
-    judge, images = (train, np.sort(usable[:aside])) if select == "holdout" else (val, val.usable)
+    judge, images = (train, aside) if select == "holdout" else (val, val.usable)
     mious, chosen_on = _judge(heads, judge, images, protocol, kind)
-    scored = {blocks: _rates(heads[blocks], mious[blocks], losses[blocks]) for blocks in mine}
-    folded = {blocks: heads[blocks].folded(best) for blocks in mine if (best := choose(scored[blocks])) is not None}
-    confusions, counted = pixel_confusions(
-        {b: (w[..., None], c[..., None]) for b, (w, c) in folded.items()}, val, val.usable, kind
-    )
-    scores = {blocks: _score(blocks, scored[blocks], confusions) for blocks in mine}
-    scores = _gather(scores)
+    rates = {blocks: _rates(heads[blocks], mious[blocks], losses[blocks]) for blocks in mine}
+    folded = {blocks: heads[blocks].folded(best) for blocks in mine if (best := choose(rates[blocks])) is not None}
+    maps = {blocks: (weight[..., None], bias[..., None]) for blocks, (weight, bias) in folded.items()}
+    confusions, counted = pixel_confusions(maps, val, val.usable, kind)
+    scores = _gather({blocks: _score(blocks, rates[blocks], confusions) for blocks in mine})
     folded = _gather({blocks: (weight.cpu(), bias.cpu()) for blocks, (weight, bias) in folded.items()})
     skipped = [Skipped(s.split, index, why) for s in (train, val) for index, why in sorted(s.skipped.items())]
     result = ProbeResult(
@@ -129,6 +120,15 @@ def linear_probe(
         skipped=tuple(skipped),
     )
     return TrainedProbe(result, folded, kind)
+
+
+def _hold_out(train: DenseSet, select: str, holdout: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The images to train on, and those to choose the learning rate on."""
+    usable = np.random.default_rng(seed).permutation(train.usable)
+    aside = max(1, round(holdout * len(usable))) if select == "holdout" else 0
+    if aside >= len(usable):
+        raise InputError(f"holdout={holdout} leaves none of {len(usable)} training images")
+    return np.sort(usable[aside:]), np.sort(usable[:aside])
 
 
 def _check(train: DenseSet, val: DenseSet, sets: Sequence[Blocks], kind: Kind, select: str, holdout: float) -> None:

@@ -74,8 +74,8 @@ def segmentation_scores(confusion: Int64[Tensor, "c c"]) -> SegmentationScores:
     but never true counts with 0.
 
     Example:
-        >>> segmentation_scores(torch.tensor([[1, 1, 0], [0, 2, 0], [0, 0, 0]])).iou
-        (50.0, 66.66666666666666, None)
+        >>> segmentation_scores(torch.tensor([[1, 1, 0], [0, 3, 0], [0, 0, 0]])).iou
+        (50.0, 75.0, None)
     """
     right, truth, prediction = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     union = truth + prediction - right
