@@ -1,5 +1,8 @@
 """Train, measure and evaluate transformers without skip connections (arXiv 2510.00345)."""
 
+# Sections 4, 5 and A.3 to A.7: conditioning
+from skipless.conditioning import attn_jacobian, measure_conditioning, mlp_jacobian, param_jacobian, spectrum
+
 # What bad input raises
 from skipless.errors import InputError
 
@@ -19,13 +22,18 @@ __all__ = [
     "InputError",
     "SkiplessInit",
     "WarmupCosine",
+    "attn_jacobian",
     "block_views",
     "create_model",
     "initialize_",
     "inspect_init",
+    "measure_conditioning",
+    "mlp_jacobian",
     "param_groups",
+    "param_jacobian",
     "query_key",
     "remove_skips_",
     "scaled_uniform_orthogonal",
+    "spectrum",
     "value_output",
 ]

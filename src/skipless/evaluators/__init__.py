@@ -1,5 +1,57 @@
-"""Evaluators: what is reported. An evaluator takes a model and data and returns named numbers."""
+"""Evaluators: what is reported. An evaluator takes a model or its features, and data, and returns a record."""
 
 from skipless.evaluators.classification import top1
+from skipless.evaluators.classification_probe import linear_classification_probe
+from skipless.evaluators.discovery import CorLoc, Discovery, corloc, draw_discoveries, lost, tokencut
+from skipless.evaluators.feature_build import build_store, files_identity
+from skipless.evaluators.feature_store import FeatureStore, store_bytes
+from skipless.evaluators.features import FeatureConfig, Features, ImageTransform, features, pad_to_patch
+from skipless.evaluators.knn import KnnAccuracy, knn, knn_blocks
+from skipless.evaluators.linear_probe import TrainedProbe, linear_probe
+from skipless.evaluators.pca import PcaColours, pca_colours, pca_picture
+from skipless.evaluators.probe_data import DenseSet
+from skipless.evaluators.probe_picture import prediction_picture
+from skipless.evaluators.probe_result import BlockScore, ProbeResult, RateScore
+from skipless.evaluators.probing import probe_model
+from skipless.evaluators.protocols import PROTOCOLS, DenseProtocol, protocol_named
+from skipless.evaluators.segmentation import SegmentationScores, confusion_matrix, segmentation_scores
 
-__all__ = ["top1"]
+__all__ = [
+    "PROTOCOLS",
+    "BlockScore",
+    "CorLoc",
+    "DenseProtocol",
+    "DenseSet",
+    "Discovery",
+    "FeatureConfig",
+    "FeatureStore",
+    "Features",
+    "ImageTransform",
+    "KnnAccuracy",
+    "PcaColours",
+    "ProbeResult",
+    "RateScore",
+    "SegmentationScores",
+    "TrainedProbe",
+    "build_store",
+    "confusion_matrix",
+    "corloc",
+    "draw_discoveries",
+    "features",
+    "files_identity",
+    "knn",
+    "knn_blocks",
+    "linear_classification_probe",
+    "linear_probe",
+    "lost",
+    "pad_to_patch",
+    "pca_colours",
+    "pca_picture",
+    "prediction_picture",
+    "probe_model",
+    "protocol_named",
+    "segmentation_scores",
+    "store_bytes",
+    "tokencut",
+    "top1",
+]

@@ -3,3 +3,24 @@
 Each file here joins one evaluator to the data that it is run on, goes on where it was cut off, counts what it could not
 read, and lays beside the model what must be beaten.
 """
+
+from skipless.studies.discovery import DiscoveryConfig, DiscoveryResult, discover
+from skipless.studies.neighbours import NeighbourConfig, NeighbourResult, nearest_neighbours
+from skipless.studies.pictures import PictureConfig, draw_features, find_pictures
+from skipless.studies.segmentation import ProbeConfig, SegmentationResult, majority_scores, segment
+
+__all__ = [
+    "DiscoveryConfig",
+    "DiscoveryResult",
+    "NeighbourConfig",
+    "NeighbourResult",
+    "PictureConfig",
+    "ProbeConfig",
+    "SegmentationResult",
+    "discover",
+    "draw_features",
+    "find_pictures",
+    "majority_scores",
+    "nearest_neighbours",
+    "segment",
+]
