@@ -9,7 +9,7 @@ TIE = 1e-9
 
 
 def tokencut(features, grid, tau, eps, patch, image_size):
-    """The published recipe for one image; ties by the documented rules. Returns mask, seed, box, vector, eigenvalues."""
+    """The published recipe for one image, ties by the documented rules: mask, seed, box, vector, eigenvalues."""
     n = len(features)
     unit = np.array([row / math.sqrt(sum(row * row)) if row.any() else row for row in features.astype(np.float64)])
     affinity = np.empty((n, n))
@@ -80,7 +80,7 @@ def pixel_iou(a, b):
 
 def knn(train, train_labels, test, test_labels, k, temperature):
     """One test image, one neighbour, one vote at a time."""
-    classes = max(max(train_labels), max(test_labels)) + 1
+    classes = max(*train_labels, *test_labels) + 1
     top1 = top5 = 0
     for feature, label in zip(test, test_labels, strict=True):
         cosines = [feature @ other / math.sqrt((feature @ feature) * (other @ other)) for other in train]

@@ -33,7 +33,7 @@ def corloc(
     *,
     threshold: float = 0.5,
 ) -> CorLoc:
-    """Count the images whose predicted box has an IoU of at least one half with any true one: LOST's and TokenCut's CorLoc.
+    """Count the images whose predicted box has an IoU of at least one half with any true one, as LOST and TokenCut do.
 
     Boxes are (xmin, ymin, xmax, ymax) with the maximum excluded: areas are differences of coordinates, without the + 1
     of the VOC development kit. VOC's annotations count pixels from 1 and include the last, so the original takes 1 from

@@ -4,13 +4,14 @@ The published way solves (D - A) v = lambda D v densely. Here u = D^1/2 v is the
 M = D^-1/2 A D^-1/2, whose first, D^1/2 1, is known: Lanczos' method finds it with products by the 0/1 matrix of edges,
 in float32 where that is faster. The residual, taken in float64, and the gap to the next eigenvalue bound the error of
 every entry (Davis and Kahan). Where that leaves a token's side or the seed open, more digits are computed; what they
-leave open is a tie.
+leave open is a tie. For few tokens LAPACK's solver for two eigenpairs of M is faster still, if SciPy is there.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -18,7 +19,8 @@ from torch import Tensor
 from skipless.evaluators.lanczos import Ritz, largest
 from skipless.evaluators.regions import middle
 
-DENSE = 32  # tokens up to which the dense eigensolver is the fastest
+DENSE = 32  # tokens up to which the dense eigensolver is fast enough
+LAPACK = 256  # tokens up to which two dense eigenpairs take less time than the calls that Lanczos' method makes
 SINGLE = 400  # tokens from which products in float32 are faster, on a CPU
 STEPS = 120  # of Lanczos; what has not converged by then is cheaper by a factorisation
 LOST_GAP = 2e-3  # of eigenvalues, below which float32 leaves too few digits of the vector to decide anything
@@ -40,7 +42,7 @@ class Cut:
         proven: whether error bounds decide every side and the seed, or show the tied tokens to be exchangeable.
         error: bound on the error of the vector in the norm in which its length is 1.
         eigenvalues: the three smallest lambda, or as many as there are; the third to about 1e-6.
-        method: `lanczos`, `shift-invert`, `dense` or `no cut`.
+        method: `lapack`, `lanczos`, `shift-invert`, `dense` or `no cut`.
     """
 
     vector: Float[Tensor, " n"]
@@ -68,7 +70,8 @@ def normalised_cut(edges: Float[Tensor, "n n"], eps: float) -> Cut:
         return _no_cut(graph)
     if n <= DENSE:
         return _choose(graph, _dense(graph))
-    second = _iterate(graph)
+    second = _lapack(graph) if n <= LAPACK and not edges.is_cuda else None
+    second = second or _iterate(graph)
     cut = _choose(graph, second) if second.error < 1 else None
     if cut is None or not (cut.proven or second.method != "lanczos"):
         graph = replace(graph, edges=edges.double())
@@ -136,26 +139,58 @@ def _no_cut(graph: _Graph) -> Cut:
 
 def _choose(graph: _Graph, second: _Second) -> Cut:
     """Take sides and seed from the eigenvector, and say whether its error leaves them open."""
-    root = graph.inverse_root
-    vector = root * second.vector
-    size = vector.abs()
+    # On the CPU: a few numbers a token, of which several are looked at one by one.
+    root, unit = (part.cpu().numpy() for part in (graph.inverse_root, second.vector))
+    vector = root * unit
+    size = np.abs(vector)
     # |v_i - v_i'| <= d_i^-1/2 |u - u'|, and the mean's error is at most |D^-1/2 1| |u - u'| / n.
     error = second.error * root
     top = int(size.argmax())
-    could_be = (size + error >= size[top] - error[top]).nonzero().flatten()
-    edges = graph.edges[could_be]
-    twins = len(edges) == 1 or bool((edges == edges[0]).all())  # equal rows, equal entries: a tie whatever the digits
-    tied = could_be if twins else (size >= size[top] * (1 - TIE)).nonzero().flatten()
+    could_be = np.flatnonzero(size + error >= size[top] - error[top])
+    twins = len(could_be) == 1 or _equal_rows(graph.edges, could_be)  # equal entries then: a tie whatever the digits
+    tied = could_be if twins else np.flatnonzero(size >= size[top] * (1 - TIE))
     seed = middle(tied.tolist())
-    vector = vector * vector[seed].sign()
+    vector = vector * np.sign(vector[seed])
     above = vector - vector.mean()
-    clear = bool((above.abs() > error + torch.linalg.vector_norm(error) / len(error)).all())
-    foreground = above > TIE * size[top]
-    return Cut(vector, foreground, seed, len(tied), clear and twins, second.error, second.eigenvalues, second.method)
+    clear = bool((np.abs(above) > error + np.linalg.norm(error) / len(error)).all())
+    device = graph.edges.device
+    return Cut(
+        vector=torch.from_numpy(vector).to(device),
+        foreground=torch.from_numpy(above > TIE * size[top]).to(device),
+        seed=seed,
+        tied=len(tied),
+        proven=clear and twins,
+        error=second.error,
+        eigenvalues=second.eigenvalues,
+        method=second.method,
+    )
+
+
+def _equal_rows(edges: Float[Tensor, "n n"], tokens: np.ndarray) -> bool:
+    rows = edges[torch.from_numpy(tokens).to(edges.device)]
+    return bool((rows == rows[0]).all())
+
+
+def _lapack(graph: _Graph) -> _Second | None:
+    """Solve densely for two eigenpairs; for all where the eigenvalue is repeated. None without SciPy."""
+    try:
+        from scipy.linalg import get_lapack_funcs  # noqa: PLC0415 - comes with the extra `demo`; all works without
+    except ImportError:
+        return None
+    n = len(graph.first)
+    m = graph.dense().addr_(graph.first, graph.first, alpha=-3).numpy().T  # columns, as LAPACK has them
+    (syevr,) = get_lapack_funcs(["syevr"], [m])
+    values, vectors, *_, failed = syevr(m, range="I", il=n - 1, iu=n, overwrite_a=1)
+    gap = float(values[1] - values[0])
+    if failed or gap < 10 * REPEATED:
+        return _dense(graph)
+    error = n * torch.finfo(torch.float64).eps / gap
+    vector = torch.from_numpy(vectors[:, 1].copy())
+    return _Second(vector, error, (0.0, 1 - float(values[1]), 1 - float(values[0])), "lapack")
 
 
 def _iterate(graph: _Graph, before: _Second | None = None) -> _Second:
-    """Find the second eigenvector by Lanczos' method, from an earlier answer if there is one; else by a factorisation."""
+    """Find the second eigenvector by Lanczos' method, from an earlier answer if there is one, or by a factorisation."""
     n, dtype, device = len(graph.first), graph.edges.dtype, graph.first.device
     single = dtype == torch.float32
     generator = torch.Generator().manual_seed(0)  # on the CPU: every device starts alike

@@ -1,4 +1,4 @@
-"""Unsupervised object discovery, section 6.3 of the paper: TokenCut, LOST, their CorLoc, and pictures of what they find."""
+"""Unsupervised object discovery, section 6.3 of the paper: TokenCut, LOST, CorLoc, and pictures of what is found."""
 
 from skipless.evaluators.corloc import CorLoc, corloc, iou
 from skipless.evaluators.discovery_picture import draw_discoveries

@@ -121,8 +121,11 @@ def knn_accuracies(
         votes = ((similarity - similarity[:, :1]).double() / temperature).exp()
         for k, ranks in _ranks(votes, labels[neighbours], true, classes, set(ks)):
             hits[k] += torch.stack([(ranks == 0).sum(), (ranks < min(TOP5, k)).sum()])
-    percent = {k: (100 * hits[k].double() / len(test)).tolist() for k in ks}
-    return {k: KnnAccuracy(*percent[k], k, temperature, len(test), len(train)) for k in ks}
+    results = {}
+    for k in ks:
+        first, fifth = (100 * hits[k].double() / len(test)).tolist()
+        results[k] = KnnAccuracy(first, fifth, k, temperature, len(test), len(train))
+    return results
 
 
 def _nearest(similarity: Float[Tensor, "n n_train"], k: int) -> tuple[Float[Tensor, "n {k}"], Int64[Tensor, "n {k}"]]:

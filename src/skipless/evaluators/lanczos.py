@@ -1,4 +1,4 @@
-"""The largest eigenpair of a symmetric operator by Lanczos' method, every vector orthogonalised twice against all before."""
+"""The largest eigenpair of a symmetric operator by Lanczos' method, each vector orthogonalised twice against all."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ def largest(
     relative: float = 0.0,
     max_steps: int,
 ) -> Ritz:
-    """Find the largest eigenvalue, and its vector, of a symmetric operator on what is orthogonal to locked eigenvectors.
+    """Find the largest eigenpair of a symmetric operator on the space orthogonal to locked eigenvectors.
 
     Args:
         product: v to M v.
@@ -66,7 +66,9 @@ def largest(
         vector = torch.addmv(vector, basis[:away].T, basis[:away] @ vector, alpha=-1)
     torch.div(vector, torch.linalg.vector_norm(vector), out=basis[away])
     recurrence: list[Tensor] = []  # the tridiagonal matrix: on its diagonal, beside it, on its diagonal, ...
-    for step in range(1, max_steps + 1):
+    step = 0
+    while True:
+        step += 1
         known = basis[: away + step]
         vector = product(basis[away + step - 1])
         inner = known @ vector

@@ -11,7 +11,7 @@ from torch import Tensor
 from skipless.errors import InputError
 
 Box = tuple[int, int, int, int]
-LARGE = 1e15  # norms between its inverse and this have squares far from overflow and underflow
+TINY = torch.finfo(torch.float64).tiny
 ROWS = 256  # of similarities at a time: they stay in the cache until they are compared with tau
 
 
@@ -24,7 +24,7 @@ class Discovery:
         seed: the token that the region grew from, counted row by row.
         box: (xmin, ymin, xmax, ymax) around the mask in pixels, the maximum excluded, within the unpadded image.
         foreground: `(rows, columns)`, every token on the seed's side, other regions included.
-        method: what found it: `lanczos`, `shift-invert`, `dense` or `no cut` for TokenCut, `lost` for LOST.
+        method: what found it: `lapack`, `lanczos`, `shift-invert`, `dense` or `no cut` for TokenCut, `lost` for LOST.
         proven: whether error bounds decide every token's side and the seed; if not, `tokencut`'s tie rules did.
         tied: number of tokens that could equally be the seed; 1 if there is no tie.
         eigenvector: of TokenCut, `(rows, columns)` in float64, positive at the seed, v^T D v = 1; None for LOST.
@@ -59,10 +59,11 @@ def checked(
             f"features have shape {tuple(features.shape)}, but a grid of {rows} x {columns} takes (images, "
             f"{rows * columns}, dim); leave out the class token and give (rows, columns)"
         )
-    if not features.isfinite().all():
+    # The sum is one pass; only if it is not finite, which large finite features may also cause, is each one looked at.
+    if not features.sum().isfinite() and not features.isfinite().all():
         image = int((~features.isfinite()).flatten(1).any(1).nonzero()[0, 0])
         raise InputError(f"features of image {image} are not finite; look for NaN or infinity in the backbone's output")
-    sizes = list(image_size) if isinstance(image_size[0], Sequence) else [image_size] * len(features)
+    sizes = _sizes(image_size, len(features))
     if len(sizes) != len(features):
         raise InputError(f"{len(sizes)} image sizes for {len(features)} images; give one (height, width), or one each")
     for height, width in sizes:
@@ -75,28 +76,32 @@ def checked(
     return features.to(torch.promote_types(features.dtype, torch.float32)), sizes
 
 
+def _sizes(image_size: tuple[int, int] | Sequence[tuple[int, int]], images: int) -> list[tuple[int, int]]:
+    """Tell one (height, width) for all from one for each."""
+    one = [side for side in image_size if isinstance(side, int)]
+    if len(one) == 2:
+        return [(one[0], one[1])] * images
+    return [size for size in image_size if not isinstance(size, int)]
+
+
 def normalised(features: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens dim"]:
-    """L2-normalise each token; a token of zeros stays zero. Squares of large or tiny features must not overflow."""
-    norm = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-    low, high = norm.aminmax()
-    if not (low > LARGE**-1 and high < LARGE):
-        scale = features.abs().amax(1, keepdim=True)
-        features = features / torch.where(scale > 0, scale, 1)
-        norm = torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp_min(LARGE**-1)
-    return features / norm
+    """L2-normalise each token, in float64, where squares of float32 do not overflow; a token of zeros stays zero."""
+    if features.dtype == torch.float64:
+        features = features / features.abs().amax(1, keepdim=True).clamp_min(TINY)
+    return features / torch.linalg.vector_norm(features, dim=1, keepdim=True, dtype=torch.float64).clamp_min(TINY)
 
 
 def similar(features: Float[Tensor, "n dim"], tau: float, dtype: torch.dtype) -> Float[Tensor, "n n"]:
     """Give 1 where the cosine of two tokens is above tau and 0 elsewhere, the same on every device.
 
     float32 similarities that its rounding leaves undecided are computed again in float64. TF32 and the like have larger
-    errors: on a GPU, or where they are switched on, all is computed in float64.
+    errors: on a GPU, or where they are switched on, all is computed in float64, and so it is for few tokens.
     """
-    if features.is_cuda or features.dtype == torch.float64 or torch.get_float32_matmul_precision() != "highest":
-        unit = normalised(features.double())
-        return (unit @ unit.T).gt_(tau).to(dtype)
-    unit = normalised(features)
-    n, dim = unit.shape
+    exact, (n, dim) = normalised(features), features.shape
+    rounded = features.dtype != torch.float64 and torch.get_float32_matmul_precision() == "highest"
+    if n <= ROWS or features.is_cuda or not rounded:
+        return (exact @ exact.T).gt_(tau).to(dtype)
+    unit = exact.float()
     margin = (dim + 8) * torch.finfo(torch.float32).eps  # of a dot product of unit vectors, at worst
     result, doubtful = torch.empty(n, n, dtype=dtype), []
     for start in range(0, n, ROWS):
@@ -106,11 +111,10 @@ def similar(features: Float[Tensor, "n dim"], tau: float, dtype: torch.dtype) ->
         result[start:stop, start:] = edges
         result[stop:, start:stop] = edges[:, stop - start :].T
         doubtful.append((block.sub_(tau).abs_() <= margin).nonzero().add_(start))
-    pairs = torch.cat(doubtful)
-    for part in pairs.split(ROWS * ROWS) if len(pairs) else ():
-        i, j = part.T
-        cosine = (normalised(features[i].double()) * normalised(features[j].double())).sum(1)
-        result[i, j] = result[j, i] = (cosine > tau).to(dtype)
+    i, j = torch.cat(doubtful).T
+    if len(i) > n:  # as with orthogonal tokens at tau = 0
+        return (exact @ exact.T).gt_(tau).to(dtype)
+    result[i, j] = result[j, i] = ((exact[i] * exact[j]).sum(1) > tau).to(dtype)
     return result
 
 
@@ -147,5 +151,5 @@ def box_of(mask: Bool[Tensor, "rows columns"], patch: int, image_size: tuple[int
 
 
 def middle(tied: list[int]) -> int:
-    """Break a tie: the middle token row by row, of an even number the earlier; less often at a border than the first."""
+    """Break a tie: the middle token row by row, of an even number the earlier; seldom at a border, as the first is."""
     return sorted(tied)[(len(tied) - 1) // 2]
