@@ -6,10 +6,12 @@
 Scenes are one or several objects over a background; their features are drawn in 64 dimensions and turned into 384, the
 width of ViT-S's keys. A scene is `clear` if the published solver finds lambda_3 - lambda_2 >= 0.3 and `small gap` if it
 finds less than 0.1; `cliques` are scenes in 384 free dimensions, whose objects hang together by eps alone, with a gap
-of about 1e-5. Two spans are timed: `cut`, from the 0/1 matrix to the eigenvector (ours: and the seed), and `image`, from
-the features to the box, where both ways share the cost of the 384-wide product. Both ways run in turn and in changing order; each ratio is taken
-between two runs side by side and printed as its median over all images with its range. Times are CPU times of the
-thread, so that other processes on the machine disturb them less.
+of about 1e-5.
+
+Two spans are timed: `cut`, from the 0/1 matrix to the eigenvector (ours: and the seed), and `image`, from the features
+to the box, where both ways pay for the same 384-wide product. Both run in turn and in changing order; each ratio is
+taken between two runs side by side and printed as its median over all images with its range. Times are CPU times of
+the thread, so that other processes on the machine disturb them less.
 """
 
 import argparse
