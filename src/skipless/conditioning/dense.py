@@ -11,8 +11,9 @@ from skipless.conditioning.operator import DENSE_BYTES, LinearOperator
 from skipless.conditioning.records import Estimate, Spectrum
 from skipless.errors import InputError
 
-# LAPACK's backward error in the units of eps * sigma_max; at most 2 was seen on 400 matrices of up to 500 rows.
-BACKWARD = 8.0
+# LAPACK's error in units of eps * sigma_max, with room: at most 10.3 between svdvals in float32 and in float64, on 200
+# random matrices of up to 300 columns with kappa up to 1e6.
+BACKWARD = 32.0
 DTYPES = (torch.float32, torch.float64)
 
 

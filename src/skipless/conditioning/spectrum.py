@@ -36,7 +36,7 @@ def spectrum(
     - `"dense"`: all singular values, factored in float64, block by block where the operator has blocks.
     - `"lanczos"`: Golub-Kahan-Lanczos bidiagonalisation with full reorthogonalisation. sigma_max takes tens of steps;
       sigma_min more, the more the spectrum crowds at its bottom: 591 for a ViT-S block with kappa = 991, 1,000 for one
-      with 206. Each of its bounds holds with probability `1 - failure` over the seed.
+      with 206 (tolerance 1e-4). Each of its bounds holds with probability `1 - failure` over the seed.
     - `"inverse"`: LU factors of the dense matrix, then Lanczos on the inverse: a few steps whatever kappa is.
     - `"gram"`: the eigenvalues of K K^T or K^T K, for matrices with a short side and one too long to be stored, such as
       parameter Jacobians. kappa up to 10^7 in float64, 10^3 in float32.
@@ -44,14 +44,14 @@ def spectrum(
       if that does not converge, the inverse up to `inverse_rows`; else what Lanczos has proved, "kappa >= ...".
 
     What is measured is the operator as its products define it. In float32 these carry rounding, which moves sigma_min
-    by about 1e-7 sigma_max / sqrt(n); that is measured on the way and is part of the bounds. Memory for Lanczos is two
-    vectors a step: 360 MB for those 591 steps in float32.
+    by some 5e-7 sigma_max / sqrt(n) at ViT-S size; that is measured on the way and is part of the bounds. Memory for
+    Lanczos is two vectors a step: 360 MB for 591 steps on a ViT-S block in float32.
 
     Args:
         operator: any shape, float32 or float64.
         method: see above.
         tolerance: the relative error at which a singular value counts as converged; 1e-6 in float64 and 1e-4 in
-            float32 by default, which at kappa = 1,000 is about what float32 products can tell.
+            float32 by default, because float32 products do not tell 1e-6 at kappa = 1,000.
         max_iterations: of Lanczos, each one product with the operator and one with its transpose.
         seed: of the start vector.
         rank_tolerance: singular values above this share of sigma_max count for the rank; eps sqrt(max(shape)) of the
