@@ -249,15 +249,13 @@ class _Builder:
         return images, failures
 
     def _cast(self, key: Key, value: Float[Tensor, "b t d"]) -> np.ndarray:
-        if not value.isfinite().all():
+        narrow = value.to(torch.float16 if self.dtype == "fp16" else torch.float32).cpu()
+        if not narrow.isfinite().all():
+            if value.isfinite().all():
+                most = f"reach {value.abs().max():.3g}, beyond {self.dtype}; keep them as fp32"
+                raise InputError(f"{key[1]} of block {key[0]} {most}")
             raise InputError(f"{key[1]} of block {key[0]} are not finite: these weights give no features")
-        with np.errstate(over="ignore"):
-            array = value.cpu().numpy().astype(DTYPES[self.dtype])
-        if not np.isfinite(array).all():
-            raise InputError(
-                f"{key[1]} of block {key[0]} reach {value.abs().max():.3g}, beyond fp16; keep them as fp32"
-            )
-        return array
+        return narrow.numpy().astype(DTYPES[self.dtype], copy=False)
 
     def _save(self, key: Key, shard: int, array: np.ndarray, about: dict[str, Any]) -> None:
         path, meta = self._paths(key, shard)

@@ -113,8 +113,7 @@ class FeatureStore:
         if (block, kind) not in self.keys:
             raise InputError(f"no {kind} of block {block} in {str(self.folder)!r}; there is {list(self.keys)}")
         start = self._starts[image]
-        path = array_folder(self.folder, (block, kind), self.norm) / f"{image // SHARD:05d}.npy"
-        return opened(path)[start : start + self._count(image)]
+        return opened(self.folder, (block, kind), self.norm, image // SHARD)[start : start + self._count(image)]
 
     def _count(self, image: int) -> int:
         high, wide = self.grids[image]
@@ -153,8 +152,9 @@ def array_folder(home: Path, key: Key, norm: str) -> Path:
 
 
 @lru_cache(maxsize=_OPEN_FILES)
-def opened(path: Path) -> np.ndarray:
+def opened(home: Path, key: Key, norm: str, shard: int) -> np.ndarray:
     """Map a shard into memory; `opened.cache_clear()` once files were replaced."""
+    path = array_folder(home, key, norm) / f"{shard:05d}.npy"
     return np.load(path, mmap_mode="r").view(np.ndarray)  # a memmap's own indexing is slower
 
 
