@@ -1,0 +1,186 @@
+"""Watchmen of self-distillation: has the teacher collapsed, and how can one tell before the run is over?"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from skipless.errors import InputError
+from skipless.models.tokens import embed, token_model
+
+IMAGES = 64
+"""Largest number of images that a look takes, on each process: a per cent of the time at one look in 100 steps."""
+
+# A collapsed teacher's outputs differ between samples by rounding alone; what is measured of healthy ones, from the
+# first epochs on, lies a hundredfold above each of these (LOG.md).
+SAME_OUTPUT = 1e-5  # nats
+ONE_HOT = 1e-3  # nats
+ONE_DIRECTION = 1.01  # effective rank
+SAME_FEATURE = 1e-5  # relative spread
+
+REMEDY = (
+    "lower the teacher's temperature or warm it up for longer (one dimension: raise it), lower the learning rate, "
+    "warm up for longer, keep the last layer's norm fixed (norm_last_layer), freeze it for more epochs"
+)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What one look at the teacher found; logarithms are natural.
+
+    Attributes:
+        entropy: of the teacher's outputs, mean over samples, in nats; between 0 (one prototype) and ln K (all alike).
+        kl_uniform: ln K less that: the mean divergence from uniform outputs.
+        information: entropy of the mean output less the mean entropy: how much an output says of its sample. 0 where
+            all samples get the same output, whatever it is; at most ln n.
+        ranks: of the class token after each block, and of the backbone's output last: `effective_rank` over samples.
+        spreads: of the same: `spread`.
+        grad_norms: of the last step's gradients before clipping, by part of the student, and `all`.
+        n: samples, over all processes; each process looks at its own, and the numbers are means over the processes.
+    """
+
+    entropy: float
+    kl_uniform: float
+    information: float
+    ranks: tuple[float, ...]
+    spreads: tuple[float, ...]
+    grad_norms: Mapping[str, float] = field(default_factory=dict)
+    n: int = 0
+
+    def fault(self) -> str | None:
+        """Say what is wrong with the teacher; None if nothing is.
+
+        Example:
+            >>> Watch(entropy=2.0794, kl_uniform=0.0, information=0.0, ranks=(3.0,), spreads=(0.1,)).fault()
+            'the teacher gives every sample the same output, uniform over the prototypes (entropy 2.079 of 2.079 nats)'
+        """
+        numbers = (self.entropy, self.kl_uniform, self.information, *self.ranks, *self.spreads)
+        if not all(map(math.isfinite, numbers)):
+            return "the teacher's outputs are not finite"
+        most = self.entropy + self.kl_uniform
+        stated = f"(entropy {self.entropy:.4g} of {most:.4g} nats)"
+        if self.entropy < ONE_HOT:
+            return f"the teacher puts every sample on a single prototype {stated}"
+        if self.information < SAME_OUTPUT:
+            how = "uniform over the prototypes " if self.kl_uniform < 10 * SAME_OUTPUT else ""
+            return f"the teacher gives every sample the same output, {how}{stated}"
+        if self.spreads[-1] < SAME_FEATURE:
+            return f"the teacher gives every sample the same feature (relative spread {self.spreads[-1]:.2g})"
+        if self.ranks[-1] < ONE_DIRECTION:
+            return f"the teacher's features vary in one direction only (effective rank {self.ranks[-1]:.4g})"
+        return None
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain JSON; what is not finite is None there."""
+
+        def plain(value: float) -> float | None:
+            return value if math.isfinite(value) else None
+
+        return {
+            "entropy": plain(self.entropy),
+            "kl_uniform": plain(self.kl_uniform),
+            "information": plain(self.information),
+            "ranks": [plain(rank) for rank in self.ranks],
+            "spreads": [plain(spread) for spread in self.spreads],
+            "grad_norms": {name: plain(norm) for name, norm in self.grad_norms.items()},
+            "n": self.n,
+        }
+
+
+@torch.no_grad()
+def look(
+    tokens: Sequence[Float[Tensor, "n _dim"]],
+    outputs: Float[Tensor, "n k"],
+    grad_norms: Mapping[str, Float[Tensor, ""]] | None = None,
+) -> Watch:
+    """Sum up what a teacher makes of some samples; processes average what they found.
+
+    Args:
+        tokens: features after each block, the backbone's output last.
+        outputs: of the teacher: a distribution for each sample.
+        grad_norms: by part of the student.
+    """
+    names = list(grad_norms or {})
+    entropy, marginal = _entropy(outputs).mean(), _entropy(outputs.mean(0))
+    spectra = [_spectrum(token) for token in tokens]
+    found = [entropy, marginal - entropy, *(rank for rank, _ in spectra), *(spread for _, spread in spectra)]
+    found += [(grad_norms or {})[name] for name in names]
+    stacked = torch.stack([value.to(outputs.device, torch.float64) for value in found])
+    processes = 1
+    if dist.is_available() and dist.is_initialized():
+        processes = dist.get_world_size()
+        dist.all_reduce(stacked)
+        stacked /= processes
+    values = stacked.tolist()
+    depth = len(tokens)
+    return Watch(
+        entropy=values[0],
+        kl_uniform=math.log(outputs.shape[1]) - values[0],
+        information=values[1],
+        ranks=tuple(values[2 : 2 + depth]),
+        spreads=tuple(values[2 + depth : 2 + 2 * depth]),
+        grad_norms=dict(zip(names, values[2 + 2 * depth :], strict=True)),
+        n=len(outputs) * processes,
+    )
+
+
+@torch.no_grad()
+def class_tokens(backbone: nn.Module, images: Float[Tensor, "n c h w"]) -> list[Float[Tensor, "n _dim"]]:
+    """Features of each image after each block, the backbone's own output last.
+
+    A class token's where there is one, else the mean over the tokens; of a backbone without blocks its output alone.
+    """
+    features = backbone(images)
+    try:
+        model = token_model(backbone)
+    except InputError:
+        return [features]
+    found = []
+    x = embed(model, images)
+    for view in model.views:
+        x = view.block(x)
+        found.append(x[:, 0] if model.class_token else x.mean(1))
+    return [*found, features]
+
+
+def effective_rank(features: Float[Tensor, "n d"]) -> float:
+    """exp(entropy of s / sum(s)), s the singular values of the features less their mean (Roy and Vetterli 2007).
+
+    1 where they vary in one direction, and by definition where they do not vary at all; at most min(n - 1, d).
+
+    Example:
+        >>> round(effective_rank(torch.eye(4)), 4)  # less the mean: three equal directions
+        3.0
+    """
+    return float(_spectrum(features)[0])
+
+
+def spread(features: Float[Tensor, "n d"]) -> float:
+    """Root mean square of the features' deviation from their mean, relative to that of the features."""
+    return float(_spectrum(features)[1])
+
+
+def _spectrum(features: Float[Tensor, "n d"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    features = features.detach().double().cpu()  # small; and a GPU's SVD is slower
+    if not features.isfinite().all():
+        return torch.tensor(math.nan), torch.tensor(math.nan)
+    centred = features - features.mean(0)
+    norm = torch.linalg.vector_norm(features)
+    relative = torch.linalg.vector_norm(centred) / norm.clamp_min(torch.finfo(torch.float64).tiny)
+    values = torch.linalg.svdvals(centred)
+    # The centring leaves a null direction that is rounding noise: it holds no share.
+    values = torch.where(values > 1e-12 * norm, values, 0.0)
+    total = values.sum()
+    if not total > 0:
+        return torch.tensor(1.0), relative
+    return _entropy(values / total).exp(), relative
+
+
+def _entropy(p: Float[Tensor, "*n k"]) -> Float[Tensor, "*n"]:
+    """In nats; the sum over up to 65,536 prototypes in float64, for what is left after a subtraction."""
+    return torch.special.entr(p.double()).sum(-1)
