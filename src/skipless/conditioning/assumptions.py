@@ -67,7 +67,7 @@ class AssumptionReport:
     def as_json(self) -> dict[str, Any]:
         """Plain values that `json` writes."""
         return {
-            "rows": self.rows.as_json(),
+            "choice": self.rows.as_json(),
             "whole": self.whole.as_json(),
             "sub_blocks": {name: found.as_json() for name, found in self.sub_blocks.items()},
             "worst": self.worst,

@@ -44,11 +44,13 @@ class Measured:
         return min(values), max(values)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values; "rank" of "size" is the median image's."""
         return {
             "kappa": self.kappa.as_json(),
             "kappa_gram": self.kappa_gram.as_json(),
             "range": list(self.range),
+            "rank": self.median.rank,
+            "size": min(self.median.shape),
             "spectra": [found.as_json() for found in self.spectra],
         }
 

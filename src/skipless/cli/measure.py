@@ -1,0 +1,120 @@
+"""`skipless measure`."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tyro.conf import Positional
+
+from skipless.conditioning.measure import measure_conditioning
+from skipless.conditioning.network import Rows
+from skipless.data import ImageConfig, load_images
+from skipless.errors import InputError
+from skipless.recipes import ModelSource, open_model
+from skipless.recipes.conditioning import first_images
+from skipless.report.conditioning import Number, number
+from skipless.reproduce.files import load_figures, write_files
+from skipless.training.devices import launch
+
+
+def measure(
+    model: Positional[str],
+    *,
+    blocks: tuple[int, ...] | None = None,
+    images: int = 1,
+    data: str | None = None,
+    weights: Path | None = None,
+    pretrained: bool = False,
+    untrained: bool = False,
+    full: bool = False,
+    network: bool = False,
+    rows: tuple[int, int, int] = (4, 4, 8),
+    at: Literal["normed", "raw"] = "normed",
+    dtype: Literal["float32", "float64"] | None = None,
+    method: Literal["auto", "dense", "lanczos", "inverse"] = "auto",
+    iterations: int = 1000,
+    seed: int = 0,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    out: Path | None = None,
+) -> None:
+    """Measure the conditioning of a model's Jacobians: kappa of every block, with and without its skip.
+
+    Prints a table, and with --out writes it as JSON with a picture of kappa by depth. The numbers of the paper's Table
+    6 are in the column of this name.
+
+    Args:
+        model: a run folder of `skipless train`, or timm's name of a plain ViT, `skipless_vit_small_patch16_224` too.
+        blocks: 0 4 7 11; all by default.
+        images: how many images to measure at, each by itself; the table has the median.
+        data: digits, fashion, or a folder of images; a run's own by default, for a timm name N(0, 1) pixels.
+        weights: other weights than the run's last, or those of the timm model: a safetensors file.
+        pretrained: take timm's pretrained weights.
+        untrained: measure a run's model as it was before its first step.
+        full: measure K^ of the MLP as well, and K both with and without the identity, whatever skips there are.
+        network: measure kappa(J J^T) of the whole network as well (Table 5), at --rows.
+        rows: images, tokens and features whose rows of J are taken.
+        at: take K at the tokens after the norm, or before it.
+        dtype: float64 measures a copy in double precision.
+        method: how singular values are found; see `skipless.conditioning.spectrum`.
+        iterations: of Lanczos at most; about kappa / 3 are needed.
+        seed: of weights that are drawn, of pixels and of Lanczos.
+        device: where to compute.
+        out: folder for conditioning.json and conditioning.png.
+    """
+    source = open_model(model, weights=weights, pretrained=pretrained, untrained=untrained, seed=seed)
+    figures = load_figures() if out is not None else None  # a missing library is told before the work
+    count = max(images, rows[0]) if network else images
+    pixels, named = _pixels(source, count, data, seed)
+    fabric = launch(device, "fp32")
+    found = measure_conditioning(
+        fabric.to_device(source.model),
+        fabric.to_device(pixels),
+        blocks=blocks,
+        parts=("attn", "mlp", "maps", "tokens") if full else ("attn", "maps", "tokens"),
+        forms="both" if full else "own",
+        at=at,
+        network=Rows(*rows) if network else None,
+        dtype=None if dtype is None else getattr(torch, dtype),
+        method=method,
+        max_iterations=iterations,
+        seed=seed,
+        progress=lambda line: print(line, file=sys.stderr),
+    )
+    print(f"{source.name}, {'trained' if source.trained else 'not trained'}, {named}\n{found}")
+    if out is not None and figures is not None:
+        values = {"model": source.name, "trained": source.trained, "data": named, **found.as_json()}
+        series = _series(values["blocks"])
+        picture = figures.depth_figure(series, "kappa", f"{source.name}, {named}")
+        files = write_files(out, {"conditioning.json": values, "conditioning.png": picture})
+        print("\n".join(f"wrote {path}" for path in files.values()))
+
+
+def _pixels(source: ModelSource, count: int, data: str | None, seed: int) -> tuple[torch.Tensor, str]:
+    """Images, and what they are in words."""
+    if count < 1:
+        raise InputError(f"--images {count}: give at least 1")
+    settings: Any = source.model
+    size, channels = settings.patch_embed.img_size[0], settings.patch_embed.proj.in_channels
+    if source.recipe is None and data is None:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(count, channels, size, size, generator=generator), f"{count} images of N(0, 1) pixels"
+    config = (
+        ImageConfig(data or "", image_size=size) if source.recipe is None else source.recipe.with_(data__data=data).data
+    )
+    return first_images(load_images(config), count), f"{count} validation images of {config.data}"
+
+
+def _series(blocks: list[Mapping[str, Any]]) -> dict[str, list[tuple[int, Number]]]:
+    """kappa by depth, a line an operator."""
+    series: dict[str, list[tuple[int, Number]]] = {}
+    for block in blocks:
+        for part, forms in (
+            ("attn", {"skipless": "K", "skip": "K + I"}),
+            ("mlp", {"skipless": "K^", "skip": "K^ + I"}),
+        ):
+            for form, name in forms.items():
+                if (found := block[part].get(form)) is not None:
+                    series.setdefault(name, []).append((block["index"], number(found["kappa"])))
+    return series
