@@ -11,7 +11,9 @@ from skipless.data import ImageConfig, load_images
 from skipless.errors import InputError
 from skipless.evaluators.features import FeatureConfig, features
 from skipless.evaluators.knn import knn
+from skipless.studies.classifier import ClassifierConfig, classify
 from skipless.studies.neighbours import NeighbourConfig, nearest_neighbours
+from skipless.studies.pooled import PoolConfig
 
 
 def vit(**kwargs):
@@ -25,15 +27,15 @@ def test_digits_by_every_block_equal_the_evaluator(tmp_path) -> None:
     data, model = load_images(ImageConfig("digits")), vit()
     result = nearest_neighbours(model, data, out=tmp_path, name="tiny", data_name="digits", progress=False)
     assert set(result.scores) == {0, 1}
-    assert result.majority < 20 < result.scores[0][10].top1
+    assert result.pooled.majority < 20 < result.scores[0][10].top1
     made = [
         features(model, torch.stack([part[i][0] for i in range(len(part))]), FeatureConfig(blocks=(1,)))[1, "tokens"]
         for part in (data.train, data.val)
     ]
     x_train, x_val = (f.prefix[:, 0] for f in made)
     top1, _ = knn(x_train, data.train.labels, x_val, data.val.labels, k=20)
-    assert result.scores[1][20].top1 == pytest.approx(top1, abs=0.5)  # kept in half precision
-    (folder,) = tmp_path.iterdir()
+    assert result.scores[1][20].top1 == pytest.approx(top1)
+    (folder,) = tmp_path.glob("knn-*")
     assert json.loads((folder / "result.json").read_text())["knn"]["block 1"]["k 20"]["n"] == len(data.val)
 
 
@@ -44,11 +46,13 @@ def test_features_are_made_once(tmp_path, monkeypatch) -> None:
     def never(*_args, **_kwargs):
         raise AssertionError("the backbone ran again")
 
-    monkeypatch.setattr("skipless.studies.neighbours.features", never)
+    monkeypatch.setattr("skipless.studies.pooled.features", never)
     again = nearest_neighbours(model, data, NeighbourConfig(ks=(5, 7)), out=tmp_path, progress=False)
     assert again.scores[1][5] == first.scores[1][5]
     with pytest.raises(AssertionError, match="again"):
-        nearest_neighbours(model, data, NeighbourConfig(ks=(5,), pooling="mean"), out=tmp_path, progress=False)
+        nearest_neighbours(
+            model, data, NeighbourConfig(ks=(5,), pool=PoolConfig(pooling="mean")), out=tmp_path, progress=False
+        )
 
 
 def test_a_file_that_is_no_image_is_recorded(tmp_path) -> None:
@@ -63,7 +67,7 @@ def test_a_file_that_is_no_image_is_recorded(tmp_path) -> None:
     model = timm.create_model("vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=32, depth=1, num_heads=2)
     result = nearest_neighbours(model, data, NeighbourConfig(ks=(1,)), out=tmp_path / "out", progress=False)
     assert result.scores[0][1].n_train == 5
-    (why,) = result.unreadable.values()
+    (why,) = result.pooled.unreadable.values()
     assert "1.png" in why
     assert "1 images could not be used" in str(result)
 
@@ -71,6 +75,21 @@ def test_a_file_that_is_no_image_is_recorded(tmp_path) -> None:
 def test_a_model_without_a_class_token_takes_the_mean(tmp_path) -> None:
     data = load_images(ImageConfig("digits"))
     model = vit(class_token=False, global_pool="avg")
-    assert nearest_neighbours(model, data, out=tmp_path, progress=False).pooling == "mean"
+    assert nearest_neighbours(model, data, out=tmp_path, progress=False).pooled.pooling == "mean"
     with pytest.raises(InputError, match="no class token"):
-        nearest_neighbours(model, data, NeighbourConfig(pooling="class"), out=tmp_path, progress=False)
+        nearest_neighbours(model, data, NeighbourConfig(pool=PoolConfig(pooling="class")), out=tmp_path, progress=False)
+
+
+def test_a_linear_head_takes_the_same_vectors(tmp_path, monkeypatch) -> None:
+    data, model = load_images(ImageConfig("digits")), vit()
+    vectors = PoolConfig(blocks=(0,), pooling="mean")
+    nearest_neighbours(model, data, NeighbourConfig(ks=(5,), pool=vectors), out=tmp_path, progress=False)
+    monkeypatch.setattr("skipless.studies.pooled.features", None)  # all vectors are there
+    config = ClassifierConfig(epochs=40, pool=vectors)
+    result = classify(model, data, config, out=tmp_path, name="tiny", progress=False)
+    block, top1 = result.best
+    assert top1 == max(score.top1 for score in result.probe.blocks)
+    assert top1 > 2 * result.pooled.majority
+    assert f"best (block {block}" in str(result)
+    (folder,) = tmp_path.glob("linear-*")
+    assert json.loads((folder / "result.json").read_text())["probe"]["select"] == "val"

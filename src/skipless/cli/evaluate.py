@@ -16,7 +16,7 @@ from skipless.studies.folder import process
 from skipless.training import load_weights
 from skipless.training.devices import launch
 
-What = Literal["top1", "linear-probe", "tokencut", "lost", "knn", "pca"]
+What = Literal["top1", "linear-probe", "tokencut", "lost", "knn", "linear-classifier", "pca"]
 Kind = Literal["tokens", "q", "k", "v"]
 DatasetName = Literal["voc", "ade20k", "ade20k-full", "coco-stuff", "coco-stuff-27", "voc07", "voc12", "coco20k"]
 
@@ -26,16 +26,16 @@ _OPTIONS: dict[str, tuple[What, ...]] = {
     "kinds": ("linear-probe", "tokencut", "lost", "pca"),
     "size": ("linear-probe", "tokencut", "lost", "pca"),
     "protocol": ("linear-probe",),
-    "select": ("linear-probe",),
-    "epochs": ("linear-probe",),
+    "select": ("linear-probe", "linear-classifier"),
+    "epochs": ("linear-probe", "linear-classifier"),
     "multiscale": ("linear-probe",),
     "sample": ("linear-probe", "tokencut", "lost", "pca"),
     "ks": ("knn",),
-    "pooling": ("knn",),
+    "pooling": ("knn", "linear-classifier"),
     "tau": ("tokencut",),
     "versus": ("pca",),
-    "blocks": ("linear-probe", "tokencut", "lost", "knn", "pca"),
-    "norm": ("linear-probe", "tokencut", "lost", "knn", "pca"),
+    "blocks": ("linear-probe", "tokencut", "lost", "knn", "linear-classifier", "pca"),
+    "norm": ("linear-probe", "tokencut", "lost", "knn", "linear-classifier", "pca"),
 }
 
 
@@ -70,9 +70,9 @@ def evaluate(
 
     Args:
         model: a run folder of `skipless train`, or timm's name of a plain ViT.
-        what: top1 (a run's accuracy), linear-probe (segmentation), tokencut or lost (object discovery), knn, or pca
-            (features as colours).
-        data: the data's folder; for top1 and knn also digits or fashion, by default the run's own.
+        what: top1 (a run's accuracy), linear-probe (segmentation), tokencut or lost (object discovery), knn or
+            linear-classifier (images by their features), or pca (features as colours).
+        data: the data's folder; for top1, knn and linear-classifier also digits or fashion, by default the run's own.
         dataset: what lies in that folder; found out by default.
         out: where results go; by default eval/ in the run's folder, or eval/MODEL here.
         weights: other weights, a safetensors file.
@@ -83,11 +83,11 @@ def evaluate(
         size: side in pixels that images are resized to.
         protocol: of the linear probe.
         select: choose the probe's learning rate on the validation images, as papers do, or on held-out training images.
-        epochs: of the probe.
+        epochs: of the probe's heads.
         multiscale: blocks that are also probed side by side; the last four by default.
         sample: use so many training images (linear-probe), or images (tokencut, lost, pca), drawn by --seed.
         ks: numbers of neighbours.
-        pooling: what stands for an image in k-NN: class token, or mean of the patches.
+        pooling: what stands for an image: class token, or mean of the patches.
         tau: TokenCut's threshold.
         versus: other models, beside this one in the picture.
         baselines: measure a run's untrained model too.

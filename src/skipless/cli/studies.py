@@ -9,10 +9,12 @@ from skipless.data import ImageConfig, load_images
 from skipless.data.dense import BoxData, BoxName, SegmentationData, SegmentationName, load_boxes, load_segmentation
 from skipless.errors import InputError
 from skipless.recipes import ModelSource
+from skipless.studies.classifier import ClassifierConfig, ClassifierResult, classify
 from skipless.studies.discovery import DiscoveryConfig, discover
 from skipless.studies.names import key_name, markdown
-from skipless.studies.neighbours import NeighbourConfig, nearest_neighbours
+from skipless.studies.neighbours import NeighbourConfig, NeighbourResult, nearest_neighbours
 from skipless.studies.pictures import PictureConfig, draw_features, find_pictures
+from skipless.studies.pooled import PoolConfig
 from skipless.studies.segmentation import ProbeConfig, segment
 
 
@@ -88,26 +90,29 @@ def discovery(asked: Asked) -> Iterator[str]:
 
 
 def neighbours(asked: Asked) -> Iterator[str]:
-    """Classify by every model, then lay their best beside the largest class."""
-    first = asked.sources[0]
-    if asked.data is None and first.recipe is None:
-        raise InputError("knn needs --data: digits, fashion, or a folder with train/CLASS and val/CLASS")
-    base = first.recipe.data if first.recipe is not None else ImageConfig(image_size=first.image_size)
-    images = load_images(replace(base, data=asked.data or base.data, augmentation="none", image_size=first.image_size))
-    shared = ("ks", "blocks", "pooling", "norm", "precision")
-    config = NeighbourConfig(**asked.config(**dict(zip(shared, shared, strict=True))))
-    name = Path(asked.data or base.data).name
-    results = []
-    for source in asked.sources:
-        results.append(
-            nearest_neighbours(source.model, images, config, out=asked.home, name=source.title, data_name=name)
-        )
-        yield str(results[-1])
-    rows = []
-    for result in results:
-        block, k = result.best
-        rows.append([result.model, f"{result.scores[block][k].top1:.1f}", f"block {block}, k = {k}"])
-    yield markdown(["k-NN", "best top-1", "at"], [*rows, ["largest class", f"{results[0].majority:.1f}", "–"]])
+    """Classify by every model's neighbours, then lay their best beside the largest class."""
+    config = NeighbourConfig(pool=_pool(asked), **asked.config(ks="ks"))
+    results: list[NeighbourResult] = []
+    for result in _classified(asked, nearest_neighbours, config):
+        results.append(result)
+        yield str(result)
+    rows = [
+        [r.model, f"{r.scores[r.best[0]][r.best[1]].top1:.1f}", "block {}, k = {}".format(*r.best)] for r in results
+    ]
+    rows.append(["largest class", f"{results[0].pooled.majority:.1f}", "–"])
+    yield markdown(["k-NN", "best top-1", "at"], rows)
+
+
+def classifier(asked: Asked) -> Iterator[str]:
+    """Classify by linear heads on every model, then lay their best beside the largest class."""
+    config = ClassifierConfig(pool=_pool(asked), seed=asked.seed, **asked.config(epochs="epochs", select="select"))
+    results: list[ClassifierResult] = []
+    for result in _classified(asked, classify, config):
+        results.append(result)
+        yield str(result)
+    rows = [[result.model, f"{result.best[1]:.1f}", f"block {result.best[0]}"] for result in results]
+    rows.append(["largest class", f"{results[0].pooled.majority:.1f}", "–"])
+    yield markdown(["linear", "best top-1", "at"], rows)
 
 
 def pictures(asked: Asked) -> Iterator[str]:
@@ -125,8 +130,26 @@ STUDIES: dict[str, Callable[[Asked], Iterator[str]]] = {
     "tokencut": discovery,
     "lost": discovery,
     "knn": neighbours,
+    "linear-classifier": classifier,
     "pca": pictures,
 }
+
+
+def _pool(asked: Asked) -> PoolConfig:
+    shared = ("blocks", "pooling", "norm", "precision")
+    return PoolConfig(**asked.config(**dict(zip(shared, shared, strict=True))))
+
+
+def _classified(asked: Asked, study: Callable[..., Any], config: Any) -> Iterator[Any]:
+    """Run a study of every model on the named images, or on those that the first model was trained on."""
+    first = asked.sources[0]
+    if asked.data is None and first.recipe is None:
+        raise InputError(f"{asked.what} needs --data: digits, fashion, or a folder with train/CLASS and val/CLASS")
+    base = first.recipe.data if first.recipe is not None else ImageConfig(image_size=first.image_size)
+    named = asked.data or base.data
+    images = load_images(replace(base, data=named, augmentation="none", image_size=first.image_size))
+    for source in asked.sources:
+        yield study(source.model, images, config, out=asked.home, name=source.title, data_name=Path(named).name)
 
 
 def _method(what: str) -> Literal["tokencut", "lost"]:
