@@ -26,6 +26,7 @@ from skipless.errors import InputError
 from skipless.training.checkpoint import CHECKPOINT, latest_checkpoint, load_tensors_, save_checkpoint
 from skipless.training.config import FitConfig
 from skipless.training.devices import launch
+from skipless.training.hooks import step_hooks
 from skipless.training.interruption import StopRequest, TrainingStopped
 from skipless.training.loggers import Logger, open_loggers
 from skipless.training.measuring import Measure, Measuring
@@ -58,6 +59,7 @@ def fit(
 
     Args:
         task: called with a batch, returns 0-d tensors, "loss" among them; its attribute `model` is what is evaluated.
+            It may have `StepHooks`.
         dataset: of training.
         optimizer: of the task's parameters.
         schedule: learning rate of every step, counted from 0; written into every parameter group.
@@ -100,6 +102,7 @@ class _Run:
         step: optimizer steps taken.
         seconds: of training, without evaluations and checkpoints.
         logged: step and seconds at the last log line.
+        saved: step of the last checkpoint.
         metrics: of the last evaluation.
     """
 
@@ -116,6 +119,7 @@ class _Run:
     step: int = 0
     seconds: float = 0.0
     logged: tuple[int, float] = (0, 0.0)
+    saved: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -123,6 +127,7 @@ class _Run:
         self.steps_per_epoch = steps_per_epoch(self.samples, self.config.batch_size)
         self.total_steps = self.config.total_steps(self.samples)
         self.window = Window(self.fabric)
+        self.hooks = step_hooks(self.task)
         self._since = self._saved = time.perf_counter()
 
     @property
@@ -151,7 +156,7 @@ class _Run:
         self.bare_optimizer.load_state_dict(state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["scaler"])
         self.step, self.seconds, self.logged = state["step"], state["seconds"], state["logged"]
-        self.metrics = state["metrics"]
+        self.metrics, self.saved = state["metrics"], self.step
         self.window.restore(state["window"])
 
     def checkpoint(self) -> None:
@@ -172,6 +177,7 @@ class _Run:
                 "optimizer": self.bare_optimizer.state_dict(),
             }
             save_checkpoint(self.folder.path, state)
+        self.saved = self.step
         self._since = self._saved = time.perf_counter()
 
     def train(self, dataset: BatchedDataset, record: Mapping[str, Any], note: str) -> None:
@@ -210,6 +216,8 @@ class _Run:
         rate = self.schedule(self.step)
         for group in self.bare_optimizer.param_groups:
             group["lr"] = rate
+        if self.hooks is not None:
+            self.hooks.before_step(self.step, self.bare_optimizer)
         outputs = []
         for micro in range(config.accumulation):
             batch = fabric.to_device(next(batches))
@@ -224,11 +232,26 @@ class _Run:
                 self.module, self.optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
             )
             outputs = [{**output, "grad_norm": norm} for output in outputs]
+        elif self.hooks is not None:
+            fabric.strategy.precision.unscale_gradients(self.bare_optimizer)
+        if self.hooks is not None:
+            noted = self.hooks.before_update(self.step)
+            outputs = [{**output, **noted} for output in outputs]
         self.optimizer.step()
         self.optimizer.zero_grad()
         for output in outputs:
             self.window.add(output)
+        found = self.hooks.after_step(self.step) if self.hooks is not None else None
         self.step += 1
+        if found is not None:
+            self._heed(found)
+
+    def _heed(self, found: Mapping[str, Any]) -> None:
+        """Write down what a task has found out about itself, and stop if it asks for that."""
+        self._tick()
+        self.folder.log({"step": self.step, "epoch": self.epoch, "seconds": self.seconds, "watch": found})
+        if "stop" in found:
+            raise self._diverged(f"{found['stop']} at step {self.step}", found.get("remedy", DIVERGED_REMEDY))
 
     def _after_step(self, stop: StopRequest, progress: Progress, sink: Logger) -> None:
         """Log, evaluate, measure and checkpoint where due, in this order: a checkpoint implies the lines before it."""
@@ -312,12 +335,13 @@ class _Run:
         now = time.perf_counter()
         self.seconds, self._since = self.seconds + now - self._since, now
 
-    def _diverged(self, what: str) -> TrainingDiverged:
+    def _diverged(self, what: str, remedy: str = DIVERGED_REMEDY) -> TrainingDiverged:
         """Record that the run is over."""
         self._tick()
         reason = f"{what} of {self.total_steps} (learning rate {self.schedule(max(self.step - 1, 0)):.3g})"
         self.folder.write("result.json", self._result("diverged") | {"reason": reason, "last_evaluation": self.metrics})
-        return TrainingDiverged(f"{self.folder.path} diverged: {reason}; {DIVERGED_REMEDY}")
+        last = f"the last checkpoint is of step {self.saved}" if self.saved is not None else "there is no checkpoint"
+        return TrainingDiverged(f"{self.folder.path} diverged: {reason}; {last}; {remedy}")
 
     def _should_stop(self, stop: StopRequest) -> bool:
         if self.fabric.world_size == 1:
