@@ -87,6 +87,14 @@ def test_each_image_counts_by_itself_and_the_median_is_one_of_them():
     assert together.range == pytest.approx((min(alone), max(alone)))
 
 
+def test_few_tokens_are_spread_evenly():
+    vit = model("skipless + init")
+    found = measure_conditioning(vit, images(1), blocks=[0], parts=["attn"], tokens=3).blocks[0].attn["skipless"]
+    x = by_hand(vit, images(1), 0)["attn"][:, [0, 2, 3]].detach()
+    dense = torch.autograd.functional.jacobian(vit.blocks[0].attn, x).reshape(36, 36)
+    assert found.kappa.value == pytest.approx(kappa(dense), rel=1e-6)
+
+
 def test_heads_have_their_own_maps():
     vit = model("skipless + init")
     heads = measure_conditioning(vit, images(), blocks=[0], parts=["maps"]).blocks[0].heads
@@ -202,6 +210,8 @@ def test_nothing_is_disturbed():
         (lambda _: None, {"blocks": [3]}, "blocks=[3]: give positions from 0 to 2"),
         (lambda _: None, {"blocks": [2, -1]}, "none twice"),
         (lambda _: None, {"parts": "attn"}, "parts='attn'"),
+        (lambda _: None, {"tokens": 6}, "tokens=6: the model has 5"),
+        (lambda _: None, {"tokens": 0}, "tokens=0"),
         (lambda _: None, {"at": "output"}, "at='output' is not one of 'normed', 'raw'"),
         (lambda _: None, {"dtype": torch.float16}, "half precision"),
         (lambda _: None, {"network": Rows(5, 1, 1)}, "there are 1 images"),

@@ -32,6 +32,7 @@ def measure(
     network: bool = False,
     rows: tuple[int, int, int] = (4, 4, 8),
     at: Literal["normed", "raw"] = "normed",
+    tokens: int | None = None,
     dtype: Literal["float32", "float64"] | None = None,
     method: Literal["auto", "dense", "lanczos", "inverse"] = "auto",
     iterations: int = 1000,
@@ -56,6 +57,7 @@ def measure(
         network: measure kappa(J J^T) of the whole network as well (Table 5), at --rows.
         rows: images, tokens and features whose rows of J are taken.
         at: take K at the tokens after the norm, or before it.
+        tokens: give the attention so many of its tokens only, spread evenly.
         dtype: float64 measures a copy in double precision.
         method: how singular values are found; see `skipless.conditioning.spectrum`.
         iterations: of Lanczos at most; about kappa / 3 are needed.
@@ -75,6 +77,7 @@ def measure(
         parts=("attn", "mlp", "maps", "tokens") if full else ("attn", "maps", "tokens"),
         forms="both" if full else "own",
         at=at,
+        tokens=tokens,
         network=Rows(*rows) if network else None,
         dtype=None if dtype is None else getattr(torch, dtype),
         method=method,

@@ -12,7 +12,7 @@ from skipless.conditioning.checks import check_input, check_weights
 from skipless.conditioning.dense import matrix_spectrum
 from skipless.conditioning.jacobian import attn_jacobian, mlp_jacobian
 from skipless.conditioning.measured import At, BlockConditioning, ConditioningReport, HeadMaps, Measured
-from skipless.conditioning.network import Rows, network_conditioning
+from skipless.conditioning.network import Rows, network_conditioning, spread
 from skipless.conditioning.operator import LinearOperator
 from skipless.conditioning.spectrum import Choice, spectrum
 from skipless.conditioning.tokens import BlockInputs, attention_maps, block_inputs, chosen_blocks, token_distribution
@@ -33,6 +33,7 @@ def measure_conditioning(
     parts: Sequence[Part] = get_args(Part),
     forms: Forms = "both",
     at: At = "normed",
+    tokens: int | None = None,
     network: Rows | None = None,
     dtype: torch.dtype | None = None,
     method: Choice = "auto",
@@ -60,6 +61,9 @@ def measure_conditioning(
         at: `"normed"`, the tokens after the norm, which the attention really sees; or `"raw"`, those before it: the
             paper writes K_l at x^_(l-1) and has no norm in its formulas, so either may be meant. The MLP's in the same
             way.
+        tokens: give the sub-blocks so many of their tokens, spread evenly from the first, and no others; by default
+            all. K_l of ViT-S has 75,648 rows, and the paper does not say how it was had: with few tokens the attention
+            has few rivals to choose from, and kappa is smaller. Maps and Figure 6 are of all tokens in any case.
         network: measure kappa(J J^T) at these rows, too.
         dtype: torch.float64 measures a copy in float64; by default the model's own precision.
         method, max_iterations, inverse_rows: see `spectrum`.
@@ -77,7 +81,7 @@ def measure_conditioning(
         >>> report.blocks[0].attn["skip"].kappa.value < 2 < 1000 < report.blocks[0].attn["skipless"].kappa.value
         True
     """
-    _check_choices(parts, forms, at, dtype)
+    _check_choices(parts, forms, at, dtype, tokens)
     chosen_blocks(model, blocks)  # an unknown model is refused as such, whatever its weights are
     check_weights(model, "")
     check_input(images, "images")
@@ -92,24 +96,36 @@ def measure_conditioning(
 
     devices = [images.device] if images.is_cuda else []
     with torch.random.fork_rng(devices=devices):
-        found = tuple(_block(each, parts, forms, at, ends) for each in block_inputs(model, images, blocks))
+        found = tuple(_block(each, parts, forms, at, tokens, ends) for each in block_inputs(model, images, blocks))
         whole = None
         if network is not None:
             whole = network_conditioning(model, images, network, seed=seed, steps=max_iterations)
     name = str(images.dtype).removeprefix("torch.")
-    return ConditioningReport(found, whole, at, len(images), name, seed)
+    return ConditioningReport(found, whole, at, tokens, len(images), name, seed)
 
 
 def _block(
-    found: BlockInputs, parts: Sequence[Part], forms: Forms, at: At, ends: Callable[[LinearOperator], Any]
+    found: BlockInputs,
+    parts: Sequence[Part],
+    forms: Forms,
+    at: At,
+    tokens: int | None,
+    ends: Callable[[LinearOperator], Any],
 ) -> BlockConditioning:
     view = found.view
+
+    def few(x: Tensor) -> Tensor:
+        if tokens is None:
+            return x
+        if tokens > x.shape[1]:
+            raise InputError(f"tokens={tokens}: the model has {x.shape[1]}")
+        return x[:, list(spread(tokens, x.shape[1]))]
 
     def measured(part: str, make: Callable[..., LinearOperator], x: Tensor) -> dict[str, Measured]:
         own = part in view.skips
         wanted = {"both": (False, True), "own": (own,)}[forms] if part in parts else ()
         return {
-            "skip" if skip else "skipless": Measured(tuple(ends(make(view, image, skip)) for image in x))
+            "skip" if skip else "skipless": Measured(tuple(ends(make(view, image, skip)) for image in few(x)))
             for skip in wanted
         }
 
@@ -139,7 +155,9 @@ def _heads(found: BlockInputs) -> tuple[HeadMaps, ...] | None:
     )
 
 
-def _check_choices(parts: Sequence[str], forms: str, at: str, dtype: torch.dtype | None) -> None:
+def _check_choices(parts: Sequence[str], forms: str, at: str, dtype: torch.dtype | None, tokens: int | None) -> None:
+    if tokens is not None and tokens < 1:
+        raise InputError(f"tokens={tokens}: give at least 1, or None for all")
     for name, value, known in (("forms", forms, get_args(Forms)), ("at", at, get_args(At))):
         if value not in known:
             raise InputError(f"{name}={value!r} is not one of {', '.join(map(repr, known))}")

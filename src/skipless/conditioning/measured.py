@@ -121,6 +121,7 @@ class ConditioningReport:
         blocks: those that were measured, first to last.
         network: J of Table 5, where it was asked for.
         at: whether K_l and K^_l were taken at the tokens after the norm, or before it.
+        tokens: how many of the tokens the sub-blocks were given; None for all.
         images: how many images.
         dtype: of the measurement.
         seed: of iterative methods.
@@ -129,6 +130,7 @@ class ConditioningReport:
     blocks: tuple[BlockConditioning, ...]
     network: NetworkConditioning | None
     at: At
+    tokens: int | None
     images: int
     dtype: str
     seed: int
@@ -139,6 +141,7 @@ class ConditioningReport:
             "blocks": [block.as_json() for block in self.blocks],
             "network": None if self.network is None else self.network.as_json(),
             "at": self.at,
+            "tokens": self.tokens,
             "images": self.images,
             "dtype": self.dtype,
             "seed": self.seed,
@@ -166,8 +169,9 @@ class ConditioningReport:
 
     def _about(self) -> list[str]:
         several = f"median of {self.images} images" if self.images > 1 else "1 image"
+        few = "tokens" if self.tokens is None else f"{self.tokens} of the tokens"
         about = [
-            f"{several}, {self.dtype}, tokens {'after' if self.at == 'normed' else 'before'} the norm, seed {self.seed}"
+            f"{several}, {self.dtype}, {few} {'after' if self.at == 'normed' else 'before'} the norm, seed {self.seed}"
         ]
         if any(block.paper is not None for block in self.blocks):
             about.append(

@@ -52,7 +52,7 @@ class Rows:
         for name, size in zip(("images", "tokens", "outputs"), sizes, strict=True):
             if getattr(self, name) > size:
                 raise InputError(f"{self}: there are {size} {name}")
-        return RowChoice(self.images, _spread(self.tokens, sizes[1]), _spread(self.outputs, sizes[2]))
+        return RowChoice(self.images, spread(self.tokens, sizes[1]), spread(self.outputs, sizes[2]))
 
 
 @dataclass(frozen=True)
@@ -161,5 +161,6 @@ def columns_of(matrix: Float[Tensor, "r p"], columns: Sequence[slice]) -> Float[
     return torch.cat([matrix[:, part] for part in columns], dim=1)
 
 
-def _spread(count: int, size: int) -> tuple[int, ...]:
+def spread(count: int, size: int) -> tuple[int, ...]:
+    """So many positions out of `size`, spread evenly from the first."""
     return tuple(round(i * size / count) for i in range(count))

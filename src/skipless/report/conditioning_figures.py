@@ -57,11 +57,11 @@ def training_figure(found: Mapping[str, Sequence[Moment]], title: str) -> bytes:
     with _style([*_PRINT_FONTS[-1:]]):
         columns = 3
         figure = Figure(figsize=(4.2 * columns, 3.0 * -(-len(panels) // columns)), layout="constrained")
-        values = [get(moment).value for _, get in panels for moments in found.values() for moment in moments]
         for index, (name, get) in enumerate(panels):
             axes = figure.add_subplot(-(-len(panels) // columns), columns, index + 1)
             for row, moments in found.items():
                 _line(axes, [m.share for m in moments], [get(m) for m in moments], ROW_COLOUR.get(row, "#000000"), row)
+            values = [get(moment).value for moments in found.values() for moment in moments]
             _kappa_axis(axes, values, "kappa of the Gram matrix" if index % columns == 0 else "")
             axes.set_title(name, loc="left", fontsize=10)
             axes.set_xlabel("share of training", loc="right", labelpad=2)
