@@ -9,7 +9,7 @@ from skipless.optim import OptimizerConfig, build_optimizer
 from skipless.tasks import DINO, DINOConfig
 
 STEPS, PER_EPOCH = 8, 2
-CLIP = 0.005
+CLIP = 0.002
 
 
 class TinyBackbone(nn.Module):
@@ -89,7 +89,7 @@ def test_steps_equal_a_naive_dino(norm_last_layer: bool) -> None:
                 torch.testing.assert_close(value.detach(), theirs[name], rtol=0, atol=1e-8, msg=name)
         torch.testing.assert_close(task.criterion.center[0], naive.center, rtol=0, atol=1e-8)
     assert dropped == PER_EPOCH
-    assert clipped >= STEPS - 1
+    assert clipped >= STEPS // 2
 
 
 def test_micro_batches_give_the_step_of_their_union() -> None:

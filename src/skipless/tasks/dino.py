@@ -167,7 +167,8 @@ class DINO(nn.Module):
     def _found(self, step: int) -> Mapping[str, Any] | None:
         if self._look_at is None:
             return None
-        tokens = class_tokens(self.model, self._look_at)
+        dtype = next(self.teacher_head.parameters()).dtype  # mixed precision hands out images in half precision
+        tokens = class_tokens(self.model, self._look_at.to(dtype))
         outputs = self.criterion.targets(
             [self.teacher_head(tokens[-1])], teacher_temp=self.schedules.teacher_temp(step)
         )
