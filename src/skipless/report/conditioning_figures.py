@@ -15,7 +15,7 @@ from skipless.report.conditioning import Moment, Number, table5_number
 from skipless.report.figure import _PRINT_FONTS, COLOURS, _style
 
 ROW_COLOUR = {"skip": COLOURS["skip"], "skipless": COLOURS["skipless"], "skipless + init": COLOURS["init"]}
-MORE_COLOURS = ("#1363c6", "#d4570a", "#59626d", "#7a3fa0", "#2b8a57", "#9c6b00")
+MORE_COLOURS = ("#1363c6", "#d4570a", "#7a3fa0", "#2b8a57", "#9c6b00", "#b03060", "#4f8fa0", "#7d7d2e")
 
 
 def png(figure: Figure, dpi: int = 160) -> bytes:
@@ -37,14 +37,14 @@ def depth_figure(series: Mapping[str, Sequence[tuple[int, Number]]], label: str,
         figure = Figure(figsize=(6.4, 3.6))
         axes = figure.add_subplot()
         for index, (name, points) in enumerate(series.items()):
-            colour = ROW_COLOUR.get(name, MORE_COLOURS[index % len(MORE_COLOURS)])
+            colour = ROW_COLOUR.get(name.removesuffix(", 8 tokens"), MORE_COLOURS[index % len(MORE_COLOURS)])
             numbers = [found for _, found in points]
             beside = 0.12 * (index - (len(series) - 1) / 2)  # markers of equal numbers stay apart
             _line(axes, [block + beside for block, _ in points], numbers, colour, name)
         _kappa_axis(axes, [found.value for points in series.values() for _, found in points], label)
         axes.set_xlabel("block", loc="right", labelpad=2)
         axes.set_xticks(sorted({block for points in series.values() for block, _ in points}))
-        _legend(axes, any(found.bound for points in series.values() for _, found in points))
+        _legend(axes, any(found.bound for points in series.values() for _, found in points), beside=True)
         axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=12)
         return png(figure)
 
@@ -159,9 +159,12 @@ def _kappa_axis(axes: Axes, values: Sequence[float], label: str) -> None:
     axes.grid(axis="y", color=COLOURS["hairline"], linewidth=0.6)
 
 
-def _legend(axes: Axes, bounds: bool) -> None:
+def _legend(axes: Axes, bounds: bool, *, beside: bool = False) -> None:
     if bounds:
         axes.plot(
             [], [], linestyle="none", marker="^", markerfacecolor="white", color=COLOURS["muted"], label="at least"
         )
-    axes.legend(frameon=False, fontsize=8, loc="best")
+    if beside:
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    else:
+        axes.legend(frameon=False, fontsize=8, loc="best")
