@@ -35,6 +35,7 @@ def train(
     precision: Literal["fp32", "bf16", "fp16"] | None = None,
     seed: int = 0,
     workers: int | None = None,
+    measure_every: int | None = None,
     device: Literal["auto", "cpu", "cuda", "mps"] | None = None,
     progress: Literal["auto", "bar", "lines", "none"] = "auto",
     threads: int | None = None,
@@ -62,6 +63,7 @@ def train(
         precision: fp32, or autocast to bf16 or fp16.
         seed: of weights, order and augmentation.
         workers: processes that load data.
+        measure_every: steps between measurements of the model's conditioning, written to measurements.jsonl; 0 is none.
         device: where to train; the recipe's choice by default.
         progress: a bar, plain lines or nothing.
         threads: CPU threads; they decide rounding, so resume with as many.
@@ -88,6 +90,7 @@ def train(
         fit__clip_norm=clip_norm,
         fit__precision=precision,
         fit__workers=workers,
+        fit__measure_every=measure_every,
         fit__device=device,
         fit__progress=progress,
         fit__tensorboard=tensorboard,

@@ -10,6 +10,7 @@ from skipless.cli.data import data
 from skipless.cli.doctor import doctor
 from skipless.cli.evaluate import evaluate
 from skipless.cli.init import init
+from skipless.cli.measure import measure
 from skipless.cli.reproduce import reproduce
 from skipless.cli.train import train
 from skipless.errors import InputError
@@ -17,6 +18,7 @@ from skipless.errors import InputError
 VERBS: dict[str, Callable[..., Any]] = {
     "train": train,
     "eval": evaluate,
+    "measure": measure,
     "reproduce": reproduce,
     "data": data,
     "init": init,

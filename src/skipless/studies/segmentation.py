@@ -32,7 +32,8 @@ class ProbeConfig:
     Attributes:
         protocol: `paper`, `dinov2` or `patch`; see `skipless.evaluators.protocols`.
         blocks: from 0, negative ones from the last; None is every block.
-        multiscale: blocks whose features are also used side by side; None for none.
+        multiscale: blocks whose features are also used side by side; None for none. By default the last four, where
+            there are four.
         kind: of features.
         norm: for block outputs alone: with the model's last norm, or without.
         select: what the learning rate is chosen on, `val` as papers do, or `holdout`, which is honest.
@@ -138,6 +139,7 @@ def segment(
     settings = {"data": train.name, "images": identity, "masks": masks, "weights": weights_hash(tokens)}
     settings |= {"statistics": (mean, std), **asdict(config), "protocol": asdict(protocol)}
     folder = StudyFolder(out, f"linear-probe-{train.name}", settings)
+    shallow = config.multiscale == MULTISCALE and len(tokens.views) < len(MULTISCALE)
     with counted("linear heads", show=progress) as heads:
         probe, judged = probe_model(
             model,
@@ -147,7 +149,7 @@ def segment(
             identity=identity,
             protocol=protocol,
             config=FeatureConfig(config.blocks, (config.kind,), config.norm, config.precision),
-            multiscale=config.multiscale,
+            multiscale=None if shallow else config.multiscale,
             select=config.select,
             seed=config.seed,
             progress=heads,
