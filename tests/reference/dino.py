@@ -38,7 +38,13 @@ def forward(weights: Mapping[str, Tensor], image: Tensor) -> Tensor:
     return torch.stack(logits)
 
 
-def loss_of(student: Sequence[Tensor], teacher: Sequence[Tensor], center: Tensor, temp: float, teacher_temp: float):
+def loss_of(
+    student: Sequence[Sequence[Tensor]],
+    teacher: Sequence[Sequence[Tensor]],
+    center: Tensor,
+    temp: float,
+    teacher_temp: float,
+) -> Tensor:
     """Mean over pairs of different crops, and over samples, of the cross-entropy."""
     total, pairs = torch.zeros((), dtype=torch.float64), 0
     for i, of_teacher in enumerate(teacher):

@@ -1,0 +1,111 @@
+"""DINO's recipes: what they say, that they come back from JSON, and a run from images to an exported teacher."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from skipless.data.multicrop import MultiCropConfig
+from skipless.errors import InputError
+from skipless.init import SkiplessInit
+from skipless.models import block_views
+from skipless.recipes.dino import DinoRecipe, dino, export_teacher
+from skipless.recipes.teacher_knn import NeighboursConfig
+from skipless.tasks import DINOConfig
+from skipless.training import FitConfig
+
+
+def images(root: Path, classes: int = 2, train: int = 8, val: int = 4) -> Path:
+    """Noise on one colour a class: even an untrained model tells them apart."""
+    draws = np.random.default_rng(0)
+    for split, count in (("train", train), ("val", val)):
+        for label in range(classes):
+            folder = root / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = draws.integers(0, 60, (40, 48, 3)) + np.array([180 * label, 90, 150 * (1 - label)])
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.png")
+    return root
+
+
+def tiny(folder: Path, row: str = "skipless + init") -> DinoRecipe:
+    recipe = dino("scenes", row, data=str(folder), depth=2)  # pyright: ignore[reportArgumentType]
+    return recipe.with_(
+        model__kwargs={"patch_size": 8, "embed_dim": 12, "num_heads": 1, "depth": 2, "dynamic_img_size": True},
+        data__image_size=32,
+        crops=MultiCropConfig(global_size=32, local_size=16, local_crops=2),
+        task=DINOConfig(out_dim=16, hidden_dim=8, bottleneck_dim=4, watch_every=2, watch_after=10),
+        fit=FitConfig(epochs=2, batch_size=8, device="cpu", progress="none"),
+        neighbours=NeighboursConfig(k=3),
+    )
+
+
+def test_the_papers_run_is_the_published_one_nearest_to_it() -> None:
+    recipe = dino("vit_small", data="imagenet/")
+    assert recipe.model.init == SkiplessInit(alpha=1.8, beta=1.0, c=3.0)
+    assert (recipe.fit.epochs, recipe.fit.batch_size, recipe.optimizer.lr) == (300, 1024, 5e-4 * 4)
+    assert recipe.schedule.warmup * recipe.fit.epochs == pytest.approx(10)
+    assert recipe.crops == MultiCropConfig()
+    backbone = dino("vit_small", "skipless", data="imagenet/", depth=9).backbone()
+    assert [view.skips for view in block_views(backbone)] == [()] * 9
+    assert sum(p.numel() for p in backbone.parameters()) == sum(
+        p.numel() for p in timm.create_model("vit_small_patch16_224", num_classes=0, depth=9).parameters()
+    )
+
+
+@pytest.mark.parametrize("scale", ["vit_small", "scenes"])
+@pytest.mark.parametrize("row", ["skip", "skipless", "skipless + init"])
+def test_recipes_come_back_from_json(scale: str, row: str) -> None:
+    recipe = dino(scale, row, "soap", data="images/", seed=3)  # pyright: ignore[reportArgumentType]
+    assert DinoRecipe.from_json(json.loads(json.dumps(recipe.as_json()))) == recipe
+    assert recipe.model.skip == (row == "skip")
+
+
+def test_what_contradicts_itself_is_refused() -> None:
+    recipe = dino("scenes", data="images/")
+    with pytest.raises(InputError, match=r"optimizer\.weight_decay 0\.1 is not where"):
+        recipe.with_(optimizer__weight_decay=0.1)
+    assert recipe.with_(optimizer__weight_decay=0.1, task__weight_decay=0.1).task.weight_decay == 0.1
+    with pytest.raises(InputError, match="give task.clip='global'"):
+        recipe.with_(fit__clip_norm=3.0)
+    with pytest.raises(InputError, match=r"crops\.pixels 'uint8'"):
+        recipe.with_(crops__pixels="uint8")
+    with pytest.raises(InputError, match="needs a folder of images"):
+        dino("scenes")
+    with pytest.raises(InputError, match="made by another version"):
+        DinoRecipe.from_json({"name": "dino"})
+
+
+def test_a_run_evaluates_its_teacher_and_exports_it(tmp_path: Path) -> None:
+    recipe, out = tiny(images(tmp_path / "images")), tmp_path / "run"
+    result = recipe.run(out)
+    assert result.steps == 4
+    assert {"knn", "knn_best", "knn_best_block", "knn_block_0", "knn_block_1"} == result.metrics.keys()
+    assert result.metrics["knn_best"] > 50
+    assert DinoRecipe.from_json(json.loads((out / "run.json").read_text())["recipe"]) == recipe
+    assert recipe.run(out) == result  # recognised as finished
+    file = export_teacher(out, tmp_path / "teacher.safetensors")
+    model = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=0, img_size=32, patch_size=8, embed_dim=12, num_heads=1, depth=2
+    )
+    model.load_state_dict(load_file(file))
+    kept = load_file(out / "checkpoint.safetensors")
+    assert torch.equal(model.blocks[1].mlp.fc1.weight, kept["task/model.blocks.1.mlp.fc1.weight"])
+    assert not torch.equal(model.blocks[1].mlp.fc1.weight, kept["task/student.blocks.1.mlp.fc1.weight"])
+    task = recipe.build_task(4, 2)
+    assert load_file(export_teacher(task, tmp_path / "first.safetensors")).keys() == load_file(file).keys()
+    with pytest.raises(InputError, match="no run folder"):
+        export_teacher(tmp_path / "images", tmp_path / "x.safetensors")
+
+
+def test_images_without_labels_are_pretrained_on_and_not_evaluated(tmp_path: Path) -> None:
+    flat = images(tmp_path / "images", classes=1) / "train" / "class0"
+    recipe = tiny(flat, "skip")
+    assert recipe.run(tmp_path / "run").metrics == {}
+    with pytest.raises(InputError, match="measure_every needs validation images"):
+        recipe.with_(fit__measure_every=1).run(tmp_path / "other")
