@@ -1,0 +1,88 @@
+"""What the multi-crop augmentation is: sizes, ranges and probabilities, DINO's published ones by default."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from skipless.errors import InputError
+
+GLOBAL_CROPS = 2  # the second one alone is solarised; the teacher sees both
+
+Mode = Literal["exact", "fast"]
+
+
+@dataclass(frozen=True)
+class MultiCropConfig:
+    """DINO's augmentation (facebookresearch/dino): two large crops and several small ones of every image.
+
+    Attributes:
+        global_size: side of the two global crops in pixels.
+        local_size: side of the local crops in pixels.
+        local_crops: how many of them; 0 leaves the two global ones.
+        global_scale: share of the image's area that a global crop covers.
+        local_scale: likewise for a local crop.
+        ratio: width by height of a crop before it is resized; drawn uniformly in its logarithm.
+        flip: probability of mirroring.
+        jitter: strengths of brightness, contrast, saturation and hue (in turns), applied in random order.
+        jitter_share: probability of the jitter.
+        grey: probability of losing the colour.
+        blur: probability of a Gaussian blur for the first global, the second global and a local crop.
+        blur_sigma: its standard deviation in pixels of the crop.
+        solarise: probability, for the second global crop alone, of inverting the levels from 128 on.
+        mean: of every channel, for pixels in 0 to 1.
+        std: likewise.
+        mode: `exact` does what PIL does, operation by operation; `fast` is another augmentation, with one colour matrix
+            for jitter and grey (`skipless.data.multicrop.fast` says by how much it deviates).
+        pixels: `float32`, normalised; or `uint8`, to be normalised on the device (`normalised`).
+
+    Raises:
+        InputError: if a field makes no sense; the message names it.
+
+    Example:
+        >>> MultiCropConfig(local_crops=6).sizes
+        (224, 224, 96, 96, 96, 96, 96, 96)
+    """
+
+    global_size: int = 224
+    local_size: int = 96
+    local_crops: int = 8
+    global_scale: tuple[float, float] = (0.4, 1.0)
+    local_scale: tuple[float, float] = (0.05, 0.4)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
+    jitter_share: float = 0.8
+    grey: float = 0.2
+    blur: tuple[float, float, float] = (1.0, 0.1, 0.5)
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarise: float = 0.2
+    mean: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN
+    std: tuple[float, float, float] = IMAGENET_DEFAULT_STD
+    mode: Mode = "exact"
+    pixels: Literal["float32", "uint8"] = "float32"
+
+    def __post_init__(self) -> None:
+        for name, least in (("global_size", 1), ("local_size", 1), ("local_crops", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} {getattr(self, name)} is too small; give at least {least}")
+        for name, most in (("global_scale", 1.0), ("local_scale", 1.0), ("ratio", None), ("blur_sigma", None)):
+            low, high = getattr(self, name)
+            if not (0 < low <= high and (most is None or high <= most)):
+                bound = "" if most is None else f" <= {most:g}"
+                raise InputError(f"{name} {(low, high)} is no range; give (low, high) with 0 < low <= high{bound}")
+        for name in ("flip", "jitter_share", "grey", "blur", "solarise"):
+            value = getattr(self, name)
+            if not all(0 <= share <= 1 for share in (value if isinstance(value, tuple) else (value,))):
+                raise InputError(f"{name} {value} is no probability; give 0 to 1")
+        if not (all(0 <= strength <= 1 for strength in self.jitter[:3]) and 0 <= self.jitter[3] <= 0.5):
+            raise InputError(
+                f"jitter {self.jitter} is out of range; give three strengths in 0 to 1 and turns in 0 to 0.5"
+            )
+        if not all(deviation > 0 for deviation in self.std):
+            raise InputError(f"std {self.std} cannot be divided by; give positive numbers")
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Side of every crop, the global ones first."""
+        return (self.global_size,) * GLOBAL_CROPS + (self.local_size,) * self.local_crops

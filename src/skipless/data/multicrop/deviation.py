@@ -1,0 +1,84 @@
+"""How far the fast augmentation is from the exact one, on the same draws."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+import numpy as np
+
+from skipless.data.folder import read_image
+from skipless.data.multicrop.apply import augment, to_pixels
+from skipless.data.multicrop.config import MultiCropConfig
+from skipless.data.multicrop.draws import CropDraw, draw_crops_of
+from skipless.data.seeding import derive_seed
+from skipless.errors import InputError
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """Mean absolute differences between pixels of two augmentations, in parts of the range 0 to 1.
+
+    Attributes:
+        method: what was compared.
+        crops: fast and exact crops, as drawn: averaged over all crops.
+        largest: the crop that differs most.
+        hue: fast and exact, where nothing but the hue is turned, by the largest amount of the config.
+        hue_effect: exact, and no turn at all: what `hue` is to be held against.
+        blur: fast and exact, where there is only a blur with the largest sigma of the config.
+        blur_effect: exact, and no blur at all.
+        n: crops.
+        seed: of the draws.
+    """
+
+    method: str
+    crops: float
+    largest: float
+    hue: float
+    hue_effect: float
+    blur: float
+    blur_effect: float
+    n: int
+    seed: int
+
+
+def measure_deviation(images: Sequence[Path], config: MultiCropConfig | None = None, *, seed: int = 0) -> Deviation:
+    """Compare fast and exact crops of the same boxes and factors.
+
+    Args:
+        images: files; one set of crops is drawn of each.
+        config: of the draws; its mode does not matter.
+        seed: of the draws.
+
+    Raises:
+        InputError: if no image is given or one cannot be read.
+    """
+    config = config or MultiCropConfig()
+    if not images:
+        raise InputError("no images to measure on; give at least one file")
+    rows = []
+    for index, file in enumerate(images):
+        image = read_image(file)
+        random = Random(derive_seed(seed, "crops", 0, index))
+        pixels = to_pixels(image)
+        for draw in draw_crops_of(random, image.height, image.width, config):
+            bare = CropDraw(draw.box, draw.size)
+            turned = replace(bare, jitter=(("hue", config.jitter[3]),))
+            blurred = replace(bare, sigma=config.blur_sigma[1])
+            plain = augment(pixels, bare)
+            exact = [augment(pixels, one) for one in (draw, turned, blurred)]
+            fast = [augment(pixels, one, "fast") for one in (draw, turned, blurred)]
+            pairs = [*zip(fast, exact, strict=True), (plain, exact[1]), (plain, exact[2])]
+            rows.append([float(np.abs(a - b).mean()) / 255 for a, b in pairs])
+    crops, hue, blur, hue_effect, blur_effect = np.mean(rows, 0).tolist()
+    return Deviation(
+        method="mean absolute difference of pixels in 0 to 1, fast against exact, same draws",
+        crops=crops,
+        largest=max(row[0] for row in rows),
+        hue=hue,
+        hue_effect=hue_effect,
+        blur=blur,
+        blur_effect=blur_effect,
+        n=len(rows),
+        seed=seed,
+    )

@@ -1,0 +1,115 @@
+"""What happens to a crop, drawn before any pixel is touched: a list of numbers that can be tested and shown."""
+
+import math
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+from skipless.data.multicrop.config import GLOBAL_CROPS, MultiCropConfig
+
+Jitter = Literal["brightness", "contrast", "saturation", "hue"]
+
+_JITTERS: tuple[Jitter, ...] = ("brightness", "contrast", "saturation", "hue")
+_ATTEMPTS = 10  # torchvision's RandomResizedCrop gives up after so many boxes that do not fit
+
+
+@dataclass(frozen=True)
+class Box:
+    """A part of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class CropDraw:
+    """One crop's augmentation, in the order in which it is applied.
+
+    Attributes:
+        box: the part of the image.
+        size: side of the crop.
+        flip: whether it is mirrored.
+        jitter: operations in their order, with their factors (hue: turns); empty for none.
+        grey: whether it loses its colour.
+        sigma: of the blur in pixels; 0 for none.
+        solarise: whether it is solarised.
+    """
+
+    box: Box
+    size: int
+    flip: bool = False
+    jitter: tuple[tuple[Jitter, float], ...] = ()
+    grey: bool = False
+    sigma: float = 0.0
+    solarise: bool = False
+
+
+def draw_crops_of(random: Random, height: int, width: int, config: MultiCropConfig) -> list[CropDraw]:
+    """Draw every crop of one image of `height` x `width` pixels: the two global ones, then the local ones.
+
+    Example:
+        >>> draws = draw_crops_of(Random(0), 375, 500, MultiCropConfig())
+        >>> [draw.size for draw in draws][:3], draws[0].sigma > 0
+        ([224, 224, 96], True)
+    """
+    return [_draw(random, height, width, config, position) for position in range(len(config.sizes))]
+
+
+def draw_box(random: Random, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]) -> Box:
+    """Draw a box as torchvision's RandomResizedCrop does: the whole image, cut to the ratio, if none fits.
+
+    Args:
+        random: where the draws come from.
+        height: of the image.
+        width: of the image.
+        scale: share of the image's area.
+        ratio: width by height.
+    """
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for _ in range(_ATTEMPTS):
+        area = height * width * _uniform(random, *scale)
+        aspect = math.exp(_uniform(random, low, high))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return Box(_below(random, height - h + 1), _below(random, width - w + 1), h, w)
+    w, h = width, height
+    if width / height < ratio[0]:
+        h = round(w / ratio[0])
+    elif width / height > ratio[1]:
+        w = round(h * ratio[1])
+    return Box((height - h) // 2, (width - w) // 2, h, w)
+
+
+def _draw(random: Random, height: int, width: int, config: MultiCropConfig, position: int) -> CropDraw:
+    is_global = position < GLOBAL_CROPS
+    box = draw_box(random, height, width, config.global_scale if is_global else config.local_scale, config.ratio)
+    return CropDraw(
+        box,
+        config.sizes[position],
+        flip=random.random() < config.flip,
+        jitter=_draw_jitter(random, config.jitter) if random.random() < config.jitter_share else (),
+        grey=random.random() < config.grey,
+        sigma=_uniform(random, *config.blur_sigma) if random.random() < config.blur[min(position, GLOBAL_CROPS)] else 0,
+        solarise=position == 1 and random.random() < config.solarise,
+    )
+
+
+def _draw_jitter(random: Random, strengths: tuple[float, ...]) -> tuple[tuple[Jitter, float], ...]:
+    """Factors around 1, hue around 0; sorting by one draw each makes every order equally likely."""
+    neutral = (1.0, 1.0, 1.0, 0.0)
+    drawn: list[tuple[Jitter, float]] = [
+        (n, _uniform(random, c - s, c + s)) for n, c, s in zip(_JITTERS, neutral, strengths, strict=True)
+    ]
+    order = sorted((random.random(), position) for position in range(len(drawn)))
+    return tuple(drawn[position] for _, position in order)
+
+
+def _uniform(random: Random, low: float, high: float) -> float:
+    """Written out: only `Random.random` is promised to give the same numbers in every version of Python."""
+    return low + (high - low) * random.random()
+
+
+def _below(random: Random, count: int) -> int:
+    return int(random.random() * count)

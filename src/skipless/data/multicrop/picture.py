@@ -1,0 +1,75 @@
+"""A picture of crops, for people to look at."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from skipless.data.folder import read_image
+from skipless.data.multicrop.apply import augment, to_pixels
+from skipless.data.multicrop.config import GLOBAL_CROPS, MultiCropConfig
+from skipless.data.multicrop.draws import CropDraw, draw_crops_of
+from skipless.data.seeding import derive_seed
+from skipless.errors import InputError
+
+_MARGIN = 4  # pixels
+_COLOURS = ("red", "yellow")  # the boxes of global and of local crops
+
+
+def draw_crops(path: Path, images: Sequence[Path], config: MultiCropConfig | None = None, *, seed: int = 0) -> None:
+    """Draw one row per image to a PNG: the image with the boxes of its crops, then the crops.
+
+    They are what `MultiCropImages` over these files gives in epoch 0 of the seed, before normalisation.
+
+    Args:
+        path: where to write the picture.
+        images: files.
+        config: of the crops.
+        seed: of the run.
+
+    Raises:
+        InputError: if no image is given, one cannot be read, or the picture cannot be written.
+    """
+    config = config or MultiCropConfig()
+    if not images:
+        raise InputError("no images to draw crops of; give at least one file")
+    height = max(config.global_size, config.local_size)
+    rows = [_row(file, index, config, seed, height) for index, file in enumerate(images)]
+    width = max(sum(cell.width + _MARGIN for cell in row) for row in rows) + _MARGIN
+    sheet = Image.new("RGB", (width, len(rows) * (height + _MARGIN) + _MARGIN), "white")
+    for number, row in enumerate(rows):
+        left, top = _MARGIN, _MARGIN + number * (height + _MARGIN)
+        for cell in row:
+            sheet.paste(cell, (left, top))
+            left += cell.width + _MARGIN
+    try:
+        sheet.save(path, "PNG")
+    except OSError as error:
+        raise InputError(f"cannot write {str(path)!r} ({error}); give a file in a folder that exists") from error
+
+
+def _row(file: Path, index: int, config: MultiCropConfig, seed: int, height: int) -> list[Image.Image]:
+    image = read_image(file)
+    draws = draw_crops_of(Random(derive_seed(seed, "crops", 0, index)), image.height, image.width, config)
+    pixels = to_pixels(image)
+    crops = [Image.fromarray(augment(pixels, draw, config.mode).transpose(1, 2, 0).astype(np.uint8)) for draw in draws]
+    return [_with_boxes(image, draws, height), *crops]
+
+
+def _with_boxes(image: Image.Image, draws: Sequence[CropDraw], height: int) -> Image.Image:
+    """Fit the image into a square cell, so that the crops of all rows are aligned."""
+    scale = height / max(image.size)
+    small = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    pen = ImageDraw.Draw(small)
+    for position, draw in enumerate(draws):
+        box = draw.box
+        corners = (box.left, box.top, box.left + box.width, box.top + box.height)
+        left, top, right, bottom = (edge * scale for edge in corners)
+        pen.rectangle(
+            (left, top, max(left, right - 1), max(top, bottom - 1)), outline=_COLOURS[position >= GLOBAL_CROPS]
+        )
+    cell = Image.new("RGB", (height, height), "white")
+    cell.paste(small)
+    return cell
