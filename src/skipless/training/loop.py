@@ -76,7 +76,7 @@ def fit(
 
     Raises:
         InputError: if the folder is in use, or holds a run of another recipe, or nothing usable; if the disk is full.
-        TrainingDiverged: if the loss or a weight is no longer finite, or the task's hooks say so; or if it ended so before.
+        TrainingDiverged: if the loss or a weight is no longer finite or the task's hooks say so, now or when it ran.
         TrainingStopped: after Ctrl-C or SIGTERM, once the checkpoint is written.
     """
     config = config or FitConfig()
