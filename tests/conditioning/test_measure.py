@@ -230,3 +230,21 @@ def test_bad_input_is_refused_in_words(spoil, options, message, unchecked):
 def test_a_model_without_adapter_is_refused():
     with pytest.raises(InputError, match="no adapter for `Linear`"):
         measure_conditioning(nn.Linear(3, 3), torch.zeros(1, 1, 8, 8))
+
+
+def test_gaussian_tokens_are_what_the_theory_supposes() -> None:
+    """There all blocks of one model are alike; in the forward pass of a skipless one the deep blocks are worse."""
+    torch.manual_seed(0)
+    init = SkiplessInit(0.5, 2.0, 3.0)
+    model = create_model(
+        "vit_tiny_patch16_224", depth=6, img_size=32, patch_size=8, embed_dim=64, num_heads=2, init=init
+    )
+    images = torch.randn(1, 3, 32, 32)
+    kappas = {}
+    for at in ("gaussian", "normed"):
+        report = measure_conditioning(model, images, blocks=[0, 5], parts=["attn"], forms="own", at=at, seed=3)
+        kappas[at] = [block.attn["skipless"].kappa.value for block in report.blocks]
+    again = measure_conditioning(model, images, blocks=[5], parts=["attn"], forms="own", at="gaussian", seed=3)
+    assert again.blocks[0].attn["skipless"].kappa.value == kappas["gaussian"][1]
+    assert max(kappas["gaussian"]) < 10 * min(kappas["gaussian"])
+    assert kappas["normed"][1] > 3 * kappas["gaussian"][1]

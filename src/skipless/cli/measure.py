@@ -31,7 +31,7 @@ def measure(
     full: bool = False,
     network: bool = False,
     rows: tuple[int, int, int] = (4, 4, 8),
-    at: Literal["normed", "raw"] = "normed",
+    at: Literal["normed", "raw", "gaussian"] = "normed",
     tokens: int | None = None,
     dtype: Literal["float32", "float64"] | None = None,
     method: Literal["auto", "dense", "lanczos", "inverse"] = "auto",
@@ -56,7 +56,7 @@ def measure(
         full: measure K^ of the MLP as well, and K both with and without the identity, whatever skips there are.
         network: measure kappa(J J^T) of the whole network as well (Table 5), at --rows.
         rows: images, tokens and features whose rows of J are taken.
-        at: take K at the tokens after the norm, or before it.
+        at: take K at the tokens after the norm, before it, or at N(0, I) tokens, which the paper's theory supposes.
         tokens: give the attention so many of its tokens only, spread evenly.
         dtype: float64 measures a copy in double precision.
         method: how singular values are found; see `skipless.conditioning.spectrum`.

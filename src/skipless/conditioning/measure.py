@@ -59,15 +59,16 @@ def measure_conditioning(
             `"tokens"` (Figure 6) to measure.
         forms: `"both"` measures K and K + I; `"own"` only the one that the model has, K + I where there is a skip.
         at: `"normed"`, the tokens after the norm, which the attention really sees; or `"raw"`, those before it: the
-            paper writes K_l at x^_(l-1) and has no norm in its formulas, so either may be meant. The MLP's in the same
-            way.
+            paper writes K_l at x^_(l-1) and has no norm in its formulas, so either may be meant. `"gaussian"`: as many
+            N(0, I) tokens in every block, what A.4.1 supposes of them; the tokens of a real model are less and less
+            like that with depth, and kappa grows. The MLP's in the same way.
         tokens: give the sub-blocks so many of their tokens, spread evenly from the first, and no others; by default
             all. K_l of ViT-S has 75,648 rows, and the paper does not say how it was had: with few tokens the attention
             has few rivals to choose from, and kappa is smaller. Maps and Figure 6 are of all tokens in any case.
         network: measure kappa(J J^T) at these rows, too.
         dtype: torch.float64 measures a copy in float64; by default the model's own precision.
         method, max_iterations, inverse_rows: see `spectrum`.
-        seed: of iterative methods.
+        seed: of iterative methods, and of Gaussian tokens.
         progress: called with a line for each operator that was measured.
 
     Raises:
@@ -96,7 +97,9 @@ def measure_conditioning(
 
     devices = [images.device] if images.is_cuda else []
     with torch.random.fork_rng(devices=devices):
-        found = tuple(_block(each, parts, forms, at, tokens, ends) for each in block_inputs(model, images, blocks))
+        found = tuple(
+            _block(each, parts, forms, at, tokens, seed, ends) for each in block_inputs(model, images, blocks)
+        )
         whole = None
         if network is not None:
             whole = network_conditioning(model, images, network, seed=seed, steps=max_iterations)
@@ -110,9 +113,15 @@ def _block(
     forms: Forms,
     at: At,
     tokens: int | None,
+    seed: int,
     ends: Callable[[LinearOperator], Any],
 ) -> BlockConditioning:
     view = found.view
+    if at == "gaussian":
+        generator = torch.Generator().manual_seed(seed)
+        attn_x, mlp_x = (torch.randn(x.shape, generator=generator).to(x) for x in (found.attn, found.mlp))
+    else:
+        attn_x, mlp_x = (found.attn, found.mlp) if at == "normed" else (found.attn_raw, found.mlp_raw)
 
     def few(x: Tensor) -> Tensor:
         if tokens is None:
@@ -129,14 +138,13 @@ def _block(
             for skip in wanted
         }
 
-    normed = at == "normed"
     distributions: tuple[tuple[Tensor, SubBlock], ...] = ((found.attn, "attn"), (found.mlp, "mlp"))
     return BlockConditioning(
         index=found.index,
         name=view.name,
         skips=view.skips,
-        attn=measured("attn", attn_jacobian, found.attn if normed else found.attn_raw),
-        mlp=measured("mlp", mlp_jacobian, found.mlp if normed else found.mlp_raw),
+        attn=measured("attn", attn_jacobian, attn_x),
+        mlp=measured("mlp", mlp_jacobian, mlp_x),
         heads=_heads(found) if "maps" in parts else None,
         tokens=tuple(token_distribution(x, view.name, part) for x, part in distributions if "tokens" in parts),
     )

@@ -8,7 +8,7 @@ from skipless.conditioning.network import NetworkConditioning
 from skipless.conditioning.records import Estimate, Spectrum
 from skipless.conditioning.tokens import TokenDistribution
 
-At = Literal["normed", "raw"]
+At = Literal["normed", "raw", "gaussian"]
 
 
 @dataclass(frozen=True)

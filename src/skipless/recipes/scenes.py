@@ -21,7 +21,7 @@ INIT = SkiplessInit(alpha=0.5, beta=1.5, c=3.0)
 def scenes(
     row: Row = "skipless + init", optimizer: OptimizerName = "soap", *, seed: int = 0, data: str | None = None
 ) -> Recipe:
-    """Name the class of a scene's largest object: 8 blocks of width 96, 144 tokens of 8 x 8 pixels.
+    """Name the class of a scene's largest object: 8 blocks of width 64, 145 tokens of 8 x 8 pixels.
 
     Args:
         row: with skips, without, or without and initialised.
@@ -38,12 +38,12 @@ def scenes(
     """
     if data is None:
         raise InputError("scenes needs --data; `skipless data scenes --layout imagenet --out DIR` writes a folder")
-    sizes = {"patch_size": 8, "embed_dim": 96, "depth": 8, "num_heads": 3}
+    sizes = {"patch_size": 8, "embed_dim": 64, "depth": 8, "num_heads": 2}
     return Recipe(
         name="scenes",
         scale="scenes",
         model=ModelConfig("vit_tiny_patch16_224", row == "skip", INIT if row == "skipless + init" else None, sizes),
-        data=ImageConfig(data, image_size=96, auto_augment="", color_jitter=0.2, erasing=0.0, crop_ratio=1.0),
+        data=ImageConfig(data, image_size=96, augmentation="none", crop_ratio=1.0),
         targets=SupervisedConfig(),
         optimizer=OptimizerConfig(name=optimizer, lr=1e-3, weight_decay=0.05),
         schedule=ScheduleConfig(warmup=0.1),
