@@ -18,12 +18,13 @@ _PREFIXES = ("module.", "backbone.")
 
 # What a published training checkpoint holds beside tensors: its arguments, and learning rates as numpy's numbers.
 # They are data; nothing else is unpickled. Old files name numpy's own modules as they were then.
+_SCALAR: Any = np.float64(0).__reduce__()[0]
 _ALLOWED: list[Any] = [
     argparse.Namespace,
     np.dtype,
     np.dtypes.Float64DType,
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # pyright: ignore[reportAttributeAccessIssue]
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),  # pyright: ignore[reportAttributeAccessIssue]
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
 ]
 
 

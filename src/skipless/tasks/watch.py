@@ -110,12 +110,13 @@ def look(
     spectra = [_spectrum(token) for token in tokens]
     found = [entropy, marginal - entropy, *(rank for rank, _ in spectra), *(spread for _, spread in spectra)]
     found += [(grad_norms or {})[name] for name in names]
-    stacked = torch.stack([value.to(outputs.device, torch.float64) for value in found])
+    stacked = torch.stack([value.cpu().double() for value in found])
     processes = 1
     if dist.is_available() and dist.is_initialized():
         processes = dist.get_world_size()
+        stacked = stacked.to(outputs.device)
         dist.all_reduce(stacked)
-        stacked /= processes
+        stacked = stacked / processes
     values = stacked.tolist()
     depth = len(tokens)
     return Watch(
@@ -182,5 +183,5 @@ def _spectrum(features: Float[Tensor, "n d"]) -> tuple[Float[Tensor, ""], Float[
 
 
 def _entropy(p: Float[Tensor, "*n k"]) -> Float[Tensor, "*n"]:
-    """In nats; the sum over up to 65,536 prototypes in float64, for what is left after a subtraction."""
-    return torch.special.entr(p.double()).sum(-1)
+    """In nats; over up to 65,536 prototypes in float64, for what is left after a subtraction (and not on every GPU)."""
+    return torch.special.entr(p.cpu().double()).sum(-1)
