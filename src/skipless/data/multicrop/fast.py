@@ -1,4 +1,12 @@
-"""The fast colours: jitter and grey as one affine map of every pixel, clipped once."""
+"""The fast augmentation: jitter and grey as one affine map, clipped once, and one sampled Gaussian for the blur.
+
+It is another augmentation than the published one. Over 640 crops with the same draws, in parts of the range 0 to 1, its
+pixels differ from the exact ones by 0.016 on average (0.093 in the crop that differs most). A hue turned by 0.1, alone,
+differs by 0.037, where the turn itself changes pixels by 0.046: HSV keeps the largest channel, a matrix keeps the mean.
+A blur of sigma 2, alone, differs by 0.0018, where the blur changes pixels by 0.042. Measured by `measure_deviation`:
+
+    python benchmarks/multicrop.py --deviation
+"""
 
 import math
 
@@ -7,16 +15,15 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from skipless.data.multicrop.colour import LIGHTNESS
 from skipless.data.multicrop.draws import Jitter
 from skipless.data.multicrop.planes import Planes, Unit
 
-# YIQ, the colour space of NTSC. A grey has no I and Q; PIL's lightness is Y.
-_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
-_YIQ[1:] -= _YIQ[1:].mean(1, keepdims=True)  # the published digits leave a grey 1e-4 of colour
-_RGB = np.linalg.inv(_YIQ)
-# What keeps the lightness, what keeps the colour, and what turns the colour by a quarter.
-_LIGHT, _COLOUR = np.outer(_RGB[:, 0], _YIQ[0]), _RGB[:, 1:] @ _YIQ[1:]
-_QUARTER = np.outer(_RGB[:, 1], _YIQ[2]) - np.outer(_RGB[:, 2], _YIQ[1])  # red to green, as hue grows in HSV
+_LIGHTNESS = np.array(LIGHTNESS) / sum(LIGHTNESS)
+# A turn of the hue is one about the axis of the greys: the part along it stays, the part across it turns.
+_ALONG = np.full((3, 3), 1 / 3)
+_ACROSS = np.eye(3) - _ALONG
+_QUARTER = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)  # red goes to green, as when HSV's hue grows
 _BLUR_REACH = 3  # taps of the blur, in sigmas
 
 
@@ -24,16 +31,14 @@ def map_colours(planes: Planes, jitter: tuple[tuple[Jitter, float], ...], grey: 
     """Apply the jitter, the loss of colour and the unit as one affine map, and clip once to what levels can be."""
     if not jitter and not grey:
         return unit.convert_(planes)
-    source = torch.from_numpy(planes)
-    matrix, shift = colour_map(jitter, grey, source.mean((1, 2)).numpy())
-    scale, offset = unit.scale.ravel(), unit.offset.ravel()
-    columns = torch.from_numpy((matrix.T * scale).astype(np.float32))[..., None, None]
-    mapped = source[0] * columns[0]
-    mapped.addcmul_(source[1], columns[1]).addcmul_(source[2], columns[2])
-    shifts, lowest, highest = scale * np.float32(shift) - offset, -offset, 255 * scale - offset
-    for plane, add, low, high in zip(mapped, shifts.tolist(), lowest.tolist(), highest.tolist(), strict=True):
-        plane.add_(add).clamp_(low, high)  # by planes: with one bound per channel the clamp is not vectorised
-    return mapped.numpy()
+    source = torch.from_numpy(planes).flatten(1)
+    matrix, shift = colour_map(jitter, grey, source.mean(1).numpy())
+    scale, offset = unit.scale[:, 0], unit.offset[:, 0]
+    matrix, shifts = (matrix * scale).astype(np.float32), (shift * scale - offset).astype(np.float32)
+    mapped = torch.addmm(torch.from_numpy(shifts), torch.from_numpy(matrix), source)
+    for plane, (low, high) in zip(mapped, unit.limits, strict=True):
+        plane.clamp_(low, high)  # by planes: with one bound per channel the clamp is not vectorised
+    return mapped.view(planes.shape).numpy()
 
 
 def colour_map(
@@ -41,7 +46,7 @@ def colour_map(
 ) -> tuple[Float64[np.ndarray, "3 3"], float]:
     """Compose the operations: (matrix, shift) of the map x -> matrix x + shift of levels.
 
-    In YIQ all of them are of one kind: lightness Y becomes a Y + b, and the colours (I, Q) are scaled and turned.
+    Greys stay greys under all of them, which is why one shift does for the three channels.
 
     Args:
         jitter: operations with their factors, in order.
@@ -53,21 +58,17 @@ def colour_map(
         >>> (matrix @ [100, 120, 80] + shift).round(6).tolist()
         [100.0, 110.0, 90.0]
     """
-    light, shift, colour, angle = 1.0, 0.0, 1.0, 0.0
-    mean_light = float(_YIQ[0] @ mean)
+    matrix, shift = np.eye(3), 0.0
     for name, amount in jitter:
         if name == "hue":
-            angle += 2 * math.pi * amount
-            continue
-        colour *= amount
-        if name == "brightness":
-            light, shift = amount * light, amount * shift
-        elif name == "contrast":
-            shift = amount * shift + (1 - amount) * (light * mean_light + shift)
-            light *= amount
-    if grey:
-        return light * _LIGHT, shift
-    return light * _LIGHT + colour * math.cos(angle) * _COLOUR + colour * math.sin(angle) * _QUARTER, shift
+            angle = 2 * math.pi * amount
+            matrix = (_ALONG + math.cos(angle) * _ACROSS + math.sin(angle) * _QUARTER) @ matrix
+        elif name == "saturation":
+            matrix = amount * matrix + (1 - amount) * (_LIGHTNESS @ matrix)
+        else:
+            kept = 0.0 if name == "brightness" else float(_LIGHTNESS @ (matrix @ mean)) + shift
+            matrix, shift = amount * matrix, amount * shift + (1 - amount) * kept
+    return np.repeat((_LIGHTNESS @ matrix)[None], 3, 0) if grey else matrix, shift
 
 
 def blur_once(planes: Planes, sigma: float) -> Planes:

@@ -4,6 +4,7 @@ Planes rather than pixels: every operation then runs over contiguous numbers, an
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -27,8 +28,7 @@ def cut_planes(image: UInt8[Tensor, "h w 3"], draw: CropDraw) -> Float32[np.ndar
     part = image[box.top : box.top + box.height, box.left : box.left + box.width]
     # torch is quick with the strides of channels_last, and puts the result into planes by itself.
     resized = F.interpolate(part.permute(2, 0, 1)[None], size=(size, size), mode="bicubic", antialias=True)
-    pixels = resized[0].numpy()
-    return (pixels[..., ::-1] if draw.flip else pixels).astype(np.float32, order="C")
+    return (resized[0].flip(-1) if draw.flip else resized[0]).float().numpy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,12 @@ class Unit:
 
     scale: Float32[np.ndarray, "3 1 1"]
     offset: Float32[np.ndarray, "3 1 1"]
+
+    @cached_property
+    def limits(self) -> list[tuple[float, float]]:
+        """What levels 0 and 255 are, in each channel."""
+        low, high = -self.offset, 255 * self.scale - self.offset
+        return list(zip(low.ravel().tolist(), high.ravel().tolist(), strict=True))
 
     def convert_(self, planes: Planes) -> Planes:
         """Convert levels in place."""
