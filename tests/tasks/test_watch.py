@@ -53,7 +53,7 @@ ONE = outputs()[:1].expand(N, K)
     ("p", "x", "fault"),
     [
         (torch.full((N, K), 1 / K), features(), "same output, uniform over the prototypes"),
-        (ONE, features(), r"same output, \(entropy"),
+        (ONE, features(), r"same output \(entropy"),
         (torch.eye(K)[[3] * N], features(), "on a single prototype"),
         (torch.eye(K)[list(range(K)) * 2], features(), "on a single prototype"),
         (outputs(), torch.ones(N, 8), "same feature"),
