@@ -98,9 +98,10 @@ def reproduce_tables(
     if any(len(moments) > 1 for moments in found.values()):
         files["conditioning.png"] = figures.training_figure(found, f"Conditioning through training: {setting}")
     if what == "table6":
-        series = {row: _by_depth(moments[0]) for row, moments in found.items()}
         label = "kappa of the layer's Gram matrix"
-        files["table6-depth.png"] = figures.depth_figure(series, label, "Table 6 at initialisation")
+        for reading, series in _by_reading(found, scale).items():
+            title = f"Table 6 at initialisation{f': {reading}' if reading else ''}"
+            files["-".join(["table6-depth", *_words(reading)]) + ".png"] = figures.depth_figure(series, label, title)
     return write_files(out, files)
 
 
@@ -219,10 +220,25 @@ def _vit_s(what: str, out: Path, seed: int) -> dict[str, tuple[Moment, ...]]:
             ).as_json()
 
         kind = "N(0, I) tokens" if at == "gaussian" else "tokens"
-        name = row if what == "table5" else f"{row}, {tokens or 197} {kind}"
-        file = out / f"vit-s-seed{seed}" / f"{what}-{re.sub(r'[^0-9A-Za-z]+', '-', name).strip('-')}.json"
+        name = row if what == "table5" else f"{row}: {tokens or 197} {kind}"
+        file = out / f"vit-s-seed{seed}" / f"{'-'.join([what, *_words(name)])}.json"
         found[name] = (Moment(0.0, cached(file, measure)),)
     return found
+
+
+def _by_reading(
+    found: Mapping[str, tuple[Moment, ...]], scale: ConditioningScale
+) -> dict[str, dict[str, list[tuple[int, Number]]]]:
+    """A picture for each choice of tokens, its lines by model."""
+    pictures: dict[str, dict[str, list[tuple[int, Number]]]] = {}
+    for name, moments in found.items():
+        row, reading = name.split(": ") if scale == "vit-s" else (name, "")
+        pictures.setdefault(reading, {})[row] = _by_depth(moments[0])
+    return pictures
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[0-9A-Za-z]+", text)
 
 
 def _by_depth(moment: Moment) -> list[tuple[int, Number]]:
