@@ -16,8 +16,8 @@ from skipless.data.multicrop.apply import augment, to_pixels
 from skipless.data.multicrop.blur import blur_
 from skipless.data.multicrop.colour import grey_, jitter_
 from skipless.data.multicrop.draws import Box, CropDraw, draw_crops_of
-from skipless.data.multicrop.fast import blur_once, colour_map
-from skipless.data.multicrop.planes import LEVELS, cut_planes, unit_of
+from skipless.data.multicrop.fast import blur_once_, colour_map
+from skipless.data.multicrop.planes import LEVELS, cut, unit_of
 from skipless.errors import InputError
 
 
@@ -87,7 +87,7 @@ def test_blur_is_pils_up_to_the_border_of_tiny_crops() -> None:
 @pytest.mark.parametrize("box", [Box(3, 5, 120, 150), Box(0, 0, 40, 33), Box(10, 20, 96, 96), Box(7, 9, 1, 2)], ids=str)
 def test_resizing_is_pils_within_two_levels(image, box: Box) -> None:
     for flip in (False, True):
-        ours = cut_planes(to_pixels(image()), CropDraw(box, 96, flip=flip))
+        ours = cut(to_pixels(image()), CropDraw(box, 96, flip=flip)).float().numpy()
         expected = published.resized(image(), box, 96)
         difference = np.abs(ours - published.planes(ImageOps.mirror(expected) if flip else expected))
         assert difference.max() <= 2
@@ -136,7 +136,7 @@ def test_the_fast_hue_turns_the_way_that_pils_does() -> None:
 def test_the_fast_blur_is_a_gaussian() -> None:
     spot = np.zeros((3, 41, 41), np.float32)
     spot[:, 20, 20] = 1
-    profile = blur_once(spot, 1.5)[0].sum(0)
+    profile = blur_once_(spot, 1.5)[0].sum(0)
     assert profile.sum() == pytest.approx(1, abs=1e-5)
     assert (profile * (np.arange(41) - 20) ** 2).sum() == pytest.approx(1.5**2, rel=0.05)
 

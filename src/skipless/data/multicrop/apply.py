@@ -1,5 +1,8 @@
 """One crop from its draw: cut, flip, jitter, grey, blur, solarise, in the published order."""
 
+from collections.abc import Sequence
+from itertools import groupby
+
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
@@ -10,8 +13,8 @@ from skipless.data.multicrop.blur import blur_
 from skipless.data.multicrop.colour import grey_, jitter_
 from skipless.data.multicrop.config import Mode
 from skipless.data.multicrop.draws import CropDraw
-from skipless.data.multicrop.fast import blur_once, map_colours
-from skipless.data.multicrop.planes import LEVELS, Unit, cut_planes
+from skipless.data.multicrop.fast import blur_once_, map_colours
+from skipless.data.multicrop.planes import LEVELS, Unit, cut
 
 
 def augment(
@@ -25,11 +28,21 @@ def augment(
         >>> augment(image, CropDraw(Box(0, 0, 20, 20), size=8)).shape
         (3, 8, 8)
     """
-    planes = cut_planes(image, draw)
-    if mode == "fast":
-        planes = map_colours(planes, draw.jitter, draw.grey, unit)
-        planes = blur_once(planes, draw.sigma) if draw.sigma else planes
-        return unit.solarise_(planes) if draw.solarise else planes
+    return augment_all(image, [draw], mode, unit)[0]
+
+
+def augment_all(
+    image: UInt8[Tensor, "h w 3"], draws: Sequence[CropDraw], mode: Mode = "exact", unit: Unit = LEVELS
+) -> list[Float32[np.ndarray, "3 _ _"]]:
+    """Make all crops of one image; the fast ones of one size share the calls for their colours."""
+    if mode == "exact":
+        return [_exact(image, draw, unit) for draw in draws]
+    groups = [list(group) for _, group in groupby(draws, key=lambda draw: draw.size)]
+    return [crop for group in groups for crop in _fast(image, group, unit)]
+
+
+def _exact(image: UInt8[Tensor, "h w 3"], draw: CropDraw, unit: Unit) -> Float32[np.ndarray, "3 s s"]:
+    planes = cut(image, draw).float().numpy()
     jitter_(planes, draw.jitter)
     if draw.grey:
         grey_(planes)
@@ -37,6 +50,17 @@ def augment(
     if draw.solarise:
         LEVELS.solarise_(planes)
     return planes if unit is LEVELS else unit.convert_(planes)
+
+
+def _fast(image: UInt8[Tensor, "h w 3"], draws: Sequence[CropDraw], unit: Unit) -> list[Float32[np.ndarray, "3 s s"]]:
+    crops = torch.stack([cut(image, draw) for draw in draws]).float()
+    crops = map_colours(crops, draws, unit).numpy()
+    for crop, draw in zip(crops, draws, strict=True):
+        if draw.sigma:
+            blur_once_(crop, draw.sigma)
+        if draw.solarise:
+            unit.solarise_(crop)
+    return list(crops)
 
 
 def to_pixels(image: Image.Image) -> UInt8[Tensor, "h w 3"]:

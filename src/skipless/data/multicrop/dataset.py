@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skipless.data.folder import EXTENSIONS, read_image
 from skipless.data.loader import BatchKey
-from skipless.data.multicrop.apply import augment, to_pixels
+from skipless.data.multicrop.apply import augment_all, to_pixels
 from skipless.data.multicrop.config import MultiCropConfig
 from skipless.data.multicrop.draws import draw_crops_of
 from skipless.data.multicrop.planes import unit_of
@@ -55,8 +55,7 @@ class MultiCropImages:
                 random = Random(derive_seed(key.seed, "crops", key.epoch, index))
                 image = read_image(self.path(index))
                 draws, pixels = draw_crops_of(random, image.height, image.width, config), to_pixels(image)
-                for draw, array in zip(draws, arrays, strict=True):
-                    crop = augment(pixels, draw, config.mode, unit)
+                for array, crop in zip(arrays, augment_all(pixels, draws, config.mode, unit), strict=True):
                     array[row] = np.rint(crop) if config.pixels == "uint8" else crop
         return (crops,)
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from skipless.data.folder import read_image
-from skipless.data.multicrop.apply import augment, to_pixels
+from skipless.data.multicrop.apply import augment_all, to_pixels
 from skipless.data.multicrop.config import GLOBAL_CROPS, MultiCropConfig
 from skipless.data.multicrop.draws import CropDraw, draw_crops_of
 from skipless.data.seeding import derive_seed
@@ -54,7 +54,10 @@ def _row(file: Path, index: int, config: MultiCropConfig, seed: int, height: int
     image = read_image(file)
     draws = draw_crops_of(Random(derive_seed(seed, "crops", 0, index)), image.height, image.width, config)
     pixels = to_pixels(image)
-    crops = [Image.fromarray(augment(pixels, draw, config.mode).transpose(1, 2, 0).astype(np.uint8)) for draw in draws]
+    crops = [
+        Image.fromarray(np.rint(crop).transpose(1, 2, 0).astype(np.uint8))
+        for crop in augment_all(to_pixels(image), draws, config.mode)
+    ]
     return [_with_boxes(image, draws, height), *crops]
 
 

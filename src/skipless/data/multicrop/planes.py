@@ -18,7 +18,7 @@ from skipless.data.multicrop.draws import CropDraw
 Planes = Float32[np.ndarray, "3 h w"]
 
 
-def cut_planes(image: UInt8[Tensor, "h w 3"], draw: CropDraw) -> Float32[np.ndarray, "3 s s"]:
+def cut(image: UInt8[Tensor, "h w 3"], draw: CropDraw) -> UInt8[Tensor, "3 s s"]:
     """Cut out a box, resize it (bicubic, antialiased) and mirror it.
 
     torch resizes uint8 pixels as PIL does, in two passes with rounded weights, but several at once; its weights have
@@ -28,7 +28,7 @@ def cut_planes(image: UInt8[Tensor, "h w 3"], draw: CropDraw) -> Float32[np.ndar
     part = image[box.top : box.top + box.height, box.left : box.left + box.width]
     # torch is quick with the strides of channels_last, and puts the result into planes by itself.
     resized = F.interpolate(part.permute(2, 0, 1)[None], size=(size, size), mode="bicubic", antialias=True)
-    return (resized[0].flip(-1) if draw.flip else resized[0]).float().numpy()
+    return resized[0].flip(-1) if draw.flip else resized[0]
 
 
 @dataclass(frozen=True, eq=False)
