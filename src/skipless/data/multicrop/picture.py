@@ -53,7 +53,6 @@ def draw_crops(path: Path, images: Sequence[Path], config: MultiCropConfig | Non
 def _row(file: Path, index: int, config: MultiCropConfig, seed: int, height: int) -> list[Image.Image]:
     image = read_image(file)
     draws = draw_crops_of(Random(derive_seed(seed, "crops", 0, index)), image.height, image.width, config)
-    pixels = to_pixels(image)
     crops = [
         Image.fromarray(np.rint(crop).transpose(1, 2, 0).astype(np.uint8))
         for crop in augment_all(to_pixels(image), draws, config.mode)
