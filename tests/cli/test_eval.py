@@ -80,3 +80,14 @@ def test_a_folder_of_no_known_layout_names_them(capsys, tmp_path) -> None:
     assert code == 2
     for name in ("voc07", "voc12", "coco20k"):
         assert name in told
+
+
+def test_what_is_in_a_folder_is_drawn(capsys, scenes, tmp_path) -> None:
+    for what in ("sheet", "show-crops"):
+        out = tmp_path / f"{what}.png"
+        code, printed, _ = skipless(capsys, "data", what, "--data", scenes, "--images", "2", "--out", str(out))
+        assert code == 0
+        assert f"wrote {out}" in printed
+        assert out.stat().st_size > 2000
+        code, _, told = skipless(capsys, "data", what, "--data", str(tmp_path / "none"), "--out", str(out))
+        assert (code, "a folder that exists" in told) == (2, True)

@@ -1,18 +1,24 @@
 """`skipless data`."""
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from tyro.conf import Positional
 
+from skipless.data.dense import BoxName, SegmentationName, contact_sheet, load_boxes, load_segmentation
+from skipless.data.folder import EXTENSIONS
+from skipless.data.multicrop import MultiCropConfig, draw_crops
 from skipless.data.scenes import write_scenes
+from skipless.errors import InputError
 from skipless.studies.progress import counted
 
 
 def data(
-    what: Positional[Literal["scenes"]],
+    what: Positional[Literal["scenes", "sheet", "show-crops"]],
     *,
     out: Path,
+    data: Path | None = None,
     layout: Literal["voc", "ade20k", "coco", "imagenet"] = "voc",
     train: int = 1000,
     val: int = 250,
@@ -20,23 +26,61 @@ def data(
     seed: int = 0,
     objects: Literal["auto", "fashion", "digits"] = "auto",
     shapes: Literal["square", "mixed"] = "square",
+    images: int = 12,
+    mode: Literal["exact", "fast"] = "exact",
 ) -> None:
-    """Write data to try things on: scenes of real objects on real photos, with exact masks, boxes and classes.
+    """Write scenes to try things on, or draw what is in a data set, or what DINO's crops make of it.
 
     Args:
-        what: scenes.
-        out: a new folder; the same command goes on with one that was cut off.
-        layout: the real data set whose files these look like: voc, ade20k, coco, or imagenet (folders of classes).
+        what: scenes (real objects on real photos, with exact masks, boxes and classes), sheet (a picture of a dense
+            set's images, masks and boxes), or show-crops (a picture of DINO's crops).
+        out: a new folder for scenes, which the same command goes on with if it was cut off; else a PNG file.
+        data: the folder that is drawn.
+        layout: of scenes, the real data set whose files they look like; imagenet is folders of classes.
         train: number of training scenes.
         val: number of validation scenes.
-        size: longer side in pixels.
-        seed: of the set.
-        objects: fashion (Fashion-MNIST), digits, or the first where it is on this machine.
-        shapes: square, or mixed.
+        size: longer side of a scene in pixels.
+        seed: of scenes, samples and crops.
+        objects: of scenes: fashion (Fashion-MNIST), digits, or the first where it is on this machine.
+        shapes: of scenes: square, or mixed.
+        images: number of images that are drawn.
+        mode: of crops.
     """
-    with counted(what) as report:
-        made = write_scenes(
-            out, layout, train=train, val=val, size=size, seed=seed, objects=objects, shapes=shapes,
-            progress=lambda split, done: report(done + (train if split == "val" else 0), train + val),
-        )  # fmt: skip
-    print(f"{out}: {made.train} training and {made.val} validation scenes of {len(made.classes)} classes of objects")
+    if what == "scenes":
+        with counted(what) as report:
+            made = write_scenes(
+                out, layout, train=train, val=val, size=size, seed=seed, objects=objects, shapes=shapes,
+                progress=lambda split, done: report(done + (train if split == "val" else 0), train + val),
+            )  # fmt: skip
+        print(
+            f"{out}: {made.train} training and {made.val} validation scenes of {len(made.classes)} classes of objects"
+        )
+        return
+    if data is None or not data.is_dir():
+        raise InputError(f"{what} needs --data, a folder that exists, not {str(data)!r}")
+    problems = _sheet(data, out, images, seed) if what == "sheet" else _crops(data, out, images, seed, mode)
+    print("\n".join([*problems, f"wrote {out}"]))
+
+
+def _sheet(root: Path, out: Path, images: int, seed: int) -> tuple[str, ...]:
+    """Draw the first set with masks, and the first with boxes, whose layout lies there."""
+    masks = _first(get_args(SegmentationName), lambda name: load_segmentation(name, root))
+    boxes = _first(get_args(BoxName), lambda name: load_boxes(name, root))
+    if masks is None and boxes is None:
+        raise InputError(f"{str(root)!r} has none of {', '.join((*get_args(SegmentationName), *get_args(BoxName)))}")
+    return contact_sheet(out, masks, boxes, count=images, seed=seed)
+
+
+def _first(names: tuple[Any, ...], load: Any) -> Any:
+    for name in names:
+        with suppress(InputError):
+            return load(name)
+    return None
+
+
+def _crops(root: Path, out: Path, images: int, seed: int, mode: Literal["exact", "fast"]) -> tuple[str, ...]:
+    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in EXTENSIONS)[:images]
+    if not files:
+        raise InputError(f"no image below {str(root)!r} (looked for {', '.join(EXTENSIONS)})")
+    draw_crops(out, files, MultiCropConfig(mode=mode), seed=seed)
+    return ()

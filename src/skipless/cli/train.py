@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from tyro.conf import Positional
@@ -12,18 +12,22 @@ from skipless.cli.words import words
 from skipless.data.builtin import find_fashion
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
+from skipless.recipes.dino import DinoScale
 from skipless.recipes.table1 import OptimizerName, Row, Scale
+
+AnyScale = Literal["digits", "fashion", "paper", "vit_small", "scenes"]
 
 
 def train(
-    recipe: Positional[Literal["table1", "scenes"]],
+    recipe: Positional[Literal["table1", "scenes", "dino"]],
     *,
     out: Path,
-    scale: Scale | None = None,
+    scale: AnyScale | None = None,
+    depth: int | None = None,
     data: str | None = None,
     skip: bool = False,
     init: bool = True,
-    optimizer: OptimizerName = "soap",
+    optimizer: OptimizerName | None = None,
     lr: float | None = None,
     alpha: float | None = None,
     beta: float | None = None,
@@ -45,13 +49,16 @@ def train(
     """Train one model; the same command with the same --out resumes it.
 
     Args:
-        recipe: the experiment: table1, or scenes (a small ViT on `skipless data scenes --layout imagenet`).
+        recipe: the experiment: table1 (supervised), dino (self-supervised), or scenes (a small supervised ViT on
+            `skipless data scenes --layout imagenet`).
         out: run folder: metrics.jsonl, run.json, checkpoint, result.json.
-        scale: of table1: digits, fashion or paper (ViT-B on ImageNet-1k); by default the one that --data names.
+        scale: of table1: digits, fashion or paper (ViT-B on ImageNet-1k), by default the one that --data names; of
+            dino: vit_small (the paper's) or scenes.
+        depth: number of blocks, of dino.
         data: digits, fashion, or a folder: ImageNet-style (train/CLASS/*.jpg, val/CLASS/*.jpg), or Fashion-MNIST's.
         skip: keep the skip connections (and timm's initialisation).
         init: the paper's initialisation, for models without skips.
-        optimizer: adamw or soap.
+        optimizer: adamw or soap; soap by default, adamw for dino.
         lr: peak learning rate; the recipe's by default.
         alpha: scale of Z in W_Q W_K^T = alpha Z + beta I.
         beta: scale of I there.
@@ -74,20 +81,15 @@ def train(
         if threads < 1:
             raise InputError(f"--threads {threads}: give at least 1")
         torch.set_num_threads(threads)
-    if recipe == "scenes" and scale is not None:
-        raise InputError(f"--scale {scale} is for table1; scenes has one scale")
-    row = "skip" if skip else "skipless + init" if init else "skipless"
-    made = (
-        recipes.scenes(row, optimizer, seed=seed, data=data)
-        if recipe == "scenes"
-        else _table1(scale, data, row, optimizer, seed)
+    made = _recipe(
+        recipe, scale, data, "skip" if skip else "skipless + init" if init else "skipless", optimizer, seed, depth
     )
     made = made.with_(
         optimizer__lr=lr,
         fit__epochs=epochs,
         fit__batch_size=batch_size,
         fit__accumulation=accumulation,
-        fit__clip_norm=clip_norm,
+        **{"task__clip_norm" if recipe == "dino" else "fit__clip_norm": clip_norm},
         fit__precision=precision,
         fit__workers=workers,
         fit__measure_every=measure_every,
@@ -102,9 +104,25 @@ def train(
         raise InputError(f"{given}: part of the initialisation, which --skip and --no-init leave out")
     if made.model.init is not None:
         made = made.with_(model__init=SkiplessInit(**{**vars(made.model.init), **values}))
-    result = recipes.run(made, out)
+    result = made.run(out) if isinstance(made, recipes.DinoRecipe) else recipes.run(made, out)
     if int(os.environ.get("RANK", "0")) == 0:
         print(f"{out}: {result.steps} steps in {result.seconds:.0f} s  {words(result.metrics)}")
+
+
+def _recipe(
+    name: str, scale: Any, data: str | None, row: Row, optimizer: OptimizerName | None, seed: int, depth: int | None
+) -> recipes.Recipe | recipes.DinoRecipe:
+    """The recipe that `train` starts from."""
+    scales: dict[str, tuple[str, ...]] = {"table1": get_args(Scale), "dino": get_args(DinoScale), "scenes": ("scenes",)}
+    if scale is not None and scale not in scales[name]:
+        raise InputError(f"--scale {scale} is not one of {name}'s: {', '.join(scales[name])}")
+    if depth is not None and name != "dino":
+        raise InputError(f"--depth is for dino, not for {name}")
+    if name == "dino":
+        return recipes.dino(scale or "vit_small", row, optimizer or "adamw", depth=depth, seed=seed, data=data)
+    if name == "scenes":
+        return recipes.scenes(row, optimizer or "soap", seed=seed, data=data)
+    return _table1(scale, data, row, optimizer or "soap", seed)
 
 
 def _table1(scale: Scale | None, data: str | None, row: Row, optimizer: OptimizerName, seed: int) -> recipes.Recipe:

@@ -1,17 +1,23 @@
 """Recipes: one file per experiment, a function that returns a `Recipe`; `run` trains it."""
 
+from skipless.recipes.dino import DinoRecipe, dino, export_teacher
+from skipless.recipes.read import read_any_recipe
 from skipless.recipes.recipe import ModelConfig, Recipe, ScheduleConfig, evaluate_top1, read_recipe, run
 from skipless.recipes.scenes import scenes
 from skipless.recipes.source import ModelSource, open_model
 from skipless.recipes.table1 import table1
 
 __all__ = [
+    "DinoRecipe",
     "ModelConfig",
     "ModelSource",
     "Recipe",
     "ScheduleConfig",
+    "dino",
     "evaluate_top1",
+    "export_teacher",
     "open_model",
+    "read_any_recipe",
     "read_recipe",
     "run",
     "scenes",

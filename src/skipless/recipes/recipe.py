@@ -183,6 +183,10 @@ def read_recipe(folder: Path) -> Recipe:
         values = json.loads((folder / "run.json").read_text(encoding="utf-8"))["recipe"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{str(folder)!r} is no run folder of `skipless train` (run.json: {error})") from error
+    if values.get("name") == "dino":
+        raise InputError(
+            f"{str(folder)!r} is a DINO run, which has no classifier: see its features with knn and others"
+        )
     return Recipe.from_json(values)
 
 
