@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from skipless.data.dense import load_boxes
 from skipless.data.scenes import write_scenes
 from skipless.data.scenes.files import Files
 from skipless.errors import InputError
@@ -116,3 +117,11 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     write_scenes(tmp_path / "out", train=1, val=1, size=32, objects="digits")
     assert (tmp_path / "out" / "scenes.json").is_file()
     assert not list((tmp_path / "out").rglob(".*"))  # nothing temporary is left
+
+
+def test_scenes_of_one_object(tmp_path) -> None:
+    write_scenes(tmp_path / "one", "voc", train=8, val=1, size=64, objects="digits", at_most=1)
+    data = load_boxes("voc12", tmp_path / "one")
+    assert all(len(data.load_objects(index)) == 1 for index in range(len(data)))
+    with pytest.raises(InputError, match="at least 1 object"):
+        write_scenes(tmp_path / "none", "voc", at_most=0)

@@ -26,6 +26,7 @@ def data(
     seed: int = 0,
     objects: Literal["auto", "fashion", "digits"] = "auto",
     shapes: Literal["square", "mixed"] = "square",
+    at_most: int = 4,
     images: int = 12,
     mode: Literal["exact", "fast"] = "exact",
 ) -> None:
@@ -43,6 +44,7 @@ def data(
         seed: of scenes, samples and crops.
         objects: of scenes: fashion (Fashion-MNIST), digits, or the first where it is on this machine.
         shapes: of scenes: square, or mixed.
+        at_most: objects in a scene; with one, a small model learns what it is in minutes.
         images: number of images that are drawn.
         mode: of crops.
     """
@@ -50,6 +52,7 @@ def data(
         with counted(what) as report:
             made = write_scenes(
                 out, layout, train=train, val=val, size=size, seed=seed, objects=objects, shapes=shapes,
+                at_most=at_most,
                 progress=lambda split, done: report(done + (train if split == "val" else 0), train + val),
             )  # fmt: skip
         print(

@@ -13,7 +13,6 @@ from skipless.data.seeding import derive_seed
 
 Shapes = Literal["square", "mixed"]
 
-_MOST_OBJECTS = 4
 _SCALES = (0.2, 0.6)  # of the scene's longer side
 _WINDOWS = (100, 250)  # pixels of a photo that fill the scene's longer side; validation's parts are 256 wide
 _HIDDEN = 0.25  # an object with a smaller share of its pixels in sight is left out
@@ -77,6 +76,7 @@ def compose(
     seed: int,
     shapes: Shapes = "square",
     main: int | None = None,
+    at_most: int = 4,
 ) -> Scene:
     """Make scene `index` of a split: a function of its arguments, whatever was made before it.
 
@@ -88,12 +88,13 @@ def compose(
         seed: of the whole set.
         shapes: `mixed` draws 1:1, 4:3 or 3:4.
         main: put an object of this class in front, and draw until the scene's largest object is of it.
+        at_most: objects.
     """
     attempt = 0
     while True:
         # RandomState's stream is frozen for ever (NEP 19): everyone's scenes are the same ones.
         random = np.random.RandomState(derive_seed(seed, "scene", split, index, attempt) & 0xFFFFFFFF)
-        scene = _draw(sources, random, _shape(random, size, shapes), main)
+        scene = _draw(sources, random, _shape(random, size, shapes), main, at_most)
         if scene.objects and main in (None, scene.main):
             return scene
         attempt += 1
@@ -104,11 +105,13 @@ def _shape(random: np.random.RandomState, size: int, shapes: Shapes) -> tuple[in
     return (size, size) if shapes == "square" else [(size, size), (short, size), (size, short)][random.randint(3)]
 
 
-def _draw(sources: Sources, random: np.random.RandomState, shape: tuple[int, int], main: int | None) -> Scene:
+def _draw(
+    sources: Sources, random: np.random.RandomState, shape: tuple[int, int], main: int | None, at_most: int
+) -> Scene:
     image, textures = _background(sources, random, shape)
     free = np.ones(shape, dtype=bool)
     objects: list[SceneObject] = []
-    for place in range(random.randint(1, _MOST_OBJECTS + 1)):  # front to back: each hides what comes after it
+    for place in range(random.randint(1, at_most + 1)):  # front to back: each hides what comes after it
         drawn = int(random.randint(len(sources.members)))
         label = drawn if main is None or place else main
         cutout = _transformed(sources, random, label, max(shape))

@@ -43,6 +43,7 @@ class WrittenScenes:
         objects: `fashion` or `digits`.
         classes: kind of object to its class in this layout.
         photos: photo to the class of its pixels in this layout; none in a layout without masks.
+        at_most: objects in a scene.
         version: of the drawing.
     """
 
@@ -55,6 +56,7 @@ class WrittenScenes:
     objects: str
     classes: dict[str, str]
     photos: dict[str, str]
+    at_most: int = 4
     version: int = VERSION
 
 
@@ -68,13 +70,14 @@ def write_scenes(
     seed: int = 0,
     objects: Objects = "auto",
     shapes: Shapes = "square",
+    at_most: int = 4,
     progress: Callable[[str, int], None] | None = None,
 ) -> WrittenScenes:
     """Write scenes of real objects on real photos, with exact masks, boxes and classes, in a real set's layout.
 
-    One to four objects of 20 to 60 % of the longer side lie on one photo or on two; they hide each other, and those
-    of which less than a quarter is in sight are left out. Training and validation share no object and no pixel of a
-    photo. Every scene is a function of seed, split and index. An interrupted call is taken up by the same call.
+    One to four objects (`at_most`) of 20 to 60 % of the longer side lie on one photo or on two; they hide each other,
+    and those of which less than a quarter is in sight are left out. Training and validation share no object and no
+    pixel of a photo. Every scene is a function of seed, split and index. An interrupted call is taken up by the same.
 
     Args:
         out: a new or empty folder, or one that an equal call filled or began.
@@ -86,18 +89,19 @@ def write_scenes(
         seed: of the set.
         objects: `fashion`, `digits`, or `auto`: Fashion-MNIST where it is on this machine, else the digits.
         shapes: `square`, or `mixed`: 1:1, 4:3 and 3:4.
+        at_most: objects in a scene; with one, a small model learns what it is in minutes.
         progress: called with a split and the number of scenes done in it.
 
     Raises:
         InputError: if an argument is out of range, the folder holds something else, or cannot be written to.
     """
-    _check(layout, train, val, size, shapes)
+    _check(layout, train, val, size, shapes, at_most)
     _check_folder(out)
     sources, kinds = load_sources(objects)
     names = kinds if layout == "imagenet" else OBJECT_CLASSES[layout]
     photos = {} if layout == "imagenet" else dict(zip(PHOTOS, PHOTO_CLASSES[layout], strict=True))
     classes = dict(zip(kinds, names, strict=True))
-    plan = WrittenScenes(layout, train, val, size, shapes, seed, sources["train"].kind, classes, photos)
+    plan = WrittenScenes(layout, train, val, size, shapes, seed, sources["train"].kind, classes, photos, at_most)
     try:
         if _begin(out, plan):
             _fill(Files(out / _PARTIAL), plan, sources, kinds, progress or (lambda split, done: None))
@@ -110,11 +114,13 @@ def write_scenes(
     return plan
 
 
-def _check(layout: str, train: int, val: int, size: int, shapes: str) -> None:
+def _check(layout: str, train: int, val: int, size: int, shapes: str, at_most: int) -> None:
     if layout not in get_args(Layout):
         raise InputError(f"no layout {layout!r}; give {', '.join(get_args(Layout))}")
     if shapes not in get_args(Shapes):
         raise InputError(f"no shapes {shapes!r}; give {', '.join(get_args(Shapes))}")
+    if at_most < 1:
+        raise InputError(f"at_most={at_most}: a scene has at least 1 object")
     if train < 1 or val < 1:
         raise InputError(f"{train} training and {val} validation scenes make no set; give at least 1 of each")
     if layout == "imagenet" and min(train, val) < 10:
@@ -166,7 +172,10 @@ def _fill(
     def scenes(split: Literal["train", "val"]) -> Iterator[Scene]:
         for index in range(getattr(plan, split)):
             main = index % len(kinds) if plan.layout == "imagenet" else None
-            yield compose(sources[split], split, index, size=plan.size, seed=plan.seed, shapes=plan.shapes, main=main)
+            yield compose(
+                sources[split], split, index,
+                size=plan.size, seed=plan.seed, shapes=plan.shapes, main=main, at_most=plan.at_most,
+            )  # fmt: skip
             progress(split, index + 1)
 
     splits = {"train": scenes("train"), "val": scenes("val")}
