@@ -46,8 +46,8 @@ LEARNING_RATE: dict[Scale, dict[Cell, float]] = {
     "digits": {
         Cell("skip", "adamw"): 1e-3,
         Cell("skip", "soap"): 1e-3,
-        Cell("skipless", "adamw"): 1e-4,
-        Cell("skipless", "soap"): 3e-4,
+        Cell("skipless", "adamw"): 1e-5,
+        Cell("skipless", "soap"): 1e-4,
         Cell("skipless + init", "adamw"): 3e-4,
         Cell("skipless + init", "soap"): 3e-3,
     },
@@ -66,10 +66,10 @@ LEARNING_RATE: dict[Scale, dict[Cell, float]] = {
 GRID: dict[Scale, dict[Cell, tuple[float, ...]]] = {
     "digits": {
         Cell("skip", "adamw"): (3e-4, 1e-3, 3e-3, 1e-2),
-        Cell("skip", "soap"): (1e-3, 3e-3, 1e-2),
-        Cell("skipless", "adamw"): (1e-4, 1e-3),
-        Cell("skipless", "soap"): (3e-4, 3e-3),
-        Cell("skipless + init", "adamw"): (3e-4, 1e-3, 3e-3),
+        Cell("skip", "soap"): (3e-4, 1e-3, 3e-3, 1e-2),
+        Cell("skipless", "adamw"): (3e-6, 1e-5, 3e-5, 1e-4, 1e-3),
+        Cell("skipless", "soap"): (3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
+        Cell("skipless + init", "adamw"): (1e-4, 3e-4, 1e-3, 3e-3),
         Cell("skipless + init", "soap"): (1e-3, 3e-3, 1e-2),
     },
     "fashion": {
