@@ -9,7 +9,10 @@ leave open is a tie. For few tokens LAPACK's solver for two eigenpairs of M is f
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -180,13 +183,29 @@ def _lapack(graph: _Graph) -> _Second | None:
     n = len(graph.first)
     m = graph.dense().addr_(graph.first, graph.first, alpha=-3).numpy().T  # columns, as LAPACK has them
     (syevr,) = get_lapack_funcs(["syevr"], [m])
-    values, vectors, *_, failed = syevr(m, range="I", il=n - 1, iu=n, overwrite_a=1)
+    with _as_many_threads_as_torch():
+        values, vectors, *_, failed = syevr(m, range="I", il=n - 1, iu=n, overwrite_a=1)
     gap = float(values[1] - values[0])
     if failed or gap < 10 * REPEATED:
         return _dense(graph)
     error = n * torch.finfo(torch.float64).eps / gap
     vector = torch.from_numpy(vectors[:, 1].copy())
     return _Second(vector, error, (0.0, 1 - float(values[1]), 1 - float(values[0])), "lapack")
+
+
+def _as_many_threads_as_torch() -> AbstractContextManager[Any]:
+    """Bound SciPy's BLAS: left alone it takes every core for each small matrix, and runs side by side stall."""
+    blas = _blas()
+    return nullcontext() if blas is None else blas.limit(limits=torch.get_num_threads())
+
+
+@cache
+def _blas() -> Any:
+    try:
+        from threadpoolctl import ThreadpoolController  # noqa: PLC0415 - comes with scikit-learn, as SciPy does here
+    except ImportError:
+        return None
+    return ThreadpoolController().select(user_api="blas")
 
 
 def _iterate(graph: _Graph, before: _Second | None = None) -> _Second:
