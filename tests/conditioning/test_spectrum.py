@@ -141,7 +141,7 @@ def test_a_start_that_hardly_contains_the_smallest_does_not_fool_it(share: float
         run.extend(steps)
         known = bracket(run, 1e-6)
         misled |= known.smallest > 100 * truth
-        assert known.below <= truth
+        assert known.below <= truth * (1 + 1e-10)  # rounding moves it by eps sigma_max / sigma_min
     assert misled
     agrees(spectrum(by_products(a), method="lanczos"), a)
 
