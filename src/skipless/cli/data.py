@@ -44,7 +44,7 @@ def data(
         seed: of scenes, samples and crops.
         objects: of scenes: fashion (Fashion-MNIST), digits, or the first where it is on this machine.
         shapes: of scenes: square, or mixed.
-        at_most: objects in a scene; with one, a small model learns what it is in minutes.
+        at_most: objects in a scene; one makes the class of an imagenet folder unambiguous.
         images: number of images that are drawn.
         mode: of crops.
     """

@@ -17,7 +17,8 @@ IMAGES = 64
 """Largest number of images that a look takes, on each process: a per cent of the time at one look in 100 steps."""
 
 # Measured: teachers that had collapsed (digits, K = 32; too hot, not centred, or both) had at most 5e-6 nats of
-# information, as a rule 1e-7, which is rounding; one that learned (scenes, K = 1024) had 2e-2 and more, from step 5 on.
+# information, as a rule 1e-7, which is rounding; one that had not (scenes, K = 1024;
+# its features were no better than chance, either) had 2e-2 and more, from step 5 on.
 SAME_OUTPUT = 1e-5  # nats
 UNIFORM = 1e-3  # nats
 ONE_HOT = 1e-3  # nats

@@ -89,7 +89,7 @@ def write_scenes(
         seed: of the set.
         objects: `fashion`, `digits`, or `auto`: Fashion-MNIST where it is on this machine, else the digits.
         shapes: `square`, or `mixed`: 1:1, 4:3 and 3:4.
-        at_most: objects in a scene; with one, a small model learns what it is in minutes.
+        at_most: objects in a scene; one makes the class unambiguous.
         progress: called with a split and the number of scenes done in it.
 
     Raises:
