@@ -93,3 +93,9 @@ def test_a_linear_head_takes_the_same_vectors(tmp_path, monkeypatch) -> None:
     assert f"best (block {block}" in str(result)
     (folder,) = tmp_path.glob("linear-*")
     assert json.loads((folder / "result.json").read_text())["probe"]["select"] == "val"
+
+
+def test_a_register_is_no_class_token(tmp_path) -> None:
+    data = load_images(ImageConfig("digits"))
+    model = vit(class_token=False, reg_tokens=2, global_pool="avg")
+    assert nearest_neighbours(model, data, out=tmp_path, progress=False).pooled.pooling == "mean"

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from skipless.conditioning.concatenation import ConcatenationBound, concatenation_bound
+from skipless.conditioning.concatenation import ConcatenationBound, concatenation_bound, triangular
 from skipless.conditioning.network import RowChoice, Rows, columns_of, jacobian_rows, sub_block_columns
 from skipless.conditioning.operator import LinearOperator
 from skipless.conditioning.records import Estimate, Spectrum
@@ -173,6 +173,4 @@ def _jacobian(model: nn.Module, images: Tensor, rows: Rows) -> tuple[RowChoice, 
 
 def _spectrum(matrix: Float[Tensor, "r p"], name: str) -> Spectrum:
     """The spectrum of a matrix; of a wide one by its triangular factor, which has the same singular values."""
-    rows, columns = matrix.shape
-    factor = matrix if columns <= rows else torch.linalg.qr(matrix.mT, mode="r").R.mT
-    return spectrum(LinearOperator.from_dense(factor, name), method="dense")
+    return spectrum(LinearOperator.from_dense(triangular(matrix), name), method="dense")

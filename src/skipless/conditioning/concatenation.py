@@ -82,7 +82,7 @@ def concatenation_bound(blocks: Sequence[Float[Tensor, "r _"]]) -> Concatenation
     """
     _check(blocks)
     rows, columns = len(blocks[0]), [block.shape[1] for block in blocks]
-    factors = [_triangular(block.double()) for block in blocks]
+    factors = [triangular(block.double()) for block in blocks]
     spectra = [torch.linalg.svdvals(factor) for factor in factors]
     tops, bottoms = [s[0].item() for s in spectra], [s[-1].item() for s in spectra]
     pairs = [[_coherence(a, b) if a is not b else 0.0 for b in factors] for a in factors]
@@ -118,7 +118,7 @@ def _check(blocks: Sequence[Tensor]) -> None:
         raise InputError("a block has values that are not finite: it has no singular values")
 
 
-def _triangular(block: Float[Tensor, "r p"]) -> Float[Tensor, "r q"]:
+def triangular(block: Float[Tensor, "r p"]) -> Float[Tensor, "r q"]:
     """A block with the same Gram matrix A A^T and as few columns: L of A = L Q^T, which every norm here is blind to."""
     rows, columns = block.shape
     return block if columns <= rows else torch.linalg.qr(block.mT, mode="r").R.mT

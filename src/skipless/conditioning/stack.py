@@ -1,16 +1,17 @@
 """f of section 4.1: the stack of blocks alone, as a module, with the tokens that enter it."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from skipless.conditioning.autodiff import plain_arithmetic
 from skipless.errors import InputError
 from skipless.models.blocks import BlockView
+from skipless.models.evaluating import evaluating
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # what a block is called with beside its tokens
 
@@ -26,7 +27,7 @@ class Stack(nn.Module):
     def forward(self, x: Float[Tensor, "b n d"], calls: Sequence[Call]) -> Float[Tensor, "b n d"]:
         """Tokens to tokens."""
         for block, (args, kwargs) in zip(self.blocks, calls, strict=True):
-            x = _first(block(x, *args, **kwargs))
+            x = first_tensor(block(x, *args, **kwargs))
         return self.norm(x)
 
 
@@ -70,15 +71,24 @@ def enter(
         handles.append(views[-1].block.register_forward_hook(seen.last))
         outside = [module for module in model.modules() if id(module) not in inside]
         handles += [module.register_forward_pre_hook(seen.after) for module in outside]
+    run_hooked(model, images, handles)
+    return seen.found(final_norm)
+
+
+def run_hooked(model: nn.Module, images: Tensor, handles: Sequence[RemovableHandle]) -> None:
+    """Run a model forward in evaluation mode for what its hooks see, and take the hooks off.
+
+    Raises:
+        InputError: if the model refuses the images.
+    """
     try:
-        with _eval_mode(model), plain_arithmetic(images.device), torch.no_grad():
+        with evaluating(model), plain_arithmetic(images.device), torch.no_grad():
             model(images)
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         raise InputError(f"the model refuses images of shape {tuple(images.shape)}: {error}") from error
     finally:
         for handle in handles:
             handle.remove()
-    return seen.found(final_norm)
 
 
 class _Seen:
@@ -99,7 +109,7 @@ class _Seen:
         self.calls.append((args[1:], kwargs))
 
     def last(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self.output = _first(output)
+        self.output = first_tensor(output)
 
     def after(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """The norm is the first module that is given what the last block gave."""
@@ -112,18 +122,6 @@ class _Seen:
         if final_norm and "norm" not in type(self.norm).__name__.lower():
             raise InputError(f"no norm follows the last block (there is {type(self.norm).__name__}): final_norm=False")
         return self.tokens, self.calls, self.norm
-
-
-@contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode, and every module back in its own mode after it."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _names(view: BlockView, wanted: Sequence[str], norms: bool) -> list[str]:
@@ -140,6 +138,6 @@ def _names(view: BlockView, wanted: Sequence[str], norms: bool) -> list[str]:
     return [name for name, parameter in view.block.named_parameters() if id(parameter) in inside]
 
 
-def _first(output: Any) -> Tensor:
+def first_tensor(output: Any) -> Tensor:
     """The tokens of a block's output; some libraries return a tuple."""
     return output[0] if isinstance(output, tuple) else output

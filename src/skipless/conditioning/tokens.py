@@ -13,10 +13,11 @@ from skipless.conditioning.autodiff import plain_arithmetic
 from skipless.conditioning.checks import check_input, check_same_place, check_weights
 from skipless.conditioning.dense import matrix_spectrum
 from skipless.conditioning.records import Spectrum
-from skipless.conditioning.stack import _eval_mode, _first
+from skipless.conditioning.stack import first_tensor, run_hooked
 from skipless.errors import InputError
 from skipless.models import block_views
 from skipless.models.blocks import BlockView, SubBlock
+from skipless.models.evaluating import evaluating
 
 # A module that computes something else than its view's maps say is off by far more than rounding.
 AGREEMENT = 1e-3
@@ -112,7 +113,7 @@ def block_inputs(
     def keep(index: int, place: str) -> Any:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             given = args[0] if args else next(iter(kwargs.values()))
-            seen.setdefault((index, place), _first(given).detach().clone())
+            seen.setdefault((index, place), first_tensor(given).detach().clone())
 
         return hook
 
@@ -121,14 +122,7 @@ def block_inputs(
         for index, view in chosen
         for module, place in (("attn_norm", "attn_raw"), ("attn", "attn"), ("mlp_norm", "mlp_raw"), ("mlp", "mlp"))
     ]
-    try:
-        with _eval_mode(model), plain_arithmetic(images.device), torch.no_grad():
-            model(images)
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        raise InputError(f"the model refuses images of shape {tuple(images.shape)}: {error}") from error
-    finally:
-        for handle in handles:
-            handle.remove()
+    run_hooked(model, images, handles)
     if len(seen) < 4 * len(chosen):
         raise InputError("the model does not call its sub-blocks as modules; of a compiled one give `model._orig_mod`")
     places = ("attn_raw", "attn", "mlp_raw", "mlp")
@@ -164,8 +158,8 @@ def attention_maps(view: BlockView, x: Float[Tensor, "b n d"]) -> Float[Tensor, 
     maps = (view.logit_scale * q @ k.repeat_interleave(group, dim=1).mT).softmax(-1)
     values = v.unflatten(-1, (view.key_heads, -1)).transpose(1, 2).repeat_interleave(group, dim=1)
     found = _project((maps @ values).transpose(1, 2).flatten(2), view.output)
-    with plain_arithmetic(x.device), torch.no_grad(), _eval_mode(view.attn):
-        expected = _first(view.attn(x))
+    with plain_arithmetic(x.device), torch.no_grad(), evaluating(view.attn):
+        expected = first_tensor(view.attn(x))
     if found.shape != expected.shape or not (found - expected).norm() <= AGREEMENT * expected.norm():
         return None
     return maps

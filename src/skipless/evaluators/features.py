@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from skipless.errors import InputError
+from skipless.models.evaluating import evaluating
 from skipless.models.tokens import TokenModel, embed, owner, token_model
 
 Kind = Literal["tokens", "q", "k", "v"]
@@ -178,18 +179,6 @@ def _read_projection(model: TokenModel, block: int, kind: Kind, captured: dict[K
         yield
     finally:
         handle.remove()
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module into evaluation mode, and back into the mode that it was in."""
-    before = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in before.items():
-            module.training = mode
 
 
 def pad_to_patch(images: Float[Tensor, "*b h w"], patch: int | tuple[int, int]) -> Float[Tensor, "*b height width"]:

@@ -9,7 +9,6 @@
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from skipless.errors import InputError
 from skipless.init import SkiplessInit
 from skipless.optim import OptimizerConfig, WarmupCosine, build_optimizer
 from skipless.recipes.conditioning import training_measure
-from skipless.recipes.recipe import ModelConfig, ScheduleConfig
+from skipless.recipes.recipe import ModelConfig, ScheduleConfig, recipe_values
 from skipless.recipes.table1 import OptimizerName, Row
 from skipless.recipes.teacher_knn import NeighboursConfig, teacher_neighbours
 from skipless.tasks import DINO, DINO_VIT_SMALL, DINOConfig
@@ -248,11 +247,7 @@ def export_teacher(source: DINO | Path, out: Path) -> Path:
     """
     if isinstance(source, DINO):
         return save_weights(source.model, out)
-    try:
-        recipe = json.loads((source / "run.json").read_text(encoding="utf-8"))["recipe"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{str(source)!r} is no run folder of `skipless train dino` (run.json: {error})") from error
-    recipe = DinoRecipe.from_json(recipe)
+    recipe = DinoRecipe.from_json(recipe_values(source))
     return save_weights(load_weights(recipe.backbone(), source), out)
 
 

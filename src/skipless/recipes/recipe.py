@@ -179,15 +179,24 @@ def read_recipe(folder: Path) -> Recipe:
     Raises:
         InputError: if the folder is no run folder, or was written by another version.
     """
-    try:
-        values = json.loads((folder / "run.json").read_text(encoding="utf-8"))["recipe"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{str(folder)!r} is no run folder of `skipless train` (run.json: {error})") from error
+    values = recipe_values(folder)
     if values.get("name") == "dino":
         raise InputError(
             f"{str(folder)!r} is a DINO run, which has no classifier: see its features with knn and others"
         )
     return Recipe.from_json(values)
+
+
+def recipe_values(folder: Path) -> dict[str, Any]:
+    """What `run.json` says of a run's recipe, whichever experiment it was.
+
+    Raises:
+        InputError: if the folder is no run folder.
+    """
+    try:
+        return dict(json.loads((folder / "run.json").read_text(encoding="utf-8"))["recipe"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{str(folder)!r} is no run folder of `skipless train` (run.json: {error})") from error
 
 
 def evaluate_top1(model: nn.Module, data: ImageData, config: FitConfig) -> dict[str, float]:

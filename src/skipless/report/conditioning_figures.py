@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from skipless.report.conditioning import Moment, Number, table5_number
-from skipless.report.figure import _PRINT_FONTS, COLOURS, _style
+from skipless.report.figure import COLOURS, PRINT_FONTS, style_axes
 
 ROW_COLOUR = {"skip": COLOURS["skip"], "skipless": COLOURS["skipless"], "skipless + init": COLOURS["init"]}
 MORE_COLOURS = ("#1363c6", "#d4570a", "#7a3fa0", "#2b8a57", "#9c6b00", "#b03060", "#4f8fa0", "#7d7d2e")
@@ -33,7 +33,7 @@ def depth_figure(series: Mapping[str, Sequence[tuple[int, Number]]], label: str,
         label: what the numbers are.
         title: above the picture.
     """
-    with _style([*_PRINT_FONTS[-1:]]):
+    with style_axes([*PRINT_FONTS[-1:]]):
         figure = Figure(figsize=(6.4, 3.6))
         axes = figure.add_subplot()
         for index, (name, points) in enumerate(series.items()):
@@ -54,7 +54,7 @@ def training_figure(found: Mapping[str, Sequence[Moment]], title: str) -> bytes:
     first = next(iter(found.values()))[0].measurement
     panels = [(f"block {block['index']}", _layer(i)) for i, block in enumerate(first["blocks"])]
     panels += [(f"J, {_NETWORK.get(name, name)}", _network(name)) for name in first["networks"]]
-    with _style([*_PRINT_FONTS[-1:]]):
+    with style_axes([*PRINT_FONTS[-1:]]):
         columns = 3
         figure = Figure(figsize=(4.2 * columns, 3.0 * -(-len(panels) // columns)), layout="constrained")
         for index, (name, get) in enumerate(panels):
@@ -74,7 +74,7 @@ def training_figure(found: Mapping[str, Sequence[Moment]], title: str) -> bytes:
 def tokens_figure(columns: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> bytes:
     """Figure 6: histograms of the tokens' entries after the norm before each attention, beside N(0, 1)."""
     depth = max(len(blocks) for blocks in columns.values())
-    with _style([*_PRINT_FONTS[-1:]]):
+    with style_axes([*PRINT_FONTS[-1:]]):
         figure = Figure(figsize=(3.6 * len(columns), 1.5 * depth + 0.6), layout="constrained")
         for column, (name, blocks) in enumerate(columns.items()):
             for row, block in enumerate(blocks):
@@ -104,7 +104,7 @@ def softmax_figure(maps: Mapping[str, tuple[np.ndarray, Sequence[float], float]]
         maps: by name, a matrix, kappa of every draw, and the paper's.
         title: above the picture.
     """
-    with _style([*_PRINT_FONTS[-1:]]):
+    with style_axes([*PRINT_FONTS[-1:]]):
         figure = Figure(figsize=(3.3 * (len(maps) + 1), 3.3), layout="constrained")
         pictures = []
         for index, (name, (matrix, _, _)) in enumerate(maps.items()):

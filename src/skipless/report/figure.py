@@ -47,7 +47,7 @@ _STYLE: Mapping[str, object] = {
     "svg.fonttype": "none",  # text stays text: searchable, and in the reader's own typeface
 }
 _WEB_FONTS = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
-_PRINT_FONTS = ("Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "DejaVu Sans")
+PRINT_FONTS = ("Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "DejaVu Sans")
 _PANEL = (5.2, 3.5)  # inches
 
 
@@ -70,19 +70,20 @@ def panel_svg(cells: Sequence[Cell], setting: Setting, optimizer: OptimizerName)
 def figure1_png(cells: Sequence[Cell], setting: Setting, dpi: int = 200) -> bytes:
     """Draw both panels side by side as a PNG."""
     installed = set(get_font_names())
-    with _style([font for font in _PRINT_FONTS if font in installed]):
+    with style_axes([font for font in PRINT_FONTS if font in installed]):
         buffer = io.BytesIO()
         _figure(cells, setting, OPTIMIZERS).savefig(buffer, format="png", dpi=dpi, facecolor="#ffffff")
     return buffer.getvalue()
 
 
-def _style(fonts: Sequence[str], salt: str | None = None) -> AbstractContextManager[None]:
+def style_axes(fonts: Sequence[str], salt: str | None = None) -> AbstractContextManager[None]:
+    """Draw in this package's style, in these fonts; a salt makes SVG files repeatable."""
     return mpl.rc_context(cast("Any", {**_STYLE, "font.family": list(fonts), "svg.hashsalt": salt}))
 
 
 def _svg(cells: Sequence[Cell], setting: Setting, optimizers: Sequence[OptimizerName], background: str) -> str:
     salt = f"skipless {' '.join(optimizers)}"  # ids are hashes: fixed for one drawing, different between two on a page
-    with _style(["DejaVu Sans"], salt):
+    with style_axes(["DejaVu Sans"], salt):
         buffer = io.StringIO()
         figure = _figure(cells, setting, optimizers)
         figure.savefig(buffer, format="svg", facecolor=background, metadata={"Date": None, "Creator": None})

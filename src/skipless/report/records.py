@@ -178,8 +178,8 @@ def read_run(folder: Path) -> Run:
     Raises:
         InputError: if a file is missing, cannot be parsed or lacks a value; the message names the file.
     """
-    record = _read_json(folder / "run.json")
-    result = _read_json(folder / "result.json")
+    record = read_record(folder / "run.json")
+    result = read_record(folder / "result.json")
     epoch, loss = _training_curve(folder / "metrics.jsonl")
     diverged = bool(result.get("diverged", False))
     return Run(
@@ -210,19 +210,21 @@ def _number(values: Mapping[str, Any], path: str, file: Path) -> float:
 def _training_curve(file: Path) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
     """Return epochs and finite losses in the order of the steps; a step logged twice (a resumed run) counts once."""
     points: dict[int, tuple[float, float]] = {}
-    for line in _read_lines(file):
+    for line in read_lines(file):
         if "loss" in line and line["loss"] is not None and math.isfinite(line["loss"]):
             points[int(_number(line, "step", file))] = (_number(line, "epoch", file), _number(line, "loss", file))
     ordered = np.array([points[step] for step in sorted(points)], dtype=np.float64).reshape(-1, 2)
     return ordered[:, 0], ordered[:, 1]
 
 
-def _read_lines(file: Path) -> Iterator[Mapping[str, Any]]:
+def read_lines(file: Path) -> Iterator[Mapping[str, Any]]:
+    """Every line of a file of JSON lines; an `InputError` names the line that is none."""
     for number, text in enumerate(_read_text(file).splitlines(), start=1):
         yield _parse(text, f"{file}, line {number},")
 
 
-def _read_json(file: Path) -> Mapping[str, Any]:
+def read_record(file: Path) -> Mapping[str, Any]:
+    """A file of JSON; an `InputError` names one that is missing or corrupt."""
     return _parse(_read_text(file), str(file))
 
 

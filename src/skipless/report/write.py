@@ -52,12 +52,12 @@ def write_report(
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return {name: _write_whole(out / name, content) for name, content in contents.items()}
+        return {name: write_whole(out / name, content) for name, content in contents.items()}
     except OSError as error:
         raise InputError(f"cannot write the report to {out} ({error.strerror}); choose another --out") from error
 
 
-def _write_whole(path: Path, content: bytes) -> Path:
+def write_whole(path: Path, content: bytes) -> Path:
     """Replace `path` in one step, so that a reader never meets half a file."""
     partial = path.with_name(f".{path.name}.partial")
     try:

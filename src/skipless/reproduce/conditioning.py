@@ -22,7 +22,7 @@ from skipless.recipes.table1 import Cell, Row
 from skipless.recipes.table1 import Scale as RunScale
 from skipless.report.conditioning import Moment, Number, read_moments, table5_markdown, table6_markdown, table6_number
 from skipless.reproduce.files import load_figures, write_files
-from skipless.reproduce.table1 import _training_command, describe, slug
+from skipless.reproduce.table1 import describe, slug, training_command
 from skipless.sweep import Job, run_jobs
 
 ConditioningScale = Literal["digits", "fashion", "init", "vit-s", "paper"]
@@ -273,4 +273,4 @@ _FIGURE6 = (
 
 
 def _measured_command(recipe: Recipe, folder: Path) -> str:
-    return f"{_training_command(recipe, folder)} {shlex.join(['--measure-every', str(recipe.fit.measure_every)])}"
+    return f"{training_command(recipe, folder)} {shlex.join(['--measure-every', str(recipe.fit.measure_every)])}"

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from skipless.errors import InputError
-from skipless.report.write import _write_whole
+from skipless.report.write import write_whole
 
 
 def load_figures() -> ModuleType:
@@ -31,7 +31,7 @@ def write_files(out: Path, contents: Mapping[str, Any]) -> dict[str, Path]:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return {name: _write_whole(out / name, _bytes(content)) for name, content in contents.items()}
+        return {name: write_whole(out / name, _bytes(content)) for name, content in contents.items()}
     except OSError as error:
         raise InputError(f"cannot write the report to {out} ({error.strerror}); choose another --out") from error
 

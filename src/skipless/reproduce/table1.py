@@ -159,7 +159,7 @@ def _require_finished(planned: Mapping[Path, Recipe]) -> None:
     commands = []
     for folder, recipe in planned.items():
         if not (folder / "result.json").exists():
-            commands.append(_training_command(recipe, folder))
+            commands.append(training_command(recipe, folder))
         elif _computed(read_recipe(folder)) != _computed(recipe):
             raise InputError(f"{folder} holds a run of another recipe, see its run.json; move it away, or change --out")
     if commands:
@@ -174,7 +174,7 @@ def _computed(recipe: Recipe) -> Recipe:
     return replace(recipe, fit=replace(recipe.fit, **{name: getattr(plain, name) for name in CHANGEABLE}))
 
 
-def _training_command(recipe: Recipe, out: Path) -> str:
+def training_command(recipe: Recipe, out: Path) -> str:
     """The command that makes one run of the scale `paper`, on the eight GPUs of its recipe."""
     words = ["torchrun", "--nproc-per-node", 8, "-m", "skipless", "train", "table1", "--scale", "paper"]
     words += ["--data", recipe.data.data, "--skip" if recipe.model.skip else "--no-skip"]

@@ -33,13 +33,6 @@ class StudyFolder:
         except OSError as error:
             raise InputError(f"cannot write to {str(self.path)!r} ({error.strerror}); choose another --out") from error
 
-    def finished(self) -> dict[str, Any] | None:
-        """What an earlier, complete run of this study gave."""
-        try:
-            return json.loads((self.path / "result.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-
     def finish(self, result: Mapping[str, Any], table: str) -> None:
         """Write `result.json` and `table.md`; the process of rank 0 alone."""
         if process()[0] == 0:

@@ -96,9 +96,9 @@ def pool(
         InputError: if no image of a split can be read, or there is no class token.
     """
     tokens = token_model(model)
-    if config.pooling == "class" and not tokens.prefix:
+    if config.pooling == "class" and not tokens.class_token:
         raise InputError("pooling='class': this model has no class token; choose 'mean'")
-    pooling: Pooling = config.pooling or ("class" if tokens.prefix else "mean")
+    pooling: Pooling = config.pooling or ("class" if tokens.class_token else "mean")
     settings = {
         "images": [_identity(data.train), _identity(data.val), data.image_size],
         "weights": weights_hash(tokens),
