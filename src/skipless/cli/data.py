@@ -9,7 +9,7 @@ from tyro.conf import Positional
 from skipless.data.dense import BoxName, SegmentationName, contact_sheet, load_boxes, load_segmentation
 from skipless.data.folder import EXTENSIONS
 from skipless.data.multicrop import MultiCropConfig, draw_crops
-from skipless.data.scenes import write_scenes
+from skipless.data.scenes import SIZES, write_scenes
 from skipless.errors import InputError
 from skipless.studies.progress import counted
 
@@ -27,6 +27,8 @@ def data(
     objects: Literal["auto", "fashion", "digits"] = "auto",
     shapes: Literal["square", "mixed"] = "square",
     at_most: int = 4,
+    smallest: float = SIZES[0],
+    largest: float = SIZES[1],
     images: int = 12,
     mode: Literal["exact", "fast"] = "exact",
 ) -> None:
@@ -45,6 +47,8 @@ def data(
         objects: of scenes: fashion (Fashion-MNIST), digits, or the first where it is on this machine.
         shapes: of scenes: square, or mixed.
         at_most: objects in a scene; one makes the class of an imagenet folder unambiguous.
+        smallest: longer side of the smallest object, as a share of the scene's.
+        largest: longer side of the largest object.
         images: number of images that are drawn.
         mode: of crops.
     """
@@ -52,7 +56,7 @@ def data(
         with counted(what) as report:
             made = write_scenes(
                 out, layout, train=train, val=val, size=size, seed=seed, objects=objects, shapes=shapes,
-                at_most=at_most,
+                at_most=at_most, smallest=smallest, largest=largest,
                 progress=lambda split, done: report(done + (train if split == "val" else 0), train + val),
             )  # fmt: skip
         print(

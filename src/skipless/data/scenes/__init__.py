@@ -1,10 +1,11 @@
 """Scenes of real objects on real photos, with exact annotations, in the layouts of real data sets."""
 
-from skipless.data.scenes.compose import Scene, SceneObject, Shapes, compose
+from skipless.data.scenes.compose import SIZES, Scene, SceneObject, Shapes, compose
 from skipless.data.scenes.sources import Objects, Sources, load_sources
 from skipless.data.scenes.write import Layout, WrittenScenes, write_scenes
 
 __all__ = [
+    "SIZES",
     "Layout",
     "Objects",
     "Scene",

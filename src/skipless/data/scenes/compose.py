@@ -13,7 +13,7 @@ from skipless.data.seeding import derive_seed
 
 Shapes = Literal["square", "mixed"]
 
-_SCALES = (0.2, 0.6)  # of the scene's longer side
+SIZES = (0.2, 0.6)  # an object's longer side over the scene's, from and to
 _WINDOWS = (100, 250)  # pixels of a photo that fill the scene's longer side; validation's parts are 256 wide
 _HIDDEN = 0.25  # an object with a smaller share of its pixels in sight is left out
 _DIFFICULT = 0.4  # and with a smaller one than this it is difficult
@@ -77,6 +77,7 @@ def compose(
     shapes: Shapes = "square",
     main: int | None = None,
     at_most: int = 4,
+    sizes: tuple[float, float] = SIZES,
 ) -> Scene:
     """Make scene `index` of a split: a function of its arguments, whatever was made before it.
 
@@ -89,12 +90,13 @@ def compose(
         shapes: `mixed` draws 1:1, 4:3 or 3:4.
         main: put an object of this class in front, and draw until the scene's largest object is of it.
         at_most: objects.
+        sizes: smallest and largest longer side of an object, as a share of the scene's.
     """
     attempt = 0
     while True:
         # RandomState's stream is frozen for ever (NEP 19): everyone's scenes are the same ones.
         random = np.random.RandomState(derive_seed(seed, "scene", split, index, attempt) & 0xFFFFFFFF)
-        scene = _draw(sources, random, _shape(random, size, shapes), main, at_most)
+        scene = _draw(sources, random, _shape(random, size, shapes), main, at_most, sizes)
         if scene.objects and main in (None, scene.main):
             return scene
         attempt += 1
@@ -106,7 +108,12 @@ def _shape(random: np.random.RandomState, size: int, shapes: Shapes) -> tuple[in
 
 
 def _draw(
-    sources: Sources, random: np.random.RandomState, shape: tuple[int, int], main: int | None, at_most: int
+    sources: Sources,
+    random: np.random.RandomState,
+    shape: tuple[int, int],
+    main: int | None,
+    at_most: int,
+    sizes: tuple[float, float],
 ) -> Scene:
     image, textures = _background(sources, random, shape)
     free = np.ones(shape, dtype=bool)
@@ -114,7 +121,7 @@ def _draw(
     for place in range(random.randint(1, at_most + 1)):  # front to back: each hides what comes after it
         drawn = int(random.randint(len(sources.members)))
         label = drawn if main is None or place else main
-        cutout = _transformed(sources, random, label, max(shape))
+        cutout = _transformed(sources, random, label, max(shape), sizes)
         top, left = _position(random, cutout, shape)
         outline = np.zeros(shape, dtype=bool)
         window, part = _overlap(shape, cutout.shape[:2], top, left)
@@ -159,13 +166,15 @@ def _texture(
     return np.minimum(resized * gains.astype(np.float32), 255).astype(np.uint8)
 
 
-def _transformed(sources: Sources, random: np.random.RandomState, label: int, side: int) -> UInt8[np.ndarray, "h w 2"]:
+def _transformed(
+    sources: Sources, random: np.random.RandomState, label: int, side: int, sizes: tuple[float, float]
+) -> UInt8[np.ndarray, "h w 2"]:
     """Cut out an object of the class, mirror (not digits), scale and rotate it: grey and outline."""
     members = sources.members[label]
     cutout = sources.cutout(int(members[random.randint(len(members))]))
     if random.randint(2) and sources.kind == "fashion":
         cutout = cutout.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    scale = random.uniform(*_SCALES) * side / (max(cutout.size) - 2)  # a cutout has an empty border
+    scale = random.uniform(*sizes) * side / (max(cutout.size) - 2)  # a cutout has an empty border
     width, height = (max(2, round(length * scale)) for length in cutout.size)
     cutout = cutout.resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(cutout.rotate(random.uniform(-20, 20), Image.Resampling.BILINEAR, expand=True))

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from skipless.data.scenes.compose import Scene, Shapes, compose
+from skipless.data.scenes.compose import SIZES, Scene, Shapes, compose
 from skipless.data.scenes.files import Files
 from skipless.data.scenes.layouts import (
     OBJECT_CLASSES,
@@ -44,6 +44,8 @@ class WrittenScenes:
         classes: kind of object to its class in this layout.
         photos: photo to the class of its pixels in this layout; none in a layout without masks.
         at_most: objects in a scene.
+        smallest: object's longer side, as a share of the scene's.
+        largest: object's longer side.
         version: of the drawing.
     """
 
@@ -57,6 +59,8 @@ class WrittenScenes:
     classes: dict[str, str]
     photos: dict[str, str]
     at_most: int = 4
+    smallest: float = SIZES[0]
+    largest: float = SIZES[1]
     version: int = VERSION
 
 
@@ -71,11 +75,13 @@ def write_scenes(
     objects: Objects = "auto",
     shapes: Shapes = "square",
     at_most: int = 4,
+    smallest: float = SIZES[0],
+    largest: float = SIZES[1],
     progress: Callable[[str, int], None] | None = None,
 ) -> WrittenScenes:
     """Write scenes of real objects on real photos, with exact masks, boxes and classes, in a real set's layout.
 
-    One to four objects (`at_most`) of 20 to 60 % of the longer side lie on one photo or on two; they hide each other,
+    One to four objects (`at_most`) of 20 to 60 % of the longer side (`smallest`, `largest`) lie on one photo or on two; they hide each other,
     and those of which less than a quarter is in sight are left out. Training and validation share no object and no
     pixel of a photo. Every scene is a function of seed, split and index. An interrupted call is taken up by the same.
 
@@ -90,18 +96,24 @@ def write_scenes(
         objects: `fashion`, `digits`, or `auto`: Fashion-MNIST where it is on this machine, else the digits.
         shapes: `square`, or `mixed`: 1:1, 4:3 and 3:4.
         at_most: objects in a scene; one makes the class unambiguous.
+        smallest: longer side of the smallest object, as a share of the scene's.
+        largest: longer side of the largest one, likewise.
         progress: called with a split and the number of scenes done in it.
 
     Raises:
         InputError: if an argument is out of range, the folder holds something else, or cannot be written to.
     """
     _check(layout, train, val, size, shapes, at_most)
+    _check_sizes(smallest, largest)
     _check_folder(out)
     sources, kinds = load_sources(objects)
     names = kinds if layout == "imagenet" else OBJECT_CLASSES[layout]
     photos = {} if layout == "imagenet" else dict(zip(PHOTOS, PHOTO_CLASSES[layout], strict=True))
     classes = dict(zip(kinds, names, strict=True))
-    plan = WrittenScenes(layout, train, val, size, shapes, seed, sources["train"].kind, classes, photos, at_most)
+    kind = sources["train"].kind
+    plan = WrittenScenes(
+        layout, train, val, size, shapes, seed, kind, classes, photos, at_most, float(smallest), float(largest)
+    )
     try:
         if _begin(out, plan):
             _fill(Files(out / _PARTIAL), plan, sources, kinds, progress or (lambda split, done: None))
@@ -127,6 +139,11 @@ def _check(layout: str, train: int, val: int, size: int, shapes: str, at_most: i
         raise InputError(f"{min(train, val)} scenes leave some of the 10 classes empty; give at least 10 of each split")
     if not _SMALLEST <= size <= _LARGEST:
         raise InputError(f"scenes of {size} pixels cannot be drawn; give a size from {_SMALLEST} to {_LARGEST}")
+
+
+def _check_sizes(smallest: float, largest: float) -> None:
+    if not 0.05 <= smallest <= largest <= 1:
+        raise InputError(f"objects of {smallest} to {largest} of a scene's side; give 0.05 <= smallest <= largest <= 1")
 
 
 def _check_folder(out: Path) -> None:
@@ -175,6 +192,7 @@ def _fill(
             yield compose(
                 sources[split], split, index,
                 size=plan.size, seed=plan.seed, shapes=plan.shapes, main=main, at_most=plan.at_most,
+                sizes=(plan.smallest, plan.largest),
             )  # fmt: skip
             progress(split, index + 1)
 
