@@ -25,6 +25,7 @@ class OptimizerConfig:
         precondition_frequency: SOAP: steps between two refreshes of the eigenbases.
         max_precond_dim: SOAP: longer sides are not preconditioned.
         split_qkv: SOAP: treat a fused qkv weight as three matrices.
+        share: SOAP: where several processes train together, each keeps a part of the state; alone it changes nothing.
     """
 
     name: Literal["adamw", "soap"] = "adamw"
@@ -36,6 +37,7 @@ class OptimizerConfig:
     precondition_frequency: int = 10
     max_precond_dim: int = 10000
     split_qkv: bool = True
+    share: bool = True
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
@@ -60,6 +62,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
             lr=config.lr,
             precondition_frequency=config.precondition_frequency,
             max_precond_dim=config.max_precond_dim,
+            share=config.share,
             **given,
         )
     # Not on accelerators: a fused optimizer unscales fp16 gradients itself, and then they cannot be clipped before.

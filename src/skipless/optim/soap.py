@@ -2,8 +2,8 @@
 
 Every call but a parameter's first rotates its gradient into the eigenbases, lets Adam choose the step there and rotates
 that back. The first moment *lives* in the eigenbases and is turned only when they are, the bases are refreshed every
-`precondition_frequency` calls, and parameters of one shape go through all this as one stack. `docs/soap.md` says
-what is exact and what is ours.
+`precondition_frequency` calls, and parameters of one shape go through all this as one stack. Several processes can
+share the work out (`shares`). `docs/soap.md` says what is exact and what is ours.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -18,8 +18,10 @@ from torch.optim import Optimizer
 
 from skipless.errors import InputError
 from skipless.optim.eigenbasis import symmetric_
+from skipless.optim.exchange import is_first, is_sharded
 from skipless.optim.layout import Layout
-from skipless.optim.stack import Stack, check_state
+from skipless.optim.shares import Shares
+from skipless.optim.stack import Stack, check_state, descend_
 from skipless.optim.validate import check_group
 
 # What shapes a parameter's state; a change after its first gradient is an error.
@@ -52,6 +54,10 @@ class SOAP(Optimizer):
         data_format: layout of 4-D parameters; matters where `merge_dims` joins sides.
         correct_bias: Adam's bias correction.
         split: rows of the parameters are this many matrices stacked, each with its own bases (fused qkv: 3).
+        share: where `torch.distributed` has several processes, which then must hold the same parameters and gradients:
+            each keeps the state of a part of the parameters, moves these, and all take its values. DTensors, as
+            `fully_shard` makes them, are shared out among the holders of their shards in any case. Every step is then
+            a collective operation; the processes are looked up at the first one.
 
     Parameters in bf16 and fp16 keep their state in fp32, all others in their own dtype. The first gradient of a
     parameter only warms its preconditioner: it moves nothing. A matrix whose gradient is not finite is treated as if
@@ -84,6 +90,8 @@ class SOAP(Optimizer):
         data_format: Literal["channels_first", "channels_last"] = "channels_first",
         correct_bias: bool = True,
         split: int = 1,
+        *,
+        share: bool = False,
     ):
         defaults = {
             "lr": lr,
@@ -100,13 +108,20 @@ class SOAP(Optimizer):
             "correct_bias": correct_bias,
             "split": split,
         }
+        self.share, self._shares = share, Shares()
         self._stacks: list[Stack] = []
         self._arranged: object = None
         super().__init__(params, defaults)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickling and copying keep: no process group can be."""
+        return {**super().__getstate__(), "share": self.share}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore after unpickling, copying and loading; stacks are built anew from the state."""
         super().__setstate__(state)
+        self.__dict__.setdefault("share", False)
+        self.__dict__.setdefault("_shares", Shares())
         for group in self.param_groups:
             for name in self.defaults.keys() - {"differentiable"}:  # torch's own, which no group holds
                 group.setdefault(name, self.defaults[name])
@@ -133,25 +148,75 @@ class SOAP(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        stacks = self._arrange()
+        live = self._live()
+        self._settle()
+        for team in self._shares.teams:
+            team.agree()
+        whole = {param: grad for team in self._shares.teams for param, grad in team.gather_gradients().items()}
+        updates: dict[Tensor, Tensor] = {}
+        stacks = self._arrange([(param, index) for param, index in live if self._shares.mine(param)])
         with _full_precision({stack.params[0].device.type for stack in stacks}):
             for stack in stacks:
-                stack.advance_()
+                moves = stack.advance_([whole.get(p, p.grad) for p in stack.params])  # pyright: ignore[reportArgumentType]
+                if moves is not None and not is_sharded(stack.params[0]):
+                    descend_(stack.params, moves, stack.group, stack.states[0]["step"])
+                elif moves is not None:
+                    updates.update(zip(stack.params, moves, strict=True))
+        if self._shares.teams:
+            self._share_(live, updates)
         return loss
 
+    def _share_(self, live: list[tuple[Tensor, int]], updates: dict[Tensor, Tensor]) -> None:
+        """Bring what this rank has made to the others, and what they have made here."""
+        for param, _ in live:
+            if not self._shares.mine(param):
+                self.state[param]["step"] = self.state[param].get("step", -1) + 1
+        for team in self._shares.teams:
+            team.publish_()
+            shards = team.scatter_updates(updates)
+            for param, index in live:
+                if param in shards and (step := self.state[param]["step"]) > 0:
+                    local: Tensor = param.to_local()  # pyright: ignore[reportAttributeAccessIssue]
+                    descend_([local], [shards[param]], self.param_groups[index], step)
+
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers, strings, lists and dicts only, and every tensor with a storage of its own."""
+        """Tensors, numbers, strings, lists and dicts only, and every tensor with a storage of its own.
+
+        Of a parameter whose state another rank keeps there is only the `step`, and such a dict cannot be loaded:
+        `full_state_dict` has everything.
+        """
+        saved = self._packed()
+        saved["state"] = _map_tensors(_own, saved["state"])
+        return saved
+
+    def full_state_dict(self) -> dict[str, Any] | None:
+        """`state_dict` of all ranks, on the CPU; on rank 0 only, `None` on the others. All must call it."""
+        self._settle()
+        saved = self._packed()
+        first = is_first()
+        params = [(param, group) for group in self.param_groups for param in group["params"]]
+        for index, (param, group) in enumerate(params):
+            if state := saved["state"].get(index):
+                team = self._shares.team(param)
+                state = team.at_first(param, state, Layout.of(param, group)) if team else state
+                saved["state"][index] = _map_tensors(_to_cpu, state) if first else None
+        return saved if first else None
+
+    def _packed(self) -> dict[str, Any]:
+        """The state under the parameters' places, its tensors not yet copied."""
         for state in self.state.values():
             for factor in state.get("factors", []):
                 if factor is not None:
                     symmetric_(factor)
         saved = super().state_dict()
-        saved["state"] = _map_tensors(_own, saved["state"])
+        saved["state"] = dict(saved["state"])
         saved["param_groups"] = [{**group, "betas": list(group["betas"])} for group in saved["param_groups"]]
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore bit for bit: tensors move to their parameter's device and keep their dtype.
+
+        Shared out, every rank is given the whole state, whatever the number of ranks that made it, and keeps its part.
 
         Raises:
             InputError: the state is another optimizer's, or was made for other parameters or another layout.
@@ -161,14 +226,24 @@ class SOAP(Optimizer):
             super().load_state_dict({**state_dict, "state": {}})
         except ValueError as error:
             raise InputError(f"SOAP: {error}: the checkpoint is of another model or of other groups") from error
+        self._settle()
         params = [(param, group) for group in self.param_groups for param in group["params"]]
         for index, (param, group) in zip(saved, params, strict=True):
             if state := state_dict["state"].get(index):
                 check_state(state, Layout.of(param, group))
+                state = state if self._shares.mine(param) else {"step": state["step"]}
                 self.state[param] = _map_tensors(partial(_moved, device=param.device), state)
 
-    def _arrange(self) -> list[Stack]:
-        """Stacks of all parameters that have a gradient: those of the last step unless something has changed."""
+    def _settle(self) -> None:
+        """Find out which rank keeps what; what others keep is let go here."""
+        if self._shares.settle(self.param_groups, share=self.share):
+            for param, state in self.state.items():
+                if state and not self._shares.mine(param):
+                    self.state[param] = {"step": state["step"]}
+            self._arranged = None
+
+    def _live(self) -> list[tuple[Tensor, int]]:
+        """Parameters that have a gradient, with their groups."""
         for group in self.param_groups:
             check_group(group)
         live = [(p, i) for i, group in enumerate(self.param_groups) for p in group["params"] if p.grad is not None]
@@ -177,6 +252,10 @@ class SOAP(Optimizer):
                 f"SOAP: a parameter of shape {tuple(sparse[0].shape)} has a sparse gradient; SOAP takes dense ones: "
                 "give such parameters to another optimizer"
             )
+        return live
+
+    def _arrange(self, live: list[tuple[Tensor, int]]) -> list[Stack]:
+        """Stacks of these parameters: those of the last step unless something has changed."""
         arranged = [[id(p) for p, _ in live], [[group[key] for key in _SHAPING] for group in self.param_groups]]
         if arranged != self._arranged or not all(stack.holds(self.state) for stack in self._stacks):
             self._stacks = self._stacked(live)
@@ -191,7 +270,8 @@ class SOAP(Optimizer):
             layout = Layout.of(param, self.param_groups[index])
             alone = prod(layout.sides) > _STACKED
             age = self.state[param].get("step", -1)
-            key = (index, layout, param.dtype, param.device, age, id(param) if alone else None)
+            kind = (param.dtype, param.device, is_sharded(param))
+            key = (index, layout, kind, age, id(param) if alone else None)
             members.setdefault(key, []).append(param)
         return [
             Stack(
@@ -226,6 +306,11 @@ def _map_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
 def _own(tensor: Tensor) -> Tensor:
     """Part a tensor from the stack that it is a view of."""
     return tensor.clone() if tensor.nbytes < tensor.untyped_storage().nbytes() else tensor
+
+
+def _to_cpu(tensor: Tensor) -> Tensor:
+    """Bring a tensor to the CPU, parted from all others."""
+    return _own(tensor.detach().cpu())
 
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:

@@ -53,21 +53,21 @@ class Stack:
         """Whether the optimizer's state is still this stack's, and has not been replaced by other hands."""
         return all(state.get(param) is own for param, own in zip(self.params, self.states, strict=True))
 
-    def advance_(self) -> None:
-        """Take one step with the parameters' present gradients."""
-        grad = self._gradient()
+    def advance_(self, grads: list[Tensor]) -> list[Tensor] | None:
+        """Take in the parameters' gradients, and give what `descend_` moves them by: nothing, the first time."""
+        grad = self._gradient(grads)
         if self.fresh:
             self._warm_up(grad)
-            return
-        self._update_(grad)
+            return None
+        updates = self._updates(grad)
         self._accumulate_(grad)
         if self.states[0]["step"] % self.group["precondition_frequency"] == 0:
             self._refresh_()
             self._report_skipped()
+        return updates
 
-    def _gradient(self) -> Float[Tensor, "b ..."]:
+    def _gradient(self, grads: list[Tensor]) -> Float[Tensor, "b ..."]:
         """The gradients as one stack in the state's dtype; a tensor that is not finite counts as zero."""
-        grads = [p.grad for p in self.params if p.grad is not None]
         grad = torch.stack(grads) if len(grads) > 1 else grads[0][None]
         grad = self.layout.fold(grad).to(state_dtype(self.params[0]))
         # Squared as in the factors: a gradient may be finite where its factor is not.
@@ -93,8 +93,8 @@ class Stack:
         self._share(step=0)
         self._report_skipped()
 
-    def _update_(self, grad: Float[Tensor, "b ..."]) -> None:
-        """Adam in the eigenbases, then the decoupled decay."""
+    def _updates(self, grad: Float[Tensor, "b ..."]) -> list[Tensor]:
+        """Adam in the eigenbases: an update for each parameter, in the state's dtype."""
         group, (beta1, beta2) = self.group, self.group["betas"]
         step = self.states[0]["step"] + 1
         for state in self.states:
@@ -106,10 +106,7 @@ class Stack:
         update = project(torch.div(self.exp_avg, denominator, out=denominator), self.bases, back=True)
         if group["normalize_grads"]:
             update /= update.square().mean(tuple(range(1, update.ndim)), keepdim=True).sqrt() + 1e-30
-        lr = size = float(group["lr"])
-        if group["correct_bias"]:
-            size *= (1 - beta2**step) ** 0.5 / (1 - beta1**step)
-        _descend_(self.params, list(self.layout.unfold(update).unbind()), size, keep=1 - lr * group["weight_decay"])
+        return list(self.layout.unfold(update).unbind())
 
     def _accumulate_(self, grad: Float[Tensor, "b ..."]) -> None:
         """Let the factors take in a gradient."""
@@ -167,6 +164,11 @@ class Stack:
 
 def check_state(state: Mapping[str, Any], layout: Layout) -> None:
     """Raise `InputError` unless a parameter's state is SOAP's and of this layout."""
+    if state.keys() == {"step"}:
+        raise InputError(
+            f"SOAP: the state of a parameter of shape {layout.shape} is kept by another process, of which there were "
+            "more when this one was shared out: save with gathered_state, on all of them, and load that"
+        )
     if not state.keys() >= {"step", "exp_avg", "exp_avg_sq", "factors", "bases"}:
         raise InputError(f"SOAP: cannot use the state of another optimizer, with {', '.join(map(str, state))}")
     shape, expected = tuple(state["exp_avg"].shape), (layout.split, *layout.sides)
@@ -179,6 +181,29 @@ def check_state(state: Mapping[str, Any], layout: Layout) -> None:
         )
 
 
+def kept_tensors(state: Mapping[str, Any]) -> list[Tensor]:
+    """List the tensors of a parameter's state, in a fixed order."""
+    maybe = (state["exp_avg"], state["exp_avg_sq"], *state["factors"], *state["bases"])
+    return [tensor for tensor in maybe if tensor is not None]
+
+
+def blank_state(layout: Layout, step: int, like: Tensor) -> dict[str, Any]:
+    """A parameter's state with uninitialised tensors of `like`'s dtype and device, to be filled."""
+    sides = [side if active else None for side, active in zip(layout.sides, layout.active, strict=True)]
+
+    def squares() -> list[Tensor | None]:
+        return [None if side is None else like.new_empty(layout.split, side, side) for side in sides]
+
+    moments = [like.new_empty(layout.split, *layout.sides) for _ in range(2)]
+    return {
+        "step": step,
+        "exp_avg": moments[0],
+        "exp_avg_sq": moments[1],
+        "factors": squares(),
+        "bases": squares(),
+    }
+
+
 def _cat(parts: list[Tensor]) -> Tensor:
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 
@@ -188,8 +213,16 @@ def _cat_or_none(parts: list[Tensor | None]) -> Tensor | None:
     return _cat(present) if present else None
 
 
-def _descend_(params: list[Tensor], updates: list[Tensor], size: float, keep: float) -> None:
-    """`p <- keep * (p - size * update)`, rounded once where the parameters are in half precision."""
+def descend_(params: list[Tensor], updates: list[Tensor], group: Mapping[str, Any], step: int) -> None:
+    """Move parameters of one dtype by their updates, with Adam's bias correction, then let them decay.
+
+    That is `p <- keep * (p - size * update)`, rounded once where the parameters are in half precision.
+    """
+    lr = size = float(group["lr"])
+    if group["correct_bias"]:
+        beta1, beta2 = group["betas"]
+        size *= (1 - beta2**step) ** 0.5 / (1 - beta1**step)
+    keep = 1 - lr * group["weight_decay"]
     if params[0].dtype == updates[0].dtype:
         if keep != 1:
             torch._foreach_mul_(params, keep)  # pyright: ignore[reportPrivateImportUsage]
