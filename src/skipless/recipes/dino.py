@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
@@ -25,6 +25,7 @@ from skipless.recipes.conditioning import training_measure
 from skipless.recipes.recipe import ModelConfig, ScheduleConfig, recipe_values
 from skipless.recipes.table1 import OptimizerName, Row
 from skipless.recipes.teacher_knn import NeighboursConfig, teacher_neighbours
+from skipless.recipes.teacher_snapshots import keep_teachers
 from skipless.tasks import DINO, DINO_VIT_SMALL, DINOConfig
 from skipless.training import FitConfig, FitResult, fit, load_weights, save_weights
 
@@ -49,6 +50,9 @@ class DinoRecipe:
         schedule: of the learning rate.
         fit: how long, and with which seed.
         neighbours: the evaluation on the way.
+        keep_every: epochs between teachers that are kept as files, for evaluations afterwards; the last is kept, too.
+            A multiple of `fit.evaluate_every`; 0 keeps none.
+        metric: which number of the evaluation runs are compared by.
 
     Raises:
         InputError: if two parts contradict each other.
@@ -64,6 +68,8 @@ class DinoRecipe:
     schedule: ScheduleConfig
     fit: FitConfig
     neighbours: NeighboursConfig = field(default_factory=NeighboursConfig)
+    keep_every: int = 0
+    metric: ClassVar[str] = "knn_best"
 
     def __post_init__(self) -> None:
         if self.optimizer.weight_decay != self.task.weight_decay:
@@ -75,6 +81,9 @@ class DinoRecipe:
             raise InputError(f"crops.pixels {self.crops.pixels!r}: the task takes normalised crops; give 'float32'")
         if self.fit.clip_norm is not None:
             raise InputError("fit.clip_norm: DINO clips on its own; give task.clip='global' and task.clip_norm instead")
+        between = self.fit.evaluate_every
+        if self.keep_every < 0 or (self.keep_every and between and self.keep_every % between):
+            raise InputError(f"keep_every {self.keep_every}: give a multiple of fit.evaluate_every, {between}, or 0")
 
     def with_(self, **changes: Any) -> "DinoRecipe":
         """A copy in which fields are changed by their dotted name, `optimizer__lr=1e-3`; None changes nothing.
@@ -115,6 +124,7 @@ class DinoRecipe:
                 schedule=ScheduleConfig(**values["schedule"]),
                 fit=FitConfig(**values["fit"]),
                 neighbours=NeighboursConfig(**values["neighbours"]),
+                keep_every=values.get("keep_every", 0),
             )
         except (KeyError, TypeError) as error:
             raise InputError(f"this run's recipe cannot be read ({error}): made by another version?") from error
@@ -134,6 +144,9 @@ class DinoRecipe:
         labelled = _labelled(self.data)
         if labelled is None and self.fit.measure_every:
             raise InputError(f"measure_every needs validation images in {str(Path(self.data.data) / 'val')!r}")
+        evaluate = None if labelled is None else teacher_neighbours(labelled, self.neighbours)
+        if self.keep_every:
+            evaluate = keep_teachers(task, out, self.keep_every, self.fit.epochs, evaluate)
         return fit(
             task,
             crops,
@@ -141,7 +154,7 @@ class DinoRecipe:
             WarmupCosine(self.optimizer.lr, total, warmup_steps=warmup, final=self.schedule.final_lr),
             out=out,
             config=self.fit,
-            evaluate=None if labelled is None else teacher_neighbours(labelled, self.neighbours),
+            evaluate=evaluate,
             measure=training_measure(labelled) if labelled is not None and self.fit.measure_every else None,
             recipe=self.as_json(),
         )
@@ -211,6 +224,7 @@ def _vit_small(seed: int, data: str) -> DinoRecipe:
         optimizer=OptimizerConfig(lr=5e-4 * batch_size / 256, weight_decay=DINO_VIT_SMALL.weight_decay, no_decay=()),
         schedule=ScheduleConfig(warmup=10 / epochs, final_lr=1e-6),
         fit=FitConfig(epochs=epochs, batch_size=batch_size, seed=seed, precision="bf16", workers=8, evaluate_every=10),
+        keep_every=20,
     )
 
 
@@ -232,6 +246,7 @@ def _scenes(seed: int, data: str) -> DinoRecipe:
         schedule=ScheduleConfig(warmup=0.1),
         fit=FitConfig(epochs=10, batch_size=64, seed=seed),
         neighbours=NeighboursConfig(train=1000, val=500),
+        keep_every=1,
     )
 
 

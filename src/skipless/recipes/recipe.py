@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -86,6 +86,7 @@ class Recipe:
         optimizer: with which optimizer, at which peak learning rate.
         schedule: of the learning rate.
         fit: how long, and with which seed.
+        metric: which number of the evaluation runs are compared by.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Recipe:
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     fit: FitConfig
+    metric: ClassVar[str] = "top1"
 
     def with_(self, **changes: Any) -> "Recipe":
         """A copy in which fields are changed by their dotted name, `optimizer__lr=1e-3`; None changes nothing.

@@ -106,7 +106,7 @@ def tuned_rates(
             made.setdefault(cell, {})[rate] = _job(cell, f"lr {rate:g}", recipe, folder, images)
     run_jobs([job for grid in made.values() for job in grid.values()], parallel=jobs)
     reached = {
-        cell: {rate: job.latest["top1"] if job.state == "done" else None for rate, job in grid.items()}
+        cell: {rate: job.score if job.state == "done" else None for rate, job in grid.items()}
         for cell, grid in made.items()
     }
     out.mkdir(parents=True, exist_ok=True)

@@ -40,6 +40,7 @@ class DINO(nn.Module):
         model: the teacher's backbone: what evaluators see, and what is exported.
         student: the student's backbone.
         criterion: the loss, with the centre.
+        steps_done: optimizer steps of the run that are done, as of the last `after_step`.
 
     Raises:
         InputError: if the backbone keeps a classifier or takes one image size only, or the lengths do not fit.
@@ -81,7 +82,7 @@ class DINO(nn.Module):
         self.criterion = DINOLoss(
             config.out_dim, student_temp=config.student_temp, center_momentum=config.center_momentum
         )
-        self._step = 0
+        self._step = self.steps_done = 0
         self._look_at: Tensor | None = None
         self._part_norms: dict[str, Tensor] = {}
         self.train()
@@ -149,6 +150,7 @@ class DINO(nn.Module):
         student: list[Tensor] = [parameter for _, module in pairs for parameter in module.parameters()]
         torch._foreach_lerp_(teacher, student, 1 - self.schedules.momentum(step))  # pyright: ignore[reportPrivateImportUsage]
         self.criterion.update_center_()
+        self.steps_done = step + 1
         return self._found(step) if self._looks_after(step) else None
 
     def teacher_state_dict(self) -> dict[str, Tensor]:
