@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from skipless.data import EvalLoader, ImageConfig, Order, load_images, train_batches
-from skipless.data.folder import FolderImages
 from skipless.data.loader import BatchKey
+from skipless.data.stored import StoredImages
 from skipless.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
@@ -68,7 +68,7 @@ def test_augmentation_is_a_function_of_seed_epoch_and_sample(folder: Path) -> No
     assert torch.equal(undisturbed[2], resumed[0])
     assert torch.equal(undisturbed[3], resumed[1])
     train = load_images(config).train
-    assert isinstance(train, FolderImages)
+    assert isinstance(train, StoredImages)
     everything = torch.arange(8)
     first, again = (train.__getitems__(BatchKey(0, 0, everything))[0] for _ in range(2))
     assert torch.equal(first, again)
@@ -80,7 +80,7 @@ def test_augmentation_is_a_function_of_seed_epoch_and_sample(folder: Path) -> No
 
 def test_the_papers_augmentation_is_what_timm_builds(folder: Path) -> None:
     train = load_images(ImageConfig(data=str(folder))).train
-    assert isinstance(train, FolderImages)
+    assert isinstance(train, StoredImages)
     steps = {type(step).__name__: step for step in train.transform.transforms}
     assert list(steps) == [
         "RandomResizedCropAndInterpolation", "RandomHorizontalFlip", "RandAugment", "MaybeToTensor", "Normalize",
@@ -97,9 +97,9 @@ def test_the_papers_augmentation_is_what_timm_builds(folder: Path) -> None:
 
 def test_no_augmentation_gives_what_evaluation_gives(folder: Path) -> None:
     data = load_images(ImageConfig(data=str(folder), image_size=16, augmentation="none"))
-    assert isinstance(data.train, FolderImages)
-    assert isinstance(data.val, FolderImages)
-    moved = FolderImages(data.train.root, data.train.files, data.train.labels, data.val.transform)
+    assert isinstance(data.train, StoredImages)
+    assert isinstance(data.val, StoredImages)
+    moved = StoredImages(data.train.source, data.train.labels, data.val.transform)
     assert torch.equal(data.train[0][0], moved[0][0])
 
 

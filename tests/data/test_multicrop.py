@@ -175,7 +175,7 @@ def test_global_generators_are_left_alone(folder: Path) -> None:
 
 def test_folders_with_and_without_classes_are_listed(folder: Path, tmp_path: Path) -> None:
     data = load_multicrop(folder)
-    assert [data.path(i).relative_to(folder).as_posix() for i in range(len(data))] == [
+    assert [Path(data.source.name(i)).relative_to(folder).as_posix() for i in range(len(data))] == [
         "train/cat/a.jpg",
         "train/cat/b.JPEG",
         "train/dog/c.png",

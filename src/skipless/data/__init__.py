@@ -1,7 +1,8 @@
-"""Data: built-in image sets and folders, and batches that any step of any run can ask for."""
+"""Data: built-in image sets, folders and shards, and batches that any step of any run can ask for."""
 
 from skipless.data.images import ImageConfig, ImageData, load_images
 from skipless.data.loader import BatchedDataset, BatchKey, EvalLoader, Order, steps_per_epoch, train_batches
+from skipless.data.workers import default_workers
 
 __all__ = [
     "BatchKey",
@@ -10,6 +11,7 @@ __all__ = [
     "ImageConfig",
     "ImageData",
     "Order",
+    "default_workers",
     "load_images",
     "steps_per_epoch",
     "train_batches",

@@ -1,74 +1,94 @@
-"""ImageNet-style folders: `train/CLASS/*.jpg` and `val/CLASS/*.jpg`, decoded and augmented as they are fetched."""
+"""ImageNet-style folders: `train/CLASS/*.jpg` and `val/CLASS/*.jpg`."""
 
+import io
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-from skipless.data.loader import BatchKey
-from skipless.data.seeding import derive_seed, preserved_random_state, seed_all
 from skipless.errors import InputError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
 
-Transform = Callable[[Image.Image], Float32[Tensor, "c h w"]]
+
+class UnreadableImage(InputError):
+    """Bytes that are no image. That a disk or a server fails is no such error: it says nothing about the image.
+
+    Attributes:
+        name: of the file.
+        reason: the decoder's words.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name!r} is no readable image ({reason}); repair or remove it")
+        self.name, self.reason = name, reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.name, self.reason)
 
 
 @dataclass(frozen=True, eq=False)
-class FolderImages:
-    """The images of one split, read from their files.
+class FolderFiles:
+    """Image files below a folder.
 
     Attributes:
-        root: the folder of the split.
+        root: the folder.
         files: paths below it, as bytes: one flat array, which forked workers share rather than copy.
-        labels: class of every file.
-        transform: PIL image to normalised tensor; draws from the global generators, which are seeded for every sample.
     """
 
     root: Path
     files: np.ndarray
-    labels: Int64[Tensor, " n"]
-    transform: Transform
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> tuple[Float32[Tensor, "c h w"], Int64[Tensor, ""]]:
-        """Give one image, augmented as in the first epoch of seed 0 where the set is augmented, and its label."""
-        images, labels = self.__getitems__(BatchKey(0, 0, torch.tensor([index])))
-        return images[0], labels[0]
+    def name(self, index: int) -> str:
+        """Give the path of one image."""
+        return str(self.root / os.fsdecode(bytes(self.files[index])))
 
-    def __getitems__(self, key: BatchKey) -> tuple[Float32[Tensor, "b c h w"], Int64[Tensor, " b"]]:
-        """Give a batch, augmented as a function of (seed, epoch, index).
+    def read(self, index: int) -> Image.Image:
+        """Decode one image to RGB.
 
         Raises:
-            InputError: if a file is no image, or is cut off; the message names it.
+            UnreadableImage: if its file is no image, or is cut off.
+            InputError: if the file cannot be read.
         """
-        images = []
-        with preserved_random_state():
-            for index in key.indices.tolist():
-                seed_all(derive_seed(key.seed, "augment", key.epoch, index))
-                images.append(self.transform(read_image(self.root / os.fsdecode(bytes(self.files[index])))))
-        return torch.stack(images), self.labels[key.indices]
+        return read_image(Path(self.name(index)))
+
+    def chosen(self, indices: Int64[Tensor, " k"]) -> "FolderFiles":
+        """Give a part of the files."""
+        return replace(self, files=self.files[indices.numpy()])
 
 
 def read_image(file: Path) -> Image.Image:
     """Decode one file to RGB.
 
     Raises:
-        InputError: if that fails.
+        UnreadableImage: if it is no image, or is cut off.
+        InputError: if it cannot be read.
     """
+    return decode_image(file, str(file))
+
+
+def decode_image(content: Path | io.BytesIO, name: str) -> Image.Image:
+    """Decode a file, or its content, to RGB; `name` is for the errors, which are those of `read_image`."""
     try:
-        with Image.open(file) as image:
+        with Image.open(content) as image:
             return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's decoders raise
-        raise InputError(f"{str(file)!r} is no readable image ({error}); repair or remove it") from error
+    except OSError as error:
+        if error.errno is not None:  # the operating system's; Pillow's own have no number
+            raise InputError(f"cannot read {name!r} ({error}); see that it is there, then go on") from error
+        raise UnreadableImage(name, str(error)) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # on damaged bytes Pillow's parsers raise nearly anything
+        raise UnreadableImage(name, str(error) or type(error).__name__) from error
 
 
 def scan_split(root: Path) -> tuple[tuple[str, ...], np.ndarray, Int64[Tensor, " n"]]:

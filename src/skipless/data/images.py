@@ -1,4 +1,4 @@
-"""One way to name an image set, built in or a folder, and to get it ready for training and evaluation."""
+"""One way to name an image set, built in, a folder or shards, and to get it ready for training and evaluation."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,10 +7,15 @@ from typing import Any, Literal
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.transforms_factory import create_transform
+from torch import Tensor
 
 from skipless.data.builtin import find_fashion, load_digits, load_fashion
-from skipless.data.folder import FolderImages, scan_split
+from skipless.data.folder import FolderFiles, scan_split
 from skipless.data.memory import MemoryImages
+from skipless.data.shards import Shards, find_shards, index_shards
+from skipless.data.shards.write import read_classes
+from skipless.data.source import ImageSource
+from skipless.data.stored import StoredImages
 from skipless.errors import InputError
 
 Augmentation = Literal["default", "none", "shift", "imagenet"]
@@ -21,7 +26,8 @@ class ImageConfig:
     """Which images, at what size, and how they are augmented in training.
 
     Attributes:
-        data: `digits`, `fashion`, or a folder: an ImageNet-style one, or one with Fashion-MNIST's idx files.
+        data: `digits`, `fashion`, or a folder: an ImageNet-style one, one of WebDataset shards, or one with
+            Fashion-MNIST's idx files; or a pattern of shards, `imagenet-{train-{0000..1281},val-{0000..0049}}.tar`.
         image_size: side of the square crop in pixels; None is the set's own (digits 8, fashion 28, folders 224).
         augmentation: `none`; `shift` (built-in sets: shifted by up to `shift` pixels); `imagenet` (folders: random
             resized crop, mirroring, and the fields below); `default` is `imagenet` for folders, else `none`.
@@ -33,6 +39,8 @@ class ImageConfig:
         interpolation: of every resampling.
         crop_ratio: evaluation resizes the short side to `image_size / crop_ratio` (256 for 224), then crops the centre.
         holdout: so many training images, the same ones for every seed, become the validation set: for tuning.
+        corrupt_limit: share of the training images that may be unreadable; each is named and replaced by another one,
+            and one more than that stops the run. 0 stops at the first.
     """
 
     data: str = "digits"
@@ -46,6 +54,7 @@ class ImageConfig:
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     crop_ratio: float = 0.875
     holdout: int = 0
+    corrupt_limit: float = 0.001
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +69,8 @@ class ImageData:
         image_size: side of the square images in pixels.
     """
 
-    train: MemoryImages | FolderImages
-    val: MemoryImages | FolderImages
+    train: MemoryImages | StoredImages
+    val: MemoryImages | StoredImages
     classes: tuple[str, ...]
     channels: int
     image_size: int
@@ -80,6 +89,8 @@ def load_images(config: ImageConfig) -> ImageData:
     """
     if config.image_size is not None and config.image_size < 1:
         raise InputError(f"image_size {config.image_size} is no size; give pixels, or leave it out for the set's own")
+    if not 0 <= config.corrupt_limit < 1:
+        raise InputError(f"corrupt_limit {config.corrupt_limit} is no share of the training images; give 0 to below 1")
     data = _named(config)
     return data if config.holdout == 0 else _hold_out(data, config.holdout)
 
@@ -91,7 +102,9 @@ def pixel_statistics(config: ImageConfig) -> tuple[tuple[float, ...], tuple[floa
         >>> pixel_statistics(ImageConfig("imagenet/"))
         ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     """
-    if config.data not in ("digits", "fashion") and find_fashion(Path(config.data).expanduser()) is None:
+    if config.data not in ("digits", "fashion") and (
+        find_shards(config.data) is not None or find_fashion(Path(config.data).expanduser()) is None
+    ):
         return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     train = load_images(config).train
     assert isinstance(train, MemoryImages)
@@ -104,8 +117,12 @@ def _named(config: ImageConfig) -> ImageData:
         return _in_memory(config, *load_digits())
     if config.data == "fashion":
         return _in_memory(config, *load_fashion())
+    if (shards := find_shards(config.data)) is not None:
+        return _from_shards(config, shards)
     if not folder.is_dir():
-        raise InputError(f"no data {config.data!r}: neither 'digits' nor 'fashion', nor an existing folder")
+        raise InputError(
+            f"no data {config.data!r}: neither 'digits' nor 'fashion', nor an existing folder, nor shards (.tar)"
+        )
     if find_fashion(folder) is not None:
         return _in_memory(config, *load_fashion(folder))
     return _from_folder(config, folder)
@@ -121,9 +138,11 @@ def _hold_out(data: ImageData, count: int) -> ImageData:
     if isinstance(train, MemoryImages) and isinstance(val, MemoryImages):
         val = replace(val, images=train.images[held], labels=train.labels[held])
         train = replace(train, images=train.images[rest], labels=train.labels[rest])
-    elif isinstance(train, FolderImages) and isinstance(val, FolderImages):
-        val = replace(train, files=train.files[held], labels=train.labels[held], transform=val.transform)
-        train = replace(train, files=train.files[rest], labels=train.labels[rest])
+    elif isinstance(train, StoredImages) and isinstance(val, StoredImages):
+        val = replace(
+            train, source=train.source.chosen(held), labels=train.labels[held], transform=val.transform, corrupt_limit=0
+        )
+        train = replace(train, source=train.source.chosen(rest), labels=train.labels[rest])
     return replace(data, train=train, val=val)
 
 
@@ -140,19 +159,49 @@ def _in_memory(config: ImageConfig, train: MemoryImages, val: MemoryImages, clas
 
 
 def _from_folder(config: ImageConfig, folder: Path) -> ImageData:
-    if config.augmentation == "shift":
-        raise InputError("augmentation 'shift' is for the built-in sets; folders take 'imagenet' or 'none'")
-    size = config.image_size or 224
     classes, train_files, train_labels = scan_split(folder / "train")
     val_classes, val_files, val_labels = scan_split(folder / "val")
     if classes != val_classes:
         raise InputError(
             f"{folder / 'train'} and {folder / 'val'} differ in classes: {_difference(classes, val_classes)}"
         )
-    train, val = _transform(config, size, config.augmentation != "none"), _transform(config, size, augmented=False)
+    train, val = FolderFiles(folder / "train", train_files), FolderFiles(folder / "val", val_files)
+    return _stored(config, classes, (train, train_labels), (val, val_labels))
+
+
+def _from_shards(config: ImageConfig, shards: Shards) -> ImageData:
+    parts = {}
+    for split in ("train", "val"):
+        of_split = shards.split(split)
+        if not of_split.files:
+            raise InputError(
+                f"no shard of {shards.named!r} says {split!r} in its name or its folder's; name them "
+                f"{split}-000000.tar and so on (a pattern for both: '{{train-{{000..123}},val-{{000..009}}}}.tar')"
+            )
+        parts[split] = index_shards(of_split)
+    (train, train_labels), (val, val_labels) = parts["train"], parts["val"]
+    count = int(max(train_labels.max(), val_labels.max())) + 1
+    if count > len(train):
+        raise InputError(
+            f"the labels of {shards.named!r} go up to {count - 1}, but there are only {len(train)} training images; "
+            "number the classes from 0 on"
+        )
+    return _stored(config, read_classes(shards.root, count), (train, train_labels), (val, val_labels))
+
+
+def _stored(
+    config: ImageConfig,
+    classes: tuple[str, ...],
+    train: tuple[ImageSource, Tensor],
+    val: tuple[ImageSource, Tensor],
+) -> ImageData:
+    if config.augmentation == "shift":
+        raise InputError("augmentation 'shift' is for the built-in sets; folders and shards take 'imagenet' or 'none'")
+    size = config.image_size or 224
+    augmented = _transform(config, size, augmented=config.augmentation != "none")
     return ImageData(
-        FolderImages(folder / "train", train_files, train_labels, train),
-        FolderImages(folder / "val", val_files, val_labels, val),
+        StoredImages(*train, augmented, corrupt_limit=int(config.corrupt_limit * len(train[0]))),
+        StoredImages(*val, _transform(config, size, augmented=False)),
         classes,
         channels=3,
         image_size=size,

@@ -5,8 +5,9 @@ drawn the ones before, so that a resumed run sees what an undisturbed one would 
 """
 
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -15,6 +16,7 @@ from jaxtyping import Int64
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from skipless.data.corrupt import CorruptLog, Unreadable
 from skipless.data.seeding import derive_seed
 from skipless.errors import InputError
 
@@ -43,6 +45,21 @@ class BatchedDataset(Protocol):
 
     def __getitems__(self, key: BatchKey, /) -> Any:
         """Give one collated batch: the positional arguments of the task's `forward`."""
+        ...
+
+
+@runtime_checkable
+class TolerantDataset(BatchedDataset, Protocol):
+    """A data set that can put other samples in the place of unreadable ones.
+
+    Attributes:
+        corrupt_limit: so many of its samples may be unreadable.
+    """
+
+    corrupt_limit: int
+
+    def fetch(self, key: BatchKey, /) -> tuple[Any, tuple[Unreadable, ...]]:
+        """Give one collated batch, and what could not be read for it."""
         ...
 
 
@@ -114,14 +131,33 @@ def epoch_order(samples: int, seed: int, epoch: int) -> Int64[Tensor, " n"]:
 
 
 def train_batches(
-    dataset: BatchedDataset, order: Order, *, workers: int = 0, pin_memory: bool = False
+    dataset: BatchedDataset,
+    order: Order,
+    *,
+    workers: int = 0,
+    pin_memory: bool = False,
+    corrupt_log: Path | None = None,
+    on_corrupt: Callable[[str], None] | None = None,
 ) -> Generator[Any, None, None]:
     """Fetch the batches of an order, without end; the workers live as long as the iterator.
 
+    Args:
+        dataset: unreadable samples of a `TolerantDataset` are replaced, up to its limit.
+        order: which samples.
+        workers: processes that fetch; 0 fetches in this one.
+        pin_memory: page-locked batches, for a GPU.
+        corrupt_log: the list of unreadable images, written as they are met, shared by the processes of a run and kept
+            when it resumes (`CorruptLog`).
+        on_corrupt: called with a line for the user for each of them.
+
     Raises:
-        InputError: where the data set finds a sample that cannot be used, also when a worker found it.
+        InputError: where the data set finds a sample that cannot be used, or too many, also when a worker found it.
     """
-    return _fetched(dataset, order, workers, pin_memory)
+    limit = dataset.corrupt_limit if isinstance(dataset, TolerantDataset) else 0
+    log = CorruptLog(limit, len(dataset), corrupt_log, on_corrupt)
+    for batch, unreadable in _fetched(_Guarded(dataset, replaces=True), order, workers, pin_memory):
+        log.add(unreadable)
+        yield batch
 
 
 @dataclass(frozen=True)
@@ -148,7 +184,8 @@ class EvalLoader:
         rank, processes = self.share or _share()
         indices = torch.arange(rank, len(self.dataset), processes)
         keys = [BatchKey(0, 0, chunk) for chunk in indices.split(self.batch_size)]
-        return _fetched(self.dataset, keys, self.workers, self.pin_memory)
+        fetched = _fetched(_Guarded(self.dataset, replaces=False), keys, self.workers, self.pin_memory)
+        return (batch for batch, _ in fetched)
 
 
 def _share() -> tuple[int, int]:
@@ -161,20 +198,28 @@ class _Failure(NamedTuple):
     message: str
 
 
+class _Fetched(NamedTuple):
+    batch: Any
+    unreadable: tuple[Unreadable, ...]
+
+
 @dataclass(frozen=True)
 class _Guarded:
     dataset: BatchedDataset
+    replaces: bool
 
-    def __getitems__(self, key: BatchKey) -> Any:
+    def __getitems__(self, key: BatchKey) -> _Fetched | _Failure:
         try:
-            return self.dataset.__getitems__(key)
+            if self.replaces and isinstance(self.dataset, TolerantDataset):
+                return _Fetched(*self.dataset.fetch(key))
+            return _Fetched(self.dataset.__getitems__(key), ())
         except InputError as error:
             return _Failure(str(error))
 
 
-def _fetched(dataset: BatchedDataset, keys: Any, workers: int, pin_memory: bool) -> Generator[Any, None, None]:
+def _fetched(dataset: _Guarded, keys: Any, workers: int, pin_memory: bool) -> Generator[_Fetched, None, None]:
     loader = DataLoader(
-        _Guarded(dataset),  # pyright: ignore[reportArgumentType] (DataLoader needs __getitems__ alone)
+        dataset,  # pyright: ignore[reportArgumentType] (DataLoader needs __getitems__ alone)
         batch_sampler=keys,
         collate_fn=_identity,
         num_workers=workers,
@@ -182,10 +227,10 @@ def _fetched(dataset: BatchedDataset, keys: Any, workers: int, pin_memory: bool)
         pin_memory=pin_memory,
         generator=torch.Generator(),  # its base seed is used by nobody, and must not be drawn from the global one
     )
-    for batch in loader:
-        if isinstance(batch, _Failure):
-            raise InputError(batch.message)
-        yield batch
+    for fetched in loader:
+        if isinstance(fetched, _Failure):
+            raise InputError(fetched.message)
+        yield fetched
 
 
 def _identity(batch: Any) -> Any:

@@ -1,0 +1,107 @@
+"""Unreadable images that training has met: each is counted and named once, and too many of them stop the run."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from skipless.errors import InputError
+
+_SHOWN = 5  # names that an error lists
+
+
+class Unreadable(NamedTuple):
+    """An image that could not be decoded.
+
+    Attributes:
+        name: its path; within a shard, the shard's path and the member's name.
+        reason: what the decoder said.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(eq=False)
+class CorruptLog:
+    """The unreadable images that a run has met, each once.
+
+    Attributes:
+        limit: so many of the training images may be unreadable.
+        samples: number of training images.
+        file: where each is written to, a line of name and reason; the file is shared by the processes of a run and
+            read again by a resumed one, whose count goes on. None counts in memory.
+        tell: called with a line for the user.
+        names: of all that were met.
+    """
+
+    limit: int
+    samples: int
+    file: Path | None = None
+    tell: Callable[[str], None] | None = None
+    names: set[str] = field(default_factory=set)
+
+    def add(self, found: Iterable[Unreadable]) -> None:
+        """Note what a batch came without.
+
+        Raises:
+            InputError: if there are more by now than the limit, or the file cannot be written.
+        """
+        met = dict(found)
+        if not met:
+            return
+        if self.file is not None:
+            self.names |= read_corrupt(self.file).keys()  # other processes write to it, too
+        for name, reason in met.items():
+            if (line := name.translate(_ESCAPES)) in self.names:
+                continue
+            self.names.add(line)
+            if self.file is not None:
+                _append(self.file, f"{line}\t{reason.translate(_ESCAPES)}\n")
+            if self.tell is not None:
+                self.tell(
+                    f"unreadable image {name!r} ({reason}), replaced by another; {len(self.names)} so far, "
+                    f"{self.limit} allowed"
+                )
+        if len(self.names) > self.limit:
+            where = f" (all in {str(self.file)!r})" if self.file is not None else ""
+            raise InputError(
+                f"{len(self.names)} of {self.samples} training images are unreadable, more than the {self.limit} that "
+                f"corrupt_limit allows: {listed(sorted(self.names))}{where}; repair or remove them, or raise the limit"
+            )
+
+
+def read_corrupt(file: Path) -> dict[str, str]:
+    """Give the names in a run's list of unreadable images, and why each could not be read; none without the list.
+
+    Example:
+        >>> read_corrupt(Path("no/such/corrupt.txt"))
+        {}
+    """
+    try:
+        text = file.read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InputError(f"cannot read {str(file)!r} ({error}); see to it, then go on") from error
+    lines = text.split("\n")[:-1]  # a line without its end was cut off by a kill
+    return {name: reason for name, tab, reason in (line.partition("\t") for line in lines) if tab}
+
+
+_ESCAPES = str.maketrans({"\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
+
+def _append(file: Path, line: str) -> None:
+    try:
+        with file.open("a+b") as out:
+            if out.tell() and (out.seek(-1, 2), out.read())[1] != b"\n":
+                line = "\n" + line
+            out.write(line.encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        raise InputError(f"cannot write {str(file)!r} ({error}); make room there, then go on") from error
+
+
+def listed(names: Iterable[str]) -> str:
+    """Quote the first names and count the others."""
+    texts = [repr(name) for name in names]
+    return ", ".join(texts[:_SHOWN]) + (f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else "")

@@ -1,0 +1,147 @@
+"""Which tars a name means: a folder, one tar, or a pattern with braces as webdataset has them."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+from skipless.errors import InputError
+
+SPLITS = ("train", "val", "validation")  # folders of shards; also words in the names of shards
+_WORD = re.compile(r"(?<![a-z])(train|val)(?:ing|id|idation)?(?![a-z])")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
+_MOST = 1_000_000  # shards; a typo in a range should not fill the memory
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The tars of a set.
+
+    Attributes:
+        named: as the user wrote it.
+        root: the folder that all lie below.
+        files: in their order.
+    """
+
+    named: str
+    root: Path
+    files: tuple[Path, ...]
+
+    def split(self, split: Literal["train", "val"]) -> "Shards":
+        """Keep those whose name, or else whose folder, says `train` or `val` (or `validation`); may be none."""
+        return Shards(self.named, self.root, tuple(file for file in self.files if _split_of(file) == split))
+
+
+def find_shards(named: str) -> Shards | None:
+    """Find the tars that a name means; None if it does not mean tars.
+
+    Args:
+        named: a pattern such as `imagenet-{train-{000000..001281},val-{000000..000049}}.tar`, or one tar, or a folder
+            with tars in it or in its folders `train` and `val`.
+
+    Raises:
+        InputError: if a shard of a pattern is missing, or what is there is compressed.
+
+    Example:
+        >>> find_shards("digits") is None
+        True
+    """
+    if re.search(r"\{.*\}", named):
+        files = [Path(name).expanduser() for name in expand_braces(named)]
+        missing = [file for file in files if not file.is_file()]
+        if missing:
+            raise InputError(
+                f"{named!r} names {len(files)} shards and {len(missing)} are missing, {str(missing[0])!r} first; "
+                "fetch them, or name those that are there"
+            )
+        return Shards(named, _common(files), tuple(files))
+    path = Path(named).expanduser()
+    if named.endswith((".tar", *_COMPRESSED)) and path.is_file():
+        return Shards(named, path.parent, (path,))
+    return _in_folder(named, path) if path.is_dir() else None
+
+
+def _in_folder(named: str, folder: Path) -> Shards | None:
+    """Give the tars of a folder, unless there are folders of classes: ImageNet's own tars often stay beside them."""
+    places = [folder, *(folder / name for name in SPLITS if (folder / name).is_dir())]
+    if any(entry.is_dir() for place in places[1:] for entry in place.iterdir()):
+        return None
+    files = [file for place in places for file in sorted(place.glob("*.tar")) if file.is_file()]
+    if files:
+        return Shards(named, folder, tuple(files))
+    compressed = [file for place in places for file in sorted(place.iterdir()) if file.name.endswith(_COMPRESSED)]
+    if compressed:
+        raise InputError(
+            f"{str(compressed[0])!r} is a compressed tar, and images are read from any place of a shard: unpack it "
+            "to a .tar once, its images are compressed already"
+        )
+    return None
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """Expand `{000..123}` and `{a,b}`, nested or not, as a shell does.
+
+    Raises:
+        InputError: if a brace is not closed, or there would be more than a million names.
+
+    Example:
+        >>> expand_braces("{train-{08..10},val-0}.tar")
+        ['train-08.tar', 'train-09.tar', 'train-10.tar', 'val-0.tar']
+    """
+    parts: list[list[str]] = []
+    start = 0
+    while (opening := pattern.find("{", start)) >= 0:
+        closing = _closing(pattern, opening)
+        parts += [[pattern[start:opening]], _alternatives(pattern[opening + 1 : closing], pattern)]
+        start = closing + 1
+    count = 1
+    for part in parts:
+        count *= len(part)
+    if count > _MOST:
+        raise InputError(f"{pattern!r} names {count} shards; give at most {_MOST}")
+    return ["".join(names) for names in product(*parts, [pattern[start:]])]
+
+
+def _closing(pattern: str, opening: int) -> int:
+    depth = 0
+    for position in range(opening, len(pattern)):
+        depth += {"{": 1, "}": -1}.get(pattern[position], 0)
+        if depth == 0:
+            return position
+    raise InputError(f"a brace of {pattern!r} is not closed; write for instance 'train-{{000000..000123}}.tar'")
+
+
+def _alternatives(inner: str, pattern: str) -> list[str]:
+    if found := _RANGE.fullmatch(inner):
+        low, high = int(found[1]), int(found[2])
+        if abs(high - low) >= _MOST:
+            raise InputError(f"{pattern!r} names {abs(high - low) + 1} shards; give at most {_MOST}")
+        width = max(map(len, found.groups())) if any(text.startswith("0") for text in found.groups()) else 0
+        return [f"{number:0{width}}" for number in range(low, high + 1) or range(low, high - 1, -1)]
+    choices, depth = [""], 0
+    for letter in inner:
+        depth += {"{": 1, "}": -1}.get(letter, 0)
+        if letter == "," and depth == 0:
+            choices.append("")
+        else:
+            choices[-1] += letter
+    if len(choices) == 1:
+        raise InputError(f"'{{{inner}}}' of {pattern!r} is neither a range 000..123 nor a list a,b; write one of them")
+    return [name for choice in choices for name in expand_braces(choice)]
+
+
+def _split_of(file: Path) -> str | None:
+    for name in (file.name, file.parent.name):
+        if found := _WORD.search(name.lower()):
+            return found[1]
+    return None
+
+
+def _common(files: Sequence[Path]) -> Path:
+    root = files[0].parent
+    while any(root not in file.parents for file in files):
+        root = root.parent
+    return root

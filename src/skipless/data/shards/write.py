@@ -1,0 +1,115 @@
+"""Shards from a folder: the files as they are, beside each its class."""
+
+import io
+import os
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+
+import torch
+
+from skipless.data.folder import scan_split
+from skipless.errors import InputError
+
+CLASSES = "classes.txt"
+
+
+@dataclass(frozen=True)
+class ShardsWritten:
+    """What was written.
+
+    Attributes:
+        images: of each split.
+        shards: of each split.
+        classes: number of them.
+    """
+
+    images: dict[str, int]
+    shards: dict[str, int]
+    classes: int
+
+
+def write_shards(folder: Path, out: Path, *, images: int = 1000, shuffle_seed: int | None = None) -> ShardsWritten:
+    """Write `train/CLASS/*` and `val/CLASS/*` of a folder as `out/train-000000.tar` and so on.
+
+    The files go in as they are. In the folder's order, training on the shards is bit for bit training on the folder;
+    readers that stream shards from first to last want the training images shuffled.
+
+    Args:
+        folder: an ImageNet-style one; `val` may be missing.
+        out: created if need be; must not hold shards.
+        images: of one shard; ImageNet's are 110 kB each.
+        shuffle_seed: shuffle the training images by it; None keeps the folder's order.
+
+    Raises:
+        InputError: if the folder cannot be read as such, or `out` holds shards or cannot be written.
+    """
+    if images < 1:
+        raise InputError(f"{images} images a shard; give at least 1")
+    if any(out.glob("*.tar")):
+        raise InputError(f"{str(out)!r} holds shards already; give another folder, or remove them")
+    splits = ["train", "val"] if (folder / "val").is_dir() else ["train"]
+    scanned = {split: scan_split(folder / split) for split in splits}
+    classes = scanned["train"][0]
+    if any(other != classes for other, _, _ in scanned.values()):
+        raise InputError(f"train and val of {str(folder)!r} differ in their classes; make them agree")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        shards = {}
+        for split, (_, files, labels) in scanned.items():
+            order = list(range(len(files)))
+            if split == "train" and shuffle_seed is not None:
+                order = torch.randperm(len(files), generator=torch.Generator().manual_seed(shuffle_seed)).tolist()
+            entries = ((os.fsdecode(bytes(files[i])), int(labels[i])) for i in order)
+            shards[split] = _write_split(folder / split, out / split, _keyed(entries), images)
+        (out / CLASSES).write_text("\n".join(classes) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write shards to {str(out)!r} ({error}); make room there, then begin anew") from error
+    return ShardsWritten({split: len(files) for split, (_, files, _) in scanned.items()}, shards, len(classes))
+
+
+def read_classes(folder: Path, count: int) -> tuple[str, ...]:
+    """Give the names in a folder's `classes.txt` if it has one for each class, else the numbers."""
+    try:
+        names = tuple((folder / CLASSES).read_text(encoding="utf-8").split("\n")[:-1])
+    except (OSError, UnicodeDecodeError):
+        names = ()
+    return names if len(names) == len(set(names)) >= count else tuple(str(label) for label in range(count))
+
+
+def _keyed(entries: Iterable[tuple[str, int]]) -> Iterator[tuple[str, str, str, int]]:
+    """Name every file: its key, which ends at the name's first dot for a reader, and its extension."""
+    taken = set()
+    for file, label in entries:
+        stem, extension = os.path.splitext(file)
+        folder, name = os.path.split(stem)
+        plain = os.path.join(folder, name.replace(".", "_"))
+        key = next(key for key in (plain, *(f"{plain}-{n}" for n in islice(count(2), 1000))) if key not in taken)
+        taken.add(key)
+        yield file, key, extension.lower(), label
+
+
+def _write_split(root: Path, out: Path, entries: Iterator[tuple[str, str, str, int]], images: int) -> int:
+    for number in count():
+        part = list(islice(entries, images))
+        if not part:
+            return number
+        shard = out.with_name(f"{out.name}-{number:06}.tar")
+        temporary = shard.with_name(f".{shard.name}.tmp")
+        try:
+            _write_shard(root, temporary, part)
+            os.replace(temporary, shard)
+        finally:
+            temporary.unlink(missing_ok=True)
+    raise AssertionError
+
+
+def _write_shard(root: Path, shard: Path, entries: Sequence[tuple[str, str, str, int]]) -> None:
+    with tarfile.open(shard, "w") as tar:
+        for file, key, extension, label in entries:
+            for name, content in ((key + extension, (root / file).read_bytes()), (f"{key}.cls", b"%d" % label)):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))

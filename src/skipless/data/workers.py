@@ -1,0 +1,28 @@
+"""How many processes should fetch."""
+
+import os
+
+from skipless.data.loader import BatchedDataset
+from skipless.data.memory import MemoryImages
+
+
+def default_workers(dataset: BatchedDataset) -> int:
+    """Count the workers that keep the cores busy: none for images in memory, else this process's share of the cores.
+
+    The cores are those that the process may run on (its affinity), shared with the other processes that `torchrun` has
+    started on the machine.
+
+    Example:
+        >>> from skipless.data import ImageConfig, load_images
+        >>> default_workers(load_images(ImageConfig("digits")).train)
+        0
+    """
+    if isinstance(dataset, MemoryImages):
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(cores // max(_local_processes(), 1), 1)
+
+
+def _local_processes() -> int:
+    stated = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return int(stated) if stated.isdigit() else 1
