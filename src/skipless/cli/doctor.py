@@ -6,16 +6,76 @@ import os
 import platform
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from tyro.conf import Positional
 
+from skipless.cli.train import AnyScale, _recipe
 from skipless.data.builtin import DEBIAN_FASHION, cache_folder, find_fashion
+from skipless.errors import InputError
+from skipless.planning.limits import limits_text
+from skipless.planning.watch import watch
+from skipless.recipes.table1 import OptimizerName
 
 
-def doctor() -> None:
-    """Say what there is: devices, versions, optional libraries, data, disk."""
+def doctor(
+    recipe: Positional[Literal["table1", "scenes", "dino"] | None] = None,
+    *,
+    scale: AnyScale | None = None,
+    depth: int | None = None,
+    data: str | None = None,
+    skip: bool = False,
+    init: bool = True,
+    optimizer: OptimizerName | None = None,
+    batch_size: int | None = None,
+    accumulation: int | None = None,
+    precision: Literal["fp32", "bf16", "fp16"] | None = None,
+    workers: int | None = None,
+    device: Literal["auto", "cpu", "cuda", "mps"] | None = None,
+    threads: int | None = None,
+    seconds: float = 8.0,
+) -> None:
+    """Say what there is: devices, versions, data; or, of a recipe, what limits its training here.
+
+    With a recipe, the run that `skipless train` would make is watched for some seconds and thrown away.
+
+    Args:
+        recipe: table1, scenes or dino; none says what is installed.
+        scale: as for `skipless train`.
+        depth: number of blocks, of dino.
+        data: digits, fashion, or a folder.
+        skip: keep the skip connections.
+        init: the paper's initialisation, for models without skips.
+        optimizer: adamw or soap.
+        batch_size: images of an optimizer step.
+        accumulation: micro-batches of a step.
+        precision: fp32, or autocast to bf16 or fp16.
+        workers: processes that load data.
+        device: where to train.
+        threads: CPU threads.
+        seconds: how long to watch; half of it goes to the loader alone before.
+    """
+    if recipe is not None:
+        if threads is not None:
+            if threads < 1:
+                raise InputError(f"--threads {threads}: give at least 1")
+            torch.set_num_threads(threads)
+        row = "skip" if skip else "skipless + init" if init else "skipless"
+        made = _recipe(recipe, scale, data, row, optimizer, 0, depth).with_(
+            fit__batch_size=batch_size,
+            fit__accumulation=accumulation,
+            fit__precision=precision,
+            fit__workers=workers,
+            fit__device=device,
+        )
+        print(limits_text(watch(made, seconds=seconds)))
+        return
+    given = {"--scale": scale, "--depth": depth, "--data": data, "--optimizer": optimizer, "--workers": workers}
+    if named := [name for name, value in given.items() if value is not None]:
+        raise InputError(f"{' '.join(named)}: of which recipe? `skipless doctor table1 {named[0]} ...`")
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in _findings():
         table.add_row(name, value)

@@ -11,6 +11,7 @@ from skipless.cli.doctor import doctor
 from skipless.cli.evaluate import evaluate
 from skipless.cli.init import init
 from skipless.cli.measure import measure
+from skipless.cli.plan import plan
 from skipless.cli.reproduce import reproduce
 from skipless.cli.train import train
 from skipless.errors import InputError
@@ -22,6 +23,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "reproduce": reproduce,
     "data": data,
     "init": init,
+    "plan": plan,
     "doctor": doctor,
 }
 

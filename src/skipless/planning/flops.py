@@ -1,0 +1,71 @@
+"""FLOPs of a vision transformer, counted from its blocks: a multiplication and an addition are two.
+
+Only products are counted, as everywhere in the field: norms, softmax, activations and additions are not. A backward
+pass is twice the forward pass, less the gradient of the images, which nobody needs; what fused attention or gradient
+checkpointing computes again is not in here.
+"""
+
+from typing import Any
+
+from torch import nn
+
+from skipless.errors import InputError
+from skipless.models import BlockView, block_views
+
+
+def token_count(model: nn.Module, image_size: int) -> int:
+    """Tokens n of a square image: its patches and the class and register tokens.
+
+    Raises:
+        InputError: if the image does not fall into the model's patches.
+    """
+    vit: Any = model
+    height, width = vit.patch_embed.patch_size
+    if image_size % height or image_size % width:
+        raise InputError(f"images of {image_size} pixels do not fall into patches of {height} x {width}")
+    return (image_size // height) * (image_size // width) + int(vit.num_prefix_tokens)
+
+
+def forward_flops(model: nn.Module, image_size: int) -> int:
+    """FLOPs of the forward pass of one image.
+
+    Raises:
+        InputError: if no adapter knows the model, or it pools by attention.
+
+    Example:
+        >>> from skipless.models import create_model
+        >>> round(forward_flops(create_model("vit_small_patch16_224"), 224) / 1e9, 2)
+        9.2
+    """
+    tokens = token_count(model, image_size)
+    return (
+        _embedding_flops(model, tokens)
+        + sum(block_flops(view, tokens) for view in block_views(model))
+        + head_flops(getattr(model, "head", nn.Identity()))
+    )
+
+
+def backward_flops(model: nn.Module, image_size: int) -> int:
+    """FLOPs of the backward pass of one image: gradients of all weights and of all inputs but the images."""
+    tokens = token_count(model, image_size)
+    return 2 * forward_flops(model, image_size) - _embedding_flops(model, tokens)
+
+
+def block_flops(view: BlockView, tokens: int) -> int:
+    """FLOPs of one block: 2 n per weight, and 4 n^2 per width of the values, which is attention's quadratic part."""
+    inner = view.heads * view.head_dim
+    return 2 * tokens * sum(m.w.numel() for m in view.maps) + 4 * tokens**2 * inner
+
+
+def head_flops(head: nn.Module) -> int:
+    """FLOPs of a head of linear maps for one vector; DINO's last one keeps its weight as directions, `weight_v`."""
+    weights = [module.weight for module in head.modules() if isinstance(module, nn.Linear)]
+    weights += [p for name, p in head.named_parameters() if name.endswith("weight_v")]
+    return 2 * sum(weight.numel() for weight in weights)
+
+
+def _embedding_flops(model: nn.Module, tokens: int) -> int:
+    vit: Any = model
+    if getattr(vit, "attn_pool", None) is not None:
+        raise InputError("this model pools its tokens by attention, whose work is not counted; plan one that does not")
+    return 2 * (tokens - int(vit.num_prefix_tokens)) * vit.patch_embed.proj.weight.numel()

@@ -1,0 +1,69 @@
+"""What an accelerator can do at most, by its vendor's data sheet."""
+
+import difflib
+from dataclasses import dataclass
+
+from skipless.errors import InputError
+from skipless.training.devices import Precision
+
+
+@dataclass(frozen=True)
+class GPU:
+    """Peak rates of one accelerator, dense: no data sheet's doubling for sparse matrices.
+
+    Attributes:
+        name: with its form, which decides the clocks.
+        half: FLOP/s of bf16 and fp16 products summed in fp32.
+        single: FLOP/s of fp32 products without TF32, which neither the loop nor SOAP uses.
+        bandwidth: bytes a second between the chip and its memory.
+        memory: bytes.
+        bf16: whether it has bf16 at all.
+        source: the data sheet.
+    """
+
+    name: str
+    half: float
+    single: float
+    bandwidth: float
+    memory: int
+    source: str
+    bf16: bool = True
+
+    def peak(self, precision: Precision) -> float:
+        """FLOP/s of a training step's products.
+
+        Raises:
+            InputError: if it cannot compute at this precision.
+        """
+        if precision == "bf16" and not self.bf16:
+            raise InputError(f"{self.name} has no bf16; give --precision fp16 or fp32")
+        return self.single if precision == "fp32" else self.half
+
+
+_GIB = 2**30
+
+GPUS = {
+    "v100": GPU("V100 SXM2 32 GB", 125e12, 15.7e12, 900e9, 32 * _GIB, "NVIDIA V100 data sheet, 2020", bf16=False),
+    "a100-40gb": GPU("A100 SXM4 40 GB", 312e12, 19.5e12, 1555e9, 40 * _GIB, "NVIDIA A100 data sheet, 2021"),
+    "a100": GPU("A100 SXM4 80 GB", 312e12, 19.5e12, 2039e9, 80 * _GIB, "NVIDIA A100 data sheet, 2021"),
+    "h100": GPU("H100 SXM5 80 GB", 989e12, 67e12, 3350e9, 80 * _GIB, "NVIDIA H100 data sheet, 2023"),
+    "h200": GPU("H200 SXM5 141 GB", 989e12, 67e12, 4800e9, 141 * 10**9, "NVIDIA H200 data sheet, 2024"),
+    "l40s": GPU("L40S 48 GB", 362e12, 91.6e12, 864e9, 48 * _GIB, "NVIDIA L40S data sheet, 2023"),
+}
+
+
+def find_gpu(name: str) -> GPU:
+    """The accelerator of a short name.
+
+    Raises:
+        InputError: if there is none.
+
+    Example:
+        >>> find_gpu("h100").peak("bf16") / 1e12
+        989.0
+    """
+    if name.lower() not in GPUS:
+        near = difflib.get_close_matches(name.lower(), GPUS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InputError(f"no data sheet of the GPU {name!r} here{hint}; there are {', '.join(GPUS)}")
+    return GPUS[name.lower()]

@@ -1,0 +1,136 @@
+"""A plan's tables as Markdown that also reads well on a terminal, its JSON, and its assumptions in words."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from skipless.planning.plan import Assumptions, Plan, Setup
+from skipless.planning.workload import Workload
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """One planned run.
+
+    Attributes:
+        model: its name.
+        optimizer: adamw or soap.
+        work: what is computed.
+        setup: on what.
+        plan: what it takes.
+        checkpointed: the same with gradient checkpointing, at the same micro-batch.
+        unfused: the same without fused attention.
+    """
+
+    model: str
+    optimizer: str
+    work: Workload
+    setup: Setup
+    plan: Plan
+    checkpointed: Plan
+    unfused: Plan
+
+    def as_json(self) -> dict[str, Any]:
+        """Every number, unrounded."""
+        work = self.work
+        return {
+            "model": self.model,
+            "optimizer": self.optimizer,
+            "devices": self.setup.devices,
+            "strategy": self.setup.strategy,
+            "parameters": work.parameters,
+            "steps": work.steps,
+            "images": work.images,
+            "epochs": work.fit.epochs,
+            "batch_size": work.fit.batch_size,
+            "precision": work.fit.precision,
+            "forward_flops_per_image": work.forward,
+            "backward_flops_per_image": work.backward,
+            "teacher_flops_per_image": work.teaching,
+            **asdict(self.plan),
+            "seconds_per_step": self.plan.time.total,
+            "memory_total": self.plan.memory.total,
+            "memory_checkpointed": self.checkpointed.memory.total,
+            "memory_unfused": self.unfused.memory.total,
+        }
+
+
+def compute_table(lines: Sequence[Line]) -> str:
+    """Work and time, a row a run."""
+    header = (
+        "model", "optimizer", "GPUs", "micro-batch", "GFLOP / image", "optimizer, GFLOP / step", "run, EFLOP",
+        "step, ms", "optimizer", "links", "GPU hours", "days", "images/s, each GPU",
+    )  # fmt: skip
+    rows = []
+    for line in lines:
+        plan, devices, batch = line.plan, line.setup.devices, line.work.fit.batch_size
+        rows.append((
+            line.model, line.optimizer, f"{devices}", f"{plan.accumulation} x {plan.micro_batch}",
+            f"{plan.flops_per_image / 1e9:.1f}", f"{plan.optimizer_flops / 1e9:.1f}", f"{plan.flops / 1e18:.1f}",
+            f"{1e3 * plan.time.total:.1f}", _per_cent(plan.time.optimizer, plan.time.total),
+            _per_cent(plan.time.communication, plan.time.total), f"{plan.hours:.0f}",
+            f"{plan.hours / devices / 24:.2f}", f"{batch / devices / plan.time.total:.0f}",
+        ))  # fmt: skip
+    return aligned(header, rows, left=2)
+
+
+def memory_table(lines: Sequence[Line]) -> str:
+    """GiB on the fullest GPU, a row a run; what does not fit is said so."""
+    parts = ("weights", "teacher", "gradients", "buckets", "optimizer", "casts", "activations")
+    header = ("model", "optimizer", "GPUs", *parts, "sum, GiB", "checkpointed", "unfused")
+    rows = []
+    for line in lines:
+        memory = line.plan.memory
+        sums = [f"{memory.total / _GIB:.1f}{'' if line.plan.fits else ' (does not fit)'}"]
+        sums += [f"{other.memory.total / _GIB:.1f}" for other in (line.checkpointed, line.unfused)]
+        values = [f"{getattr(memory, part) / _GIB:.2f}" for part in parts]
+        rows.append((line.model, line.optimizer, f"{line.setup.devices}", *values, *sums))
+    return aligned(header, rows, left=2)
+
+
+def assumptions_text(lines: Sequence[Line], assumed: Assumptions) -> str:
+    """What the numbers rest on, a line each."""
+    first = lines[0]
+    work, setup, fit = first.work, first.setup, first.work.fit
+    gpu = setup.gpu
+    sharing = "shared out over them" if setup.share or setup.strategy == "fsdp" else "a whole one on each of them"
+    share = f"; SOAP {sharing}" if any(line.optimizer == "soap" for line in lines) else ""
+    return "\n".join((
+        f"- run: {fit.epochs} epochs of {work.images:,} images in batches of {fit.batch_size} ({work.steps:,} steps), "
+        f"{fit.precision}, {work.evaluations} evaluations of {work.evaluated:,} images",
+        f"- GPU: {gpu.name} ({gpu.source}, dense): {gpu.peak(fit.precision) / 1e12:.4g} TFLOP/s {fit.precision}, "
+        f"{gpu.single / 1e12:.4g} TFLOP/s fp32, {gpu.bandwidth / 1e12:.4g} TB/s, {gpu.memory / _GIB:.0f} GiB",
+        f"- several GPUs: {setup.strategy}{share}; {assumed.link / 1e9:g} GB/s each way (--link)",
+        f"- assumed shares of these peaks: passes {assumed.mfu:g} (--mfu), optimizer's products "
+        f"{assumed.product_share:g} (--product-share), QR {assumed.qr_share:g} (--qr-share), element-wise updates "
+        f"{assumed.bandwidth_share:g} of the bandwidth; {assumed.usable:g} of the memory may be filled (--usable)",
+        "- the loader keeps up: it must give each GPU the images/s of the last column",
+    ))  # fmt: skip
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
+    """A Markdown table padded to columns; the first `left` ones are words, the others numbers.
+
+    Example:
+        >>> print(aligned(("a", "n"), [("b", "10")], left=1))
+        | a |  n |
+        |:--|---:|
+        | b | 10 |
+    """
+    widths = [max(3 if i < left else 2, *(len(row[i]) for row in (header, *rows))) for i in range(len(header))]
+    widths[:left] = [max(len(row[i]) for row in (header, *rows)) for i in range(left)]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [
+            cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        return f"| {' | '.join(cells)} |"
+
+    rules = [f":{'-' * (w + 1)}" if i < left else f"{'-' * (w + 1)}:" for i, w in enumerate(widths)]
+    return "\n".join([line(header), f"|{'|'.join(rules)}|", *(line(row) for row in rows)])
+
+
+def _per_cent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f} %"

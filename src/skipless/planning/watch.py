@@ -1,0 +1,300 @@
+"""Watch the first seconds of a real run: the loop itself, with a clock in torch's hooks, stopped when it is enough."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from skipless import recipes
+from skipless.data import EvalLoader, ImageData, Order, load_images, train_batches
+from skipless.data.loader import BatchedDataset, BatchKey, steps_per_epoch
+from skipless.data.memory import MemoryImages
+from skipless.data.multicrop import load_multicrop
+from skipless.errors import InputError
+from skipless.evaluators import top1
+from skipless.optim import SOAP
+from skipless.planning.limits import Limits, Seconds
+from skipless.recipes import DinoRecipe, Recipe
+from skipless.recipes.teacher_knn import teacher_neighbours
+from skipless.tasks import DINO, Supervised
+from skipless.training.checkpoint import save_checkpoint
+from skipless.training.devices import launch
+from skipless.training.loop import CHECKPOINT_SECONDS
+
+_REFRESH = 4  # steps between refreshes while watched: what one costs does not depend on it, and some must be seen
+_WANTED = 2 * _REFRESH + 2  # updates: the first, which only starts the state, two refreshes, ordinary ones
+_LEAST = 3
+_PATIENCE = 60.0  # seconds, to see the updates that are wanted, or the least
+_LOADED = 32  # images that are fetched at once to see how fast the loader is
+_EVALUATED = 64
+
+
+class _Enough(BaseException):
+    """Ends the watched run; no `except Exception` on its way may take it for a failure."""
+
+
+@dataclass
+class _Clock:
+    """What is seen of a run.
+
+    Attributes:
+        seconds: to watch for.
+        began: when the first forward pass began.
+        task, optimizer: of the run.
+        between, passes, updates: seconds, in the order of the steps.
+    """
+
+    seconds: float
+    began: float | None = None
+    task: Supervised | DINO | None = None
+    optimizer: Optimizer | None = None
+    between: list[float] = field(default_factory=list)
+    passes: list[float] = field(default_factory=list)
+    updates: list[float] = field(default_factory=list)
+    _forward: float | None = None
+    _pre: float = 0.0
+    _post: float | None = None
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which what was seen must do."""
+        return max(self.seconds, _PATIENCE)
+
+    def forward(self, module: nn.Module, _inputs: Any) -> None:
+        """A forward pass of the task begins: the first one of a step ends what lay between two steps."""
+        if not isinstance(module, Supervised | DINO) or not module.training:
+            return
+        now = _now(module)
+        self.began = now if self.began is None else self.began
+        self.task = module
+        if self._forward is None:
+            if self._post is not None:
+                self.between.append(now - self._post)
+            self._forward = now
+        if now - self.began > self.patience:
+            raise _Enough
+
+    def before_update(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+        """Gradients are complete."""
+        if self.task is not None and self._forward is not None:
+            self.optimizer, self._pre = optimizer, _now(self.task)
+            self.passes.append(self._pre - self._forward)
+
+    def after_update(self, _optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+        """The weights have moved."""
+        if self.task is None or self.began is None or self._forward is None:
+            return
+        self._post = _now(self.task)
+        self.updates.append(self._post - self._pre)
+        self._forward = None
+        elapsed, seen = self._post - self.began, len(self.updates)
+        if (elapsed > self.seconds and seen >= _WANTED) or (elapsed > self.patience and seen >= _LEAST):
+            raise _Enough
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Watch every task and optimizer of this process."""
+        hooks = [
+            register_module_forward_pre_hook(self.forward),
+            register_optimizer_step_pre_hook(self.before_update),
+            register_optimizer_step_post_hook(self.after_update),
+        ]
+        try:
+            yield
+        except _Enough:
+            pass
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def watch(recipe: Recipe | DinoRecipe, *, seconds: float = 8.0) -> Limits:
+    """Run a recipe for some seconds in a folder that is thrown away, and say what limits it.
+
+    The run is the recipe's own; only its evaluations and checkpoints are left out, and timed apart, and SOAP's bases
+    are refreshed more often, so that some refreshes are seen.
+
+    Args:
+        recipe: what would be trained.
+        seconds: to watch for; longer, up to a minute, until a few steps and refreshes were seen.
+
+    Raises:
+        InputError: if three steps take longer than a minute, or the recipe or its data cannot be used.
+    """
+    if not seconds > 0:
+        raise InputError(f"--seconds {seconds}: give a number above 0")
+    fabric = launch(recipe.fit.device, recipe.fit.precision)
+    train, labelled = _data(recipe)
+    loader = _loader_rate(train, recipe, seconds / 2)
+    clock = _Clock(seconds)
+    with tempfile.TemporaryDirectory(prefix="skipless-doctor-") as folder:
+        with clock.running():
+            _start(recipe, Path(folder) / "run")
+        if len(clock.updates) < _LEAST or clock.task is None or clock.optimizer is None:
+            raise InputError(
+                f"fewer than {_LEAST} steps of {recipe.fit.batch_size} images in {clock.patience:g} s; give a smaller "
+                "--batch-size, or more --seconds"
+            )
+        checkpoint = _checkpoint_seconds(clock, Path(folder))
+    return _limits(
+        recipe, clock, len(train), loader, checkpoint, _evaluation_seconds(recipe, fabric, clock.task, labelled)
+    )
+
+
+def _start(recipe: Recipe | DinoRecipe, out: Path) -> None:
+    """The run as it would be, but for what is timed apart."""
+    watched = recipe.with_(
+        fit__evaluate_every=0,
+        fit__checkpoint_every=2**31,
+        fit__measure_every=0,
+        fit__progress="none",
+        fit__tensorboard=False,
+        fit__wandb=False,
+        optimizer__precondition_frequency=min(_REFRESH, recipe.optimizer.precondition_frequency),
+    )
+    if isinstance(watched, DinoRecipe):
+        watched.run(out)
+    else:
+        recipes.run(watched, out)
+
+
+def _data(recipe: Recipe | DinoRecipe) -> tuple[BatchedDataset, ImageData | None]:
+    """What is trained on, and what is evaluated on."""
+    if isinstance(recipe, Recipe):
+        data = load_images(recipe.data)
+        return data.train, data
+    labelled = (Path(recipe.data.data).expanduser() / "val").is_dir()
+    return load_multicrop(recipe.data.data, recipe.crops), (
+        load_images(replace(recipe.data, augmentation="none")) if labelled else None
+    )
+
+
+def _loader_rate(dataset: BatchedDataset, recipe: Recipe | DinoRecipe, seconds: float) -> float:
+    """Images/s of the loader alone, once its workers have started."""
+    fit = recipe.fit
+    size = min(len(dataset), fit.batch_size // fit.accumulation)
+    size = size if isinstance(dataset, MemoryImages) else min(size, _LOADED)
+    batches = train_batches(dataset, Order(len(dataset), size, fit.seed), workers=fit.workers)
+    try:
+        next(batches)
+        start, count = time.perf_counter(), 0
+        while count < 2 * max(fit.workers, 1) or time.perf_counter() - start < seconds:
+            next(batches)
+            count += 1
+            if time.perf_counter() - start > 3 * seconds and count:
+                break
+        return count * size / (time.perf_counter() - start)
+    finally:
+        batches.close()
+
+
+def _checkpoint_seconds(clock: _Clock, folder: Path) -> float:
+    """Seconds of one checkpoint, written where nothing waits for it."""
+    assert clock.task is not None
+    assert clock.optimizer is not None
+    start = time.perf_counter()
+    save_checkpoint(folder, {"task": clock.task.state_dict(), "optimizer": clock.optimizer.state_dict()})
+    return time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class _First:
+    """The first images of a set."""
+
+    dataset: BatchedDataset
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitems__(self, key: BatchKey) -> Any:
+        return self.dataset.__getitems__(key)
+
+
+def _evaluation_seconds(
+    recipe: Recipe | DinoRecipe, fabric: Fabric, task: nn.Module, data: ImageData | None
+) -> float | None:
+    """Seconds of one evaluation, from a part of it."""
+    if data is None:
+        return None
+    model: Any = task.model
+    start = time.perf_counter()
+    if isinstance(recipe, DinoRecipe):
+        asked = recipe.neighbours
+        part = replace(asked, train=min(asked.train, _EVALUATED), val=min(asked.val, _EVALUATED))
+        whole = min(asked.train, len(data.train)) + min(asked.val, len(data.val))
+        seen = min(part.train, len(data.train)) + min(part.val, len(data.val))
+        with fabric.autocast():
+            teacher_neighbours(data, part)(model)
+    else:
+        whole = len(data.val)
+        seen = whole if isinstance(data.val, MemoryImages) else min(whole, _EVALUATED)
+        with fabric.autocast():
+            top1(model, EvalLoader(_First(data.val, seen), batch_size=min(seen, 256)))
+    return (time.perf_counter() - start) * whole / seen
+
+
+def _limits(
+    recipe: Recipe | DinoRecipe,
+    clock: _Clock,
+    samples: int,
+    loader: float,
+    checkpoint: float,
+    evaluation: float | None,
+) -> Limits:
+    """Sort what was seen: the first step starts everything, and SOAP's every fourth refreshes."""
+    fit, optimizer = recipe.fit, clock.optimizer
+    soap = isinstance(optimizer, SOAP)
+    every = recipe.optimizer.precondition_frequency if soap else 0
+    shown = min(_REFRESH, every)
+    refreshing = [soap and index % shown == 0 for index in range(len(clock.updates))]
+    later = list(zip(clock.updates, refreshing, strict=True))[1:]
+    ordinary = [seconds for seconds, refreshes in later if not refreshes] or [seconds for seconds, _ in later]
+    between, passes = Seconds.of(clock.between), Seconds.of(clock.passes[1:])
+    update, refresh = Seconds.of(ordinary), Seconds.of([seconds for seconds, refreshes in later if refreshes])
+    assert between is not None
+    assert passes is not None
+    assert update is not None
+    per_epoch = steps_per_epoch(samples, fit.batch_size)
+    step = between.median + passes.median + update.median
+    apart = max(per_epoch, round(CHECKPOINT_SECONDS / step))
+    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    return Limits(
+        device=next(clock.task.parameters()).device.type if clock.task is not None else "cpu",
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        workers=fit.workers,
+        batch_size=fit.batch_size // processes,
+        precision=fit.precision,
+        optimizer_name=type(optimizer).__name__,
+        loader=loader,
+        between=between,
+        passes=passes,
+        update=update,
+        refresh=refresh,
+        refresh_every=every,
+        evaluation=evaluation,
+        checkpoint=checkpoint,
+        steps_per_epoch=per_epoch,
+        evaluate_every=fit.evaluate_every,
+        checkpoint_every=fit.checkpoint_every or apart,
+        processes=processes,
+    )
+
+
+def _now(module: nn.Module) -> float:
+    """The time at which the device is done with what it was given so far."""
+    device = next(module.parameters()).device
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

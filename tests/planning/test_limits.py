@@ -1,0 +1,116 @@
+"""What is said of a run's parts, and that the parts are a real run's."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skipless.errors import InputError
+from skipless.planning.limits import Limits, Seconds, limits_text
+from skipless.planning.watch import watch
+from skipless.recipes import dino, table1
+
+
+def seconds(value: float) -> Seconds:
+    return Seconds(value, 0.9 * value, 1.1 * value, 5)
+
+
+HEALTHY = Limits(
+    device="cuda", cores=16, workers=8, batch_size=100, precision="bf16", optimizer_name="SOAP", loader=2000.0,
+    between=seconds(0.001), passes=seconds(0.1), update=seconds(0.01), refresh=seconds(0.06), refresh_every=10,
+    evaluation=2.0, checkpoint=0.5, steps_per_epoch=1000, evaluate_every=1, checkpoint_every=1000,
+)  # fmt: skip
+
+
+def test_shares_are_of_an_average_step() -> None:
+    assert HEALTHY.optimizer == pytest.approx(0.015)  # nine ordinary steps and one that refreshes
+    assert HEALTHY.step == pytest.approx(0.116)
+    assert HEALTHY.images_per_second == pytest.approx(100 / 0.116)
+    shares = HEALTHY.shares()
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["evaluation"] / shares["checkpoint"] == pytest.approx(4)
+    assert shares["evaluation"] == pytest.approx(0.002 / 0.1185)
+
+
+@pytest.mark.parametrize(
+    ("change", "limit", "words"),
+    [
+        ({}, "step", "--compile"),
+        ({"precision": "fp32"}, "step", "--precision bf16"),
+        ({"device": "cpu"}, "step", "a GPU would be faster"),
+        (
+            {"between": seconds(0.1), "loader": 400.0},
+            "loader",
+            "that asks for about --workers 18, and there are 16 cores",
+        ),
+        ({"between": seconds(0.1), "loader": 400.0, "cores": 32}, "loader", "about --workers 18"),
+        ({"between": seconds(0.1), "loader": 4000.0, "workers": 0}, "loader", "give --workers 1 or more"),
+        ({"between": seconds(0.1), "loader": 4000.0}, "loader", "try fewer"),
+        ({"update": seconds(0.1)}, "optimizer", "more processes share SOAP out"),
+        ({"refresh": seconds(1.0)}, "optimizer", "refreshing less often than every 10 steps"),
+        ({"update": seconds(0.1), "refresh": None}, "optimizer", "a larger --batch-size takes fewer of its steps"),
+        ({"evaluation": 60.0}, "evaluation", "60.0 s each"),
+        ({"checkpoint_every": 10}, "checkpoint", "0.50 s each"),
+    ],
+)
+def test_one_sentence_for_each_limit(change, limit, words) -> None:
+    limits = replace(HEALTHY, **change)
+    assert limits.limit == limit
+    assert words in limits.advice
+    assert limits_text(limits).endswith(limits.advice)
+    assert limits.advice.count("\n") == 0
+
+
+def test_a_shared_optimizer_is_not_told_to_share() -> None:
+    limits = replace(HEALTHY, update=seconds(0.1), processes=4)
+    assert limits.limit == "optimizer"
+    assert "share SOAP out" not in limits.advice
+
+
+def shallow(recipe, **changes):
+    return recipe.with_(model=replace(recipe.model, kwargs={**recipe.model.kwargs, "depth": 1}), **changes)
+
+
+def test_a_run_with_soap_is_watched_as_it_is(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = watch(shallow(table1("digits", "skipless", "soap")), seconds=0.2)
+    assert found.optimizer_name == "SOAP"
+    assert found.refresh is not None
+    assert found.refresh.n >= 2
+    assert found.refresh_every == 10
+    assert found.update.n + found.refresh.n == found.passes.n
+    assert found.passes.median > 0
+    assert found.steps_per_epoch == 43
+    assert found.evaluation is not None
+    assert not list(tmp_path.iterdir())  # nothing is left behind
+
+
+def test_accumulation_counts_whole_steps() -> None:
+    found = watch(shallow(table1("digits", "skip", "adamw"), fit__accumulation=4), seconds=0.2)
+    assert found.refresh is None
+    assert found.passes.n == found.update.n
+
+
+def test_dino_on_a_folder(tmp_path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        for index in range(8):
+            pixels = np.random.default_rng(index).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / split / "a" / f"{index}.png")
+    recipe = shallow(
+        dino("scenes", "skip", data=str(tmp_path)), fit__batch_size=4, task__out_dim=32, task__hidden_dim=16
+    )
+    found = watch(recipe, seconds=0.2)
+    assert found.optimizer_name == "AdamW"
+    assert found.loader > 0
+    assert found.evaluation is not None
+    assert found.between.n >= 2
+
+
+def test_steps_that_take_too_long_are_said_so(monkeypatch) -> None:
+    monkeypatch.setattr("skipless.planning.watch._PATIENCE", 0.001)
+    with pytest.raises(InputError, match="fewer than 3 steps of 1397 images"):
+        watch(table1("digits").with_(fit__batch_size=1397), seconds=0.001)
+    with pytest.raises(InputError, match="--seconds 0"):
+        watch(table1("digits"), seconds=0.0)
