@@ -1,13 +1,15 @@
+import colorsys
 import hashlib
 import os
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
 import torch
 
 from skipless.data.dense import load_boxes
-from skipless.data.scenes import write_scenes
+from skipless.data.scenes import compose, load_sources, write_scenes
 from skipless.data.scenes.files import Files
 from skipless.errors import InputError
 
@@ -125,3 +127,32 @@ def test_scenes_of_one_object(tmp_path) -> None:
     assert all(len(data.load_objects(index)) == 1 for index in range(len(data)))
     with pytest.raises(InputError, match="at least 1 object"):
         write_scenes(tmp_path / "none", "voc", at_most=0)
+
+
+def test_objects_are_of_the_sizes_asked_for(tmp_path: Path) -> None:
+    write_scenes(
+        tmp_path / "large", "voc", train=6, val=1, size=64, objects="digits", at_most=1, smallest=0.7, largest=0.8
+    )
+    longer = []
+    for file in sorted((tmp_path / "large/VOCdevkit/VOC2012/Annotations").glob("*.xml")):
+        for shown in ET.parse(file).getroot().iter("object"):
+            box = [int(shown.findtext(f"bndbox/{side}") or 0) for side in ("xmin", "ymin", "xmax", "ymax")]
+            if shown.findtext("truncated") == "0":
+                longer.append(max(box[2] - box[0], box[3] - box[1]) + 1)
+    assert longer
+    assert min(longer) >= 0.6 * 64
+    with pytest.raises(InputError, match="smallest"):
+        write_scenes(tmp_path / "none", "voc", smallest=0.8, largest=0.7)
+
+
+def test_each_class_may_have_a_hue_of_its_own() -> None:
+    sources, _ = load_sources("digits")
+    hues = {label: [] for label in (0, 5)}
+    for label, found in hues.items():
+        for index in range(8):
+            scene = compose(sources["train"], "train", index, size=48, seed=0, main=label, at_most=1, colours="class")
+            red, green, blue = scene.image[scene.objects[0].mask].mean(0) / 255
+            found.append(colorsys.rgb_to_hsv(red, green, blue)[0])
+    around = [min(hue, 1 - hue) for hue in hues[0]]
+    assert max(around) < 0.06
+    assert all(abs(hue - 0.5) < 0.06 for hue in hues[5])

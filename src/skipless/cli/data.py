@@ -29,6 +29,7 @@ def data(
     at_most: int = 4,
     smallest: float = SIZES[0],
     largest: float = SIZES[1],
+    colours: Literal["any", "class"] = "any",
     images: int = 12,
     mode: Literal["exact", "fast"] = "exact",
 ) -> None:
@@ -49,6 +50,7 @@ def data(
         at_most: objects in a scene; one makes the class of an imagenet folder unambiguous.
         smallest: longer side of the smallest object, as a share of the scene's.
         largest: longer side of the largest object.
+        colours: of objects: any hue, or a hue for each class, which makes classes far easier to learn.
         images: number of images that are drawn.
         mode: of crops.
     """
@@ -56,7 +58,7 @@ def data(
         with counted(what) as report:
             made = write_scenes(
                 out, layout, train=train, val=val, size=size, seed=seed, objects=objects, shapes=shapes,
-                at_most=at_most, smallest=smallest, largest=largest,
+                at_most=at_most, smallest=smallest, largest=largest, colours=colours,
                 progress=lambda split, done: report(done + (train if split == "val" else 0), train + val),
             )  # fmt: skip
         print(

@@ -12,10 +12,12 @@ from skipless.data.scenes.sources import Sources
 from skipless.data.seeding import derive_seed
 
 Shapes = Literal["square", "mixed"]
+Colours = Literal["any", "class"]
 
 SIZES = (0.2, 0.6)  # an object's longer side over the scene's, from and to
 _WINDOWS = (100, 250)  # pixels of a photo that fill the scene's longer side; validation's parts are 256 wide
 _HIDDEN = 0.25  # an object with a smaller share of its pixels in sight is left out
+_NEAR = 0.04  # of the hue circle; the hues of ten classes are 0.1 apart
 _DIFFICULT = 0.4  # and with a smaller one than this it is difficult
 
 
@@ -78,6 +80,7 @@ def compose(
     main: int | None = None,
     at_most: int = 4,
     sizes: tuple[float, float] = SIZES,
+    colours: Colours = "any",
 ) -> Scene:
     """Make scene `index` of a split: a function of its arguments, whatever was made before it.
 
@@ -91,12 +94,13 @@ def compose(
         main: put an object of this class in front, and draw until the scene's largest object is of it.
         at_most: objects.
         sizes: smallest and largest longer side of an object, as a share of the scene's.
+        colours: of objects: `any` hue for any class, or `class`: each class has a hue of its own, nearly.
     """
     attempt = 0
     while True:
         # RandomState's stream is frozen for ever (NEP 19): everyone's scenes are the same ones.
         random = np.random.RandomState(derive_seed(seed, "scene", split, index, attempt) & 0xFFFFFFFF)
-        scene = _draw(sources, random, _shape(random, size, shapes), main, at_most, sizes)
+        scene = _draw(sources, random, _shape(random, size, shapes), main, at_most, sizes, colours)
         if scene.objects and main in (None, scene.main):
             return scene
         attempt += 1
@@ -114,6 +118,7 @@ def _draw(
     main: int | None,
     at_most: int,
     sizes: tuple[float, float],
+    colours: Colours,
 ) -> Scene:
     image, textures = _background(sources, random, shape)
     free = np.ones(shape, dtype=bool)
@@ -128,10 +133,11 @@ def _draw(
         outline[window] = cutout[part][..., 1] > 127
         mask = outline & free
         whole, inside, seen = (int(count) for count in ((cutout[..., 1] > 127).sum(), outline.sum(), mask.sum()))
-        colours = _coloured(random, cutout[part][..., 0])
+        hue = None if colours == "any" else label / len(sources.members)
+        tinted = _coloured(random, cutout[part][..., 0], hue)
         if seen < _HIDDEN * whole:
             continue
-        image[window][mask[window]] = colours[mask[window]]
+        image[window][mask[window]] = tinted[mask[window]]
         free &= ~mask
         objects.append(SceneObject(label, mask, _box(mask), inside < whole, seen < inside, seen < _DIFFICULT * whole))
     return Scene(image, textures, tuple(objects))
@@ -204,9 +210,12 @@ def _overlap(
     return (rows, columns), (inner_rows, inner_columns)
 
 
-def _coloured(random: np.random.RandomState, grey: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    """Tint it, with any hue for any class: the colour tells nothing about the class."""
-    colour = colorsys.hsv_to_rgb(random.uniform(), random.uniform(0.3, 1.0), random.uniform(0.6, 1.0))
+def _coloured(
+    random: np.random.RandomState, grey: UInt8[np.ndarray, "h w"], hue: float | None
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Tint it: with any hue, which then tells nothing about the class, or with one near `hue`."""
+    drawn, saturation, value = random.uniform(), random.uniform(0.3, 1.0), random.uniform(0.6, 1.0)
+    colour = colorsys.hsv_to_rgb(drawn if hue is None else (hue + _NEAR * (2 * drawn - 1)) % 1, saturation, value)
     return (np.multiply.outer(0.3 + grey / 255 * 0.7, np.multiply(colour, 255))).astype(np.uint8)
 
 

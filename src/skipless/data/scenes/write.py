@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from skipless.data.scenes.compose import SIZES, Scene, Shapes, compose
+from skipless.data.scenes.compose import SIZES, Colours, Scene, Shapes, compose
 from skipless.data.scenes.files import Files
 from skipless.data.scenes.layouts import (
     OBJECT_CLASSES,
@@ -46,6 +46,7 @@ class WrittenScenes:
         at_most: objects in a scene.
         smallest: object's longer side, as a share of the scene's.
         largest: object's longer side.
+        colours: of objects, `any` or one hue a `class`.
         version: of the drawing.
     """
 
@@ -61,6 +62,7 @@ class WrittenScenes:
     at_most: int = 4
     smallest: float = SIZES[0]
     largest: float = SIZES[1]
+    colours: Colours = "any"
     version: int = VERSION
 
 
@@ -77,13 +79,15 @@ def write_scenes(
     at_most: int = 4,
     smallest: float = SIZES[0],
     largest: float = SIZES[1],
+    colours: Colours = "any",
     progress: Callable[[str, int], None] | None = None,
 ) -> WrittenScenes:
     """Write scenes of real objects on real photos, with exact masks, boxes and classes, in a real set's layout.
 
-    One to four objects (`at_most`) of 20 to 60 % of the longer side (`smallest`, `largest`) lie on one photo or on two; they hide each other,
-    and those of which less than a quarter is in sight are left out. Training and validation share no object and no
-    pixel of a photo. Every scene is a function of seed, split and index. An interrupted call is taken up by the same.
+    One to four objects (`at_most`) of 20 to 60 % of the longer side (`smallest`, `largest`) lie on one photo or on two;
+    they hide each other, and those of which less than a quarter is in sight are left out. Training and validation share
+    no object and no pixel of a photo. Every scene is a function of seed, split and index. An interrupted call is taken
+    up by the same.
 
     Args:
         out: a new or empty folder, or one that an equal call filled or began.
@@ -98,13 +102,15 @@ def write_scenes(
         at_most: objects in a scene; one makes the class unambiguous.
         smallest: longer side of the smallest object, as a share of the scene's.
         largest: longer side of the largest one, likewise.
+        colours: `any` hue for an object of any class; or `class`, a hue for each class, which makes the class far
+            easier to learn: not a thing to compare with numbers on scenes of the other kind.
         progress: called with a split and the number of scenes done in it.
 
     Raises:
         InputError: if an argument is out of range, the folder holds something else, or cannot be written to.
     """
     _check(layout, train, val, size, shapes, at_most)
-    _check_sizes(smallest, largest)
+    _check_objects(smallest, largest, colours)
     _check_folder(out)
     sources, kinds = load_sources(objects)
     names = kinds if layout == "imagenet" else OBJECT_CLASSES[layout]
@@ -112,7 +118,19 @@ def write_scenes(
     classes = dict(zip(kinds, names, strict=True))
     kind = sources["train"].kind
     plan = WrittenScenes(
-        layout, train, val, size, shapes, seed, kind, classes, photos, at_most, float(smallest), float(largest)
+        layout,
+        train,
+        val,
+        size,
+        shapes,
+        seed,
+        kind,
+        classes,
+        photos,
+        at_most,
+        float(smallest),
+        float(largest),
+        colours,
     )
     try:
         if _begin(out, plan):
@@ -141,7 +159,9 @@ def _check(layout: str, train: int, val: int, size: int, shapes: str, at_most: i
         raise InputError(f"scenes of {size} pixels cannot be drawn; give a size from {_SMALLEST} to {_LARGEST}")
 
 
-def _check_sizes(smallest: float, largest: float) -> None:
+def _check_objects(smallest: float, largest: float, colours: str) -> None:
+    if colours not in get_args(Colours):
+        raise InputError(f"no colours {colours!r}; give {', '.join(get_args(Colours))}")
     if not 0.05 <= smallest <= largest <= 1:
         raise InputError(f"objects of {smallest} to {largest} of a scene's side; give 0.05 <= smallest <= largest <= 1")
 
@@ -192,7 +212,7 @@ def _fill(
             yield compose(
                 sources[split], split, index,
                 size=plan.size, seed=plan.seed, shapes=plan.shapes, main=main, at_most=plan.at_most,
-                sizes=(plan.smallest, plan.largest),
+                sizes=(plan.smallest, plan.largest), colours=plan.colours,
             )  # fmt: skip
             progress(split, index + 1)
 
