@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,13 +42,21 @@ def at_call(n: int, function: Callable[..., object], *, after: bool = False) -> 
         nonlocal calls
         calls += 1
         if calls == n and not after:
-            die()
+            die_when_written()
         result = function(*args, **kwargs)
         if calls == n:
-            die()
+            die_when_written()
         return result
 
     return wrapped
+
+
+def die_when_written() -> None:
+    """Die once the checkpoint that is being written beside us is complete, so that it is known where a run goes on."""
+    for thread in threading.enumerate():
+        if thread.name == "checkpoint" and thread is not threading.current_thread():
+            thread.join()
+    die()
 
 
 def half_written(tensors: dict, path: Path, metadata: dict) -> None:

@@ -41,6 +41,9 @@ def train(
     workers: int | None = None,
     measure_every: int | None = None,
     device: Literal["auto", "cpu", "cuda", "mps"] | None = None,
+    strategy: Literal["auto", "ddp", "fsdp"] | None = None,
+    compile: bool = False,
+    profile: bool = False,
     progress: Literal["auto", "bar", "lines", "none"] = "auto",
     threads: int | None = None,
     tensorboard: bool = False,
@@ -72,6 +75,9 @@ def train(
         workers: processes that load data.
         measure_every: steps between measurements of the model's conditioning, written to measurements.jsonl; 0 is none.
         device: where to train; the recipe's choice by default.
+        strategy: how the processes of torchrun share the model: ddp copies it, fsdp (FSDP2) shards it; auto is ddp.
+        compile: compile the blocks by torch.compile.
+        profile: write a trace of a few steady steps to OUT/profile/trace.json, for Perfetto or chrome://tracing.
         progress: a bar, plain lines or nothing.
         threads: CPU threads; they decide rounding, so resume with as many.
         tensorboard: write TensorBoard files into the run folder.
@@ -94,6 +100,9 @@ def train(
         fit__workers=workers,
         fit__measure_every=measure_every,
         fit__device=device,
+        fit__strategy=strategy,
+        fit__compile=compile,
+        fit__profile=profile,
         fit__progress=progress,
         fit__tensorboard=tensorboard,
         fit__wandb=wandb,

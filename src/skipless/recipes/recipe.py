@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import nn
 
 from skipless.data import EvalLoader, ImageConfig, ImageData, load_images
@@ -19,6 +20,7 @@ from skipless.optim import OptimizerConfig, WarmupCosine, build_optimizer
 from skipless.recipes.conditioning import training_measure
 from skipless.tasks import Supervised, SupervisedConfig
 from skipless.training import FitConfig, FitResult, fit
+from skipless.training.devices import takes_shards_only
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def run(recipe: Recipe, out: Path, data: ImageData | None = None) -> FitResult:
         InputError: whatever of the recipe, the data or the folder cannot be used.
     """
     data = load_images(recipe.data) if data is None else data
-    model = recipe.model.build(data, recipe.fit.seed)
+    model = _build(recipe, data)
     task = Supervised(model, len(data.classes), recipe.targets)
     total = recipe.fit.total_steps(len(data.train))
     warmup = round(recipe.schedule.warmup * total)
@@ -173,6 +175,14 @@ def run(recipe: Recipe, out: Path, data: ImageData | None = None) -> FitResult:
         measure=training_measure(data) if recipe.fit.measure_every else None,
         recipe=recipe.as_json(),
     )
+
+
+def _build(recipe: Recipe, data: ImageData) -> nn.Module:
+    """The model; where this process only takes shards of the first one's weights, its shapes alone."""
+    if not takes_shards_only(recipe.fit.strategy):
+        return recipe.model.build(data, recipe.fit.seed)
+    with torch.device("meta"):
+        return replace(recipe.model, init=None).build(data, recipe.fit.seed)
 
 
 def read_recipe(folder: Path) -> Recipe:

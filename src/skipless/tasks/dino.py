@@ -1,7 +1,7 @@
 """DINO: a student learns to predict an average of its own past from other crops of the image (Caron et al. 2021)."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from skipless.errors import InputError
 from skipless.models import block_views
 from skipless.tasks.dino_config import DINOConfig
-from skipless.tasks.dino_gradients import clip_, drop_gradients_, part_norms
+from skipless.tasks.dino_gradients import clip_, drop_gradients_, own_parts, part_norms
 from skipless.tasks.dino_head import DINOHead
 from skipless.tasks.dino_loss import DINOLoss
 from skipless.tasks.watch import IMAGES, REMEDY, class_tokens, look
@@ -40,6 +40,7 @@ class DINO(nn.Module):
         model: the teacher's backbone: what evaluators see, and what is exported.
         student: the student's backbone.
         criterion: the loss, with the centre.
+        whole: gives a part of the task with all of its weights; see `skipless.training.hooks`.
         steps_done: optimizer steps of the run that are done, as of the last `after_step`.
 
     Raises:
@@ -83,6 +84,7 @@ class DINO(nn.Module):
             config.out_dim, student_temp=config.student_temp, center_momentum=config.center_momentum
         )
         self._step = self.steps_done = 0
+        self.whole: Callable[[nn.Module], nn.Module] = _itself
         self._look_at: Tensor | None = None
         self._part_norms: dict[str, Tensor] = {}
         self.train()
@@ -148,7 +150,8 @@ class DINO(nn.Module):
         pairs = ((self.model, self.student), (self.teacher_head, self.student_head))
         teacher: list[Tensor] = [parameter for module, _ in pairs for parameter in module.parameters()]
         student: list[Tensor] = [parameter for _, module in pairs for parameter in module.parameters()]
-        torch._foreach_lerp_(teacher, student, 1 - self.schedules.momentum(step))  # pyright: ignore[reportPrivateImportUsage]
+        moved, towards = own_parts(teacher), own_parts(student)  # sharded alike
+        torch._foreach_lerp_(moved, towards, 1 - self.schedules.momentum(step))  # pyright: ignore[reportPrivateImportUsage]
         self.criterion.update_center_()
         self.steps_done = step + 1
         return self._found(step) if self._looks_after(step) else None
@@ -170,9 +173,9 @@ class DINO(nn.Module):
         if self._look_at is None:
             return None
         dtype = next(self.teacher_head.parameters()).dtype  # mixed precision hands out images in half precision
-        tokens = class_tokens(self.model, self._look_at.to(dtype))
+        tokens = class_tokens(self.whole(self.model), self._look_at.to(dtype))
         outputs = self.criterion.targets(
-            [self.teacher_head(tokens[-1])], teacher_temp=self.schedules.teacher_temp(step)
+            [self.whole(self.teacher_head)(tokens[-1])], teacher_temp=self.schedules.teacher_temp(step)
         )
         found = look(tokens, outputs[0], self._part_norms)
         judged = step + 1 > self.config.watch_after * self.schedules.steps_per_epoch
@@ -181,6 +184,10 @@ class DINO(nn.Module):
             return found.as_json()
         stop = {"stop": fault, "remedy": REMEDY} if self.config.on_collapse == "stop" else {}
         return {**found.as_json(), "fault": fault, **stop}
+
+
+def _itself(module: nn.Module) -> nn.Module:
+    return module
 
 
 def _features(backbone: nn.Module, crops: Sequence[Tensor]) -> Float[Tensor, "b d"]:

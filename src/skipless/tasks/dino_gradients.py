@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from skipless.tasks.dino_config import Clipping
 
@@ -18,6 +19,11 @@ def drop_gradients_(module: nn.Module) -> None:
     """Leave a module's parameters without gradients: an optimizer passes over them, decay included."""
     for parameter in module.parameters():
         parameter.grad = None
+
+
+def own_parts(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """This process's shards of sharded tensors (FSDP2), in place; other tensors as they are."""
+    return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
 
 
 def clip_(parameters: Sequence[Tensor], clip: Clipping, clip_norm: float) -> Float[Tensor, " p"]:
@@ -41,6 +47,9 @@ def clip_(parameters: Sequence[Tensor], clip: Clipping, clip_norm: float) -> Flo
     if not grads:
         return torch.zeros(0)
     norms = torch.stack(torch._foreach_norm(grads))
+    if isinstance(norms, DTensor):  # of shards: joined over the processes
+        norms = norms.full_tensor()
+    grads = own_parts(grads)
     if clip == "parameter":
         factors = (clip_norm / (norms + _EPS)).clamp(max=1.0)
         torch._foreach_mul_(grads, list(factors.unbind()))

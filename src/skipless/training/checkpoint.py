@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +15,58 @@ from torch import Tensor, nn
 
 from skipless.errors import InputError
 from skipless.training.files import replacing
+from skipless.training.sharding import load_whole_
 from skipless.training.tree import join_tensors, split_tensors
 
 FORMAT = "skipless checkpoint 1"
 CHECKPOINT = "checkpoint.safetensors"
 PREVIOUS = "checkpoint-previous.safetensors"
+CORRUPT = "checkpoint-corrupt.safetensors"
 WEIGHTS = "task/model."
 """What the names of the network's tensors start with in a checkpoint: attribute `model` of the task."""
 _SHOWN = 4  # names that an error message lists of each kind
 
 
-def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> Path:
-    """Write the state as the folder's checkpoint; the one before stays beside it, as `checkpoint-previous`.
+@dataclass(frozen=True)
+class Snapshot:
+    """A state at one moment, which goes on changing elsewhere.
+
+    Attributes:
+        text: its JSON.
+        tensors: in memory of their own, on the CPU, by name.
+    """
+
+    text: str
+    tensors: Mapping[str, Tensor]
+
+
+def snapshot(state: Mapping[str, Any], *, copied: bool = True) -> Snapshot:
+    """Take a snapshot of a state.
 
     Args:
-        folder: of the run.
         state: a tree as `split_tensors` takes it.
+        copied: False leaves tensors that lie on the CPU where they are, for a state that nobody changes meanwhile.
+    """
+    tree, tensors = split_tensors(state)
+    return Snapshot(json.dumps(tree), _own_memory(tensors, copied=copied))
+
+
+def write_snapshot(folder: Path, taken: Snapshot) -> Path:
+    """Write a snapshot as the folder's checkpoint; the one before stays beside it, as `checkpoint-previous`.
 
     Raises:
         InputError: if it cannot be written; the checkpoint before stays in place.
     """
-    tree, tensors = split_tensors(state)
-    tensors = _own_memory(tensors)
-    text = json.dumps(tree)
-    metadata = {"format": FORMAT, "state": text, "sha256": _digest(text, tensors)}
+    metadata = {"format": FORMAT, "state": taken.text, "sha256": _digest(taken.text, taken.tensors)}
     path = folder / CHECKPOINT
     with replacing(path, keep=folder / PREVIOUS) as temporary:
-        save_file(tensors, temporary, metadata)
+        save_file(dict(taken.tensors), temporary, metadata)
     return path
+
+
+def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> Path:
+    """Write a state (a tree as `split_tensors` takes it) as the folder's checkpoint at once; see `write_snapshot`."""
+    return write_snapshot(folder, snapshot(state, copied=False))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -57,7 +83,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError) as error:
         raise InputError(f"checkpoint {str(path)!r} is corrupt or cut off ({error}); {remedy}") from error
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") != FORMAT or not metadata.keys() >= {"state", "sha256"}:
         raise InputError(
             f"{str(path)!r} is no checkpoint of this version (format {metadata.get('format')!r}); {remedy}"
         )
@@ -86,6 +112,12 @@ def latest_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, str]:
         if not previous.exists():
             raise
         return load_checkpoint(previous), f"{error}. Going on from {PREVIOUS}"
+
+
+def set_aside_corrupt(folder: Path) -> None:
+    """Move a checkpoint that could not be used out of the way: the next one must not push it over the one before."""
+    if (folder / CHECKPOINT).exists():
+        os.replace(folder / CHECKPOINT, folder / CORRUPT)
 
 
 def load_weights(model: nn.Module, path: Path | str) -> nn.Module:
@@ -160,6 +192,13 @@ def load_tensors_(module: nn.Module, tensors: Mapping[str, Tensor], source: str)
     Raises:
         InputError: that says what differs.
     """
+    check_tensors(module, tensors, source)
+    load_whole_(module, tensors)
+    return module
+
+
+def check_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise `InputError`, saying what differs, unless tensors have a module's names and shapes."""
     wanted = module.state_dict()
     shapes = [
         f"{name} {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}"
@@ -174,15 +213,18 @@ def load_tensors_(module: nn.Module, tensors: Mapping[str, Tensor], source: str)
     if any(kinds.values()):
         listed = "; ".join(f"{kind}: {_listed(names)}" for kind, names in kinds.items() if names)
         raise InputError(f"{source!r} holds the weights of another model ({listed}); build the model it was made with")
-    module.load_state_dict(dict(tensors))
-    return module
 
 
-def _own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Bring tensors to the CPU, contiguous, no two sharing memory (tied weights do, and the format has no aliases)."""
+def _own_memory(tensors: Mapping[str, Tensor], *, copied: bool = False) -> dict[str, Tensor]:
+    """Bring tensors to the CPU, contiguous, no two sharing memory (tied weights do, and the format has no aliases).
+
+    With `copied`, none shares it with the tensor given, either.
+    """
     owned, seen = {}, set()
     for name, tensor in tensors.items():
         on_cpu = tensor.detach().cpu().contiguous()
+        if copied and on_cpu.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr():
+            on_cpu = on_cpu.clone()
         storage = on_cpu.untyped_storage()
         owned[name] = on_cpu.clone() if storage.data_ptr() in seen or storage.nbytes() != on_cpu.nbytes else on_cpu
         seen.add(storage.data_ptr())

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from skipless.data.loader import steps_per_epoch
 from skipless.errors import InputError
-from skipless.training.devices import Device, Precision
+from skipless.training.devices import Device, Distribution, Precision
 from skipless.training.progress import ProgressKind
 
 
@@ -28,6 +28,11 @@ class FitConfig:
         log_every: steps between lines of `metrics.jsonl`, each with means over those steps.
         workers: processes that fetch data; 0 fetches between the steps. Results do not depend on it.
         device: `auto` takes an accelerator if there is one. `torchrun` gives each of its processes one.
+        strategy: how the processes that `torchrun` starts share the work: `ddp` gives each the whole model, `fsdp`
+            (FSDP2) a shard of every parameter, of its gradient and of the optimizer's state; `auto` is ddp. One process
+            shares nothing.
+        compile: compile the blocks by `torch.compile`; rounding differs from that of an eager run.
+        profile: write a trace of a few steady steps to `profile/trace.json`.
         progress: a bar, plain lines, or nothing; `auto` is a bar on a terminal.
         tensorboard: write TensorBoard's event files into the run folder.
         wandb: send metrics to Weights & Biases.
@@ -45,6 +50,9 @@ class FitConfig:
     log_every: int = 20
     workers: int = 0
     device: Device = "auto"
+    strategy: Distribution = "auto"
+    compile: bool = False
+    profile: bool = False
     progress: ProgressKind = "auto"
     tensorboard: bool = False
     wandb: bool = False
@@ -63,6 +71,10 @@ class FitConfig:
 
 
 CHANGEABLE = frozenset(
-    {"checkpoint_every", "measure_every", "log_every", "workers", "device", "progress", "tensorboard", "wandb"}
-)
-"""Fields of `FitConfig` that a resumed run may change: what is computed does not depend on them."""
+    {
+        "accumulation", "checkpoint_every", "compile", "corrupt_limit", "device", "log_every", "measure_every",
+        "profile", "progress", "share", "strategy", "tensorboard", "wandb", "workers",
+    }
+)  # fmt: skip
+"""Fields that a resumed run may change: what is computed does not depend on them, up to rounding and, where a task
+draws at random in its forward pass (mixup, dropout), up to these draws: each micro-batch of a process has its own."""

@@ -13,6 +13,9 @@ class StepHooks(Protocol):
 
     A resumed run calls them for the steps that are left: whatever they keep must follow from the step, or be in the
     task's `state_dict()`.
+
+    A task that looks into its parts outside its forward pass takes them through an attribute `whole`, a function from
+    a module to the same with all of its weights: itself, until a loop that shares parameters out puts its own there.
     """
 
     def before_step(self, step: int, optimizer: Optimizer) -> None:

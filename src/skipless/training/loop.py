@@ -8,8 +8,8 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,26 +17,27 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import nn
-from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from skipless.data.loader import BatchedDataset, Order, steps_per_epoch, train_batches
-from skipless.data.seeding import derive_seed, seed_all
-from skipless.errors import InputError
-from skipless.training.checkpoint import CHECKPOINT, latest_checkpoint, load_tensors_, save_checkpoint
+from skipless.training.checkpoint import CHECKPOINT, latest_checkpoint, set_aside_corrupt, snapshot
 from skipless.training.config import FitConfig
 from skipless.training.devices import launch
-from skipless.training.hooks import step_hooks
+from skipless.training.engine import Engine, compiled_eagerly
 from skipless.training.interruption import StopRequest, TrainingStopped
 from skipless.training.loggers import Logger, open_loggers
 from skipless.training.measuring import Measure, Measuring
 from skipless.training.outcome import DIVERGED_REMEDY, FitResult, TrainingDiverged, earlier_result
+from skipless.training.peers import all_agree, told_of_lost_peers
+from skipless.training.profiling import profiled, unprofiled
 from skipless.training.progress import Progress, ProgressKind, show_progress
 from skipless.training.provenance import provenance
 from skipless.training.record import fingerprint, refuse_other
 from skipless.training.run_folder import RunFolder
 from skipless.training.window import Window
+from skipless.training.writing import Writer
 
+CORRUPT = "corrupt.txt"
 CHECKPOINT_SECONDS = 10.0  # at least, between checkpoints at the ends of short epochs: below 1 % of the time
 
 Schedule = Callable[[int], float]
@@ -59,7 +60,7 @@ def fit(
 
     Args:
         task: called with a batch, returns 0-d tensors, "loss" among them; its attribute `model` is what is evaluated.
-            It may have `StepHooks`.
+            It may have `StepHooks`. Under strategy `fsdp` it is in shards afterwards.
         dataset: of training.
         optimizer: of the task's parameters.
         schedule: learning rate of every step, counted from 0; written into every parameter group.
@@ -75,21 +76,24 @@ def fit(
         What came out; the task holds the trained weights, on the device of training.
 
     Raises:
-        InputError: if the folder is in use, or holds a run of another recipe, or nothing usable; if the disk is full.
+        InputError: if the folder is in use, or holds a run of another recipe, or nothing usable; if the disk is full;
+            if processes start from different weights, or one has lost the others.
         TrainingDiverged: if the loss or a weight is no longer finite or the task's hooks say so, now or when it ran.
         TrainingStopped: after Ctrl-C or SIGTERM, once the checkpoint is written.
     """
     config = config or FitConfig()
-    fabric = launch(config.device, config.precision)
-    with RunFolder(Path(out), writes=fabric.is_global_zero) as folder:
+    fabric = launch(config.device, config.precision, config.strategy)
+    with RunFolder(Path(out), writes=fabric.is_global_zero) as folder, told_of_lost_peers(fabric):
         asked = fingerprint(recipe or {}, config, len(dataset))
         if (result := earlier_result(folder, asked, task)) is not None:
             return result
         measuring = Measuring(measure, config.measure_every, folder)
-        run = _Run(fabric, task, optimizer, schedule, evaluate, measuring, config, folder, asked, len(dataset))
+        engine = Engine(fabric, task, optimizer, config)
+        run = _Run(fabric, engine, schedule, evaluate, measuring, config, folder, asked, len(dataset))
         note = run.resume()
         record = _record(folder, run, recipe or {})
-        run.train(dataset, record, note)
+        with run.writer:
+            run.train(dataset, record, note)
         return run.finish()
 
 
@@ -102,13 +106,11 @@ class _Run:
         step: optimizer steps taken.
         seconds: of training, without evaluations and checkpoints.
         logged: step and seconds at the last log line.
-        saved: step of the last checkpoint.
         metrics: of the last evaluation.
     """
 
     fabric: Fabric
-    task: nn.Module
-    bare_optimizer: Optimizer
+    engine: Engine
     schedule: Schedule
     evaluate: Evaluate | None
     measuring: Measuring
@@ -119,15 +121,13 @@ class _Run:
     step: int = 0
     seconds: float = 0.0
     logged: tuple[int, float] = (0, 0.0)
-    saved: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.module, self.optimizer = self.fabric.setup(self.task, self.bare_optimizer)
         self.steps_per_epoch = steps_per_epoch(self.samples, self.config.batch_size)
         self.total_steps = self.config.total_steps(self.samples)
         self.window = Window(self.fabric)
-        self.hooks = step_hooks(self.task)
+        self.writer = Writer(self.folder.path)
         self._since = self._saved = time.perf_counter()
 
     @property
@@ -138,46 +138,41 @@ class _Run:
     def resume(self) -> str:
         """Take up the folder's last checkpoint, if there is one; return a line that says so."""
         state, note = latest_checkpoint(self.folder.path)
+        damaged = bool(note)
+        all_agree(self.fabric, -1 if state is None else state["step"], str(self.folder.path))
         if state is not None:
             self._restore(state)
             note = f"{note + '. ' if note else ''}resumed at step {self.step} of {self.total_steps}"
         self.folder.open_log(self.step)
         self.measuring.open(self.step)
         self.fabric.barrier()  # all have read before one may write
+        if damaged and self.folder.writes:
+            set_aside_corrupt(self.folder.path)
         return note
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         source = str(self.folder.path / CHECKPOINT)
         refuse_other(state["asked"], self.asked, source)
-        load_tensors_(self.task, state["task"], source)
-        kind = type(self.bare_optimizer).__name__
-        if state["optimizer_name"] != kind:
-            raise InputError(f"{source!r} was made with {state['optimizer_name']}, not {kind}; give another --out")
-        self.bare_optimizer.load_state_dict(state["optimizer"])
-        self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        self.engine.restore(state, source)
         self.step, self.seconds, self.logged = state["step"], state["seconds"], state["logged"]
-        self.metrics, self.saved = state["metrics"], self.step
+        self.metrics, self.writer.saved = state["metrics"], self.step
         self.window.restore(state["window"])
 
     def checkpoint(self) -> None:
-        """Save everything, unless it is no longer worth saving."""
+        """Take a snapshot of everything and have it written, unless it is no longer worth saving."""
         self._check_finite()
         self._tick()
+        state = self.engine.state()
         if self.folder.writes:
-            state = {
+            state |= {
                 "step": self.step,
                 "seconds": self.seconds,
                 "logged": self.logged,
                 "metrics": self.metrics,
                 "window": self.window.state(),
                 "asked": self.asked,
-                "optimizer_name": type(self.bare_optimizer).__name__,
-                "scaler": self.fabric.strategy.precision.state_dict(),
-                "task": self.task.state_dict(),
-                "optimizer": self.bare_optimizer.state_dict(),
             }
-            save_checkpoint(self.folder.path, state)
-        self.saved = self.step
+            self.writer.start(snapshot(state), self.step)
         self._since = self._saved = time.perf_counter()
 
     def train(self, dataset: BatchedDataset, record: Mapping[str, Any], note: str) -> None:
@@ -187,64 +182,37 @@ class _Run:
             self.samples, config.batch_size, config.seed, self.step, config.accumulation,
             fabric.global_rank, fabric.world_size,
         )  # fmt: skip
-        batches = train_batches(dataset, order, workers=config.workers, pin_memory=fabric.device.type == "cuda")
         kind: ProgressKind = config.progress if fabric.is_global_zero else "none"
+        progress = show_progress(kind, self.folder.path.name, self.total_steps)
+        batches = train_batches(
+            dataset, order, workers=config.workers, pin_memory=fabric.device.type == "cuda",
+            corrupt_log=self.folder.path / CORRUPT, on_corrupt=progress.note,
+        )  # fmt: skip
         sinks = open_loggers(
             self.folder.path, record, self.step,
             tensorboard=config.tensorboard and fabric.is_global_zero, wandb=config.wandb and fabric.is_global_zero,
         )  # fmt: skip
-        with (
-            closing(batches),
-            sinks as sink,
-            show_progress(kind, self.folder.path.name, self.total_steps) as progress,
-            StopRequest() as stop,
-        ):
+        left = self.total_steps - self.step
+        profiling = config.profile and fabric.is_global_zero and left > 0
+        trace = profiled(self.folder.path, steps=left, device=fabric.device) if profiling else unprofiled()
+        with closing(batches), sinks as sink, progress, StopRequest() as stop, trace as traced:
             if note:
                 progress.note(note)
-            self.module.train()
+            self.engine.train()
             self._since = time.perf_counter()
             if self.step == 0:
                 self._measured(progress)
             while self.step < self.total_steps:
-                self._take_step(batches)
+                outputs, found = self.engine.take_step(self.step, self.schedule(self.step), batches)
+                self.step += 1
+                for output in outputs:
+                    self.window.add(output)
+                if found is not None:
+                    self._heed(found)
+                self.writer.check()
+                traced()
                 progress.advance(self.step)
                 self._after_step(stop, progress, sink)
-
-    def _take_step(self, batches: Iterator[Any]) -> None:
-        """Do one optimizer step. Nothing in here waits for the device."""
-        config, fabric = self.config, self.fabric
-        rate = self.schedule(self.step)
-        for group in self.bare_optimizer.param_groups:
-            group["lr"] = rate
-        if self.hooks is not None:
-            self.hooks.before_step(self.step, self.bare_optimizer)
-        outputs = []
-        for micro in range(config.accumulation):
-            batch = fabric.to_device(next(batches))
-            seed_all(derive_seed(config.seed, "step", self.step, micro, fabric.global_rank), fabric.device)
-            more_to_come = micro + 1 < config.accumulation
-            with fabric.no_backward_sync(self.module) if more_to_come and fabric.world_size > 1 else nullcontext():
-                output = self.module(*batch)
-                fabric.backward(output["loss"] / config.accumulation)
-            outputs.append(output)
-        if config.clip_norm is not None:
-            norm = fabric.clip_gradients(
-                self.module, self.optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
-            )
-            outputs = [{**output, "grad_norm": norm} for output in outputs]
-        elif self.hooks is not None:
-            fabric.strategy.precision.unscale_gradients(self.bare_optimizer)
-        if self.hooks is not None:
-            noted = self.hooks.before_update(self.step)
-            outputs = [{**output, **noted} for output in outputs]
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        for output in outputs:
-            self.window.add(output)
-        found = self.hooks.after_step(self.step) if self.hooks is not None else None
-        self.step += 1
-        if found is not None:
-            self._heed(found)
 
     def _heed(self, found: Mapping[str, Any]) -> None:
         """Write down what a task has found out about itself, and stop if it asks for that."""
@@ -302,10 +270,10 @@ class _Run:
     def _evaluated(self, evaluate: Evaluate) -> dict[str, float]:
         self._read_window()
         self._tick()
+        self.writer.wait()  # loaders fork their workers, best while no thread of ours is about
         with self.fabric.autocast():
-            metrics = {name: float(value) for name, value in evaluate(getattr(self.task, "model", self.task)).items()}
-        self.module.train()
-        self._since = time.perf_counter()
+            metrics = {name: float(value) for name, value in evaluate(self.engine.model()).items()}
+        self._go_on()
         return metrics
 
     def _measured(self, progress: Progress) -> None:
@@ -313,14 +281,20 @@ class _Run:
             return
         self._check_finite()
         self._tick()
-        note = self.measuring.take(getattr(self.task, "model", self.task), self.step, self.epoch)
+        with compiled_eagerly(self.config):
+            note = self.measuring.take(self.engine.model(), self.step, self.epoch)
         progress.note(note)
-        self.module.train()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Back to training, whose time counts from now."""
+        self.engine.release()
+        self.engine.train()
         self._since = time.perf_counter()
 
     def _check_finite(self) -> None:
         self._read_window()
-        if not get_total_norm(self.task.parameters()).isfinite():
+        if not self.engine.is_finite():
             raise self._diverged(f"the weights are no longer finite at step {self.step}")
 
     def _read_window(self) -> None:
@@ -338,9 +312,11 @@ class _Run:
     def _diverged(self, what: str, remedy: str = DIVERGED_REMEDY) -> TrainingDiverged:
         """Record that the run is over."""
         self._tick()
+        self.writer.wait()
         reason = f"{what} of {self.total_steps} (learning rate {self.schedule(max(self.step - 1, 0)):.3g})"
         self.folder.write("result.json", self._result("diverged") | {"reason": reason, "last_evaluation": self.metrics})
-        last = f"the last checkpoint is of step {self.saved}" if self.saved is not None else "there is no checkpoint"
+        saved = self.writer.saved
+        last = f"the last checkpoint is of step {saved}" if saved is not None else "there is no checkpoint"
         return TrainingDiverged(f"{self.folder.path} diverged: {reason}; {last}; {remedy}")
 
     def _should_stop(self, stop: StopRequest) -> bool:
@@ -353,6 +329,7 @@ class _Run:
 
     def _stopped(self, stop: StopRequest) -> TrainingStopped:
         number = stop.signal or signal.SIGTERM
+        self.writer.wait()
         if self.fabric.is_global_zero:
             where = f"step {self.step} of {self.total_steps}, checkpoint in {self.folder.path}"
             print(f"stopped by {number.name} at {where}; the same command goes on from there", file=sys.stderr)
@@ -387,7 +364,8 @@ def _record(folder: RunFolder, run: _Run, recipe: Mapping[str, Any]) -> dict[str
             "samples": run.samples,
             "steps_per_epoch": run.steps_per_epoch,
             "steps": run.total_steps,
-            "parameters": sum(parameter.numel() for parameter in run.task.parameters()),
+            "parameters": sum(parameter.numel() for parameter in run.engine.task.parameters()),
+            "processes": run.fabric.world_size,
             **now,
             "resumed": [],
         }

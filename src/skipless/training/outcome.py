@@ -43,8 +43,13 @@ def earlier_result(folder: RunFolder, asked: Mapping[str, Any], task: nn.Module)
     refuse_other_record(record, asked, str(folder.path))
     if result["diverged"]:
         raise TrainingDiverged(f"{folder.path} diverged when it was run: {result['reason']}; {DIVERGED_REMEDY}")
-    state, _ = latest_checkpoint(folder.path)
+    state, note = latest_checkpoint(folder.path)
     if state is None:  # the caller counts on the weights
         raise InputError(f"{folder.path} has a result but no checkpoint; remove the folder to train again")
+    if state["step"] != result["steps"]:
+        raise InputError(
+            f"{folder.path} is finished, but its last checkpoint is of step {state['step']} of {result['steps']}"
+            f"{': ' + note if note else ''}; remove its result.json, and the same command takes the last steps again"
+        )
     load_tensors_(task, state["task"], str(folder.path / CHECKPOINT))
     return FitResult(result["steps"], result["epochs"], result["seconds"], state["metrics"])

@@ -1,0 +1,60 @@
+"""The other processes of a distributed run: what all must see alike, and what to say when one is gone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from skipless.errors import InputError
+
+
+def gathered(fabric: Fabric, own: Tensor) -> Tensor:
+    """What every process holds, stacked in their order, on the CPU; every process must call this."""
+    here = own.to(fabric.device)
+    found = [torch.empty_like(here) for _ in range(fabric.world_size)]
+    dist.all_gather(found, here)
+    return torch.stack(found).cpu()
+
+
+def all_agree(fabric: Fabric, step: int, folder: str) -> None:
+    """Check that every process goes on from the same step.
+
+    Raises:
+        InputError: on every process, where they read different checkpoints: the folder is not one that they share.
+    """
+    if fabric.world_size == 1:
+        return
+    steps = gathered(fabric, torch.tensor(step)).tolist()
+    if len(set(steps)) > 1:
+        seen = ", ".join("none" if found < 0 else str(found) for found in steps)
+        raise InputError(
+            f"the processes see different checkpoints in {folder!r} (steps, by process: {seen}): give an --out that "
+            "all machines share"
+        )
+
+
+@contextmanager
+def told_of_lost_peers(fabric: Fabric) -> Iterator[None]:
+    """Say in one line that another process is gone, where torch says it in the depths of a collective.
+
+    Raises:
+        InputError: this process cannot go on alone; `torchrun --max-restarts` starts all of them again.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if fabric.world_size == 1 or not _is_of_a_collective(error):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"process {fabric.global_rank} of {fabric.world_size} has lost the others ({reason}): one of them ended, "
+            "see what it said; the same command goes on from the last checkpoint, and torchrun's --max-restarts gives "
+            "it by itself"
+        ) from error
+
+
+def _is_of_a_collective(error: RuntimeError) -> bool:
+    return isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error)
