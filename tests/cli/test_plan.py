@@ -42,6 +42,14 @@ def test_json_holds_every_number_and_what_is_assumed(capsys) -> None:
     assert adamw["flops_per_image"] == passes
 
 
+def test_a_row_for_every_depth(capsys) -> None:
+    flags = ("--depth", "3", "2", "--optimizer", "adamw", "--devices", "1")
+    code, printed, _ = skipless(capsys, "plan", "vit_tiny_patch16_224", *flags)
+    assert code == 0
+    assert "vit_tiny_patch16_224, 3 blocks | adamw" in printed
+    assert "vit_tiny_patch16_224, 2 blocks | adamw" in printed
+
+
 def test_depth_and_length_reach_the_recipe(capsys) -> None:
     common = ("plan", "vit_small_patch16_224", "--recipe", "dino", "--optimizer", "adamw", "--devices", "8", "--json")
     full, short = (

@@ -1,6 +1,7 @@
 """`skipless plan`."""
 
 from dataclasses import asdict, replace
+from itertools import product
 from json import dumps
 from typing import Literal
 
@@ -8,7 +9,7 @@ from tyro.conf import Positional
 
 from skipless import recipes
 from skipless.errors import InputError
-from skipless.planning import Assumptions, Setup, find_gpu, workload
+from skipless.planning import Assumptions, Setup, Workload, find_gpu, workload
 from skipless.planning import plan as plan_run
 from skipless.planning.plan import Strategy
 from skipless.planning.table import Line, assumptions_text, compute_table, memory_table
@@ -29,7 +30,7 @@ def plan(
     strategy: Strategy = "ddp",
     share: bool = True,
     skip: bool = False,
-    depth: int | None = None,
+    depth: tuple[int, ...] = (),
     epochs: int | None = None,
     batch_size: int | None = None,
     micro_batch: int | None = None,
@@ -60,7 +61,7 @@ def plan(
         strategy: whole copies on each GPU (ddp) or shards (fsdp).
         share: SOAP shared out over the GPUs, as `skipless train` does.
         skip: keep the skip connections.
-        depth: number of blocks, instead of the model's.
+        depth: numbers of blocks, 12 11 10 9, instead of the model's own.
         epochs: length, instead of the recipe's.
         batch_size: images of an optimizer step over all GPUs, instead of the recipe's.
         micro_batch: images that go through a GPU at once; the largest that fits by default.
@@ -81,29 +82,32 @@ def plan(
         raise InputError("plan: name at least one model, one optimizer and one number of GPUs")
     assumed = Assumptions(mfu, product_share, qr_share, bandwidth_share, link, usable)
     lines = []
-    for name in models:
-        for kind in optimizer:
-            base = _recipe(recipe, name, kind, skip, depth).with_(
-                fit__epochs=epochs,
-                fit__batch_size=batch_size,
-                fit__precision=precision,
-                optimizer__precondition_frequency=precondition_frequency,
-            )
-            work = workload(base, images=images)
-            for count in devices:
-                setup = Setup(find_gpu(gpu), count, strategy, share, micro_batch, fused, checkpointing)
-                made = plan_run(work, setup, assumed)
-                at_once = replace(setup, micro_batch=made.micro_batch)
-                checkpointed, unfused = (
-                    plan_run(work, replace(at_once, **change), assumed)
-                    for change in ({"checkpointing": True}, {"fused": False})
-                )
-                lines.append(Line(name, kind, work, setup, made, checkpointed, unfused))
+    for name, blocks, kind in product(models, depth or (None,), optimizer):
+        base = _recipe(recipe, name, kind, skip, blocks).with_(
+            fit__epochs=epochs,
+            fit__batch_size=batch_size,
+            fit__precision=precision,
+            optimizer__precondition_frequency=precondition_frequency,
+        )
+        work = workload(base, images=images)
+        title = name if blocks is None else f"{name}, {blocks} blocks"
+        for count in devices:
+            setup = Setup(find_gpu(gpu), count, strategy, share, micro_batch, fused, checkpointing)
+            lines.append(_line(title, kind, work, setup, assumed))
     if json:
         described = {"gpu": asdict(find_gpu(gpu)), "assumptions": asdict(assumed)}
         print(dumps({**described, "runs": [line.as_json() for line in lines]}, indent=2))
         return
     print(f"{compute_table(lines)}\n\n{memory_table(lines)}\n\n{assumptions_text(lines, assumed)}")
+
+
+def _line(title: str, optimizer: str, work: Workload, setup: Setup, assumed: Assumptions) -> Line:
+    """A run, and the same run at the same micro-batch with checkpointing and without fused attention."""
+    made = plan_run(work, setup, assumed)
+    at_once = replace(setup, micro_batch=made.micro_batch)
+    checkpointed = plan_run(work, replace(at_once, checkpointing=True), assumed)
+    unfused = plan_run(work, replace(at_once, fused=False), assumed)
+    return Line(title, optimizer, work, setup, made, checkpointed, unfused)
 
 
 def _recipe(
