@@ -1,13 +1,17 @@
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.data.transforms_factory import create_transform
 
 from skipless.data import EvalLoader, ImageConfig, Order, load_images, train_batches
+from skipless.data.augmentation import photo_transform
 from skipless.data.loader import BatchKey
+from skipless.data.seeding import seed_all
 from skipless.data.stored import StoredImages
 from skipless.errors import InputError
 
@@ -81,7 +85,7 @@ def test_augmentation_is_a_function_of_seed_epoch_and_sample(folder: Path) -> No
 def test_the_papers_augmentation_is_what_timm_builds(folder: Path) -> None:
     train = load_images(ImageConfig(data=str(folder))).train
     assert isinstance(train, StoredImages)
-    steps = {type(step).__name__: step for step in train.transform.transforms}
+    steps: dict[str, Any] = {type(step).__name__: step for step in train.transform.steps}
     assert list(steps) == [
         "RandomResizedCropAndInterpolation", "RandomHorizontalFlip", "RandAugment", "MaybeToTensor", "Normalize",
         "RandomErasing",
@@ -93,6 +97,39 @@ def test_the_papers_augmentation_is_what_timm_builds(folder: Path) -> None:
     assert {(op.magnitude, op.magnitude_std) for op in operations} == {(9, 0.5)}
     assert "PosterizeIncreasing" in {op.name for op in operations}
     assert "bicubic" in str(steps["RandomResizedCropAndInterpolation"])
+
+
+@pytest.mark.parametrize("erasing", [0.0, 1.0])
+@pytest.mark.parametrize("augmented", [True, False])
+def test_transforms_are_bit_for_bit_timms(augmented: bool, erasing: float) -> None:
+    options = {"auto_augment": "rand-m9-inc1", "color_jitter": 0.4, "interpolation": "bicubic"}
+    ours = photo_transform(24, augmented=augmented, erasing=erasing, crop_ratio=0.8, **options)
+    theirs: Any = create_transform(
+        (24, 24), is_training=augmented, re_prob=erasing, re_mode="pixel", crop_pct=0.8, **options
+    )  # fmt: skip
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 30, 50, 3), dtype=np.uint8)
+    for seed, image in enumerate(Image.fromarray(array) for array in pixels):
+        seed_all(seed)
+        expected = theirs(image)
+        seed_all(seed)
+        assert torch.equal(ours(image), expected)
+
+
+@pytest.mark.parametrize("policy", ["rand-m10-inc1", "rand-m0", "augmix-m10", "v0", "original", "3a"])
+def test_timms_policies_work_with_every_pillow(folder: Path, policy: str) -> None:
+    train = load_images(ImageConfig(data=str(folder), image_size=16, auto_augment=policy)).train
+    for epoch in range(12):
+        train.__getitems__(BatchKey(0, epoch, torch.arange(8)))
+
+
+def test_posterising_to_no_bits_is_black(folder: Path) -> None:
+    train = load_images(ImageConfig(data=str(folder), image_size=16, auto_augment="rand-m10-inc1")).train
+    assert isinstance(train, StoredImages)
+    (operations,) = (getattr(step, "ops") for step in train.transform.steps if hasattr(step, "ops"))  # noqa: B009
+    (posterise,) = (operation for operation in operations if operation.name == "PosterizeIncreasing")
+    grey = Image.new("RGB", (4, 3), (200, 100, 50))
+    assert posterise.aug_fn(grey, *posterise.level_fn(10, {})).getcolors() == [(12, (0, 0, 0))]
+    assert posterise.aug_fn(grey, *posterise.level_fn(5, {})).getcolors() == [(12, (192, 64, 0))]
 
 
 def test_no_augmentation_gives_what_evaluation_gives(folder: Path) -> None:

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.data.transforms_factory import create_transform
 from torch import Tensor
 
+from skipless.data.augmentation import PhotoTransform, photo_transform
 from skipless.data.builtin import find_fashion, load_digits, load_fashion
 from skipless.data.folder import FolderFiles, scan_split
 from skipless.data.memory import MemoryImages
@@ -208,26 +208,16 @@ def _stored(
     )
 
 
-def _transform(config: ImageConfig, size: int, augmented: bool) -> Any:
-    """Give timm's transform. Sizes are (height, width): a bare number would scale the shorter side alone."""
-    try:
-        return create_transform(
-            input_size=(size, size),
-            is_training=augmented,
-            auto_augment=config.auto_augment or None,
-            color_jitter=config.color_jitter,
-            re_prob=config.erasing,
-            re_mode="pixel",
-            re_count=1,
-            interpolation=config.interpolation,
-            crop_pct=config.crop_ratio,
-            mean=IMAGENET_DEFAULT_MEAN,
-            std=IMAGENET_DEFAULT_STD,
-        )
-    except (AssertionError, ValueError, KeyError) as error:  # how timm refuses an augmentation it does not know
-        raise InputError(
-            f"timm cannot build auto_augment {config.auto_augment!r} ({error}); see its documentation"
-        ) from error
+def _transform(config: ImageConfig, size: int, augmented: bool) -> PhotoTransform:
+    return photo_transform(
+        size,
+        augmented=augmented,
+        auto_augment=config.auto_augment,
+        color_jitter=config.color_jitter,
+        erasing=config.erasing,
+        interpolation=config.interpolation,
+        crop_ratio=config.crop_ratio,
+    )
 
 
 def _difference(train: tuple[str, ...], val: tuple[str, ...]) -> str:

@@ -10,13 +10,14 @@ from jaxtyping import Float32, Int64
 from PIL import Image
 from torch import Tensor
 
+from skipless.data.augmentation import PhotoTransform
 from skipless.data.corrupt import Unreadable
 from skipless.data.loader import BatchKey
 from skipless.data.replacing import Replacing
 from skipless.data.seeding import derive_seed, preserved_random_state, seed_all
+from skipless.data.shared import empty_batch
 from skipless.data.source import ImageSource
 
-Transform = Callable[[Image.Image], Float32[Tensor, "c h w"]]
 Batch = tuple[Float32[Tensor, "b c h w"], Int64[Tensor, " b"]]
 
 
@@ -27,13 +28,14 @@ class StoredImages:
     Attributes:
         source: where they are stored; gives an image for an index.
         labels: class of every image.
-        transform: PIL image to normalised tensor; draws from the global generators, which are seeded for every sample.
+        transform: from PIL images to normalised tensors; draws from the global generators, which are seeded for every
+            sample.
         corrupt_limit: so many of them may be unreadable in training, where another one takes the place of each.
     """
 
     source: ImageSource
     labels: Int64[Tensor, " n"]
-    transform: Transform
+    transform: PhotoTransform
     corrupt_limit: int = 0
 
     def __len__(self) -> int:
@@ -76,11 +78,11 @@ class StoredImages:
 
     def _batch(self, key: BatchKey, read: Callable[[int], tuple[int, Image.Image]]) -> Batch:
         """Augment by the index that was asked for: the image that takes its place is not augmented as in its own."""
-        images, indices = [], []
+        images, indices = empty_batch((len(key.indices), 3, self.transform.size, self.transform.size)), []
         with preserved_random_state():
-            for index in key.indices.tolist():
+            for out, index in zip(images, key.indices.tolist(), strict=True):
                 actual, image = read(index)
                 seed_all(derive_seed(key.seed, "augment", key.epoch, index))
-                images.append(self.transform(image))
+                self.transform.into(out, image)
                 indices.append(actual)
-        return torch.stack(images), self.labels[indices]
+        return images, self.labels[indices]

@@ -22,6 +22,7 @@ from skipless.data.multicrop.planes import unit_of
 from skipless.data.replacing import Replacing
 from skipless.data.seeding import derive_seed
 from skipless.data.shards import find_shards, index_shards
+from skipless.data.shared import empty_batch
 from skipless.data.source import ImageSource
 from skipless.errors import InputError
 
@@ -65,7 +66,7 @@ class MultiCropImages:
     def _batch(self, key: BatchKey, read: Callable[[int], tuple[int, Image.Image]]) -> tuple[Crops]:
         config, count = self.config, len(key.indices)
         kind = torch.uint8 if config.pixels == "uint8" else torch.float32
-        crops = [torch.empty(count, 3, size, size, dtype=kind) for size in config.sizes]
+        crops = [empty_batch((count, 3, size, size), kind) for size in config.sizes]
         arrays, unit = [crop.numpy() for crop in crops], unit_of(config)
         with _one_thread():
             for row, index in enumerate(key.indices.tolist()):
