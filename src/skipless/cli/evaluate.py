@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
@@ -11,7 +11,8 @@ from skipless.cli.studies import STUDIES, Asked
 from skipless.cli.words import words
 from skipless.data import load_images
 from skipless.errors import InputError
-from skipless.recipes import open_model
+from skipless.recipes import ModelSource, open_model
+from skipless.recipes.exported import PICKLED, open_file
 from skipless.studies.folder import process
 from skipless.training import load_weights
 from skipless.training.devices import launch
@@ -40,9 +41,10 @@ _OPTIONS: dict[str, tuple[What, ...]] = {
 
 
 def evaluate(
-    model: Positional[str],
+    source: Positional[str],
     what: Positional[What] = "top1",
     *,
+    model: str | None = None,
     data: str | None = None,
     dataset: DatasetName | None = None,
     out: Path | None = None,
@@ -69,9 +71,11 @@ def evaluate(
     """Measure what a model, or each of its blocks, is worth; what is done is kept, and the same command goes on.
 
     Args:
-        model: a run folder of `skipless train`, or timm's name of a plain ViT.
+        source: a run folder of `skipless train`, timm's name of a plain ViT, or a file of weights: what `skipless
+            export` wrote, or a published DINO checkpoint (.pth), of which nothing is run.
         what: top1 (a run's accuracy), linear-probe (segmentation), tokencut or lost (object discovery), knn or
             linear-classifier (images by their features), or pca (features as colours).
+        model: timm's name of what a file of weights is of, where the file does not say it: vit_small_patch16_224.
         data: the data's folder; for top1, knn and linear-classifier also digits or fashion, by default the run's own.
         dataset: what lies in that folder; found out by default.
         out: where results go; by default eval/ in the run's folder, or eval/MODEL here.
@@ -99,22 +103,38 @@ def evaluate(
     for name in given:
         if what not in _OPTIONS[name]:
             raise InputError(f"--{name} is for {', '.join(_OPTIONS[name])}, not for {what}")
+    if model is not None and not _is_file(source):
+        raise InputError(f"--model is for a file of weights; {source!r} is none")
     if what == "top1":
-        _top1(Path(model), data, weights, device)
+        _top1(Path(source), data, weights, device)
         return
     fabric = launch(device, "fp32")
-    source = open_model(model, weights=weights, pretrained=pretrained, seed=seed)
-    sources = [source, *(open_model(other, seed=seed) for other in given.pop("versus", ()))]
-    if what != "pca" and baselines and source.recipe is not None:
-        sources.append(open_model(model, weights=weights, untrained=True))
+    first = _open(source, model, weights=weights, pretrained=pretrained, seed=seed)
+    sources = [first, *(_open(other, None, seed=seed) for other in given.pop("versus", ()))]
+    if what != "pca" and baselines and first.recipe is not None:
+        sources.append(open_model(source, weights=weights, untrained=True))
     for each in sources:
         fabric.to_device(each.model)
-    home = out or (Path(model) / "eval" if source.recipe is not None else Path("eval") / source.name)
+    home = out or (Path(source) / "eval" if first.recipe is not None else Path("eval") / first.name)
     for text in STUDIES[what](Asked(what, sources, data, home, seed, given | {"precision": precision})):
         if process()[0] == 0:
             print(text, end="\n\n", flush=True)
     if process()[0] == 0:
         print(f"results: {home}")
+
+
+def _is_file(source: str) -> bool:
+    path = Path(source).expanduser()
+    return path.suffix in (".safetensors", *PICKLED) or path.is_file()
+
+
+def _open(source: str, name: str | None, **how: Any) -> ModelSource:
+    """A run folder, a name, or a file of weights."""
+    if not _is_file(source):
+        return open_model(source, **how)
+    if how.get("weights") is not None or how.get("pretrained"):
+        raise InputError(f"--weights and --pretrained are for runs and names; {source!r} has weights of its own")
+    return open_file(Path(source).expanduser(), name)
 
 
 def _top1(run: Path, data: str | None, weights: Path | None, device: Literal["auto", "cpu", "cuda", "mps"]) -> None:

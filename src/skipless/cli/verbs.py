@@ -9,6 +9,7 @@ import tyro
 from skipless.cli.data import data
 from skipless.cli.doctor import doctor
 from skipless.cli.evaluate import evaluate
+from skipless.cli.export import export
 from skipless.cli.init import init
 from skipless.cli.measure import measure
 from skipless.cli.plan import plan
@@ -19,6 +20,7 @@ from skipless.errors import InputError
 VERBS: dict[str, Callable[..., Any]] = {
     "train": train,
     "eval": evaluate,
+    "export": export,
     "measure": measure,
     "reproduce": reproduce,
     "data": data,

@@ -81,13 +81,13 @@ def _from_run(folder: Path, weights: Path | None, untrained: bool) -> ModelSourc
     recipe = read_any_recipe(folder)
     shapes = weight_shapes(weights or folder)
     config = recipe.model if untrained else replace(recipe.model, init=None)  # what is loaded need not be drawn
-    model = config.build_for(**_sizes(shapes, str(weights or folder)), seed=recipe.fit.seed)
+    model = config.build_for(**sizes_of(shapes, str(weights or folder)), seed=recipe.fit.seed)
     if not untrained:
         load_weights(model, weights or folder)
     return ModelSource(folder.name, model.eval(), not untrained, pixel_statistics(recipe.data), recipe)
 
 
-def _sizes(shapes: Mapping[str, Size], source: str) -> dict[str, int]:
+def sizes_of(shapes: Mapping[str, Size], source: str) -> dict[str, int]:
     """What the data once decided about a model, read off its weights."""
     try:
         _, channels, patch, _ = shapes["patch_embed.proj.weight"]

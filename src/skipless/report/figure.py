@@ -29,7 +29,7 @@ COLOURS: Mapping[str, str] = {
     "skipless": "#d4570a",
     "init": "#1363c6",
 }
-_ROW_COLOUR: Mapping[Row, str] = {"skip": "skip", "skipless": "skipless", "skipless + init": "init"}
+ROW_COLOUR: Mapping[Row, str] = {"skip": "skip", "skipless": "skipless", "skipless + init": "init"}
 
 _STYLE: Mapping[str, object] = {
     "font.size": 10,
@@ -58,7 +58,11 @@ def figure1_svg(cells: Sequence[Cell], setting: Setting) -> str:
 
 def panel_svg(cells: Sequence[Cell], setting: Setting, optimizer: OptimizerName) -> str:
     """Draw one panel for inlining into HTML: transparent, no XML prologue, and colours that follow CSS variables."""
-    svg = _svg(cells, setting, (optimizer,), background="none")
+    return for_page(_svg(cells, setting, (optimizer,), background="none"))
+
+
+def for_page(svg: str) -> str:
+    """A standalone SVG as a page takes it in: no XML prologue, no size of its own, colours that are CSS variables."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
@@ -87,7 +91,12 @@ def _svg(cells: Sequence[Cell], setting: Setting, optimizers: Sequence[Optimizer
         buffer = io.StringIO()
         figure = _figure(cells, setting, optimizers)
         figure.savefig(buffer, format="svg", facecolor=background, metadata={"Date": None, "Creator": None})
-    return buffer.getvalue().replace("'DejaVu Sans'", _WEB_FONTS)
+    return in_readers_font(buffer.getvalue())
+
+
+def in_readers_font(svg: str) -> str:
+    """Text laid out in DejaVu Sans, shown in the reader's own typeface."""
+    return svg.replace("'DejaVu Sans'", _WEB_FONTS)
 
 
 def _figure(cells: Sequence[Cell], setting: Setting, optimizers: Sequence[OptimizerName]) -> Figure:
@@ -120,7 +129,7 @@ def _draw_panel(axes: Axes, cells: Sequence[Cell], optimizer: OptimizerName, set
     axes.text(0, 1.035, "training loss", transform=axes.transAxes, color=COLOURS["muted"], fontsize=9)
     axes.axhline(setting.chance_loss, color=COLOURS["muted"], linewidth=0.8, dashes=(2, 2))
     ends: list[tuple[Row, float]] = [(cell.row, end) for cell in cells if (end := _draw_cell(axes, cell)) is not None]
-    labels: list[tuple[str, str, float]] = [(row, COLOURS[_ROW_COLOUR[row]], min(end, top)) for row, end in ends]
+    labels: list[tuple[str, str, float]] = [(row, COLOURS[ROW_COLOUR[row]], min(end, top)) for row, end in ends]
     labels.append((f"chance, ln {setting.classes}", COLOURS["muted"], setting.chance_loss))
     for (text, colour, _), y in zip(labels, spread_apart([y for *_, y in labels], 0.075 * top), strict=True):
         weight = "normal" if text.startswith("chance") else "bold"
@@ -131,7 +140,7 @@ def _draw_panel(axes: Axes, cells: Sequence[Cell], optimizer: OptimizerName, set
 
 def _draw_cell(axes: Axes, cell: Cell) -> float | None:
     """Draw one cell's runs, raw and averaged; return where its line ends, or None where nothing was logged."""
-    colour = COLOURS[_ROW_COLOUR[cell.row]]
+    colour = COLOURS[ROW_COLOUR[cell.row]]
     end = None
     for run in cell.runs:
         epoch, loss = thin(run.epoch, run.loss)

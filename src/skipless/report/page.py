@@ -19,7 +19,7 @@ from skipless.report.records import (
 )
 from skipless.report.table import NOT_RUN, caption, divergence, learning_rate
 
-_ROW_CLASS: Mapping[Row, str] = {"skip": "skip", "skipless": "skipless", "skipless + init": "init"}
+ROW_CLASS: Mapping[Row, str] = {"skip": "skip", "skipless": "skipless", "skipless + init": "init"}
 _PAPER_LINK = '<a href="https://arxiv.org/abs/2510.00345">Cutting the Skip: Training Residual-Free Transformers</a>'
 
 
@@ -44,17 +44,22 @@ def page_html(
         command: what makes this page again.
         notes: what the reader must know to trust the numbers no further than they go.
     """
-    css = resources.files("skipless.report").joinpath("page.css").read_text(encoding="utf-8")
     runs = [(cell, run) for cell in cells for run in cell.runs]
     body = [
-        _header(title, description, setting),
-        _section("Table 1: accuracy", _table1(cells, setting), _reading(cells)),
-        _section("Figure 1: training loss", _figure1(cells, panels, setting)),
-        _section("Every run", _runs_table(runs), *_recipes(cells), name="runs-section") if runs else "",
-        _section("Made with", _environment([run for _, run in runs])) if runs else "",
-        _section("Run it again", f"<pre><code>{escape(command)}</code></pre>"),
-        _section("How far to trust this", _list(notes)) if notes else "",
+        header(title, description, str(setting), str(PAPER_SETTING)),
+        section("Table 1: accuracy", _table1(cells, setting), _reading(cells)),
+        section("Figure 1: training loss", _figure1(cells, panels, setting)),
+        section("Every run", _runs_table(runs), *_recipes(cells), name="runs-section") if runs else "",
+        section("Made with", environment([run for _, run in runs])) if runs else "",
+        section("Run it again", f"<pre><code>{escape(command)}</code></pre>"),
+        section("How far to trust this", bullets(notes)) if notes else "",
     ]
+    return document(title, description, body)
+
+
+def document(title: str, description: str, body: Iterable[str]) -> str:
+    """A whole page around its parts; empty parts are left out."""
+    css = resources.files("skipless.report").joinpath("page.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -65,15 +70,17 @@ def page_html(
     )
 
 
-def _header(title: str, description: str, setting: Setting) -> str:
+def header(title: str, description: str, ours: str, paper: str) -> str:
+    """The head of a page: what it is, and the two settings that must not be mistaken for each other."""
     return (
         f'<header>\n<h1>{escape(title)}</h1>\n<p class="lead">{escape(description)}</p>\n'
-        f'<dl class="setting"><div><dt>Ours</dt><dd>{escape(str(setting))}</dd></div>'
-        f"<div><dt>The paper’s</dt><dd>{escape(str(PAPER_SETTING))}</dd></div></dl>\n</header>"
+        f'<dl class="setting"><div><dt>Ours</dt><dd>{escape(ours)}</dd></div>'
+        f"<div><dt>The paper’s</dt><dd>{escape(paper)}</dd></div></dl>\n</header>"
     )
 
 
-def _section(heading: str, *parts: str, name: str = "") -> str:
+def section(heading: str, *parts: str, name: str = "") -> str:
+    """A section of a page; empty parts are left out."""
     attribute = f' class="{name}"' if name else ""
     return (
         f"<section{attribute}>\n<h2>{escape(heading)}</h2>\n"
@@ -90,7 +97,7 @@ def _table1(cells: Sequence[Cell], setting: Setting) -> str:
     rows = []
     for row in ROWS:
         values = "".join(_table1_pair(by_key[row, name]) for name in OPTIMIZERS)
-        rows.append(f'<tr><th scope="row" class="{_ROW_CLASS[row]}">{row}</th>{values}</tr>')
+        rows.append(f'<tr><th scope="row" class="{ROW_CLASS[row]}">{row}</th>{values}</tr>')
     text = f"{caption(cells)} Paper: {PAPER_SETTING}. Ours: {setting}. Compare within a column, not across the two."
     return (
         f'<table class="table1">\n<caption>{escape(text)}</caption>\n{columns}<thead>'
@@ -102,7 +109,7 @@ def _table1(cells: Sequence[Cell], setting: Setting) -> str:
 
 def _table1_pair(cell: Cell) -> str:
     """Give the paper's cell and ours; the bars run from 0 to 100 %."""
-    return f'<td class="theirs">{cell.paper:.1f}{_bar(cell.paper)}</td><td>{_ours(cell)}</td>'
+    return f'<td class="theirs">{cell.paper:.1f}{bar(cell.paper)}</td><td>{_ours(cell)}</td>'
 
 
 def _ours(cell: Cell) -> str:
@@ -113,10 +120,11 @@ def _ours(cell: Cell) -> str:
     if cell.mean is None:
         return f'<span class="none">diverged</span>{small}'
     spread = "" if cell.spread is None else f' <span class="spread">± {cell.spread:.1f}</span>'
-    return f"<b>{cell.mean:.1f}</b>{spread}{_bar(cell.mean, _ROW_CLASS[cell.row])}{small}"
+    return f"<b>{cell.mean:.1f}</b>{spread}{bar(cell.mean, ROW_CLASS[cell.row])}{small}"
 
 
-def _bar(percent: float, name: str = "paper") -> str:
+def bar(percent: float, name: str = "paper") -> str:
+    """A bar from 0 to 100 %."""
     return f'<span class="bar {name}" aria-hidden="true"><i style="width:{percent:.1f}%"></i></span>'
 
 
@@ -181,11 +189,11 @@ def _runs_table(runs: Sequence[tuple[Cell, Run]]) -> str:
 def _run_row(cell: Cell, run: Run, remarks: bool) -> str:
     top1 = "–" if run.top1 is None else f"{run.top1:.2f}"
     loss = "–" if run.final_loss is None else f"{run.final_loss:.3f}"
-    values = (str(run.seed), learning_rate(cell), top1, loss, f"{run.steps:,}", _duration(run.seconds))
+    values = (str(run.seed), learning_rate(cell), top1, loss, f"{run.steps:,}", duration(run.seconds))
     numbers = "".join(f"<td{_numeric(True)}>{value}</td>" for value in values)
     remark = f"diverged: {escape(run.reason or 'no reason recorded')}" if run.diverged else ""
     last = f'<td class="flagged">{remark}</td>' if remarks else ""
-    head = f'<th scope="row" class="{_ROW_CLASS[cell.row]}">{cell.row}</th><td>{cell.optimizer}</td>'
+    head = f'<th scope="row" class="{ROW_CLASS[cell.row]}">{cell.row}</th><td>{cell.optimizer}</td>'
     return f"<tr>{head}{numbers}{last}</tr>"
 
 
@@ -193,7 +201,7 @@ def _numeric(right: bool) -> str:
     return ' class="number"' if right else ""
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Format seconds with the two units that matter."""
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -211,7 +219,7 @@ def _recipes(cells: Iterable[Cell]) -> list[str]:
     ]
 
 
-def _environment(runs: Sequence[Run]) -> str:
+def environment(runs: Sequence[Run]) -> str:
     """List commit, versions, hardware: once if all runs agree, else with the number of runs."""
     names = {"commit": "Commit", "versions": "Versions", "hardware": "Hardware"}
     items = []
@@ -221,7 +229,7 @@ def _environment(runs: Sequence[Run]) -> str:
         for value in distinct:
             count = "" if len(distinct) == 1 else f" ({found.count(value)} of {len(runs)} runs)"
             items.append(f"<dt>{label}</dt><dd>{escape(value)}{count}</dd>")
-    total = _duration(sum(run.seconds for run in runs))
+    total = duration(sum(run.seconds for run in runs))
     items.append(f"<dt>Training time</dt><dd>{total} in all, {len(runs)} run{'' if len(runs) == 1 else 's'}</dd>")
     return f'<dl class="facts">{"".join(items)}</dl>'
 
@@ -233,5 +241,6 @@ def _flat(value: Any) -> str:
     return "not recorded" if value in (None, "") else str(value)
 
 
-def _list(notes: Sequence[str]) -> str:
+def bullets(notes: Sequence[str]) -> str:
+    """Sentences of plain text as a list."""
     return "<ul>\n" + "\n".join(f"<li>{escape(note)}</li>" for note in notes) + "\n</ul>"

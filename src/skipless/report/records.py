@@ -180,15 +180,15 @@ def read_run(folder: Path) -> Run:
     """
     record = read_record(folder / "run.json")
     result = read_record(folder / "result.json")
-    epoch, loss = _training_curve(folder / "metrics.jsonl")
+    epoch, loss = training_curve(folder / "metrics.jsonl")
     diverged = bool(result.get("diverged", False))
     return Run(
         folder=folder,
-        seed=int(_number(record, "seed", folder / "run.json")),
-        learning_rate=_number(record, "recipe.optimizer.lr", folder / "run.json"),
-        top1=None if diverged else _number(result, "top1", folder / "result.json"),
-        steps=int(_number(result, "steps", folder / "result.json")),
-        seconds=_number(result, "seconds", folder / "result.json"),
+        seed=int(number_at(record, "seed", folder / "run.json")),
+        learning_rate=number_at(record, "recipe.optimizer.lr", folder / "run.json"),
+        top1=None if diverged else number_at(result, "top1", folder / "result.json"),
+        steps=int(number_at(result, "steps", folder / "result.json")),
+        seconds=number_at(result, "seconds", folder / "result.json"),
         diverged=diverged,
         reason=str(result.get("reason") or ""),
         epoch=epoch,
@@ -197,7 +197,7 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def _number(values: Mapping[str, Any], path: str, file: Path) -> float:
+def number_at(values: Mapping[str, Any], path: str, file: Path) -> float:
     """Look up a finite number by its dotted path."""
     value: Any = values
     for key in path.split("."):
@@ -207,12 +207,12 @@ def _number(values: Mapping[str, Any], path: str, file: Path) -> float:
     return float(value)
 
 
-def _training_curve(file: Path) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+def training_curve(file: Path) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
     """Return epochs and finite losses in the order of the steps; a step logged twice (a resumed run) counts once."""
     points: dict[int, tuple[float, float]] = {}
     for line in read_lines(file):
         if "loss" in line and line["loss"] is not None and math.isfinite(line["loss"]):
-            points[int(_number(line, "step", file))] = (_number(line, "epoch", file), _number(line, "loss", file))
+            points[int(number_at(line, "step", file))] = (number_at(line, "epoch", file), number_at(line, "loss", file))
     ordered = np.array([points[step] for step in sorted(points)], dtype=np.float64).reshape(-1, 2)
     return ordered[:, 0], ordered[:, 1]
 
