@@ -180,9 +180,9 @@ class EvalLoader:
     pin_memory: bool = False
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the batches of one pass."""
+        """Yield the batches of one pass; a share without a sample gives one empty batch, which has the shapes."""
         rank, processes = self.share or _share()
-        indices = torch.arange(rank, len(self.dataset), processes)
+        indices = torch.arange(len(self.dataset))[rank::processes]
         keys = [BatchKey(0, 0, chunk) for chunk in indices.split(self.batch_size)]
         fetched = _fetched(_Guarded(self.dataset, replaces=False), keys, self.workers, self.pin_memory)
         return (batch for batch, _ in fetched)
