@@ -204,8 +204,9 @@ def _damage_newest(out: Path, marks: Marks, draw: random.Random, report: Report)
     if not path.exists() or not (out / PREVIOUS).exists():
         return
     try:
+        load_checkpoint(path)
         marks.save(load_checkpoint(out / PREVIOUS)["step"])  # what is left to be lost
-    except InputError:
+    except InputError:  # damaged before, and not replaced yet
         return
     where = damage(path, draw)
     report.damaged[where] += 1
