@@ -33,11 +33,43 @@ def made(patch, tmp_path_factory) -> tuple[Path, dict[str, dict[str, Path]]]:
     return out, {what: reproduce_dense(what, "scenes", out, command=f"skipless reproduce {what}") for what in asked}
 
 
+@pytest.fixture(scope="module")
+def small(patch, tmp_path_factory) -> tuple[Path, dict[str, Path]]:
+    """Table 4 from two runs alone, of 2 and of 1 block: what every test run can afford."""
+    out = tmp_path_factory.mktemp("small")
+    with pytest.MonkeyPatch.context() as context:
+        two = (Member("skip", "adamw", 2, 0), Member("skipless + init", "adamw", 1, 0))
+        context.setattr("skipless.reproduce.dense.members", lambda *_: two)
+        return out, reproduce_dense("table4", "scenes", out, command="skipless reproduce table4")
+
+
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
+def test_a_table_is_made_from_nothing(small) -> None:
+    out, files = small
+    assert sorted(path.name for path in (out / "data").iterdir()) == ["coco", "imagenet", "voc"]
+    stated = {
+        (line["model"], line["data"]): line
+        for line in rows(files["table4.csv"])
+        if line["epoch"] == f"{EPOCHS} of {EPOCHS}"
+    }
+    assert stated["skip", "VOC2012"]["paper"] == "32.3"
+    assert stated["skip", "COCO20k"]["n"] == "1"
+    assert stated["skipless + init", "COCO20k"]["paper"] == ""  # the paper's 11 blocks are at 200 epochs
+    for name in ("table4.md", "table4.csv", "table4.html", "table4-depth.svg", "table4-depth.png"):
+        assert files[name].stat().st_size > 500
+    assert "What differs from the paper" in files["table4.html"].read_text(encoding="utf-8")
+    assert (
+        len(list(out.glob("evaluations/*/*/tokencut-*/found.json")))
+        + len(list(out.glob("evaluations/*-untrained/tokencut-*/found.json")))
+        == 2 * 2 * 2 + 2 * 2
+    )  # runs x epochs x data sets, and before training
+
+
+@pytest.mark.slow
 def test_every_table_and_figure_is_made_from_nine_runs(made) -> None:
     out, files = made
     assert len(list((out / "runs").iterdir())) == 6 + 3
@@ -57,6 +89,7 @@ def test_every_table_and_figure_is_made_from_nine_runs(made) -> None:
     assert not list(out.glob("evaluations/**/features"))
 
 
+@pytest.mark.slow
 def test_a_table_has_every_number_of_the_papers_beside_ours(made) -> None:
     _, files = made
     for what, count in (("table2", 36), ("figure3", 12), ("table3", 15), ("table4", 10)):
@@ -101,6 +134,7 @@ def test_what_the_paper_repeats_agrees() -> None:
     assert PAPER_FIGURE3[Key("skipless + init", "soap", 200)] == {"VOC2012": 68.1, "COCO20k": 54.1}
 
 
+@pytest.mark.slow
 def test_untrained_and_trivial_stand_beside_the_trained(made) -> None:
     _, files = made
     lines = rows(files["figure3"]["figure3.csv"])
@@ -110,6 +144,7 @@ def test_untrained_and_trivial_stand_beside_the_trained(made) -> None:
     assert "| SOAP |" in files["figure9"]["figure9.md"].read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(made, patch) -> None:
     out, files = made
     before = files["table2"]["table2.csv"].read_bytes()
@@ -125,12 +160,14 @@ def test_what_is_done_is_not_done_again(made, patch) -> None:
     assert json.loads(found.read_text()) == content
 
 
+@pytest.mark.slow
 def test_another_recipe_in_a_folder_is_refused(made) -> None:
     out, _ = made
     with pytest.raises(InputError, match="holds a run of another recipe"):
         reproduce_dense("figure9", "scenes", out, epochs=2)
 
 
+@pytest.mark.slow
 def test_a_collapsed_run_is_a_line_and_not_a_number(made, tmp_path) -> None:
     out, _ = made
     shutil.copytree(out / "data", tmp_path / "data")

@@ -105,7 +105,7 @@ def loss_figure(runs: Sequence[Pretraining], words: Words) -> Figure:
             place.axhline(runs[0].unlearnt, color=COLOURS["muted"], linewidth=0.9, dashes=(1, 2))
             for row, of_row in _by_row([one for one in runs if one.optimizer == optimizer]).items():
                 _losses(place, of_row, COLOURS[ROW_COLOUR[row]], top)
-            place.set_ylim(min(0.0, *place.get_ylim()), top)
+            place.set_ylim(0, top)
             place.set_xlim(0, max(float(one.run.epoch[-1]) for one in runs if one.run.epoch.size))
             place.set_xlabel(words.x, loc="right", labelpad=2)
             place.set_ylabel(words.y if column == 0 else "")
@@ -179,6 +179,7 @@ def _draw(axes: Axes, panel: Panel, words: Words) -> None:
     places = sorted({x for curve in panel.curves for x, _ in curve.points})
     if len(places) <= _TICKS:
         axes.set_xticks(places, [f"{x:g}" for x in places])
+        axes.set_xlim(places[0] - 0.05 * (span := places[-1] - places[0] or 1.0), places[-1] + 0.05 * span)
     else:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
@@ -201,8 +202,9 @@ def _limits(panels: Sequence[Panel]) -> tuple[float, float]:
     values += [panel.floor for panel in panels if panel.floor is not None]
     if not values:
         return 0.0, 1.0
-    room = 0.08 * max(max(values) - min(values), 1.0)
-    return max(0.0, min(values) - room), max(values) + room
+    room = 0.08 * max(max(values) - min(values), 12.0 * (max(values) < 1))
+    low = max(0.0, min(values) - room)
+    return low, max(values) + max(room, 0.1)
 
 
 def _legend(figure: Figure, curves: Sequence[Curve], floor: str, *, markers: bool = True) -> None:
