@@ -188,8 +188,10 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
         for pair in range(-1, args.pairs):
             for name in order.sample(list(contenders), 2):
                 seconds = turn(contenders[name], args.steps)
+                rate = args.steps * args.batch / seconds
+                print(f"turn {pair + 1} of {args.pairs}: {name} {rate:.1f} images/s", file=sys.stderr, flush=True)
                 if pair >= 0:
-                    rates[name].append(args.steps * args.batch / seconds)
+                    rates[name].append(rate)
     return rates
 
 
@@ -210,6 +212,7 @@ def main() -> None:
         return
     if args.timm_script is None or not args.timm_script.is_file():
         parser.error("needs timm's train.py: --timm-script PATH")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that the contenders end, too
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_data(folder, (args.pairs + 3) * 2 * (args.steps + 2 * LOG_EVERY) * args.batch)

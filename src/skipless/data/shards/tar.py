@@ -1,6 +1,6 @@
 """Where a tar's members lie, from their headers alone.
 
-Python's tarfile takes 100 microseconds a member, minutes for ImageNet's millions; this takes a tenth. It reads what
+Python's tarfile takes 100 microseconds a member, minutes for ImageNet's millions; this takes a quarter. It reads what
 tar, tarfile and webdataset write: POSIX headers with pax records, and GNU's long names.
 """
 
