@@ -10,12 +10,13 @@ from skipless.data.dense import BoxName, SegmentationName, contact_sheet, load_b
 from skipless.data.folder import EXTENSIONS
 from skipless.data.multicrop import MultiCropConfig, draw_crops
 from skipless.data.scenes import SIZES, write_scenes
+from skipless.data.shards import write_shards
 from skipless.errors import InputError
 from skipless.studies.progress import counted
 
 
 def data(
-    what: Positional[Literal["scenes", "sheet", "show-crops"]],
+    what: Positional[Literal["scenes", "sheet", "show-crops", "shards"]],
     *,
     out: Path,
     data: Path | None = None,
@@ -30,16 +31,18 @@ def data(
     smallest: float = SIZES[0],
     largest: float = SIZES[1],
     colours: Literal["any", "class"] = "any",
-    images: int = 12,
+    images: int | None = None,
     mode: Literal["exact", "fast"] = "exact",
 ) -> None:
-    """Write scenes to try things on, or draw what is in a data set, or what DINO's crops make of it.
+    """Write scenes to try things on, draw what is in a data set or what DINO's crops make of it, or pack it in shards.
 
     Args:
         what: scenes (real objects on real photos, with exact masks, boxes and classes), sheet (a picture of a dense
-            set's images, masks and boxes), or show-crops (a picture of DINO's crops).
-        out: a new folder for scenes, which the same command goes on with if it was cut off; else a PNG file.
-        data: the folder that is drawn.
+            set's images, masks and boxes), show-crops (a picture of DINO's crops), or shards (an ImageNet-style folder
+            as WebDataset's tars, which --data takes as it takes folders).
+        out: a new folder for scenes, which the same command goes on with if it was cut off; a folder for shards; else a
+            PNG file.
+        data: the folder that is drawn or packed.
         layout: of scenes, the real data set whose files they look like; imagenet is folders of classes.
         train: number of training scenes.
         val: number of validation scenes.
@@ -51,7 +54,7 @@ def data(
         smallest: longer side of the smallest object, as a share of the scene's.
         largest: longer side of the largest object.
         colours: of objects: any hue, or a hue for each class, which makes classes far easier to learn.
-        images: number of images that are drawn.
+        images: number of images that are drawn (12), or of a shard (1,000).
         mode: of crops.
     """
     if what == "scenes":
@@ -67,7 +70,15 @@ def data(
         return
     if data is None or not data.is_dir():
         raise InputError(f"{what} needs --data, a folder that exists, not {str(data)!r}")
-    problems = _sheet(data, out, images, seed) if what == "sheet" else _crops(data, out, images, seed, mode)
+    if what == "shards":
+        packed = write_shards(data, out, images=images or 1000)
+        counts = ", ".join(
+            f"{packed.images[split]} {split} images in {packed.shards[split]}" for split in packed.images
+        )
+        print(f"{out}: {counts} shards, {packed.classes} classes")
+        return
+    count = images or 12
+    problems = _sheet(data, out, count, seed) if what == "sheet" else _crops(data, out, count, seed, mode)
     print("\n".join([*problems, f"wrote {out}"]))
 
 

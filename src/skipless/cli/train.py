@@ -61,7 +61,7 @@ def train(
         data: digits, fashion, or a folder: ImageNet-style (train/CLASS/*.jpg, val/CLASS/*.jpg), or Fashion-MNIST's.
         skip: keep the skip connections (and timm's initialisation).
         init: the paper's initialisation, for models without skips.
-        optimizer: adamw or soap; soap by default, adamw for dino.
+        optimizer: adamw or soap; soap by default, adamw for dino at the paper's scale.
         lr: peak learning rate; the recipe's by default.
         alpha: scale of Z in W_Q W_K^T = alpha Z + beta I.
         beta: scale of I there.
@@ -128,7 +128,7 @@ def _recipe(
     if depth is not None and name != "dino":
         raise InputError(f"--depth is for dino, not for {name}")
     if name == "dino":
-        return recipes.dino(scale or "vit_small", row, optimizer or "adamw", depth=depth, seed=seed, data=data)
+        return recipes.dino(scale or "vit_small", row, optimizer, depth=depth, seed=seed, data=data)
     if name == "scenes":
         return recipes.scenes(row, optimizer or "soap", seed=seed, data=data)
     return _table1(scale, data, row, optimizer or "soap", seed)
