@@ -99,7 +99,7 @@ def test_dino_on_a_folder(tmp_path) -> None:
             pixels = np.random.default_rng(index).integers(0, 255, (40, 40, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / split / "a" / f"{index}.png")
     recipe = shallow(
-        dino("scenes", "skip", data=str(tmp_path)), fit__batch_size=4, task__out_dim=32, task__hidden_dim=16
+        dino("scenes", "skip", "adamw", data=str(tmp_path)), fit__batch_size=4, task__out_dim=32, task__hidden_dim=16
     )
     found = watch(recipe, seconds=0.2)
     assert found.optimizer_name == "AdamW"
