@@ -130,7 +130,7 @@ def test_supervised_loss_and_dino_with_head_and_loss() -> None:
     for change in ({}, {"task__norm_last_layer": False}):
         changed = recipe.with_(**change)
         work, task = workload(changed), changed.build_task(10, 1)
-        crops = [torch.randn(4, 3, 64, 64) for _ in range(2)] + [torch.randn(4, 3, 32, 32) for _ in range(4)]
+        crops = [torch.randn(4, 3, size, size) for size in recipe.crops.sizes]
         planned = 4 * work.kept(keeping) + work.kept_once(keeping)
         assert planned == pytest.approx(kept(lambda task=task, crops=crops: task(crops)["loss"], task), rel=0.02)
 

@@ -59,7 +59,7 @@ def test_other_vits(kwargs) -> None:
 def test_a_whole_dino_step_with_teacher_head_and_loss() -> None:
     recipe = dino("scenes", data="scenes/")
     work, task = workload(recipe), recipe.with_(model__init=None).build_task(10, 1)
-    crops = [torch.randn(2, 3, 64, 64)] * 2 + [torch.randn(2, 3, 32, 32)] * 4
+    crops = [torch.randn(2, 3, size, size) for size in recipe.crops.sizes]
     output = []
     forward = counted(lambda: output.append(task(crops)["loss"]))
     backward = counted(output[0].backward)
