@@ -64,7 +64,7 @@ def make_tiny(patch: pytest.MonkeyPatch, *, processes: bool = False) -> None:
         scale,
         boxes={name: replace(chosen, sample=6) for name, chosen in scale.boxes.items()},
         points=1,
-        probe=ProbeConfig(protocol="patch", size=32, epochs=1),
+        probe=ProbeConfig(protocol="patch", epochs=1),
         discovery=DiscoveryConfig(kinds=("k", "tokens")),
     )
     patch.setitem(dense_scale.SCALES, "scenes", scale)

@@ -64,7 +64,8 @@ def reproduce_dense(
     shape = dino(scale, data="unknown")  # of the model and its images, whatever the folder
     folders = find_folders(what, chosen, data or {}, out, shape.data.image_size or 224)
     full = shape.model.kwargs["depth"]
-    recipes = {one: recipe_of(scale, one, folders["imagenet"], epochs) for one in members(what, full, seeds)}
+    wanted = members(what, full, seeds, shape.optimizer.name)
+    recipes = {one: recipe_of(scale, one, folders["imagenet"], epochs) for one in wanted}
     start = scale == "scenes" if pretrain is None else pretrain
     if tuned:
         tune(recipes, out, jobs=jobs, threads=threads)

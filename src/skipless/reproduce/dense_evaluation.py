@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,6 +128,8 @@ def evaluation_of(
     """One of a scale's evaluations, its outcome below `home`."""
     data = scale.masks[column] if kind == "masks" else scale.boxes[column]
     config = scale.probe if kind == "masks" else scale.discovery
+    if scale.name == "scenes" and isinstance(config, ProbeConfig) and config.size is None:
+        config = replace(config, size=recipe.data.image_size)
     place = home / file_name(f"{'probe' if kind == 'masks' else config_name(config)}-{column}")
     return Evaluation(kind, data, folders[data.folder].resolve(), config, recipe, weights, place)
 

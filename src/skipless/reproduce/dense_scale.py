@@ -46,7 +46,7 @@ class DenseScale:
         name: of the recipe's scale.
         masks: sets of Tables 2 and 3, by the paper's name.
         boxes: sets of Figure 3 and Table 4, by the paper's name.
-        probe: how features are probed.
+        probe: how features are probed; without a size at scale `scenes`, at that of the recipe's images.
         discovery: how objects are looked for.
         points: of Figure 2, evenly spread over the run's epochs.
         needs: option of the command and what is to be given there, by the key of a folder.
@@ -76,12 +76,15 @@ def _named(names: tuple[str, ...], *chosen: Any) -> dict[str, Any]:
     return dict(zip(names, chosen, strict=True))
 
 
-# Scenes of different seeds share no picture. What is pretrained on has one object, which makes its class unambiguous.
+# Scenes of different seeds share no picture. What is pretrained on has one large object, as ImageNet's photos do; what
+# is evaluated on has smaller ones.
+_LARGE = {"at_most": 1, "smallest": 0.8, "largest": 1.0, "colours": "class"}
+_SMALLER = {"at_most": 2, "smallest": 0.45, "largest": 0.75, "colours": "class"}
 SCENES: dict[str, SceneSet] = {
-    "imagenet": SceneSet("imagenet", 3000, 500, 0, {"at_most": 1}),
-    "voc": SceneSet("voc", 300, 150, 1),
-    "coco": SceneSet("coco", 300, 150, 2),
-    "ade20k": SceneSet("ade20k", 300, 150, 3),
+    "imagenet": SceneSet("imagenet", 8000, 1000, 0, _LARGE),
+    "voc": SceneSet("voc", 300, 150, 1, _SMALLER),
+    "coco": SceneSet("coco", 300, 150, 2, _SMALLER),
+    "ade20k": SceneSet("ade20k", 300, 150, 3, _SMALLER),
 }
 
 # COCO-Stuff by its 27 coarse classes: of the 171 scenes have twelve, and heads for all take three times as long.
@@ -89,7 +92,7 @@ _SCENES = DenseScale(
     "scenes",
     masks=_named(MASKS, Masks("voc", "voc"), Masks("coco-stuff-27", "coco"), Masks("ade20k", "ade20k")),
     boxes=_named(BOXES, Boxes("voc12", "voc", 200), Boxes("coco20k", "coco", 200)),
-    probe=ProbeConfig(protocol="patch", size=96, epochs=10),
+    probe=ProbeConfig(protocol="patch", epochs=10),
     discovery=DiscoveryConfig(),
     points=3,
 )

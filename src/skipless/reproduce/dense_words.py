@@ -59,6 +59,9 @@ def differences(runs: DenseRuns) -> list[str]:
             f"generated scenes for {recipe.fit.epochs} epochs, not on 1.28 million photos for 300; crops have "
             f"{crops.global_size} and {crops.local_size} pixels, not 224 and 96."
         )
+        optimizers = {member.optimizer for member in runs.recipes}
+        if optimizers == {"soap"}:
+            said.append("The optimizer is SOAP, by which this scale learns in minutes; the paper's here is AdamW.")
         if kind_of(runs.what):
             said.append(
                 "The data sets are generated scenes, written in the layouts of VOC2012, COCO and ADE20K: real objects "
@@ -74,8 +77,8 @@ def differences(runs: DenseRuns) -> list[str]:
         if kind_of(runs.what) == "masks":
             probe = runs.scale.probe
             said.append(
-                f"The linear probe is the protocol “{probe.protocol}” at {probe.size} pixels, epochs: {probe.epochs} "
-                "(docs: evaluate), and COCO-Stuff has its 27 coarse classes; the paper's has 30 epochs."
+                f"The linear probe is the protocol “{probe.protocol}” at {recipe.data.image_size} pixels, epochs: "
+                f"{probe.epochs} (docs: evaluate), and COCO-Stuff has its 27 coarse classes; the paper's has 30 epochs."
             )
     else:
         said.append(

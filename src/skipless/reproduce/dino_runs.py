@@ -48,17 +48,17 @@ class Member(NamedTuple):
         return f"{self.row.replace(' + ', '-')}-{self.optimizer}-depth{self.depth}-seed{self.seed}"
 
 
-def members(what: DenseWhat, full_depth: int, seeds: int) -> tuple[Member, ...]:
-    """The runs that a table or figure is made of, a seed after the other."""
+def members(what: DenseWhat, full_depth: int, seeds: int, optimizer: OptimizerName = "adamw") -> tuple[Member, ...]:
+    """The runs that a table or figure is made of, a seed after the other; those of one optimizer by this one."""
     pairs: list[tuple[Row, OptimizerName, int]]
     if what in ("table3", "table4"):
         depths = [full_depth, *(full_depth - less for less in SHALLOWER if less < full_depth)]
-        pairs = [("skip", "adamw", full_depth), *(("skipless + init", "adamw", depth) for depth in depths)]
+        pairs = [("skip", optimizer, full_depth), *(("skipless + init", optimizer, depth) for depth in depths)]
     elif what in ("figure4", "figure7", "figure8"):
-        pairs = [(row, "adamw", full_depth) for row in ROWS]
+        pairs = [(row, optimizer, full_depth) for row in ROWS]
         seeds = 1
     else:
-        pairs = [(row, optimizer, full_depth) for optimizer in OPTIMIZERS for row in ROWS]
+        pairs = [(row, each, full_depth) for each in OPTIMIZERS for row in ROWS]
     return tuple(Member(*pair, seed) for seed in range(seeds) for pair in pairs)
 
 
