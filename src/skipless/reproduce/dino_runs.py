@@ -2,22 +2,21 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from skipless.data.multicrop import load_multicrop
 from skipless.errors import InputError
 from skipless.recipes.dino import DinoRecipe, DinoScale, dino
 from skipless.recipes.read import read_any_recipe
+from skipless.recipes.recipe import Recipe
 from skipless.recipes.table1 import OptimizerName, Row
 from skipless.recipes.teacher_snapshots import kept_teachers
 from skipless.report.dense_paper import EARLY_EPOCH, PAPER_EPOCHS
 from skipless.report.pretraining import Pretraining, read_pretraining
 from skipless.reproduce.dense_scale import OPTIMIZERS, ROWS, DenseWhat
 from skipless.sweep import Job, run_jobs
-from skipless.training import FitConfig
-from skipless.training.config import CHANGEABLE
+from skipless.training.record import fingerprint, refuse_other
 
 SHALLOWER = (1, 2, 3)  # blocks less than all: the paper's 11, 10 and 9 of 12
 
@@ -149,18 +148,16 @@ def training_command(recipe: DinoRecipe, out: Path) -> str:
     return shlex.join(map(str, [*words, "--out", out]))
 
 
-def computed(recipe: DinoRecipe) -> DinoRecipe:
-    """The recipe without what changes no number: devices, workers, how often to log."""
-    plain = FitConfig()
-    return replace(recipe, fit=replace(recipe.fit, **{name: getattr(plain, name) for name in CHANGEABLE}))
+def what_counts(recipe: Recipe | DinoRecipe) -> dict[str, Any]:
+    """A recipe, as JSON, without what changes no number: devices, workers, how often to log."""
+    return fingerprint(recipe.as_json(), recipe.fit, 0)
 
 
 def _ended(folder: Path, recipe: DinoRecipe) -> bool:
     if not (folder / "result.json").exists():
         return False
     found = read_any_recipe(folder)
-    if not isinstance(found, DinoRecipe) or computed(found) != computed(recipe):
-        raise InputError(f"{folder} holds a run of another recipe, see its run.json; move it away, or change --out")
+    refuse_other(what_counts(found), what_counts(recipe), str(folder))
     return True
 
 

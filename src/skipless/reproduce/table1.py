@@ -4,8 +4,8 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from skipless.data import ImageData, load_images
 from skipless.errors import InputError
@@ -13,8 +13,7 @@ from skipless.recipes import Recipe, read_recipe, table1
 from skipless.recipes.table1 import CELLS, GRID, Cell, Scale
 from skipless.report import OptimizerName, Setting, read_run, table1_cells, write_report
 from skipless.sweep import Job, run_jobs
-from skipless.training import FitConfig
-from skipless.training.config import CHANGEABLE
+from skipless.training.record import fingerprint
 
 OPTIMIZER_LABEL: dict[str, OptimizerName] = {"adamw": "AdamW", "soap": "SOAP"}
 HOLDOUT = {"digits": 200, "fashion": 5000}  # training images that learning rates are tuned on
@@ -168,10 +167,9 @@ def _require_finished(planned: Mapping[Path, Recipe]) -> None:
         raise InputError("\n  ".join([head, *commands]))
 
 
-def _computed(recipe: Recipe) -> Recipe:
+def _computed(recipe: Recipe) -> dict[str, Any]:
     """The recipe without what changes no number: devices, workers, how often to log."""
-    plain = FitConfig()
-    return replace(recipe, fit=replace(recipe.fit, **{name: getattr(plain, name) for name in CHANGEABLE}))
+    return fingerprint(recipe.as_json(), recipe.fit, 0)
 
 
 def training_command(recipe: Recipe, out: Path) -> str:
