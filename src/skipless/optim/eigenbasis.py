@@ -17,6 +17,10 @@ from torch import Tensor
 # A product of fewer rows than this is not worth cutting (measured on one CPU core).
 _BLOCK = 128
 
+# What a power iteration adds to a factor, relative to its largest eigenvalue. In fp32 a direction is thus known to at
+# least half of the digits; in float64 it is less, so that traces of the reference are met to 1e-8.
+_SHIFT = {torch.float32: 3e-4, torch.float64: 4e-11}
+
 
 def unfold(x: Float[Tensor, "b ..."], side: int) -> Float[Tensor, "b s r"]:
     """Unfold every tensor of a stack along one side: that side in rows, all others in columns."""
@@ -53,57 +57,65 @@ def symmetric_(factor: Float[Tensor, "b s s"]) -> Float[Tensor, "b s s"]:
     return factor
 
 
-def first_basis(factor: Float[Tensor, "b s s"]) -> tuple[Float[Tensor, "b s s"], list[int]]:
-    """Diagonalise a stack of factors; also which of them could not be: these get the identity.
+def first_basis(x: Float[Tensor, "b s r"]) -> tuple[Float[Tensor, "b s s"], list[int]]:
+    """Diagonalise a stack of first factors, `x @ x.T`; also which of them could not be: these get the identity.
+
+    The eigenvectors are the left singular vectors of `x` itself, in float64: the product would square the condition
+    number, and the gradient of a network that has hardly begun to learn has a steep spectrum. Rounding of the gradient
+    would then turn the weak directions into anything.
 
     The first factor of a matrix taller than wide is singular, and `eigh` fills its null space with rounding noise. Here
     the null space gets the Householder completion of the other eigenvectors: made of the coordinate axes and a
-    continuous function of those, so that two runs whose gradients agree to rounding also agree in their updates.
+    continuous function of those. So two runs whose gradients agree to rounding also agree in their updates.
     """
-    if (whole := _diagonalised(factor)) is not None:
+    if (whole := _diagonalised(x)) is not None:
         return whole, []
-    single = [_diagonalised(matrix[None]) for matrix in factor]
-    identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)[None]
+    single = [_diagonalised(matrix[None]) for matrix in x]
+    identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)[None]
     bases = torch.cat([identity if basis is None else basis for basis in single])
     return bases, [index for index, basis in enumerate(single) if basis is None]
 
 
-def _diagonalised(factor: Float[Tensor, "b s s"]) -> Float[Tensor, "b s s"] | None:
-    """`first_basis` of a whole stack, in float64 at the second try; `None` if `eigh` fails there too."""
+def _diagonalised(x: Float[Tensor, "b s r"]) -> Float[Tensor, "b s s"] | None:
+    """`first_basis` of a whole stack; `None` if the decomposition fails."""
+    side = x.shape[1]
+    core = x.double()
+    if x.shape[2] > side:
+        core = torch.linalg.qr(core.mT, mode="r").R.mT  # the same left singular vectors, of a smaller matrix
     try:
-        values, vectors = torch.linalg.eigh(factor)
+        vectors, values, _ = torch.linalg.svd(core, full_matrices=False)
     except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
-        if factor.dtype == torch.float64:
-            return None
-        basis = _diagonalised(factor.double())
-        return None if basis is None else basis.to(factor.dtype)
-    values, vectors = values.flip(-1), vectors.flip(-1)
+        return None
+    energy = values.square()
+    known = energy > energy[:, :1] * _noise(x.dtype, side)
     # Householder QR leaves the axis of a zero column where the reflections before it have put it.
-    return _orthonormal((vectors * (values > _noise(values))[:, None]).mT).contiguous()
+    columns = torch.nn.functional.pad(vectors * known[:, None], (0, side - vectors.shape[2]))
+    return _orthonormal(columns.mT).to(x.dtype).contiguous()
 
 
-def refresh_(
-    basis: Float[Tensor, "b s s"], factor: Float[Tensor, "b s s"], *, singular: bool = False
-) -> Float[Tensor, "b s s"]:
+def refresh_(basis: Float[Tensor, "b s s"], factor: Float[Tensor, "b s s"]) -> Float[Tensor, "b s s"]:
     """Turn a stack of bases towards the factors' eigenvectors: one power iteration, then QR in order of energy.
 
     Every new row takes the place of the old row that it grew from, so that what is kept per row stays with it. (The
     reference sorts the rows and the second moment alike: the same up to a permutation that nobody sees.)
 
-    A direction whose energy is below rounding stays where it was instead of becoming noise; so does a whole basis
-    where an energy is not finite.
+    The iteration is with `factor + shift * I`: the same eigenvectors, but a direction turns only as far as its energy
+    stands out against the shift, and a direction that the factor does not determine stays where it was. Without it,
+    rounding fills the directions whose energy is small: in the first epoch of a ViT that is most of them. Where an
+    energy is not finite, the whole basis stays.
 
     Args:
         basis: the old bases, overwritten.
         factor: the factors; their upper triangles are filled.
-        singular: the factors cannot have full rank yet: directions that they do not determine are completed as in
-            `first_basis`, which takes a second QR.
     """
     image = basis @ symmetric_(factor)
     energy = torch.linalg.vecdot(basis, image)
-    image = torch.where((energy > _noise(energy))[..., None], image, basis)
+    most = energy.amax(-1, keepdim=True)
+    # Below rounding there is nothing to turn to, not even slowly; a factor of zeros has no direction at all.
+    known = energy > most * _noise(energy.dtype, energy.shape[-1])
+    image = torch.where(known[..., None], image.add_(basis * (_SHIFT[basis.dtype] * most)[..., None]), basis)
     order = _by_row(energy.argsort(dim=-1, descending=True))
-    basis[order] = _completed(image[order]) if singular else _orthonormal(image[order])
+    basis[order] = _orthonormal(image[order])
     return basis
 
 
@@ -131,26 +143,14 @@ def _orthonormal(rows: Float[Tensor, "b s s"]) -> Float[Tensor, "b s s"]:
     return torch.linalg.qr(rows.mT).Q.mT[..., :side]
 
 
-def _completed(rows: Float[Tensor, "b s s"]) -> Float[Tensor, "b s s"]:
-    """`_orthonormal`, but rows that depend on the rows before them make room for what completes all others."""
-    left = torch.linalg.qr(rows.mT, mode="r").R.diagonal(dim1=-2, dim2=-1).abs()
-    # Far from any doubt where gradients are random: 3e-15 below the gap, 6e-2 above it (float64, s = 128).
-    scale = torch.linalg.vector_norm(rows, dim=-1).amax(-1, keepdim=True)
-    dependent = left <= scale * torch.finfo(rows.dtype).eps * rows.shape[-1]
-    order = _by_row(dependent.int().argsort(dim=-1, stable=True))
-    completed = torch.empty_like(rows)
-    completed[order] = _orthonormal(torch.where(dependent[..., None], 0.0, rows)[order])
-    return completed
-
-
 def _by_row(order: Int[Tensor, "b s"]) -> tuple[Int[Tensor, "b 1"], Int[Tensor, "b s"]]:
     """Index the rows of every matrix of a stack in the matrix's own order."""
     return torch.arange(len(order), device=order.device)[:, None], order
 
 
-def _noise(energy: Float[Tensor, "b s"]) -> Float[Tensor, "b 1"]:
-    """The energy up to which a direction of a factor cannot be told from rounding.
+def _noise(dtype: torch.dtype, side: int) -> float:
+    """The energy, relative to the largest, up to which a direction of a factor cannot be told from rounding.
 
     Null spaces of random factors show a third to a seventh of it.
     """
-    return energy.amax(-1, keepdim=True) * torch.finfo(energy.dtype).eps * sqrt(energy.shape[-1])
+    return torch.finfo(dtype).eps * sqrt(side)

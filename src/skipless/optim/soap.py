@@ -193,14 +193,14 @@ class SOAP(Optimizer):
         """`state_dict` of all ranks, on the CPU; on rank 0 only, `None` on the others. All must call it."""
         self._settle()
         saved = self._packed()
-        first = is_first()
+        held, saved["state"] = saved["state"], {}
         params = [(param, group) for group in self.param_groups for param in group["params"]]
         for index, (param, group) in enumerate(params):
-            if state := saved["state"].get(index):
+            if state := held.get(index):
                 team = self._shares.team(param)
                 state = team.at_first(param, state, Layout.of(param, group)) if team else state
-                saved["state"][index] = _map_tensors(_to_cpu, state) if first else None
-        return saved if first else None
+                saved["state"][index] = _map_tensors(_to_cpu, state) if is_first() else None
+        return saved if is_first() else None
 
     def _packed(self) -> dict[str, Any]:
         """The state under the parameters' places, its tensors not yet copied."""
@@ -309,8 +309,8 @@ def _own(tensor: Tensor) -> Tensor:
 
 
 def _to_cpu(tensor: Tensor) -> Tensor:
-    """Bring a tensor to the CPU, parted from all others."""
-    return _own(tensor.detach().cpu())
+    """Copy a tensor to the CPU: training goes on while the copy is written."""
+    return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from math import prod
 from typing import Any
 
 import torch
@@ -85,11 +84,11 @@ class Stack:
         self.factors = [None if side is None else grad.new_zeros(len(grad), side, side) for side in sides]
         self._accumulate_(grad)
         self.bases = []
-        for factor in self.factors:
-            basis, failed = (None, []) if factor is None else first_basis(factor)
+        for side, factor in enumerate(self.factors):
+            basis, failed = (None, []) if factor is None else first_basis(unfold(grad, side))
             self.bases.append(basis)
             if failed:
-                self._warn("eigh failed, in float64 too, and the basis starts from the identity:", failed)
+                self._warn("the gradient cannot be decomposed, and the basis starts from the identity:", failed)
         self._share(step=0)
         self._report_skipped()
 
@@ -122,11 +121,9 @@ class Stack:
         The first moment turns with them; the second holds no directions and stays.
         """
         momentum = project(self.exp_avg, self.bases, back=True)
-        seen = self.states[0]["step"] + 1
-        for side, factor, basis in zip(self.layout.sides, self.factors, self.bases, strict=True):
+        for factor, basis in zip(self.factors, self.bases, strict=True):
             if factor is not None and basis is not None:
-                rank = seen * prod(self.layout.sides) // side
-                refresh_(basis, factor, singular=rank < side)
+                refresh_(basis, factor)
         self.exp_avg.copy_(project(momentum, self.bases))
 
     def _share(self, step: int) -> None:
