@@ -9,6 +9,7 @@ from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning_fabric.strategies.strategy import Strategy
 
 from skipless.errors import InputError
+from skipless.training.rendezvous import join
 from skipless.training.sharding import shard_
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -35,6 +36,7 @@ def launch(device: Device, precision: Precision, strategy: Distribution = "auto"
         raise InputError(f"precision 'fp16' needs a CUDA device, this is {kind!r}; use 'fp32' or 'bf16'")
     if precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported():
         raise InputError(f"{torch.cuda.get_device_name()} has no bf16; use 'fp16' or 'fp32'")
+    join("nccl" if kind == "cuda" else "gloo")
     fabric = Fabric(
         accelerator=kind,
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
