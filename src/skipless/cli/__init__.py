@@ -1,4 +1,4 @@
-"""The command line: `skipless train | eval | measure | reproduce | data | init | doctor`."""
+"""The command line: `skipless train | eval | measure | reproduce | export | data | init | plan | doctor`."""
 
 from skipless.cli.verbs import main
 
