@@ -1,8 +1,8 @@
 """A small ViT trained on generated scenes: meant for trying the dense evaluators where no download can be had.
 
-Command: `skipless train scenes --data DIR`, a folder of `skipless data scenes --layout imagenet --train 30000 --val 1000
---size 64 --at-most 1 --smallest 0.45 --largest 0.75`. 27 minutes of a loaded CPU core. The paper: nothing. Ours: with skips
-59.6 % (n = 1, LOG.md); without them not run.
+Command: `skipless train scenes --data DIR`, a folder of `skipless data scenes --layout imagenet --train 30000 --val
+1000 --size 64 --at-most 1 --smallest 0.45 --largest 0.75`. 27 minutes of a loaded CPU core. The paper: nothing. Ours:
+with skips 59.6 % (n = 1, LOG.md); without them not run.
 """
 
 from skipless.data import ImageConfig
