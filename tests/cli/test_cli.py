@@ -6,22 +6,13 @@ import sys
 
 import pytest
 import torch
+from reference.command import skipless
 from safetensors.torch import load_file
 
 from skipless import cli
 from skipless.cli.verbs import VERBS
 
 TINY = ["--epochs", "1", "--device", "cpu", "--progress", "none"]
-
-
-def skipless(capsys, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of one command, in this process."""
-    code = 0
-    try:
-        cli.main(list(arguments))
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 1
-    return code, *capsys.readouterr()
 
 
 def test_train_resumes_and_eval_agrees(capsys, tmp_path) -> None:

@@ -1,18 +1,9 @@
 """`skipless doctor`: with a recipe, what limits its run."""
 
 import pytest
+from reference.command import skipless
 
-from skipless import cli
 from skipless.cli import doctor as verb
-
-
-def skipless(capsys, *arguments: str) -> tuple[int, str, str]:
-    code = 0
-    try:
-        cli.main(list(arguments))
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 1
-    return code, *capsys.readouterr()
 
 
 def test_without_a_recipe_it_says_what_there_is(capsys) -> None:

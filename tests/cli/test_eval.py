@@ -1,19 +1,14 @@
 """`skipless data` and `skipless eval`: what a person types to try the evaluators, from nothing to three columns."""
 
+import json
+
 import pytest
+from reference.command import skipless
+from reference.tiny_images import images
 
 from skipless import cli
 
 SMALL = ["--epochs", "1", "--device", "cpu", "--progress", "none"]
-
-
-def skipless(capsys, *arguments: str) -> tuple[int, str, str]:
-    code = 0
-    try:
-        cli.main(list(arguments))
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 1
-    return code, *capsys.readouterr()
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +86,37 @@ def test_what_is_in_a_folder_is_drawn(capsys, scenes, tmp_path) -> None:
         assert out.stat().st_size > 2000
         code, _, told = skipless(capsys, "data", what, "--data", str(tmp_path / "none"), "--out", str(out))
         assert (code, "a folder that exists" in told) == (2, True)
+
+
+def test_a_folder_is_packed_into_shards_of_the_size_asked_for(capsys, tmp_path) -> None:
+    out = tmp_path / "shards"
+    command = ("data", "shards", "--data", str(images(tmp_path / "images")), "--out", str(out))
+    code, _, told = skipless(capsys, *command, "--images", "0")
+    assert (code, "at least 1" in told) == (2, True)
+    code, printed, _ = skipless(capsys, *command, "--images", "6")
+    assert code == 0
+    assert "16 train images in 3, 8 val images in 2 shards, 2 classes" in printed
+    assert len(list(out.glob("*.tar"))) == 5
+    code, _, told = skipless(capsys, *command)
+    assert (code, "holds shards already" in told) == (2, True)
+
+
+def test_scenes_are_drawn_as_asked(capsys, tmp_path) -> None:
+    asked = (
+        "--train",
+        "2",
+        "--val",
+        "1",
+        "--size",
+        "32",
+        "--objects",
+        "digits",
+        "--smallest",
+        "0.7",
+        "--largest",
+        "0.9",
+    )
+    code, _, _ = skipless(capsys, "data", "scenes", *asked, "--colours", "class", "--out", str(tmp_path / "large"))
+    assert code == 0
+    plan = json.loads((tmp_path / "large/scenes.json").read_text())
+    assert (plan["smallest"], plan["largest"], plan["colours"]) == (0.7, 0.9, "class")

@@ -3,17 +3,7 @@
 import json
 
 import pytest
-
-from skipless import cli
-
-
-def skipless(capsys, *arguments: str) -> tuple[int, str, str]:
-    code = 0
-    try:
-        cli.main(list(arguments))
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 1
-    return code, *capsys.readouterr()
+from reference.command import skipless
 
 
 def test_a_row_for_every_combination(capsys) -> None:

@@ -3,34 +3,22 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
+from reference.tiny_images import images
 from safetensors.torch import load_file
 
 from skipless.data.multicrop import MultiCropConfig
+from skipless.data.shards import write_shards
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
 from skipless.models import block_views
-from skipless.recipes.dino import DinoRecipe, dino, export_teacher
+from skipless.recipes.dino import DinoRecipe, dino
+from skipless.recipes.exported import export_backbone
 from skipless.recipes.teacher_knn import NeighboursConfig
 from skipless.tasks import DINOConfig
 from skipless.training import FitConfig
-
-
-def images(root: Path, classes: int = 2, train: int = 8, val: int = 4) -> Path:
-    """Noise on one colour a class: even an untrained model tells them apart."""
-    draws = np.random.default_rng(0)
-    for split, count in (("train", train), ("val", val)):
-        for label in range(classes):
-            folder = root / split / f"class{label}"
-            folder.mkdir(parents=True)
-            for index in range(count):
-                pixels = draws.integers(0, 60, (40, 48, 3)) + np.array([180 * label, 90, 150 * (1 - label)])
-                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.png")
-    return root
 
 
 def tiny(folder: Path, row: str = "skipless + init") -> DinoRecipe:
@@ -89,18 +77,16 @@ def test_a_run_evaluates_its_teacher_and_exports_it(tmp_path: Path) -> None:
     assert result.metrics["knn_best"] > 50
     assert DinoRecipe.from_json(json.loads((out / "run.json").read_text())["recipe"]) == recipe
     assert recipe.run(out) == result  # recognised as finished
-    file = export_teacher(out, tmp_path / "teacher.safetensors")
-    model = timm.create_model(
-        "vit_tiny_patch16_224", num_classes=0, img_size=32, patch_size=8, embed_dim=12, num_heads=1, depth=2
-    )
-    model.load_state_dict(load_file(file))
+    written = load_file(export_backbone(out, tmp_path / "teacher.safetensors").file)
     kept = load_file(out / "checkpoint.safetensors")
-    assert torch.equal(model.blocks[1].mlp.fc1.weight, kept["task/model.blocks.1.mlp.fc1.weight"])
-    assert not torch.equal(model.blocks[1].mlp.fc1.weight, kept["task/student.blocks.1.mlp.fc1.weight"])
-    task = recipe.build_task(4, 2)
-    assert load_file(export_teacher(task, tmp_path / "first.safetensors")).keys() == load_file(file).keys()
-    with pytest.raises(InputError, match="no run folder"):
-        export_teacher(tmp_path / "images", tmp_path / "x.safetensors")
+    assert torch.equal(written["blocks.1.mlp.fc1.weight"], kept["task/model.blocks.1.mlp.fc1.weight"])
+    assert not torch.equal(written["blocks.1.mlp.fc1.weight"], kept["task/student.blocks.1.mlp.fc1.weight"])
+
+
+def test_shards_are_trained_on_and_evaluated_as_the_folder_is(tmp_path: Path) -> None:
+    folder, out = images(tmp_path / "images"), tmp_path / "shards"
+    write_shards(folder, out)
+    assert tiny(out).run(tmp_path / "packed").metrics == tiny(folder).run(tmp_path / "loose").metrics
 
 
 def test_images_without_labels_are_pretrained_on_and_not_evaluated(tmp_path: Path) -> None:

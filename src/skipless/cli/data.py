@@ -68,6 +68,8 @@ def data(
             f"{out}: {made.train} training and {made.val} validation scenes of {len(made.classes)} classes of objects"
         )
         return
+    if images is not None and images < 1:
+        raise InputError(f"--images {images}: give at least 1")
     if data is None or not data.is_dir():
         raise InputError(f"{what} needs --data, a folder that exists, not {str(data)!r}")
     if what == "shards":

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from skipless.cli.train import AnyScale, _recipe
+from skipless.cli.named import AnyScale, RecipeName, named_recipe, use_threads
 from skipless.data.builtin import DEBIAN_FASHION, cache_folder, find_fashion
 from skipless.errors import InputError
 from skipless.planning.limits import limits_text
@@ -22,7 +22,7 @@ from skipless.recipes.table1 import OptimizerName
 
 
 def doctor(
-    recipe: Positional[Literal["table1", "scenes", "dino"] | None] = None,
+    recipe: Positional[RecipeName | None] = None,
     *,
     scale: AnyScale | None = None,
     depth: int | None = None,
@@ -59,12 +59,8 @@ def doctor(
         seconds: how long to watch; half of it goes to the loader alone before.
     """
     if recipe is not None:
-        if threads is not None:
-            if threads < 1:
-                raise InputError(f"--threads {threads}: give at least 1")
-            torch.set_num_threads(threads)
-        row = "skip" if skip else "skipless + init" if init else "skipless"
-        made = _recipe(recipe, scale, data, row, optimizer, 0, depth).with_(
+        use_threads(threads)
+        made = named_recipe(recipe, scale, data, optimizer, skip=skip, init=init, depth=depth).with_(
             fit__batch_size=batch_size,
             fit__accumulation=accumulation,
             fit__precision=precision,

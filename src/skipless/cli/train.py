@@ -2,24 +2,20 @@
 
 import os
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
-import torch
 from tyro.conf import Positional
 
 from skipless import recipes
+from skipless.cli.named import AnyScale, RecipeName, named_recipe, use_threads
 from skipless.cli.words import words
-from skipless.data.builtin import find_fashion
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
-from skipless.recipes.dino import DinoScale
-from skipless.recipes.table1 import OptimizerName, Row, Scale
-
-AnyScale = Literal["digits", "fashion", "paper", "vit_small", "scenes"]
+from skipless.recipes.table1 import OptimizerName
 
 
 def train(
-    recipe: Positional[Literal["table1", "scenes", "dino"]],
+    recipe: Positional[RecipeName],
     *,
     out: Path,
     scale: AnyScale | None = None,
@@ -83,13 +79,8 @@ def train(
         tensorboard: write TensorBoard files into the run folder.
         wandb: log to Weights & Biases.
     """
-    if threads is not None:
-        if threads < 1:
-            raise InputError(f"--threads {threads}: give at least 1")
-        torch.set_num_threads(threads)
-    made = _recipe(
-        recipe, scale, data, "skip" if skip else "skipless + init" if init else "skipless", optimizer, seed, depth
-    )
+    use_threads(threads)
+    made = named_recipe(recipe, scale, data, optimizer, skip=skip, init=init, seed=seed, depth=depth)
     made = made.with_(
         optimizer__lr=lr,
         fit__epochs=epochs,
@@ -116,28 +107,3 @@ def train(
     result = made.run(out) if isinstance(made, recipes.DinoRecipe) else recipes.run(made, out)
     if int(os.environ.get("RANK", "0")) == 0:
         print(f"{out}: {result.steps} steps in {result.seconds:.0f} s  {words(result.metrics)}")
-
-
-def _recipe(
-    name: str, scale: Any, data: str | None, row: Row, optimizer: OptimizerName | None, seed: int, depth: int | None
-) -> recipes.Recipe | recipes.DinoRecipe:
-    """The recipe that `train` starts from."""
-    scales: dict[str, tuple[str, ...]] = {"table1": get_args(Scale), "dino": get_args(DinoScale), "scenes": ("scenes",)}
-    if scale is not None and scale not in scales[name]:
-        raise InputError(f"--scale {scale} is not one of {name}'s: {', '.join(scales[name])}")
-    if depth is not None and name != "dino":
-        raise InputError(f"--depth is for dino, not for {name}")
-    if name == "dino":
-        return recipes.dino(scale or "vit_small", row, optimizer, depth=depth, seed=seed, data=data)
-    if name == "scenes":
-        return recipes.scenes(row, optimizer or "soap", seed=seed, data=data)
-    return _table1(scale, data, row, optimizer or "soap", seed)
-
-
-def _table1(scale: Scale | None, data: str | None, row: Row, optimizer: OptimizerName, seed: int) -> recipes.Recipe:
-    """The recipe that `train` starts from; --data names the scale where --scale does not."""
-    if scale is None:
-        scale = "digits" if data in (None, "digits") else "fashion" if data == "fashion" else "paper"
-        if data is not None and scale == "paper" and find_fashion(Path(data).expanduser()) is not None:
-            scale = "fashion"
-    return recipes.table1(scale, row, optimizer, seed=seed, data=data)

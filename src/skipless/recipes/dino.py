@@ -24,12 +24,12 @@ from skipless.errors import InputError
 from skipless.init import SkiplessInit
 from skipless.optim import OptimizerConfig, WarmupCosine, build_optimizer
 from skipless.recipes.conditioning import training_measure
-from skipless.recipes.recipe import ModelConfig, ScheduleConfig, recipe_values
+from skipless.recipes.recipe import ModelConfig, ScheduleConfig
 from skipless.recipes.table1 import OptimizerName, Row
 from skipless.recipes.teacher_knn import NeighboursConfig, teacher_neighbours
 from skipless.recipes.teacher_snapshots import keep_teachers
 from skipless.tasks import DINO, DINO_VIT_SMALL, DINOConfig
-from skipless.training import FitConfig, FitResult, fit, load_weights, save_weights
+from skipless.training import FitConfig, FitResult, fit
 
 DinoScale = Literal["vit_small", "scenes"]
 
@@ -168,7 +168,7 @@ class DinoRecipe:
         )
 
     def backbone(self) -> nn.Module:
-        """The backbone before the first step; also what `export_teacher` writes loads into it."""
+        """The backbone before the first step."""
         return self.model.build_for(self.data.image_size or 224, 3, 0, self.fit.seed)
 
 
@@ -263,22 +263,6 @@ def _scenes(seed: int, data: str) -> DinoRecipe:
         neighbours=NeighboursConfig(train=2000, val=1000),
         keep_every=1,
     )
-
-
-def export_teacher(source: DINO | Path, out: Path) -> Path:
-    """Write a teacher's backbone as plain `.safetensors` that timm's ViT (`num_classes=0`) loads.
-
-    Args:
-        source: a task, or the folder of a run of `DinoRecipe`.
-        out: the file.
-
-    Raises:
-        InputError: if there is no such run, or the file cannot be written.
-    """
-    if isinstance(source, DINO):
-        return save_weights(source.model, out)
-    recipe = DinoRecipe.from_json(recipe_values(source))
-    return save_weights(load_weights(recipe.backbone(), source), out)
 
 
 def _labelled(config: ImageConfig) -> ImageData | None:

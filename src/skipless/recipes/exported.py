@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from skipless.data.images import pixel_statistics
@@ -16,8 +15,7 @@ from skipless.recipes.read import read_any_recipe
 from skipless.recipes.source import ModelSource, open_model, sizes_of
 from skipless.recipes.teacher_snapshots import kept_teachers
 from skipless.tasks.dino_checkpoint import read_dino_checkpoint
-from skipless.training.checkpoint import load_tensors_
-from skipless.training.files import replacing
+from skipless.training.checkpoint import load_tensors_, save_weights
 
 PICKLED = (".pth", ".pt", ".bin")
 _NOTE = "skipless"  # under which a file's metadata says how to build its model
@@ -72,21 +70,15 @@ def export_backbone(run: Path, out: Path, *, epoch: int | None = None) -> Export
             raise InputError(f"{str(run)!r} kept no teacher of epoch {epoch}; it has {_listed(kept) or 'none'}")
         weights = kept[epoch]
     model = open_model(str(run), weights=weights).model
-    tensors = {name: value.contiguous() for name, value in model.state_dict().items() if not name.startswith("head.")}
+    tensors = {name: value for name, value in model.state_dict().items() if not name.startswith("head.")}
     name = recipe.model.name if recipe.model.skip else f"skipless_{recipe.model.name}"
     if not recipe.model.skip and name not in REGISTERED:
         raise InputError(f"{recipe.model.name!r} has no skipless twin in timm's registry: it cannot be loaded by name")
     sizes = sizes_of({key: value.shape for key, value in tensors.items()}, str(run))
     kwargs = {"img_size": sizes["image_size"], "in_chans": sizes["channels"], **recipe.model.kwargs}
-    load_tensors_(load_timm(name, num_classes=0, **kwargs), tensors, str(run))
+    taken = load_tensors_(load_timm(name, num_classes=0, **kwargs), tensors, str(run))
     note = {"model": name, "kwargs": kwargs, "statistics": pixel_statistics(recipe.data)}
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write {str(out)!r} ({error.strerror}); choose another place") from error
-    with replacing(out) as temporary:
-        save_file(tensors, temporary, {"format": "pt", _NOTE: json.dumps(note)})
-    return Exported(out, name, kwargs)
+    return Exported(save_weights(taken, out, note={_NOTE: json.dumps(note)}), name, kwargs)
 
 
 def open_file(path: Path, name: str | None = None) -> ModelSource:

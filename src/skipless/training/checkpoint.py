@@ -170,8 +170,13 @@ def _weights_file(path: Path | str) -> Path:
     return file
 
 
-def save_weights(model: nn.Module, path: Path | str) -> Path:
+def save_weights(model: nn.Module, path: Path | str, *, note: Mapping[str, str] | None = None) -> Path:
     """Write a network's weights, and nothing else, as a plain `.safetensors` file.
+
+    Args:
+        model: the network.
+        path: the file.
+        note: what the file's metadata say besides.
 
     Raises:
         InputError: if it cannot be written.
@@ -182,7 +187,7 @@ def save_weights(model: nn.Module, path: Path | str) -> Path:
     except OSError as error:
         raise InputError(f"cannot write {str(path)!r} ({error.strerror}); choose another place") from error
     with replacing(path) as temporary:
-        save_file(_own_memory(model.state_dict()), temporary, {"format": "pt"})
+        save_file(_own_memory(model.state_dict()), temporary, {"format": "pt", **(note or {})})
     return path
 
 
