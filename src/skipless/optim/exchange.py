@@ -83,6 +83,13 @@ def swap(
     return [[next(pieces) for _ in shapes] for shapes in expected]
 
 
+def gather_from_all(taken: Tensor, sent: Tensor, group: dist.ProcessGroup) -> None:
+    """Put every rank's `sent`, one after the other, into `taken`."""
+    # torch 2.14 gave all_gather_into_tensor a new name, and warns of the old one.
+    gather = dist.all_gather_single if hasattr(dist, "all_gather_single") else dist.all_gather_into_tensor
+    gather(taken, sent, group=group)
+
+
 def publish_(shares: list[list[Tensor]], group: dist.ProcessGroup) -> None:
     """Overwrite every tensor with its owner's: `shares[rank]` are the tensors of one dtype that a rank owns."""
     rank, ranks = dist.get_rank(group), len(shares)
@@ -92,7 +99,7 @@ def publish_(shares: list[list[Tensor]], group: dist.ProcessGroup) -> None:
         sent, taken = like.new_zeros(longest), like.new_empty(ranks, longest)
         for part, tensor in zip(_parts(sent, [tensor.shape for tensor in portions[rank]]), portions[rank], strict=True):
             part.copy_(tensor)
-        dist.all_gather_into_tensor(taken.view(torch.uint8).flatten(), sent.view(torch.uint8), group=group)
+        gather_from_all(taken.view(torch.uint8).flatten(), sent.view(torch.uint8), group)
         for owner, portion in enumerate(portions):
             if owner != rank:
                 for part, tensor in zip(

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from skipless.errors import InputError
-from skipless.optim.exchange import cut, everyone, is_sharded, publish_, shard_shapes, swap
+from skipless.optim.exchange import cut, everyone, gather_from_all, is_sharded, publish_, shard_shapes, swap
 from skipless.optim.layout import Layout
 from skipless.optim.stack import blank_state, kept_tensors, state_dtype
 
@@ -80,7 +80,7 @@ class Team:
         digest = int.from_bytes(hashlib.sha256(told.encode()).digest()[:7], "big")
         own = torch.tensor([digest], device=next(iter(self.owners)).device)
         every = own.new_empty(self.ranks)
-        dist.all_gather_into_tensor(every, own, group=self.group)
+        gather_from_all(every, own, self.group)
         if other := (every != every[0]).nonzero().flatten().tolist():
             raise InputError(
                 f"SOAP: ranks 0 and {other[0]} hold different parameters; build the same model and the same groups, in "
