@@ -18,12 +18,19 @@ from skipless.recipes.table1 import GRID, Cell
 from skipless.reproduce.table1 import best_rate, reproduce_table1
 from skipless.sweep import Job, run_jobs
 
+# Until its modules are loaded a command is Python's, Ctrl-C included; how long that takes depends on the machine.
+LOADED = "from skipless.cli import main; print('loaded', flush=True); main()"
+
 
 def reproduce(out: Path, *flags: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "skipless", "reproduce", "table1", "--epochs", "1", "--out", str(out), *flags]
-    return subprocess.Popen(
+    """Start the command, and give it once it is skipless's own."""
+    command = [sys.executable, "-c", LOADED, "reproduce", "table1", "--epochs", "1", "--out", str(out), *flags]
+    process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loaded\n"
+    return process
 
 
 def weights(folder: Path) -> dict[str, bytes]:
@@ -43,7 +50,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_table(tmp_path) -> None:
     chance = random.Random(int.from_bytes(os.urandom(4)))
     for kill in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGINT):
         victim = reproduce(tmp_path / "b", "--jobs", "2")
-        time.sleep(chance.uniform(6, 18))  # torch takes some seconds to load
+        time.sleep(chance.uniform(1, 12))
         if kill == signal.SIGKILL:
             victim.kill()
         else:
