@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from skipless.optim.products import matmul
+
 # A product of fewer rows than this is not worth cutting (measured on one CPU core).
 _BLOCK = 128
 
@@ -39,10 +41,10 @@ def accumulate_(factor: Float[Tensor, "b s s"], x: Float[Tensor, "b s r"], beta:
     side = factor.shape[-1]
     if side <= _BLOCK or factor.device.type != "cpu":
         return factor.baddbmm_(x, x.mT, beta=beta, alpha=1 - beta)
-    for matrix, rows in zip(factor, x, strict=True):
+    for matrix, rows in zip(factor, x.contiguous(), strict=True):
         for start in range(0, side, _BLOCK):
             stop = min(start + _BLOCK, side)
-            matrix[start:stop, :stop].addmm_(rows[start:stop], rows[:stop].mT, beta=beta, alpha=1 - beta)
+            matrix[start:stop, :stop].lerp_(matmul(rows[None, start:stop], rows[None, :stop].mT)[0], 1 - beta)
     return factor
 
 
@@ -108,7 +110,7 @@ def refresh_(basis: Float[Tensor, "b s s"], factor: Float[Tensor, "b s s"]) -> F
         basis: the old bases, overwritten.
         factor: the factors; their upper triangles are filled.
     """
-    image = basis @ symmetric_(factor)
+    image = matmul(basis, symmetric_(factor))
     energy = torch.linalg.vecdot(basis, image)
     most = energy.amax(-1, keepdim=True)
     # Below rounding there is nothing to turn to, not even slowly; a factor of zeros has no direction at all.
@@ -130,7 +132,7 @@ def project(x: Float[Tensor, "b ..."], bases: Sequence[Tensor | None], *, back: 
         rest = x.shape[2:]
         turned = x.reshape(len(x), first, prod(rest)).mT
         if basis is not None:
-            turned = turned @ (basis if back else basis.mT)
+            turned = matmul(turned, basis if back else basis.mT)
         x = turned.reshape(len(x), *rest, first)
     return x
 

@@ -1,0 +1,42 @@
+"""Matrix products of SOAP: all of its time, nearly.
+
+On x86 processors torch multiplies fp32 matrices by MKL, which leaves the widest registers of other makers' than Intel's
+unused. oneDNN, with which torch is built, too, does not: at 384 x 384 and more it is 2.0 to 2.3 times as fast on an AMD
+processor with AVX-512, and 1.1 times where it is held to AVX2 (`benchmarks/results/soap.md`).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# Multiply-adds of one product; a smaller one is done before oneDNN has set out (measured on one core with AVX2).
+_WORTH = 2**22
+
+
+def matmul(x: Float[Tensor, "b m k"], y: Float[Tensor, "b k n"]) -> Float[Tensor, "b m n"]:
+    """Multiply two stacks of matrices in full precision, by whatever does it fastest."""
+    if x.shape[1] * y.numel() <= _WORTH * len(x) or not _onednn(x):
+        return x @ y
+    products = [_linear(one, other.mT) for one, other in zip(x, y, strict=True)]
+    return torch.stack(products) if len(products) > 1 else products[0][None]
+
+
+def _onednn(x: Tensor) -> bool:
+    """Whether oneDNN is there for such a matrix, and is another library than the one behind `@`."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and torch.backends.mkldnn.enabled  # pyright: ignore[reportAttributeAccessIssue] (as a user may have set it)
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
+def _linear(x: Float[Tensor, "m k"], w: Float[Tensor, "n k"]) -> Float[Tensor, "m n"]:
+    """`x @ w.T` by oneDNN. torch's own compiler calls this operator for frozen linear layers; no public one gets there.
+
+    It takes `w` or its transpose in one piece; for a part of a matrix it would fall back on a loop.
+    """
+    w = w if w.is_contiguous() or w.mT.is_contiguous() else w.contiguous()
+    return torch.ops.mkldnn._linear_pointwise(x, w, None, "none", [], "")

@@ -1,0 +1,70 @@
+"""SOAP's products: the same in every layout, and exact whoever makes them."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from skipless.optim import SOAP, products
+
+SIDE = 192  # cubed more than what is worth oneDNN's while
+
+needs_onednn = pytest.mark.skipif(not products._onednn(torch.zeros(1)), reason="torch has no oneDNN on this processor")
+
+
+def laid_out(layout: str, stack: int) -> Tensor:
+    """A stack of matrices that lie in memory in one of the ways that SOAP meets."""
+    whole = torch.randn(stack, 2 * SIDE, 2 * SIDE, generator=torch.Generator().manual_seed(len(layout)))
+    ways = {
+        "plain": whole[:, :SIDE, :SIDE].contiguous,
+        "transposed": lambda: whole[:, :SIDE, :SIDE].contiguous().mT,
+        "rows": lambda: whole[:, :, :SIDE].contiguous()[:, :SIDE],
+        "columns": lambda: whole[:, :SIDE][..., :SIDE],
+        "columns transposed": lambda: whole[:, :SIDE][..., :SIDE].mT,
+    }
+    return ways[layout]()
+
+
+LAYOUTS = ["plain", "transposed", "rows", "columns", "columns transposed"]
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[tuple[int, ...]]:
+    """Shapes of the products that oneDNN makes."""
+    made: list[tuple[int, ...]] = []
+    linear = products._linear
+    monkeypatch.setattr(products, "_linear", lambda x, w: (made.append((*x.shape, len(w))), linear(x, w))[1])
+    return made
+
+
+@pytest.mark.parametrize("stack", [1, 3])
+@pytest.mark.parametrize("left", LAYOUTS)
+@pytest.mark.parametrize("right", LAYOUTS)
+def test_a_product_does_not_depend_on_how_matrices_lie(left: str, right: str, stack: int, calls) -> None:
+    x, y = laid_out(left, stack), laid_out(right, stack)
+    made = products.matmul(x, y)
+    assert len(calls) == (stack if products._onednn(x) else 0)
+    assert made.shape == (stack, SIDE, SIDE)
+    torch.testing.assert_close(made.double(), x.double() @ y.double(), rtol=0, atol=3e-4)  # entries of about 14
+
+
+@needs_onednn
+def test_small_products_and_float64_are_left_to_torch(calls, monkeypatch) -> None:
+    small, large = torch.randn(1, 128, 128), torch.randn(1, SIDE, SIDE)
+    assert torch.equal(products.matmul(small, small), small @ small)
+    assert torch.equal(products.matmul(large.double(), large.double()), large.double() @ large.double())
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    assert torch.equal(products.matmul(large, large), large @ large)
+    assert not calls
+
+
+@needs_onednn
+def test_soap_is_the_same_by_either_library(calls, monkeypatch) -> None:
+    weights = [torch.nn.Parameter(torch.zeros(2 * SIDE, SIDE)) for _ in range(2)]
+    for weight, enabled in zip(weights, (True, False), strict=True):
+        monkeypatch.setattr(torch.backends.mkldnn, "enabled", enabled)
+        optimizer, draws = SOAP([weight], lr=1.0, precondition_frequency=2), torch.Generator().manual_seed(0)
+        for _ in range(4):
+            weight.grad = torch.randn(weight.shape, generator=draws)
+            optimizer.step()
+    assert calls
+    torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=2e-3)  # of 3: each rounds its own way
