@@ -49,8 +49,10 @@ def accumulate_(factor: Float[Tensor, "b s s"], x: Float[Tensor, "b s r"], beta:
 
 
 def symmetric_(factor: Float[Tensor, "b s s"]) -> Float[Tensor, "b s s"]:
-    """Fill the upper triangles from the lower ones."""
+    """Fill the upper triangles from the lower ones, where `accumulate_` has left them out."""
     side = factor.shape[-1]
+    if side <= _BLOCK or factor.device.type != "cpu":
+        return factor
     for start in range(0, side, _BLOCK):
         stop = min(start + _BLOCK, side)
         factor[:, :start, start:stop] = factor[:, start:stop, :start].mT
@@ -115,10 +117,11 @@ def refresh_(basis: Float[Tensor, "b s s"], factor: Float[Tensor, "b s s"]) -> F
     most = energy.amax(-1, keepdim=True)
     # Below rounding there is nothing to turn to, not even slowly; a factor of zeros has no direction at all.
     known = energy > most * _noise(energy.dtype, energy.shape[-1])
-    image = torch.where(known[..., None], image.add_(basis * (_SHIFT[basis.dtype] * most)[..., None]), basis)
-    order = _by_row(energy.argsort(dim=-1, descending=True))
-    basis[order] = _orthonormal(image[order])
-    return basis
+    image.addcmul_(basis, (_SHIFT[basis.dtype] * most)[..., None])
+    if known.device.type != "cpu" or not known.all():  # elsewhere, looking would wait for the device
+        image = torch.where(known[..., None], image, basis)
+    order = energy.argsort(dim=-1, descending=True)
+    return basis.copy_(_orthonormal(image[_by_row(order)])[_by_row(order.argsort(dim=-1))])
 
 
 def project(x: Float[Tensor, "b ..."], bases: Sequence[Tensor | None], *, back: bool = False) -> Float[Tensor, "b ..."]:
@@ -127,6 +130,8 @@ def project(x: Float[Tensor, "b ..."], bases: Sequence[Tensor | None], *, back: 
     Each turn takes the first side off, rotates it and appends it as the last one; after all turns the order is
     the old one again, and for matrices no turn copies.
     """
+    if all(basis is None for basis in bases):
+        return x
     for basis in bases:
         first = x.shape[1]
         rest = x.shape[2:]
@@ -142,7 +147,7 @@ def _orthonormal(rows: Float[Tensor, "b s s"]) -> Float[Tensor, "b s s"]:
     side = rows.shape[-1]
     # Rows of n x 512 bytes share few cache sets: LAPACK takes a sixth longer. Zeros at their ends change nothing.
     rows = torch.nn.functional.pad(rows, (0, 8)) if side >= _BLOCK and side % _BLOCK == 0 else rows
-    return torch.linalg.qr(rows.mT).Q.mT[..., :side]
+    return torch.linalg.householder_product(*torch.geqrf(rows.mT)).mT[..., :side]
 
 
 def _by_row(order: Int[Tensor, "b s"]) -> tuple[Int[Tensor, "b 1"], Int[Tensor, "b s"]]:

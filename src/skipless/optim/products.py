@@ -1,16 +1,16 @@
 """Matrix products of SOAP: all of its time, nearly.
 
-On x86 processors torch multiplies fp32 matrices by MKL, which leaves the widest registers of other makers' than Intel's
-unused. oneDNN, with which torch is built, too, does not: at 384 x 384 and more it is 2.0 to 2.3 times as fast on an AMD
-processor with AVX-512, and 1.1 times where it is held to AVX2 (`benchmarks/results/soap.md`).
+On x86 processors torch multiplies fp32 matrices by MKL, which leaves the registers of AVX-512 unused where the maker is
+not Intel. oneDNN, with which torch is built, too, uses them: there it is 2.0 to 2.3 times as fast from 384 x 384 on,
+and an ordinary step of SOAP 1.7 times (`benchmarks/results/soap.md`). Held to AVX2 it gains nothing.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# Multiply-adds of one product; a smaller one is done before oneDNN has set out (measured on one core with AVX2).
-_WORTH = 2**22
+# Multiply-adds of one product; below, oneDNN gains little or loses (measured on one core).
+_WORTH = 2**20
 
 
 def matmul(x: Float[Tensor, "b m k"], y: Float[Tensor, "b k n"]) -> Float[Tensor, "b m n"]:
@@ -28,7 +28,7 @@ def _onednn(x: Tensor) -> bool:
         and x.dtype == torch.float32
         and torch.backends.mkldnn.enabled  # pyright: ignore[reportAttributeAccessIssue] (as a user may have set it)
         and torch.backends.mkldnn.is_available()
-        and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
 

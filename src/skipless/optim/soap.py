@@ -244,14 +244,17 @@ class SOAP(Optimizer):
 
     def _live(self) -> list[tuple[Tensor, int]]:
         """Parameters that have a gradient, with their groups."""
-        for group in self.param_groups:
+        live = []
+        for index, group in enumerate(self.param_groups):
             check_group(group)
-        live = [(p, i) for i, group in enumerate(self.param_groups) for p in group["params"] if p.grad is not None]
-        if sparse := [p for p, _ in live if p.grad.layout is not torch.strided]:
-            raise InputError(
-                f"SOAP: a parameter of shape {tuple(sparse[0].shape)} has a sparse gradient; SOAP takes dense ones: "
-                "give such parameters to another optimizer"
-            )
+            for param in group["params"]:
+                if (grad := param.grad) is not None:
+                    live.append((param, index))
+                    if grad.layout is not torch.strided:
+                        raise InputError(
+                            f"SOAP: a parameter of shape {tuple(param.shape)} has a sparse gradient; SOAP takes dense "
+                            "ones: give such parameters to another optimizer"
+                        )
         return live
 
     def _arrange(self, live: list[tuple[Tensor, int]]) -> list[Stack]:

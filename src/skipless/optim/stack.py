@@ -70,10 +70,9 @@ class Stack:
         grad = torch.stack(grads) if len(grads) > 1 else grads[0][None]
         grad = self.layout.fold(grad).to(state_dtype(self.params[0]))
         # Squared as in the factors: a gradient may be finite where its factor is not.
-        norm = torch.linalg.vector_norm(grad, dim=tuple(range(1, grad.ndim)), keepdim=True)
-        lost = ~norm.square().isfinite()
-        if lost.device.type == "cpu" and not lost.any():  # elsewhere, looking would wait for the device
-            return grad
+        if grad.device.type == "cpu" and torch.linalg.vector_norm(grad).square().isfinite():
+            return grad  # elsewhere, looking would wait for the device
+        lost = ~torch.linalg.vector_norm(grad, dim=tuple(range(1, grad.ndim)), keepdim=True).square().isfinite()
         self.skipped += lost.flatten()
         return torch.where(lost, 0.0, grad)
 
