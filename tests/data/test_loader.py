@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skipless.data import ImageConfig, count_workers, load_images
 from skipless.data.loader import BatchKey, EvalLoader, Order, train_batches
 from skipless.errors import InputError
 
@@ -100,3 +101,14 @@ def test_fetching_leaves_the_global_generators_alone() -> None:
     list(islice(train_batches(Draws(), Order(samples=10, batch_size=5, seed=0)), 3))
     assert torch.equal(torch.rand(3), expected[0])
     np.testing.assert_array_equal(np.random.rand(3), expected[1])  # noqa: NPY002
+
+
+@pytest.mark.parametrize(("cores", "processes", "expected"), [(8, 1, 8), (8, 4, 2), (2, 4, 1), (96, 2, 16)])
+def test_what_is_decoded_gets_the_cores_and_what_is_in_memory_none(
+    monkeypatch, cores: int, processes: int, expected: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    in_memory = load_images(ImageConfig("digits")).train
+    assert (count_workers(None, Draws()), count_workers(None, in_memory)) == (expected, 0)
+    assert (count_workers(3, Draws()), count_workers(0, Draws()), count_workers(5, in_memory)) == (3, 0, 5)

@@ -68,3 +68,12 @@ def test_bad_values_are_quoted(name: str) -> None:
         build_optimizer(Attention(), OptimizerConfig(name, lr=-1.0))
     with pytest.raises(InputError, match=r"-0\.5"):
         build_optimizer(Attention(), OptimizerConfig(name, weight_decay=-0.5))
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_gradients_of_scaled_losses_can_be_clipped(scaled: bool) -> None:
+    """A fused AdamW unscales on its own, and fabric then refuses to clip."""
+    adamw = build_optimizer(Attention(), OptimizerConfig(), scaled=scaled)
+    assert bool(adamw.defaults["fused"]) != scaled
+    assert getattr(adamw, "_step_supports_amp_scaling", False) != scaled
+    assert not getattr(build_optimizer(Attention(), OptimizerConfig("soap")), "_step_supports_amp_scaling", False)

@@ -53,7 +53,7 @@ def doctor(
         batch_size: images of an optimizer step.
         accumulation: micro-batches of a step.
         precision: fp32, or autocast to bf16 or fp16.
-        workers: processes that load data.
+        workers: processes that load data; by default as many as keep the cores busy, none for images in memory.
         device: where to train.
         threads: CPU threads.
         seconds: how long to watch; half of it goes to the loader alone before.

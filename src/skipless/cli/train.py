@@ -68,7 +68,7 @@ def train(
         clip_norm: largest global gradient norm.
         precision: fp32, or autocast to bf16 or fp16.
         seed: of weights, order and augmentation.
-        workers: processes that load data.
+        workers: processes that load data; by default as many as keep the cores busy, none for images in memory.
         measure_every: steps between measurements of the model's conditioning, written to measurements.jsonl; 0 is none.
         device: where to train; the recipe's choice by default.
         strategy: how the processes of torchrun share the model: ddp copies it, fsdp (FSDP2) shards it; auto is ddp.

@@ -2,7 +2,7 @@
 
 from skipless.data.images import ImageConfig, ImageData, load_images
 from skipless.data.loader import BatchedDataset, BatchKey, EvalLoader, Order, steps_per_epoch, train_batches
-from skipless.data.workers import default_workers
+from skipless.data.workers import count_workers, default_workers
 
 __all__ = [
     "BatchKey",
@@ -11,6 +11,7 @@ __all__ = [
     "ImageConfig",
     "ImageData",
     "Order",
+    "count_workers",
     "default_workers",
     "load_images",
     "steps_per_epoch",

@@ -80,7 +80,8 @@ def decode_image(content: Path | io.BytesIO, name: str) -> Image.Image:
     """Decode a file, or its content, to RGB; `name` is for the errors, which are those of `read_image`."""
     try:
         with Image.open(content) as image:
-            return image.convert("RGB")
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy it
     except OSError as error:
         if error.errno is not None:  # the operating system's; Pillow's own have no number
             raise InputError(f"cannot read {name!r} ({error}); see that it is there, then go on") from error

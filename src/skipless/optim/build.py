@@ -40,8 +40,14 @@ class OptimizerConfig:
     share: bool = True
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+def build_optimizer(model: nn.Module, config: OptimizerConfig, *, scaled: bool = False) -> Optimizer:
     """Build an optimizer over all trainable parameters of a model.
+
+    Args:
+        model: may move to another device afterwards.
+        config: which optimizer.
+        scaled: whether losses will be scaled, as fp16 needs it. AdamW is then not the fused one, which takes the scale
+            out of the gradients on its own: too late to clip them before.
 
     Raises:
         InputError: a hyperparameter cannot be used, or the model has no trainable parameter.
@@ -65,9 +71,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
             share=config.share,
             **given,
         )
-    # Not on accelerators: a fused optimizer unscales fp16 gradients itself, and then they cannot be clipped before.
-    fused = all(param.device.type == "cpu" for param in model.parameters())
     try:
-        return AdamW(groups, lr=config.lr, fused=fused or None, **given)
+        return AdamW(groups, lr=config.lr, fused=not scaled or None, **given)
     except ValueError as error:
         raise InputError(f"AdamW: {error}") from error

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from skipless import recipes
-from skipless.data import EvalLoader, ImageData, Order, load_images, train_batches
+from skipless.data import EvalLoader, ImageData, Order, count_workers, load_images, train_batches
 from skipless.data.loader import BatchedDataset, BatchKey, steps_per_epoch
 from skipless.data.memory import MemoryImages
 from skipless.data.multicrop import load_multicrop
@@ -147,9 +147,7 @@ def watch(recipe: Recipe | DinoRecipe, *, seconds: float = 8.0) -> Limits:
                 "--batch-size, or more --seconds"
             )
         checkpoint = _checkpoint_seconds(clock, Path(folder))
-    return _limits(
-        recipe, clock, len(train), loader, checkpoint, _evaluation_seconds(recipe, fabric, clock.task, labelled)
-    )
+    return _limits(recipe, clock, train, loader, checkpoint, _evaluation_seconds(recipe, fabric, clock.task, labelled))
 
 
 def _start(recipe: Recipe | DinoRecipe, out: Path) -> None:
@@ -185,11 +183,12 @@ def _loader_rate(dataset: BatchedDataset, recipe: Recipe | DinoRecipe, seconds: 
     fit = recipe.fit
     size = min(len(dataset), fit.batch_size // fit.accumulation)
     size = size if isinstance(dataset, MemoryImages) else min(size, _LOADED)
-    batches = train_batches(dataset, Order(len(dataset), size, fit.seed), workers=fit.workers)
+    workers = count_workers(fit.workers, dataset)
+    batches = train_batches(dataset, Order(len(dataset), size, fit.seed), workers=workers)
     try:
         next(batches)
         start, count = time.perf_counter(), 0
-        while count < 2 * max(fit.workers, 1) or time.perf_counter() - start < seconds:
+        while count < 2 * max(workers, 1) or time.perf_counter() - start < seconds:
             next(batches)
             count += 1
             if time.perf_counter() - start > 3 * seconds and count:
@@ -248,7 +247,7 @@ def _evaluation_seconds(
 def _limits(
     recipe: Recipe | DinoRecipe,
     clock: _Clock,
-    samples: int,
+    train: BatchedDataset,
     loader: float,
     checkpoint: float,
     evaluation: float | None,
@@ -266,14 +265,14 @@ def _limits(
     assert between is not None
     assert passes is not None
     assert update is not None
-    per_epoch = steps_per_epoch(samples, fit.batch_size)
+    per_epoch = steps_per_epoch(len(train), fit.batch_size)
     step = between.median + passes.median + update.median
     apart = max(per_epoch, round(CHECKPOINT_SECONDS / step))
     processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     return Limits(
         device=next(clock.task.parameters()).device.type if clock.task is not None else "cpu",
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        workers=fit.workers,
+        workers=count_workers(fit.workers, train),
         batch_size=fit.batch_size // processes,
         precision=fit.precision,
         optimizer_name=type(optimizer).__name__,

@@ -152,7 +152,7 @@ class DinoRecipe:
         return fit(
             task,
             crops,
-            build_optimizer(task, self.optimizer),
+            build_optimizer(task, self.optimizer, scaled=self.fit.precision == "fp16"),
             WarmupCosine(self.optimizer.lr, total, warmup_steps=warmup, final=self.schedule.final_lr),
             out=out,
             config=self.fit,
@@ -230,7 +230,7 @@ def _vit_small(seed: int, data: str) -> DinoRecipe:
         # The published code lets position embeddings and the class token decay.
         optimizer=OptimizerConfig(lr=5e-4 * batch_size / 256, weight_decay=DINO_VIT_SMALL.weight_decay, no_decay=()),
         schedule=ScheduleConfig(warmup=10 / epochs, final_lr=1e-6),
-        fit=FitConfig(epochs=epochs, batch_size=batch_size, seed=seed, precision="bf16", workers=8, evaluate_every=10),
+        fit=FitConfig(epochs=epochs, batch_size=batch_size, seed=seed, precision="bf16", evaluate_every=10),
         keep_every=20,
     )
 

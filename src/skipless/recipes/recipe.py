@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from skipless.data import EvalLoader, ImageConfig, ImageData, load_images
+from skipless.data import EvalLoader, ImageConfig, ImageData, count_workers, load_images
 from skipless.errors import InputError
 from skipless.evaluators import top1
 from skipless.init import SkiplessInit
@@ -167,7 +167,7 @@ def run(recipe: Recipe, out: Path, data: ImageData | None = None) -> FitResult:
     return fit(
         task,
         data.train,
-        build_optimizer(task, recipe.optimizer),
+        build_optimizer(task, recipe.optimizer, scaled=recipe.fit.precision == "fp16"),
         schedule,
         out=out,
         config=recipe.fit,
@@ -213,4 +213,5 @@ def recipe_values(folder: Path) -> dict[str, Any]:
 
 def evaluate_top1(model: nn.Module, data: ImageData, config: FitConfig) -> dict[str, float]:
     """Top-1 accuracy on the data's validation images."""
-    return top1(model, EvalLoader(data.val, batch_size=max(config.batch_size, 256), workers=config.workers))
+    workers = count_workers(config.workers, data.val)
+    return top1(model, EvalLoader(data.val, batch_size=max(config.batch_size, 256), workers=workers))

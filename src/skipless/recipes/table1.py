@@ -164,5 +164,5 @@ def _paper(seed: int, data: str | None) -> Recipe:
         targets=IMAGENET_TARGETS,
         optimizer=OptimizerConfig(weight_decay=0.05),
         schedule=ScheduleConfig(warmup=50 / 300, final_lr=1e-6),
-        fit=FitConfig(epochs=300, batch_size=4096, accumulation=4, seed=seed, precision="bf16", workers=8),
+        fit=FitConfig(epochs=300, batch_size=4096, accumulation=4, seed=seed, precision="bf16"),
     )

@@ -26,7 +26,8 @@ class FitConfig:
         measure_every: steps between measurements of the model's conditioning, and one at the start and one at the end,
             in `measurements.jsonl`; 0 measures nothing.
         log_every: steps between lines of `metrics.jsonl`, each with means over those steps.
-        workers: processes that fetch data; 0 fetches between the steps. Results do not depend on it.
+        workers: processes that fetch data; 0 fetches between the steps, None takes as many as keep the cores busy
+            (`default_workers`). Results do not depend on it.
         device: `auto` takes an accelerator if there is one. `torchrun` gives each of its processes one.
         strategy: how the processes that `torchrun` starts share the work: `ddp` gives each the whole model, `fsdp`
             (FSDP2) a shard of every parameter, of its gradient and of the optimizer's state; `auto` is ddp. One process
@@ -48,7 +49,7 @@ class FitConfig:
     checkpoint_every: int = 0
     measure_every: int = 0
     log_every: int = 20
-    workers: int = 0
+    workers: int | None = None
     device: Device = "auto"
     strategy: Distribution = "auto"
     compile: bool = False
@@ -60,8 +61,8 @@ class FitConfig:
     def __post_init__(self) -> None:
         least = {"epochs": 1, "batch_size": 1, "accumulation": 1, "log_every": 1}
         for name in (*least, "evaluate_every", "checkpoint_every", "measure_every", "workers"):
-            if getattr(self, name) < least.get(name, 0):
-                raise InputError(f"{name} {getattr(self, name)} is too small; give at least {least.get(name, 0)}")
+            if (value := getattr(self, name)) is not None and value < least.get(name, 0):
+                raise InputError(f"{name} {value} is too small; give at least {least.get(name, 0)}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise InputError(f"clip_norm {self.clip_norm} would clip everything; give a positive norm or None")
 

@@ -20,6 +20,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from skipless.data.loader import BatchedDataset, Order, steps_per_epoch, train_batches
+from skipless.data.workers import count_workers
 from skipless.training.checkpoint import CHECKPOINT, latest_checkpoint, set_aside_corrupt, snapshot
 from skipless.training.config import FitConfig
 from skipless.training.devices import launch
@@ -185,7 +186,7 @@ class _Run:
         kind: ProgressKind = config.progress if fabric.is_global_zero else "none"
         progress = show_progress(kind, self.folder.path.name, self.total_steps)
         batches = train_batches(
-            dataset, order, workers=config.workers, pin_memory=fabric.device.type == "cuda",
+            dataset, order, workers=count_workers(config.workers, dataset), pin_memory=fabric.device.type == "cuda",
             corrupt_log=self.folder.path / CORRUPT, on_corrupt=progress.note,
         )  # fmt: skip
         sinks = open_loggers(
