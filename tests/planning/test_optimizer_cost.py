@@ -55,6 +55,9 @@ class Products(TorchDispatchMode):
         if name in ("mm", "bmm", "addmm", "baddbmm"):
             a, b = args[-2:]
             self.flops += 2 * a.numel() * b.shape[-1]
+        elif name == "_linear_pointwise":  # oneDNN's x @ w.T
+            x, w = args[:2]
+            self.flops += 2 * x.numel() * len(w)
         return func(*args, **(kwargs or {}))
 
 

@@ -19,7 +19,9 @@ from skipless.training import FitConfig, FitResult, fit
 SAMPLES, BATCH, EPOCHS = 64, 16, 3
 PER_EPOCH = SAMPLES // BATCH
 STEPS = EPOCHS * PER_EPOCH
-CONFIG = FitConfig(epochs=EPOCHS, batch_size=BATCH, checkpoint_every=5, log_every=3, device="cpu", progress="none")
+CONFIG = FitConfig(
+    epochs=EPOCHS, batch_size=BATCH, checkpoint_every=5, log_every=3, workers=0, device="cpu", progress="none"
+)
 SETTINGS = {
     "out_dim": 32, "hidden_dim": 24, "bottleneck_dim": 8, "teacher_temp": 0.07, "warmup_teacher_temp_epochs": 2,
     "momentum": 0.9, "watch_every": 4,

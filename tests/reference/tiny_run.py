@@ -23,7 +23,9 @@ from skipless.tasks import IMAGENET_TARGETS, Supervised, SupervisedConfig
 from skipless.training import FitConfig, FitResult, fit
 
 SAMPLES, BATCH, EPOCHS = 88, 16, 3  # five steps an epoch, eight samples left out of each
-CONFIG = FitConfig(epochs=EPOCHS, batch_size=BATCH, checkpoint_every=4, log_every=3, device="cpu", progress="none")
+CONFIG = FitConfig(
+    epochs=EPOCHS, batch_size=BATCH, checkpoint_every=4, log_every=3, workers=0, device="cpu", progress="none"
+)
 STEPS = CONFIG.total_steps(SAMPLES)
 
 
