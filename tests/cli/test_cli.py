@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from reference.command import skipless
+from reference.tiny_images import images
 from safetensors.torch import load_file
 
 from skipless import cli
@@ -136,6 +137,17 @@ def test_a_corrupt_image_is_named(capsys, tmp_path) -> None:
     code, _, complaint = skipless(capsys, *command, "--skip")
     assert code == 2
     assert "1.jpg' is no readable image" in complaint
+
+
+def test_so_many_corrupt_images_are_replaced_as_asked_for(capsys, tmp_path) -> None:
+    folder = images(tmp_path / "images")
+    (folder / "train/class0/0.png").write_bytes(b"no image")
+    command = ["train", "scenes", "--data", str(folder), "--skip", "--out", str(tmp_path / "out"), "--workers", "0"]
+    command += ["--batch-size", "16", *TINY]
+    code, _, complaint = skipless(capsys, *command)
+    assert (code, "0.png' is no readable image" in complaint) == (2, True)
+    assert skipless(capsys, *command, "--corrupt-limit", "0.1")[0] == 0
+    assert "class0/0.png" in (tmp_path / "out/corrupt.txt").read_text()
 
 
 def test_a_full_disk_is_one_line_and_keeps_the_run(capsys, tmp_path, monkeypatch) -> None:

@@ -35,6 +35,7 @@ def train(
     precision: Literal["fp32", "bf16", "fp16"] | None = None,
     seed: int = 0,
     workers: int | None = None,
+    corrupt_limit: float | None = None,
     measure_every: int | None = None,
     device: Literal["auto", "cpu", "cuda", "mps"] | None = None,
     strategy: Literal["auto", "ddp", "fsdp"] | None = None,
@@ -69,6 +70,7 @@ def train(
         precision: fp32, or autocast to bf16 or fp16.
         seed: of weights, order and augmentation.
         workers: processes that load data; by default as many as keep the cores busy, none for images in memory.
+        corrupt_limit: share of the training images that may be unreadable, each named and replaced; 0.001 by default.
         measure_every: steps between measurements of the model's conditioning, written to measurements.jsonl; 0 is none.
         device: where to train; the recipe's choice by default.
         strategy: how the processes of torchrun share the model: ddp copies it, fsdp (FSDP2) shards it; auto is ddp.
@@ -89,6 +91,7 @@ def train(
         **{"task__clip_norm" if recipe == "dino" else "fit__clip_norm": clip_norm},
         fit__precision=precision,
         fit__workers=workers,
+        data__corrupt_limit=corrupt_limit,
         fit__measure_every=measure_every,
         fit__device=device,
         fit__strategy=strategy,

@@ -67,7 +67,8 @@ class CorruptLog:
             where = f" (all in {str(self.file)!r})" if self.file is not None else ""
             raise InputError(
                 f"{len(self.names)} of {self.samples} training images are unreadable, more than the {self.limit} that "
-                f"corrupt_limit allows: {listed(sorted(self.names))}{where}; repair or remove them, or raise the limit"
+                f"corrupt_limit allows: {listed(sorted(self.names))}{where}; repair or remove them, "
+                "or raise the limit (--corrupt-limit)"
             )
 
 
