@@ -2,13 +2,18 @@
 
 import json
 import shutil
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 from reference.tiny_run import lines, same, tensors, tiny_task, train
+from torch import nn
 
 from skipless.errors import InputError
-from skipless.tasks import SupervisedConfig
+from skipless.tasks import Supervised, SupervisedConfig
+from skipless.training.engine import _compile_
 
 
 def test_a_profile_is_a_trace_of_the_steps_and_changes_nothing(tmp_path: Path) -> None:
@@ -24,6 +29,23 @@ def test_a_machine_without_a_compiler_is_told(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(InputError, match="--compile on a CPU needs a C\\+\\+ compiler"):
         train(tmp_path, compile=True)
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler warns of its own doings
+def test_no_block_goes_uncompiled_for_its_rate_of_drop_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve blocks have twelve rates, and torch gives up at the ninth version of one function."""
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+    model = timm.create_model(
+        "vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=8, num_heads=1, depth=12, drop_path_rate=0.1
+    )
+    before = torch._dynamo.config.recompile_limit
+    try:
+        _compile_(Supervised(model, classes=10), torch.device("cpu"))
+        with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+            model.train()(torch.randn(2, 3, 16, 16)).sum().backward()
+    finally:
+        torch._dynamo.config.recompile_limit = before
+        torch._dynamo.reset()
 
 
 @pytest.mark.slow

@@ -109,11 +109,12 @@ def linear_classification_probe(
     select: Literal["val", "holdout"] = "val",
     holdout: float = 0.1,
     seed: int = 0,
+    device: torch.device | None = None,
 ) -> ClassificationResult:
     """Train linear classifiers for every block and learning rate on the same batches, choose rates, and score.
 
     Args:
-        train: one vector an image, by block (`FeatureStore.pooled`); heads are trained where they lie.
+        train: one vector an image, by block (`FeatureStore.pooled`).
         train_labels: positions in the list of classes.
         test: the same for the images that are reported on.
         test_labels: theirs.
@@ -122,6 +123,7 @@ def linear_classification_probe(
         select: what rates are chosen on: `"val"` (default), the test images, as papers do; or `"holdout"`.
         holdout: share of the training images that is set aside, with `select="holdout"`.
         seed: of initial weights, order and held-out images.
+        device: where to train, batch by batch; by default where the vectors lie.
 
     Raises:
         InputError: if features and labels do not fit.
@@ -142,7 +144,7 @@ def linear_classification_probe(
         raise InputError(f"holdout={holdout} leaves none of {len(order)} training images")
     held, fitted = order[:aside], order[aside:]
     heads = {
-        block: LinearHeads(x.shape[1], classes, protocol.optimizer, seed=seed, device=x.device, dtype=x.dtype)
+        block: LinearHeads(x.shape[1], classes, protocol.optimizer, seed=seed, device=device or x.device, dtype=x.dtype)
         for block, x in train.items()
     }
     steps = protocol.epochs * -(-len(fitted) // protocol.batch_size)
@@ -150,9 +152,9 @@ def linear_classification_probe(
     for _ in range(protocol.epochs):
         for batch in fitted[torch.randperm(len(fitted), generator=generator)].split(protocol.batch_size):
             for block, x in train.items():
-                rows = batch.to(x.device)
-                target = one_hot(train_labels.to(x.device)[rows], classes).to(x)
-                learn_(heads[block], x[rows, None], target[:, None], step, steps)
+                rows = x[batch.to(x.device), None].to(device)
+                target = one_hot(train_labels[batch.to(train_labels.device)], classes).to(rows)
+                learn_(heads[block], rows, target[:, None], step, steps)
             step += 1
     scores = []
     for block, some in heads.items():
@@ -185,11 +187,12 @@ def _score(
 
 def _accuracies(heads: LinearHeads, x: Tensor, labels: Tensor) -> tuple[list[float], list[float]]:
     """Top-1 and top-5 of every head, in percent."""
-    first = fifth = torch.zeros(len(heads.optimizer.learning_rates), device=x.device, dtype=torch.float64)
-    for part, truth in zip(x.split(_ROWS), labels.to(x.device).split(_ROWS), strict=True):
-        logits = heads.logits(heads.normalise(part, training=False))
+    device = heads.parameters["bias"].device
+    first = fifth = torch.zeros(len(heads.optimizer.learning_rates), device=device, dtype=torch.float64)
+    for part, truth in zip(x.split(_ROWS), labels.split(_ROWS), strict=True):
+        logits = heads.logits(heads.normalise(part.to(device), training=False))
         guesses = logits.topk(min(_TOP5_CLASSES, logits.shape[1]), dim=1).indices
-        right = guesses == truth[:, None, None]
+        right = guesses == truth.to(device)[:, None, None]
         first, fifth = first + right[:, 0].sum(0), fifth + right.any(1).sum(0)
     return (100 * first / len(labels)).tolist(), (100 * fifth / len(labels)).tolist()
 

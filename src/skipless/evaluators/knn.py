@@ -83,15 +83,23 @@ def knn_blocks(
     *,
     ks: Sequence[int],
     temperature: float = 0.07,
+    device: torch.device | None = None,
 ) -> dict[Block, dict[int, KnnAccuracy]]:
-    """Evaluate every block at every k: skipless models are often best in the middle. Blocks are named by the keys."""
+    """Evaluate every block at every k: skipless models are often best in the middle. Blocks are named by the keys.
+
+    Args:
+        train_features, train_labels, test_features, test_labels, ks, temperature: as in `knn_accuracies`.
+        device: where to compute, a block after the other; by default where the features lie.
+    """
     if list(train_features) != list(test_features):
         raise InputError(
             f"training features are of {list(train_features)} but test features of {list(test_features)}; "
             "give both of the same blocks in the same order"
         )
     return {
-        block: knn_accuracies(features, train_labels, test_features[block], test_labels, ks=ks, temperature=temperature)
+        block: knn_accuracies(
+            features.to(device), train_labels, test_features[block], test_labels, ks=ks, temperature=temperature
+        )
         for block, features in train_features.items()
     }
 

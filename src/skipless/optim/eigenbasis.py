@@ -93,7 +93,7 @@ def _diagonalised(x: Float[Tensor, "b s r"]) -> Float[Tensor, "b s s"] | None:
     energy = values.square()
     known = energy > energy[:, :1] * _noise(x.dtype, side)
     # Householder QR leaves the axis of a zero column where the reflections before it have put it.
-    columns = torch.nn.functional.pad(vectors * known[:, None], (0, side - vectors.shape[2]))
+    columns = torch.nn.functional.pad(torch.where(known[:, None], vectors, 0.0), (0, side - vectors.shape[2]))
     return _orthonormal(columns.mT).to(x.dtype).contiguous()
 
 

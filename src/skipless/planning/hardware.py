@@ -14,7 +14,7 @@ class GPU:
     Attributes:
         name: with its form, which decides the clocks.
         half: FLOP/s of bf16 and fp16 products summed in fp32.
-        single: FLOP/s of fp32 products without TF32, which neither the loop nor SOAP uses.
+        single: FLOP/s of fp32 products without TF32, which no matrix product of loop or SOAP uses.
         bandwidth: bytes a second between the chip and its memory.
         memory: bytes.
         bf16: whether it has bf16 at all.

@@ -214,4 +214,4 @@ def recipe_values(folder: Path) -> dict[str, Any]:
 def evaluate_top1(model: nn.Module, data: ImageData, config: FitConfig) -> dict[str, float]:
     """Top-1 accuracy on the data's validation images."""
     workers = count_workers(config.workers, data.val)
-    return top1(model, EvalLoader(data.val, batch_size=max(config.batch_size, 256), workers=workers))
+    return top1(model, EvalLoader(data.val, batch_size=256, workers=workers))

@@ -116,6 +116,7 @@ def classify(
         protocol=protocol,
         select=config.select,
         seed=config.seed,
+        device=next(model.parameters()).device,
     )
     result = ClassifierResult(name, data_name, config, probe, x)
     folder = StudyFolder(out, f"linear-{data_name}", {"vectors": x.identity, "config": asdict(config)})

@@ -110,7 +110,10 @@ def nearest_neighbours(
     """
     config = config or NeighbourConfig()
     x = pool(model, data, config.pool, out=out, data_name=data_name, progress=progress)
-    scores = knn_blocks(x.train, x.train_labels, x.val, x.val_labels, ks=config.ks, temperature=config.temperature)
+    scores = knn_blocks(
+        x.train, x.train_labels, x.val, x.val_labels, ks=config.ks, temperature=config.temperature,
+        device=next(model.parameters()).device,
+    )  # fmt: skip
     result = NeighbourResult(name, data_name, config, scores, x)
     folder = StudyFolder(out, f"knn-{data_name}", {"vectors": x.identity, "config": asdict(config)})
     folder.finish(result.record(), str(result))

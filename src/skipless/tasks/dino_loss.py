@@ -105,7 +105,7 @@ class DINOLoss(nn.Module):
     def observe(self, teacher_crops: Sequence[Float[Tensor, "b k"]]) -> None:
         """Take note of outputs for the next `update_center_`: of one micro-batch, say."""
         outputs = _wide(teacher_crops).flatten(0, 1)
-        noted = torch.cat([outputs.sum(0), outputs.new_tensor([len(outputs)])])
+        noted = torch.cat([outputs.sum(0), outputs.new_full((1,), len(outputs))])
         self._seen = noted if self._seen is None else self._seen + noted
 
     @torch.no_grad()

@@ -34,7 +34,7 @@ def launch(device: Device, precision: Precision, strategy: Distribution = "auto"
         raise InputError("precision 'fp16' under strategy 'fsdp': its loss scale is not agreed on; use 'bf16' or 'ddp'")
     if precision == "fp16" and kind != "cuda":
         raise InputError(f"precision 'fp16' needs a CUDA device, this is {kind!r}; use 'fp32' or 'bf16'")
-    if precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported():
+    if precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise InputError(f"{torch.cuda.get_device_name()} has no bf16; use 'fp16' or 'fp32'")
     join("nccl" if kind == "cuda" else "gloo")
     fabric = Fabric(

@@ -20,7 +20,7 @@ from skipless.training.checkpoint import check_tensors, load_tensors_
 from skipless.training.config import FitConfig
 from skipless.training.hooks import step_hooks
 from skipless.training.identical import checksums, refuse_different
-from skipless.training.sharding import Twins, follow_, names_of, whole, whole_state
+from skipless.training.sharding import Twins, follow_, names_of, whole, whole_on_cpu
 
 Outputs = list[Mapping[str, Tensor]]
 
@@ -53,7 +53,7 @@ class Engine:
             names = names_of(task)
             self._module = fabric.setup(task)
             follow_(optimizer, task, names)
-            refuse_different(fabric, whole_state(task), before)
+            refuse_different(fabric, whole_on_cpu(task), before)
             self._wrapped: Any = fabric.setup_optimizers(optimizer)
         else:
             self._module, self._wrapped = fabric.setup(task, optimizer)
@@ -124,10 +124,7 @@ class Engine:
     def state(self) -> dict[str, Any]:
         """All that the next step depends on, whole, in memory of its own, on the first process; {} on the others."""
         first = self.fabric.is_global_zero
-        task = {
-            name: tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
-            for name, tensor in whole_state(self.task, keep=first).items()
-        }
+        task = whole_on_cpu(self.task, keep=first)
         optimizer = gathered_state(self.optimizer)
         if not first:
             return {}
@@ -175,6 +172,9 @@ def _compile_(task: nn.Module, device: torch.device) -> None:
         parts = [view.block for view in block_views(task)]
     except InputError:
         parts = [getattr(task, "model", task)]
+    # Blocks share their code, but not drop path's rate, for which each is compiled anew: more often than torch allows.
+    limit: Any = torch._dynamo.config  # pyright: ignore[reportAttributeAccessIssue]
+    limit.recompile_limit = max(limit.recompile_limit, 4 * len(parts))
     for part in parts:
         part.compile()
 

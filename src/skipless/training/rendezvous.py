@@ -4,17 +4,22 @@ Its agent keeps one store through all restarts, and in it the addresses of proce
 for them in vain (torch 2.15, gloo). Here every start agrees on a corner of the store that nobody has used before.
 """
 
+import atexit
 import os
 import time
 import uuid
 from datetime import timedelta
 
+import torch
 import torch.distributed as dist
 from torch.distributed import PrefixStore, Store, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from skipless.errors import InputError
 
 PATIENCE = timedelta(minutes=10)  # for the last process to come; machines do not start alike
+# For a collective: of an evaluation that is shared out, one process may have hours more to do than another, and torch's
+# own limit, 10 minutes under NCCL, would end them all. That a process has died, torchrun notices at once.
+LONGEST_WAIT = timedelta(hours=12)
 _PAUSE = 0.02  # seconds between two looks
 
 
@@ -27,7 +32,14 @@ def join(backend: str) -> None:
         os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), world, is_master=False, timeout=PATIENCE
     )
     corner = PrefixStore(agreed_name(store, rank, world), store)
-    dist.init_process_group(backend, store=corner, rank=rank, world_size=world)
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if backend == "nccl" else None
+    dist.init_process_group(backend, store=corner, rank=rank, world_size=world, timeout=LONGEST_WAIT, device_id=device)
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def agreed_name(store: Store, rank: int, world: int, patience: timedelta = PATIENCE) -> str:

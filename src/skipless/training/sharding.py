@@ -74,18 +74,23 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def whole_state(module: nn.Module, *, keep: bool = True) -> dict[str, Tensor]:
-    """The state dict with whole tensors, gathered one by one; empty on processes that do not keep it.
+def whole_state(module: nn.Module) -> dict[str, Tensor]:
+    """The state dict with whole tensors, where the module is; all processes must call this together."""
+    return {name: whole(tensor.detach()) for name, tensor in module.state_dict().items()}
+
+
+def whole_on_cpu(module: nn.Module, *, keep: bool = True) -> dict[str, Tensor]:
+    """The state dict with whole tensors, copied to the CPU: a device holds one of them at a time.
 
     Args:
         module: of any strategy.
-        keep: whether this process wants it. All must call this together, and those that do not hold one tensor at most.
+        keep: whether this process wants it; else it gets none. All must call this together.
     """
     state: dict[str, Tensor] = {}
     for name, tensor in module.state_dict().items():
         gathered = whole(tensor.detach())
         if keep:
-            state[name] = gathered
+            state[name] = gathered.to("cpu", copy=True, memory_format=torch.contiguous_format)
     return state
 
 

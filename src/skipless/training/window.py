@@ -44,10 +44,13 @@ class Window:
         return columns["loss"]
 
     def means(self) -> dict[str, float]:
-        """Average what was read, and start anew."""
-        means = {name: math.fsum(column) / len(column) for name, column in self._values.items()}
+        """Average what was read, and start anew.
+
+        What is not finite is left out: in fp16 the norm of gradients is not where the scaler skips a step.
+        """
+        finite = {name: [value for value in column if math.isfinite(value)] for name, column in self._values.items()}
         self._values = {}
-        return means
+        return {name: math.fsum(column) / len(column) for name, column in finite.items() if column}
 
     def state(self) -> dict[str, Any]:
         """Give what was read but not averaged: a resumed run logs the same means as an undisturbed one."""
