@@ -5,6 +5,8 @@ import os
 from skipless.data.loader import BatchedDataset
 from skipless.data.memory import MemoryImages
 
+MOST = 16  # at 6 ms an image (docs/data.md) they fetch 2,700 a second, more than a GPU trains on
+
 
 def count_workers(asked: int | None, dataset: BatchedDataset) -> int:
     """Give what was asked for; None stands for `default_workers`."""
@@ -15,7 +17,7 @@ def default_workers(dataset: BatchedDataset) -> int:
     """Count the workers that keep the cores busy: none for images in memory, else this process's share of the cores.
 
     The cores are those that the process may run on (its affinity), shared with the other processes that `torchrun` has
-    started on the machine. On a machine of very many, `MOST` of them are left to this process.
+    started on the machine; more than `MOST` are of no use.
 
     Example:
         >>> from skipless.data import ImageConfig, load_images
@@ -26,10 +28,6 @@ def default_workers(dataset: BatchedDataset) -> int:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(max(cores // max(_local_processes(), 1), 1), MOST)
-
-
-# More than a GPU can be fed by: at 6 ms an image (docs/data.md), 16 workers fetch 2,700 a second.
-MOST = 16
 
 
 def _local_processes() -> int:

@@ -17,9 +17,9 @@ from torch.distributed import PrefixStore, Store, TCPStore  # pyright: ignore[re
 from skipless.errors import InputError
 
 PATIENCE = timedelta(minutes=10)  # for the last process to come; machines do not start alike
-# For a collective: of an evaluation that is shared out, one process may have hours more to do than another, and torch's
-# own limit, 10 minutes under NCCL, would end them all. That a process has died, torchrun notices at once.
-LONGEST_WAIT = timedelta(hours=12)
+# For a collective: of an evaluation that is shared out, one process may have an hour more to do than another, and the
+# limit of torch, 10 minutes under NCCL, would end them all. That a process has died, torchrun notices at once.
+LONGEST_WAIT = timedelta(hours=2)
 _PAUSE = 0.02  # seconds between two looks
 
 

@@ -63,10 +63,7 @@ def follow_(optimizer: Optimizer, task: nn.Module, names: Mapping[int, str]) -> 
             raise InputError(
                 f"{type(optimizer).__name__} holds parameters that are not the task's: build it from the task"
             )
-        deferred = any(parameter.is_meta for parameter in group["params"])
         group["params"] = [now[names[id(parameter)]] for parameter in group["params"]]
-        if deferred and group.get("fused", True) is None and group["params"][0].device.type == "cpu":
-            group["fused"] = True  # as `build_optimizer` chooses where it sees the device
 
 
 def whole(tensor: Tensor) -> Tensor:
