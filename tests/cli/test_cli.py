@@ -76,6 +76,7 @@ def test_flags_reach_the_recipe(monkeypatch, tmp_path) -> None:
         (["train", "table1", "--seed", "99999999999999999999", "--out", "OUT"], "seed 99999999999999999999"),
         (["train", "table1", "--scale", "paper", "--data", "digits", "--out", "OUT"], "smaller than a patch of 16"),
         (["train", "table1", "--data", "digits", "--device", "cuda", "--out", "OUT"], "no device 'cuda'"),
+        (["init", "vit_tiny_patch16_224", "--out", "w.pth"], "give a name that ends in .safetensors"),
         (["init", "vit_tiny_patch16_224.nope"], "timm cannot build"),
         (["init", "crossvit_tiny_240"], "no adapter for `CrossVit`"),
     ],

@@ -60,7 +60,9 @@ def test_a_timm_name_is_probed_and_drawn(capsys, scenes, tmp_path) -> None:
         (("vit_tiny_patch16_224", "knn", "--tau", "0.1"), "--tau is for tokencut, not for knn"),
         (("vit_tiny_patch16_224", "knn"), "knn needs --data"),
         (("no_such_model", "pca", "--data", "."), "timm has no model 'no_such_model'"),
-        (("vit_tiny_patch16_224", "top1"), "is no run folder"),
+        (("vit_tiny_patch16_224", "top1"), "is no run folder, which top1 needs; for a model, choose knn"),
+        (("vit_tiny_patch16_224", "knn", "--data", "digits", "--ks", "5", "5"), "--ks 5 5: give different numbers"),
+        (("vit_tiny_patch16_224", "pca", "--data", ".", "--sample", "0"), "--sample 0: give at least 1 image"),
     ],
 )
 def test_bad_input_is_one_line(capsys, arguments: tuple[str, ...], message: str) -> None:
@@ -68,6 +70,12 @@ def test_bad_input_is_one_line(capsys, arguments: tuple[str, ...], message: str)
     assert code == 2
     assert message in told
     assert "Traceback" not in told
+
+
+def test_no_model_is_left_out_of_a_picture_for_its_name(capsys, scenes) -> None:
+    name = "vit_tiny_patch16_224"
+    code, _, told = skipless(capsys, "eval", name, "pca", "--data", scenes, "--versus", name)
+    assert (code, "cannot be told apart in a picture" in told) == (2, True)
 
 
 def test_a_folder_of_no_known_layout_names_them(capsys, tmp_path) -> None:

@@ -138,6 +138,8 @@ def _open(source: str, name: str | None, **how: Any) -> ModelSource:
 
 
 def _top1(run: Path, data: str | None, weights: Path | None, device: Literal["auto", "cpu", "cuda", "mps"]) -> None:
+    if not run.is_dir():
+        raise InputError(f"{str(run)!r} is no run folder, which top1 needs; for a model, choose knn or another study")
     recipe = recipes.read_recipe(run).with_(data__data=data)
     images = load_images(recipe.data)
     fabric = launch(device, recipe.fit.precision)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
+from skipless.errors import InputError
 from skipless.init import PRESETS, SkiplessInit
 from skipless.models import create_model, inspect_init
 from skipless.training import save_weights
@@ -39,6 +40,8 @@ def init(
         logit_scale: whether W_Q makes up for the 1 / sqrt(d_h) of the softmax.
         seed: of the weights.
     """
+    if out is not None and out.suffix != ".safetensors":
+        raise InputError(f"--out {str(out)!r}: give a name that ends in .safetensors")
     values = {name: value for name, value in (("alpha", alpha), ("beta", beta), ("c", c)) if value is not None}
     named: dict[str, Any] = {"factors": factors, "noise": noise, "logit_scale": logit_scale}
     scheme = SkiplessInit(**{**vars(PRESETS[preset or "vit_base"]), **named, **values})

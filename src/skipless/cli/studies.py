@@ -121,6 +121,9 @@ def pictures(asked: Asked) -> Iterator[str]:
     config = PictureConfig(**asked.config(**names))
     images = find_pictures(asked.folder, asked.settings.get("sample", 8))
     models = {source.title: (source.model, source.statistics) for source in asked.sources}
+    if len(models) < len(asked.sources):
+        names = ", ".join(source.title for source in asked.sources)
+        raise InputError(f"models of one name, {names}, cannot be told apart in a picture; rename a folder")
     for path in draw_features(models, images, config, out=asked.home):
         yield f"wrote {path}"
 

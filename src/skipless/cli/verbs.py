@@ -43,5 +43,5 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"skipless: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("skipless: interrupted; the same command goes on from the last checkpoints", file=sys.stderr)
+        print("skipless: interrupted; of a run, the same command goes on from the last checkpoint", file=sys.stderr)
         raise SystemExit(130) from None

@@ -59,7 +59,9 @@ def tokencut(
         ([[False, False, True]], 2, (32, 0, 40, 16))
     """
     if not 0 < eps < 1 or math.isnan(tau):
-        raise InputError(f"eps is {eps:g} and tau {tau:g}; give an eps between 0 and 1, 1e-5 in the original")
+        raise InputError(
+            f"eps is {eps:g} and tau {tau:g}; give an eps between 0 and 1, 1e-5 in the original, and a number for tau"
+        )
     features, sizes = checked(features, grid, patch, image_size)
     return [_discover(image, grid, tau, eps, patch, size) for image, size in zip(features, sizes, strict=True)]
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from skipless.data.images import ImageData
+from skipless.errors import InputError
 from skipless.evaluators.knn import KnnAccuracy, knn_blocks
 from skipless.studies.folder import StudyFolder
 from skipless.studies.names import markdown
@@ -27,6 +28,12 @@ class NeighbourConfig:
     ks: tuple[int, ...] = (10, 20)
     temperature: float = 0.07
     pool: PoolConfig = field(default_factory=PoolConfig)
+
+    def __post_init__(self) -> None:
+        if not self.ks or min(self.ks) < 1 or len(set(self.ks)) < len(self.ks):
+            raise InputError(
+                f"--ks {' '.join(map(str, self.ks))}: give different numbers of neighbours, each at least 1"
+            )
 
 
 @dataclass(frozen=True, eq=False)

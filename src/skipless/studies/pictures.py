@@ -54,6 +54,8 @@ def find_pictures(folder: Path, count: int = 8, seed: int | None = None) -> list
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in EXTENSIONS)
     jpegs = [file for file in files if file.suffix.lower() in (".jpg", ".jpeg")]
     files = jpegs or files  # beside photos, PNGs are masks
+    if count < 1:
+        raise InputError(f"--sample {count}: give at least 1 image")
     if not files:
         raise InputError(f"no image below {str(folder)!r} (looked for {', '.join(EXTENSIONS)})")
     if seed is not None:
