@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from skipless.errors import InputError
 from skipless.init import PRESETS, SkiplessInit
 from skipless.models import create_model, inspect_init
 from skipless.training import save_weights
+from skipless.training.checkpoint import check_weights_name
 
 Preset = Literal["vit_base", "dino_vit_small", "language"]
 
@@ -40,8 +40,8 @@ def init(
         logit_scale: whether W_Q makes up for the 1 / sqrt(d_h) of the softmax.
         seed: of the weights.
     """
-    if out is not None and out.suffix != ".safetensors":
-        raise InputError(f"--out {str(out)!r}: give a name that ends in .safetensors")
+    if out is not None:
+        check_weights_name(out)
     values = {name: value for name, value in (("alpha", alpha), ("beta", beta), ("c", c)) if value is not None}
     named: dict[str, Any] = {"factors": factors, "noise": noise, "logit_scale": logit_scale}
     scheme = SkiplessInit(**{**vars(PRESETS[preset or "vit_base"]), **named, **values})

@@ -15,7 +15,7 @@ from skipless.recipes.read import read_any_recipe
 from skipless.recipes.source import ModelSource, open_model, sizes_of
 from skipless.recipes.teacher_snapshots import kept_teachers
 from skipless.tasks.dino_checkpoint import read_dino_checkpoint
-from skipless.training.checkpoint import load_tensors_, save_weights
+from skipless.training.checkpoint import check_weights_name, load_tensors_, save_weights
 
 PICKLED = (".pth", ".pt", ".bin")
 _NOTE = "skipless"  # under which a file's metadata says how to build its model
@@ -61,8 +61,7 @@ def export_backbone(run: Path, out: Path, *, epoch: int | None = None) -> Export
     Raises:
         InputError: if there is no such run or teacher, the file cannot be written, or timm has no such model.
     """
-    if out.suffix != ".safetensors":
-        raise InputError(f"--out {str(out)!r}: give a name that ends in .safetensors")
+    check_weights_name(out)
     recipe, weights = read_any_recipe(run), None
     if epoch is not None:
         kept = kept_teachers(run)

@@ -170,6 +170,12 @@ def _weights_file(path: Path | str) -> Path:
     return file
 
 
+def check_weights_name(path: Path) -> None:
+    """Raise `InputError` unless a file's name says that it holds safetensors: readers go by it."""
+    if path.suffix != ".safetensors":
+        raise InputError(f"--out {str(path)!r}: give a name that ends in .safetensors")
+
+
 def save_weights(model: nn.Module, path: Path | str, *, note: Mapping[str, str] | None = None) -> Path:
     """Write a network's weights, and nothing else, as a plain `.safetensors` file.
 
