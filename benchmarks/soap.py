@@ -3,8 +3,9 @@
     pip install "skipless[bench]"
     OMP_NUM_THREADS=1 python benchmarks/soap.py                      # ViT-S shapes, 3 blocks
     OMP_NUM_THREADS=1 python benchmarks/soap.py --dim 32 --depth 12  # the digits demo's shapes
+    OMP_NUM_THREADS=1 python benchmarks/soap.py --authors soap.py    # beside the authors' file, github.com/nikhilvyas/SOAP
 
-All three take the same gradients with the same hyperparameters (dimension limit 10000, frequency 10), call by call in
+All take the same gradients with the same hyperparameters (dimension limit 10000, frequency 10), call by call in
 turn and in changing order, on one thread. A window is ten calls, of which the longest is the one that refreshes the
 bases; the ordinary step is the median of the other nine, the amortised one the mean of all ten. Each ratio is taken
 within a window and printed as its median over the windows with their range. Times are CPU times of the thread, so
@@ -12,6 +13,7 @@ that other processes on the machine disturb them little.
 """
 
 import argparse
+import importlib.util
 import os
 import random
 import subprocess
@@ -19,6 +21,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean, median
@@ -87,6 +90,15 @@ def build_pytorch_optimizer(model: nn.Module) -> Optimizer:
     return pytorch_optimizer.SOAP(model.parameters(), weight_decay=0.01, max_precondition_dim=10000, **COMMON)
 
 
+def build_authors(file: Path, model: nn.Module) -> Optimizer:
+    spec = importlib.util.spec_from_file_location("authors_soap", file)
+    if spec is None or spec.loader is None:
+        raise SystemExit(f"cannot import {file}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.SOAP(model.parameters(), weight_decay=0.01, max_precond_dim=10000, **COMMON)
+
+
 def measure(contenders: list[Contender], windows: int) -> None:
     """Warm up for one window and a half, then time `windows` of them."""
     shapes = [param.shape for param in contenders[0].params]
@@ -143,6 +155,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=384, help="width of the ViT (384: ViT-S)")
     parser.add_argument("--depth", type=int, default=3, help="number of blocks")
     parser.add_argument("--windows", type=int, default=5, help="windows of ten calls")
+    parser.add_argument("--authors", type=Path, help="the authors' soap.py, as another contender")
     parser.add_argument("--no-compile", action="store_true", help="run heavyball uncompiled")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -152,10 +165,12 @@ def main() -> None:
         heavyball.utils.compile_mode_recommended_to_none = None
     compiled = "uncompiled" if args.no_compile else "compiled"
     contenders = []
+    authors = [("the authors' file", partial(build_authors, args.authors))] if args.authors else []
     for name, build in (
         ("ours", build_ours),
         (f"heavyball, {compiled}", build_heavyball),
         ("pytorch_optimizer", build_pytorch_optimizer),
+        *authors,
     ):
         model = vit(args.dim, args.depth)
         contenders.append(Contender(name, build(model), list(model.parameters())))
