@@ -3,7 +3,7 @@
     pip install "skipless[bench]"
     OMP_NUM_THREADS=1 python benchmarks/soap.py                      # ViT-S shapes, 3 blocks
     OMP_NUM_THREADS=1 python benchmarks/soap.py --dim 32 --depth 12  # the digits demo's shapes
-    OMP_NUM_THREADS=1 python benchmarks/soap.py --authors soap.py    # beside the authors' file, github.com/nikhilvyas/SOAP
+    OMP_NUM_THREADS=1 python benchmarks/soap.py --authors soap.py    # and the file of github.com/nikhilvyas/SOAP
 
 All take the same gradients with the same hyperparameters (dimension limit 10000, frequency 10), call by call in
 turn and in changing order, on one thread. A window is ten calls, of which the longest is the one that refreshes the

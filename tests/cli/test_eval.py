@@ -110,10 +110,9 @@ def test_a_folder_is_packed_into_shards_of_the_size_asked_for(capsys, tmp_path) 
 
 
 def test_scenes_are_drawn_as_asked(capsys, tmp_path) -> None:
-    asked = ["--train", "2", "--val", "1", "--size", "32", "--smallest", "0.7", "--largest", "0.9"]
-    code, _, _ = skipless(
-        capsys, "data", "scenes", *asked, "--objects", "digits", "--colours", "class", "--out", str(tmp_path / "large")
-    )
+    sizes = ["--train", "2", "--val", "1", "--size", "32", "--smallest", "0.7", "--largest", "0.9"]
+    asked = [*sizes, "--objects", "digits", "--colours", "class", "--out", str(tmp_path / "large")]
+    code, _, _ = skipless(capsys, "data", "scenes", *asked)
     assert code == 0
     plan = json.loads((tmp_path / "large/scenes.json").read_text())
     assert (plan["smallest"], plan["largest"], plan["colours"]) == (0.7, 0.9, "class")
