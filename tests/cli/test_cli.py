@@ -194,6 +194,16 @@ def test_the_module_and_the_help_work() -> None:
         assert verb in done.stdout
 
 
+def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
+    command = [sys.executable, "-m", "skipless", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.wait(60) == 1
+        assert process.stderr.read() == ""
+
+
 def test_no_verb_has_more_than_sixty_options() -> None:
     for verb, function in VERBS.items():
         assert len(function.__annotations__) <= 60, verb

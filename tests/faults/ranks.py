@@ -1,8 +1,11 @@
 """Processes as `torchrun` starts them, but forked: a rank costs no import of torch, so that hundreds can be killed."""
 
+import faulthandler
 import os
+import pickle
 import signal
 import socket
+import subprocess
 import sys
 import time
 import traceback
@@ -58,6 +61,7 @@ def _fork(rank: int, world: int, port: int, body: Callable[[int], object], log: 
             os.dup2(descriptor, 1)
             os.dup2(descriptor, 2)
             sys.stdout = sys.stderr = open(log, "a", buffering=1)  # noqa: SIM115 (pytest's capture is its parent's)
+            faulthandler.enable(sys.stderr)
         if world > 1:
             os.environ.update(environment(rank, world, port))
         body(rank)
@@ -127,3 +131,37 @@ def run(world: int, body: Callable[[int], object], log: Path) -> None:
     """Run ranks to their end, which must be a good one."""
     codes = wait(start(world, body, log))
     assert codes == [0] * world, f"exit codes {codes}: {log.read_text()[-3000:]}"
+
+
+def run_apart(world: int, body: Callable[[int], object], log: Path) -> None:
+    """Run ranks that are forked from a fresh process, which has computed nothing and has one thread.
+
+    What a process that has run a thousand tests leaves to its forks (threads that are gone in the midst of something)
+    is no part of a distributed run, and gloo's own threads have been seen to die of it.
+
+    Args:
+        world: number of ranks.
+        body: something that can be pickled, of a module that can be imported.
+        log: of all ranks.
+    """
+    tests = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "faults.ranks", str(world), str(log)],
+        input=pickle.dumps(body), env=os.environ | {"PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}"},
+        capture_output=True, timeout=2 * TIMEOUT, check=False,
+    )  # fmt: skip
+    told = log.read_text()[-5000:] if log.exists() else ""
+    assert done.returncode == 0, f"{done.stderr.decode()[-3000:]}\n{told}"
+
+
+def _main() -> None:
+    import conftest  # noqa: F401 (checks shapes here, too)
+    import torch
+
+    torch.set_num_threads(1)
+    world, log = int(sys.argv[1]), Path(sys.argv[2])
+    run(world, pickle.load(sys.stdin.buffer), log)
+
+
+if __name__ == "__main__":
+    _main()

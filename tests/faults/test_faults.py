@@ -32,13 +32,13 @@ def test_a_run_killed_at_random_ends_as_if_undisturbed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [Kind(1, "auto", "SOAP"), Kind(2, "ddp", "SOAP"), Kind(2, "fsdp", "AdamW")], ids=str)
-def test_longer_and_with_several_processes(kind: Kind, tmp_path: Path) -> None:
-    report, draw, undisturbed = Report(), random.Random(2), Undisturbed(tmp_path)
-    for index in range(2):
-        torment(tmp_path / f"run-{index}", kind, undisturbed, 4, draw, report)
-    assert report.sound, report
-    assert report.kills >= 4
+def test_the_script_kills_runs_of_one_and_of_several_processes(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("run.py")
+    command = [sys.executable, str(script), "--kills", "24", "--seed", "2", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 x ddp SOAP" in done.stdout
+    assert "divergences: 0\nlost checkpoints: 0\nundetected damages: 0\nother failures: 0" in done.stdout
 
 
 def test_every_damage_is_noticed_and_told_in_one_line(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import itertools
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,6 @@ from skipless.errors import InputError
 from skipless.tasks import Supervised, SupervisedConfig
 from skipless.training import FitConfig, engine
 from skipless.training.devices import launch
-
-pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
 STOP = 9  # the step that never comes: the last checkpoint is of step 8
 
@@ -69,8 +68,8 @@ def one(folder: Path, run: Run, **changes: Any) -> None:
 
 
 def together(world: int, folder: Path, runs: list[Run]) -> None:
-    """Do runs in a group of so many processes, forked once."""
-    ranks.run(world, lambda rank: do(folder, runs, rank), folder / f"{world}.log")
+    """Do runs in a group of so many processes, started once."""
+    ranks.run_apart(world, partial(do, folder, runs), folder / f"{world}.log")
 
 
 def assert_same_curve(one: Path, other: Path, tolerance: float = 1e-5) -> None:
@@ -89,7 +88,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of all that two processes do in the tests below: they are started once."""
     folder = tmp_path_factory.mktemp("pair")
     one(folder, Run("begun alone", "auto", stops=True))
-    ranks.run(2, lambda rank: as_a_pair(folder, rank), folder / "log")
+    ranks.run_apart(2, partial(as_a_pair, folder), folder / "log")
     return folder
 
 

@@ -1,5 +1,7 @@
 """The command line: one file a verb."""
 
+import faulthandler
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +34,8 @@ VERBS: dict[str, Callable[..., Any]] = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one verb. Bad input is one line on the standard error and exit code 2."""
+    if not faulthandler.is_enabled():
+        faulthandler.enable()  # a crash in a library's native code says in which line of ours
     try:
         tyro.extras.subcommand_cli_from_dict(
             VERBS,
@@ -45,3 +49,6 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("skipless: interrupted; of a run, the same command goes on from the last checkpoint", file=sys.stderr)
         raise SystemExit(130) from None
+    except BrokenPipeError:  # `skipless ... | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
