@@ -1,6 +1,8 @@
 """What a person types, and what they read."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +14,7 @@ from safetensors.torch import load_file
 
 from skipless import cli
 from skipless.cli.verbs import VERBS
+from skipless.recipes import open_file
 
 TINY = ["--epochs", "1", "--device", "cpu", "--progress", "none"]
 
@@ -29,6 +32,37 @@ def test_train_resumes_and_eval_agrees(capsys, tmp_path) -> None:
     record = json.loads((out / "run.json").read_text())
     assert record["recipe"]["model"]["init"]["beta"] == 2.5
     assert skipless(capsys, *command)[0] == 0
+
+
+def test_classes_are_known_by_their_names(capsys, tmp_path) -> None:
+    """A run tells red from blue; folders of the same pictures name, order or lack the classes otherwise."""
+    own, swapped, one, other = (images(tmp_path / name, train=40) for name in ("own", "swapped", "one", "other"))
+    out = tmp_path / "run"
+    command = ("train", "scenes", "--data", str(own), "--out", str(out), *TINY, "--epochs", "4", "--batch-size", "8")
+    code, printed, told = skipless(capsys, *command)
+    assert code == 0, told
+    assert json.loads((out / "run.json").read_text())["classes"] == ["class0", "class1"]
+    (top1,) = re.findall(r"top1 \S+", printed)
+    assert top1 != "top1 50"
+    for split in ("train", "val"):
+        (swapped / split / "class0").rename(swapped / split / "class2")  # the last now, and strange
+        shutil.rmtree(one / split / "class0")
+        (other / split / "class0").rename(other / split / "zebra")
+        (other / split / "class1").rename(other / split / "class0")
+        (other / split / "zebra").rename(other / split / "class1")
+    assert top1 in skipless(capsys, "eval", str(out), "top1")[1]
+    code, printed, _ = skipless(capsys, "eval", str(out), "top1", "--data", str(one))
+    assert (code, "n 4" in printed) == (0, True)
+    right = float(re.findall(r"top1 (\S+)", skipless(capsys, "eval", str(out), "top1", "--data", str(other))[1])[0])
+    assert right == pytest.approx(100 - float(top1.split()[1]))
+    code, _, told = skipless(capsys, "eval", str(out), "top1", "--data", str(swapped))
+    assert code == 2
+    assert "1 of the data's 2 classes (first: 'class2') are none of the 2 that the model has learned" in told
+    shutil.rmtree(own)
+    shutil.copytree(swapped, own)
+    code, _, told = skipless(capsys, *command)
+    assert code == 2
+    assert "was trained on 2 classes ('class0' to 'class1')" in told
 
 
 def test_flags_reach_the_recipe(monkeypatch, tmp_path) -> None:
@@ -78,6 +112,8 @@ def test_flags_reach_the_recipe(monkeypatch, tmp_path) -> None:
         (["train", "table1", "--data", "digits", "--device", "cuda", "--out", "OUT"], "no device 'cuda'"),
         (["init", "vit_tiny_patch16_224", "--out", "w.pth"], "give a name that ends in .safetensors"),
         (["init", "vit_tiny_patch16_224.nope"], "timm cannot build"),
+        (["init", "vit_tiny_patch16_224", "--out", "/dev/null/w.safetensors"], "cannot write to '/dev/null'"),
+        (["plan", "resnet50"], "unexpected keyword argument 'img_size'; supported: timm's plain"),
         (["init", "crossvit_tiny_240"], "no adapter for `CrossVit`"),
     ],
 )
@@ -178,6 +214,9 @@ def test_init_prints_the_inspection_and_writes_what_timm_loads(capsys, tmp_path)
     weights = load_file(file)
     s = torch.linalg.svdvals(weights["blocks.7.attn.proj.weight"])
     torch.testing.assert_close(s, torch.full_like(s, 3.0))
+    opened = open_file(file)
+    assert opened.title == "w, untrained"
+    assert torch.equal(opened.model.state_dict()["blocks.7.attn.proj.weight"], weights["blocks.7.attn.proj.weight"])
 
 
 def test_doctor_names_what_there_is(capsys) -> None:

@@ -85,6 +85,13 @@ def test_a_folder_of_no_known_layout_names_them(capsys, tmp_path) -> None:
         assert name in told
 
 
+def test_what_is_wrong_with_the_layout_that_is_there_is_all_that_is_told(capsys, scenes) -> None:
+    code, _, told = skipless(capsys, "eval", "vit_tiny_patch16_224", "lost", "--data", scenes, "--sample", "0")
+    assert code == 2
+    assert told.startswith("skipless: cannot sample 0 of the")
+    assert told.count("\n") == 1
+
+
 def test_what_is_in_a_folder_is_drawn(capsys, scenes, tmp_path) -> None:
     for what in ("sheet", "show-crops"):
         out = tmp_path / f"{what}.png"

@@ -171,6 +171,10 @@ def test_transforms_resize_or_pad() -> None:
     white = ImageTransform(mean=(0.5,), std=(0.25,), patch=(8, 8))(image.point(lambda _: 255))
     assert white.shape == (1, 40, 48)
     assert white.eq(2).all()
+    with pytest.raises(InputError, match=r"182 x 182 patches of 8 x 8 are more than 32768 tokens; resize .*--size"):
+        ImageTransform.of(model)(image.resize((1450, 1450)))
+    with pytest.raises(InputError, match="more than 32768 tokens"):
+        ImageTransform.of(model, 1600)
     with pytest.raises(InputError, match="smaller than a patch"):
         ImageTransform.of(model)(image.resize((5, 40)))
     with pytest.raises(InputError, match="multiple of the patch"):

@@ -52,8 +52,12 @@ def test_every_damage_is_noticed_and_told_in_one_line(tmp_path: Path) -> None:
         seen.add(damage(path, draw))
         if path.read_bytes() == sound:
             continue
-        with pytest.raises(InputError, match="checkpoint-previous"):
+        with pytest.raises(InputError, match=r"remove it to start afresh$"):
             load_checkpoint(path)
+    (tmp_path / PREVIOUS).write_bytes(sound)
+    path.write_bytes(sound[:-1])
+    with pytest.raises(InputError, match=r"remove it to start afresh, or put checkpoint-previous.safetensors in its"):
+        load_checkpoint(path)
     assert seen == {"cut off", "bit in the length", "bit in the header", "bit in the JSON", "bit in a tensor"}
 
 

@@ -9,7 +9,7 @@ from tyro.conf import Positional
 from skipless import recipes
 from skipless.cli.studies import STUDIES, Asked
 from skipless.cli.words import words
-from skipless.data import load_images
+from skipless.data import load_images, relabelled
 from skipless.errors import InputError
 from skipless.recipes import ModelSource, open_model
 from skipless.recipes.exported import PICKLED, open_file
@@ -142,6 +142,8 @@ def _top1(run: Path, data: str | None, weights: Path | None, device: Literal["au
         raise InputError(f"{str(run)!r} is no run folder, which top1 needs; for a model, choose knn or another study")
     recipe = recipes.read_recipe(run).with_(data__data=data)
     images = load_images(recipe.data)
+    if (classes := recipes.recorded_classes(run)) is not None:
+        images = relabelled(images, classes)
     fabric = launch(device, recipe.fit.precision)
     model = replace(recipe.model, init=None).build(images, recipe.fit.seed)  # its weights are loaded anyway
     load_weights(model, weights or run)

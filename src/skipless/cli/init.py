@@ -7,8 +7,10 @@ from tyro.conf import Positional
 
 from skipless.init import PRESETS, SkiplessInit
 from skipless.models import create_model, inspect_init
+from skipless.recipes.exported import note_of
 from skipless.training import save_weights
 from skipless.training.checkpoint import check_weights_name
+from skipless.training.files import ready_folder
 
 Preset = Literal["vit_base", "dino_vit_small", "language"]
 
@@ -42,11 +44,12 @@ def init(
     """
     if out is not None:
         check_weights_name(out)
+        ready_folder(out.parent)
     values = {name: value for name, value in (("alpha", alpha), ("beta", beta), ("c", c)) if value is not None}
     named: dict[str, Any] = {"factors": factors, "noise": noise, "logit_scale": logit_scale}
     scheme = SkiplessInit(**{**vars(PRESETS[preset or "vit_base"]), **named, **values})
     made = create_model(model, init=scheme, seed=seed)
     print(inspect_init(made, scheme))
     if out is not None:
-        save_weights(made, out)
+        save_weights(made, out, note=note_of(f"skipless_{model}", trained=False))
         print(f"wrote {out}")

@@ -17,6 +17,7 @@ from skipless.recipes.conditioning import first_images
 from skipless.report.conditioning import Number, number
 from skipless.reproduce.files import load_figures, write_files
 from skipless.training.devices import launch
+from skipless.training.files import ready_folder
 
 
 def measure(
@@ -66,7 +67,10 @@ def measure(
         out: folder for conditioning.json and conditioning.png.
     """
     source = open_model(model, weights=weights, pretrained=pretrained, untrained=untrained, seed=seed)
-    figures = load_figures() if out is not None else None  # a missing library is told before the work
+    figures = None
+    if out is not None:  # what cannot be drawn or written is told before the work
+        figures = load_figures()
+        ready_folder(out)
     count = max(images, rows[0]) if network else images
     pixels, named = _pixels(source, count, data, seed)
     fabric = launch(device, "fp32")

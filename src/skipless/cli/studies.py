@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from skipless.data import ImageConfig, load_images
-from skipless.data.dense import BoxData, BoxName, SegmentationData, SegmentationName, load_boxes, load_segmentation
+from skipless.data.dense import (
+    BoxData,
+    BoxName,
+    LayoutMissing,
+    SegmentationData,
+    SegmentationName,
+    load_boxes,
+    load_segmentation,
+)
 from skipless.errors import InputError
 from skipless.recipes import ModelSource
 from skipless.studies.classifier import ClassifierConfig, ClassifierResult, classify
@@ -176,6 +184,7 @@ def _boxes(asked: Asked) -> BoxData:
 
 def _found(asked: Asked, names: Sequence[str], load: Callable[[str], Any]) -> Any:
     """Read the data set that was named, or the first whose layout lies there."""
+    folder = asked.folder
     if (name := asked.settings.get("dataset")) is not None:
         if name not in names:
             raise InputError(f"--dataset {name} is not for {asked.what}, which takes {', '.join(names)}")
@@ -184,6 +193,6 @@ def _found(asked: Asked, names: Sequence[str], load: Callable[[str], Any]) -> An
     for candidate in names:
         try:
             return load(candidate)
-        except InputError as error:
+        except LayoutMissing as error:
             refusals.append(f"{candidate}: {error}")
-    raise InputError("\n  ".join([f"--data {asked.data!r} has none of the known layouts:", *refusals]))
+    raise InputError("\n  ".join([f"--data {str(folder)!r} has none of the known layouts:", *refusals]))

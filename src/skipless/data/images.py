@@ -1,5 +1,6 @@
 """One way to name an image set, built in, a folder or shards, and to get it ready for training and evaluation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -93,6 +94,39 @@ def load_images(config: ImageConfig) -> ImageData:
         raise InputError(f"corrupt_limit {config.corrupt_limit} is no share of the training images; give 0 to below 1")
     data = _named(config)
     return data if config.holdout == 0 else _hold_out(data, config.holdout)
+
+
+def relabelled(data: ImageData, classes: Sequence[str]) -> ImageData:
+    """The same images with the labels that a model has learned, which are positions in other classes.
+
+    Classes are compared by name, so that a set may have them in another order, or lack some. Where one side only
+    numbers them (shards without a `classes.txt`), a number is a position.
+
+    Args:
+        data: whatever its classes.
+        classes: names of all that the model knows.
+
+    Raises:
+        InputError: if the data has a class that is not among them.
+
+    Example:
+        >>> words = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+        >>> digits = replace(load_images(ImageConfig(data="digits")), classes=words)
+        >>> digits.val.labels[:3], relabelled(digits, sorted(words)).val.labels[:3]
+        (tensor([2, 7, 4]), tensor([8, 5, 2]))
+    """
+    numbered = any(names == tuple(map(str, range(len(names)))) for names in (data.classes, tuple(classes)))
+    known = tuple(map(str, range(len(classes)))) if numbered else tuple(classes)
+    own = tuple(map(str, range(len(data.classes)))) if numbered else data.classes
+    place = {name: label for label, name in enumerate(known)}
+    if unknown := [name for name in own if name not in place]:
+        raise InputError(
+            f"{len(unknown)} of the data's {len(own)} classes (first: {unknown[0]!r}) are none of the {len(known)} "
+            f"that the model has learned ({known[0]!r} to {known[-1]!r}); give images of those"
+        )
+    label = torch.tensor([place[name] for name in own])
+    train, val = (replace(part, labels=label[part.labels]) for part in (data.train, data.val))
+    return replace(data, train=train, val=val, classes=tuple(classes))
 
 
 def pixel_statistics(config: ImageConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:

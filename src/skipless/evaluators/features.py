@@ -3,6 +3,7 @@
 The one place where models become features; probes, object discovery, k-NN and pictures take what is made here.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ Kind = Literal["tokens", "q", "k", "v"]
 Norm = Literal["final", "none"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Key = tuple[int, Kind]
+
+MOST_TOKENS = 2**15
+"""Of one image: the graphs of object discovery grow with its square, to 4 GiB here."""
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -215,6 +219,8 @@ class ImageTransform:
             min(self.size) < 1 or self.size[0] % self.patch[0] or self.size[1] % self.patch[1]
         ):
             raise InputError(f"size {self.size} is not a multiple of the patch {self.patch}")
+        if self.size is not None:
+            self._refuse_too_many_tokens(*self.size)
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or min(self.std) <= 0:
             raise InputError(f"mean {self.mean} and std {self.std}: give one or three numbers each, std above 0")
 
@@ -238,13 +244,23 @@ class ImageTransform:
         """Transform one picture.
 
         Raises:
-            InputError: if it is smaller than a patch and not to be resized.
+            InputError: if it is smaller than a patch, or makes more than `MOST_TOKENS`, and is not to be resized.
         """
         image = image.convert("RGB" if len(self.mean) == 3 else "L")
         if self.size is not None:
             image = image.resize((self.size[1], self.size[0]), _RESAMPLING[self.interpolation])
         elif image.height < self.patch[0] or image.width < self.patch[1]:
             raise InputError(f"image of {image.height} x {image.width} pixels is smaller than a patch {self.patch}")
+        else:
+            self._refuse_too_many_tokens(image.height, image.width)
         pixels = torch.from_numpy(np.array(image, dtype=np.float32) / 255).reshape(image.height, image.width, -1)
         normalised = (pixels - torch.tensor(self.mean)) / torch.tensor(self.std)
         return pad_to_patch(normalised.permute(2, 0, 1).contiguous(), self.patch)
+
+    def _refuse_too_many_tokens(self, height: int, width: int) -> None:
+        rows, columns = math.ceil(height / self.patch[0]), math.ceil(width / self.patch[1])
+        if rows * columns > MOST_TOKENS:
+            raise InputError(
+                f"image of {height} x {width} pixels: {rows} x {columns} patches of {self.patch[0]} x {self.patch[1]} "
+                f"are more than {MOST_TOKENS} tokens; resize images (--size), the model was built for smaller ones"
+            )

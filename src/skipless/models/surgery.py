@@ -160,7 +160,7 @@ def create_model(
         try:
             model = timm.create_model(name, **kwargs)
         except _TIMM_REFUSALS as error:
-            raise InputError(f"timm cannot build {name!r} with {kwargs}: {error}") from error
+            raise InputError(f"timm cannot build {name!r} with {kwargs}: {error}{_perhaps_no_vit(error)}") from error
         if not skip:
             remove_skips_(model, sub_blocks)
         return model if init is None else initialize_(model, init)
@@ -187,7 +187,7 @@ def load_timm(name: str, *, pretrained: bool = False, seed: int = 0, **kwargs: A
             raise
         except _TIMM_REFUSALS as error:
             what = "load the pretrained weights of" if pretrained else "build"
-            raise InputError(f"timm cannot {what} {name!r} with {kwargs}: {error}") from error
+            raise InputError(f"timm cannot {what} {name!r} with {kwargs}: {error}{_perhaps_no_vit(error)}") from error
 
 
 def _check_known(name: str) -> None:
@@ -195,6 +195,11 @@ def _check_known(name: str) -> None:
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"; did you mean {', '.join(near)}?" if near else "; timm.list_models() lists them"
         raise InputError(f"timm has no model {name!r}{hint}")
+
+
+def _perhaps_no_vit(error: Exception) -> str:
+    """A word on keywords that only other models refuse."""
+    return f"; supported: {timm_vit.SUPPORTED}" if "'img_size'" in str(error) else ""
 
 
 def _check_covered(view: BlockView) -> None:

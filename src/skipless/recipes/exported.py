@@ -1,6 +1,7 @@
 """Backbones as files: what `skipless export` writes and timm loads, and files that `skipless eval` takes for a run."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,12 +77,33 @@ def export_backbone(run: Path, out: Path, *, epoch: int | None = None) -> Export
     sizes = sizes_of({key: value.shape for key, value in tensors.items()}, str(run))
     kwargs = {"img_size": sizes["image_size"], "in_chans": sizes["channels"], **recipe.model.kwargs}
     taken = load_tensors_(load_timm(name, num_classes=0, **kwargs), tensors, str(run))
-    note = {"model": name, "kwargs": kwargs, "statistics": pixel_statistics(recipe.data)}
-    return Exported(save_weights(taken, out, note={_NOTE: json.dumps(note)}), name, kwargs)
+    note = note_of(name, kwargs, pixel_statistics(recipe.data))
+    return Exported(save_weights(taken, out, note=note), name, kwargs)
+
+
+def note_of(
+    name: str,
+    kwargs: Mapping[str, Any] | None = None,
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+    *,
+    trained: bool = True,
+) -> dict[str, str]:
+    """What a file of weights says of its model, for `open_file`; nothing where timm has no model of that name.
+
+    Args:
+        name: timm's.
+        kwargs: for `timm.create_model`, beside `num_classes=0`.
+        statistics: mean and standard deviation of each channel that images are normalised by, if not timm's.
+        trained: whether the weights have seen data.
+    """
+    if name.startswith("skipless_") and name not in REGISTERED:
+        return {}
+    note = {"model": name, "kwargs": dict(kwargs or {}), "statistics": statistics, "trained": trained}
+    return {_NOTE: json.dumps(note)}
 
 
 def open_file(path: Path, name: str | None = None) -> ModelSource:
-    """The model that a file of weights is of: what `export_backbone` wrote, or a published DINO checkpoint (`.pth`).
+    """The model of a file of weights: one that `export_backbone` or `skipless init` wrote, or a published DINO `.pth`.
 
     Nothing in a `.pth` file is run: tensors are read, and the few plain values that DINO's files hold beside them.
 
@@ -109,7 +131,7 @@ def open_file(path: Path, name: str | None = None) -> ModelSource:
     return ModelSource(
         path.stem,
         load_tensors_(model, tensors, str(path)).eval(),
-        trained=True,
+        trained=note.get("trained", True),
         statistics=None if statistics is None else (tuple(statistics[0]), tuple(statistics[1])),
     )
 

@@ -159,6 +159,12 @@ def run(recipe: Recipe, out: Path, data: ImageData | None = None) -> FitResult:
         InputError: whatever of the recipe, the data or the folder cannot be used.
     """
     data = load_images(recipe.data) if data is None else data
+    before = recorded_classes(out)
+    if before is not None and before != data.classes:
+        raise InputError(
+            f"{str(out)!r} was trained on {len(before)} classes ({_ends(before)}), and {recipe.data.data!r} now has "
+            f"{len(data.classes)} ({_ends(data.classes)}); give another --out, or the data of before"
+        )
     model = _build(recipe, data)
     task = Supervised(model, len(data.classes), recipe.targets)
     total = recipe.fit.total_steps(len(data.train))
@@ -174,7 +180,20 @@ def run(recipe: Recipe, out: Path, data: ImageData | None = None) -> FitResult:
         evaluate=lambda model: evaluate_top1(model, data, recipe.fit),
         measure=training_measure(data) if recipe.fit.measure_every else None,
         recipe=recipe.as_json(),
+        notes={"classes": data.classes},
     )
+
+
+def recorded_classes(folder: Path) -> tuple[str, ...] | None:
+    """Names of the classes that a run has learned, by label; None where its `run.json` does not say them."""
+    try:
+        return tuple(json.loads((folder / "run.json").read_text(encoding="utf-8"))["classes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _ends(names: tuple[str, ...]) -> str:
+    return f"{names[0]!r} to {names[-1]!r}"
 
 
 def _build(recipe: Recipe, data: ImageData) -> nn.Module:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from skipless.errors import InputError
-from skipless.training.files import replacing
+from skipless.training.files import ready_folder, replacing
 from skipless.training.sharding import load_whole_
 from skipless.training.tree import join_tensors, split_tensors
 
@@ -75,7 +75,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         InputError: if the file is missing, cut off, altered, or no checkpoint of ours.
     """
-    remedy = f"remove it to start afresh, or put {PREVIOUS} in its place"
+    remedy = "remove it to start afresh"
+    if path.name != PREVIOUS and path.with_name(PREVIOUS).exists():
+        remedy += f", or put {PREVIOUS} in its place"
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -188,10 +190,7 @@ def save_weights(model: nn.Module, path: Path | str, *, note: Mapping[str, str] 
         InputError: if it cannot be written.
     """
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write {str(path)!r} ({error.strerror}); choose another place") from error
+    ready_folder(path.parent)
     with replacing(path) as temporary:
         save_file(_own_memory(model.state_dict()), temporary, {"format": "pt", **(note or {})})
     return path

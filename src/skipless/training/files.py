@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,21 @@ def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
         raise cannot_write(path, error, temporary) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def ready_folder(folder: Path) -> Path:
+    """Create a folder if need be, and see that files can be written there: before the work, not after it.
+
+    Raises:
+        InputError: if not.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write to {str(folder)!r} ({error.strerror}); choose another --out") from error
+    return folder
 
 
 def cannot_write(path: Path, error: Exception, written: Path | None = None) -> InputError:

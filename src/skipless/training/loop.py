@@ -56,6 +56,7 @@ def fit(
     evaluate: Evaluate | None = None,
     measure: Measure | None = None,
     recipe: Mapping[str, Any] | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> FitResult:
     """Train, or go on with, or recognise as finished, the run in a folder.
 
@@ -72,6 +73,7 @@ def fit(
             process, and written to `measurements.jsonl`. Training does not depend on it.
         recipe: what was asked for, all of it, as JSON; stored in `run.json`. A run resumes under the same recipe only
             (apart from the keys in `CHANGEABLE`).
+        notes: what else `run.json` shall say, as JSON; compared with nothing.
 
     Returns:
         What came out; the task holds the trained weights, on the device of training.
@@ -92,7 +94,7 @@ def fit(
         engine = Engine(fabric, task, optimizer, config)
         run = _Run(fabric, engine, schedule, evaluate, measuring, config, folder, asked, len(dataset))
         note = run.resume()
-        record = _record(folder, run, recipe or {})
+        record = _record(folder, run, recipe or {}, notes or {})
         with run.writer:
             run.train(dataset, record, note)
         return run.finish()
@@ -351,7 +353,7 @@ class _Run:
         }
 
 
-def _record(folder: RunFolder, run: _Run, recipe: Mapping[str, Any]) -> dict[str, Any]:
+def _record(folder: RunFolder, run: _Run, recipe: Mapping[str, Any], notes: Mapping[str, Any]) -> dict[str, Any]:
     """Write `run.json`; a resumed run keeps its first description and appends where it went on."""
     now = provenance(run.fabric.device)
     earlier = folder.read("run.json") if run.step else None
@@ -367,6 +369,7 @@ def _record(folder: RunFolder, run: _Run, recipe: Mapping[str, Any]) -> dict[str
             "steps": run.total_steps,
             "parameters": sum(parameter.numel() for parameter in run.engine.task.parameters()),
             "processes": run.fabric.world_size,
+            **notes,
             **now,
             "resumed": [],
         }

@@ -3,7 +3,7 @@
 from skipless.data.dense.ade20k import ade20k_full_segmentation, ade20k_segmentation
 from skipless.data.dense.coco import coco_boxes, coco_stuff_segmentation
 from skipless.data.dense.named import BoxName, SegmentationName, load_boxes, load_segmentation
-from skipless.data.dense.reading import UnreadableItem
+from skipless.data.dense.reading import LayoutMissing, UnreadableItem
 from skipless.data.dense.records import (
     IGNORE,
     BoxData,
@@ -21,6 +21,7 @@ __all__ = [
     "BoxData",
     "BoxItem",
     "BoxName",
+    "LayoutMissing",
     "ObjectBoxes",
     "SegmentationData",
     "SegmentationItem",

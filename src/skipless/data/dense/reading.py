@@ -89,14 +89,18 @@ def read_json(file: Path) -> dict[str, Any]:
     return values
 
 
+class LayoutMissing(InputError):
+    """A folder holds another data set, or none: it lacks what this one's layout begins with."""
+
+
 def need_folder(folder: Path, expected: str) -> Path:
     """Give the folder back.
 
     Raises:
-        InputError: if there is none.
+        LayoutMissing: if there is none.
     """
     if not folder.is_dir():
-        raise InputError(f"no folder {str(folder)!r}; expected {expected}")
+        raise LayoutMissing(f"no folder {str(folder)!r}; expected {expected}")
     return folder
 
 
@@ -104,12 +108,12 @@ def first_folder(candidates: list[Path], expected: str) -> Path:
     """Give the first candidate that is a folder.
 
     Raises:
-        InputError: if none is.
+        LayoutMissing: if none is.
     """
     for folder in candidates:
         if folder.is_dir():
             return folder
-    raise InputError(f"none of {', '.join(repr(str(folder)) for folder in candidates)} exists; expected {expected}")
+    raise LayoutMissing(f"none of {', '.join(repr(str(folder)) for folder in candidates)} exists; expected {expected}")
 
 
 def _read_pixels(file: Path, modes: tuple[str, ...], expected: str) -> UInt8[np.ndarray, "..."]:

@@ -7,9 +7,8 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
-from skipless.data.dense.reading import UnreadableItem, need_folder, read_index_mask, read_list
+from skipless.data.dense.reading import LayoutMissing, UnreadableItem, need_folder, read_index_mask, read_list
 from skipless.data.dense.records import IGNORE, BoxData, BoxItem, ObjectBoxes, SegmentationData, SegmentationItem
-from skipless.errors import InputError
 
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -83,7 +82,7 @@ def _find(root: Path, year: int) -> Path:
     for folder in candidates:
         if (folder / "JPEGImages").is_dir():
             return folder
-    raise InputError(
+    raise LayoutMissing(
         f"no VOC{year} in {str(root)!r}: expected JPEGImages, Annotations and ImageSets there, in VOC{year} or in "
         f"VOCdevkit/VOC{year} below it"
     )
