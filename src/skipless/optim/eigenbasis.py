@@ -16,6 +16,8 @@ from torch import Tensor
 
 from skipless.optim.products import matmul
 
+_STACKED_MATRICES = 3  # dimensions
+
 # A product of fewer rows than this is not worth cutting (measured on one CPU core).
 _BLOCK = 128
 
@@ -26,6 +28,8 @@ _SHIFT = {torch.float32: 3e-4, torch.float64: 4e-11}
 
 def unfold(x: Float[Tensor, "b ..."], side: int) -> Float[Tensor, "b s r"]:
     """Unfold every tensor of a stack along one side: that side in rows, all others in columns."""
+    if x.ndim == _STACKED_MATRICES:
+        return x.mT if side else x
     x = x.movedim(side + 1, 1)
     return x.reshape(*x.shape[:2], -1)
 
@@ -121,17 +125,21 @@ def refresh_(basis: Float[Tensor, "b s s"], factor: Float[Tensor, "b s s"]) -> F
     if known.device.type != "cpu" or not known.all():  # elsewhere, looking would wait for the device
         image = torch.where(known[..., None], image, basis)
     order = energy.argsort(dim=-1, descending=True)
-    return basis.copy_(_orthonormal(image[_by_row(order)])[_by_row(order.argsort(dim=-1))])
+    return basis.copy_(_taken(_orthonormal(_taken(image, order)), order.argsort(dim=-1)))
 
 
 def project(x: Float[Tensor, "b ..."], bases: Sequence[Tensor | None], *, back: bool = False) -> Float[Tensor, "b ..."]:
     """Rotate a stack of tensors into its bases, side by side, or back out of them.
 
-    Each turn takes the first side off, rotates it and appends it as the last one; after all turns the order is
-    the old one again, and for matrices no turn copies.
+    Where there are more than two, each turn takes the first side off, rotates it and appends it as the last one; after
+    all turns the order is the old one again.
     """
     if all(basis is None for basis in bases):
         return x
+    if x.ndim == _STACKED_MATRICES:
+        rows, columns = bases
+        x = x if rows is None else matmul(rows.mT if back else rows, x)
+        return x if columns is None else matmul(x, columns if back else columns.mT)
     for basis in bases:
         first = x.shape[1]
         rest = x.shape[2:]
@@ -150,9 +158,10 @@ def _orthonormal(rows: Float[Tensor, "b s s"]) -> Float[Tensor, "b s s"]:
     return torch.linalg.householder_product(*torch.geqrf(rows.mT)).mT[..., :side]
 
 
-def _by_row(order: Int[Tensor, "b s"]) -> tuple[Int[Tensor, "b 1"], Int[Tensor, "b s"]]:
-    """Index the rows of every matrix of a stack in the matrix's own order."""
-    return torch.arange(len(order), device=order.device)[:, None], order
+def _taken(rows: Float[Tensor, "b s n"], order: Int[Tensor, "b s"]) -> Float[Tensor, "b s n"]:
+    """Take the rows of every matrix of a stack in the matrix's own order."""
+    first = torch.arange(0, order.numel(), order.shape[1], device=order.device)[:, None]
+    return rows.reshape(-1, rows.shape[2]).index_select(0, (order + first).flatten()).view_as(rows)
 
 
 def _noise(dtype: torch.dtype, side: int) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -53,12 +54,19 @@ class Layout:
 
     def fold(self, x: Float[Tensor, "p ..."]) -> Float[Tensor, "b ..."]:
         """Arrange tensors of the parameter's shape as `(p * split, *sides)`."""
-        return x.permute(0, *(axis + 1 for axis in self.permute)).reshape(-1, *self.sides)
+        x = x.permute(0, *(axis + 1 for axis in self.permute)) if self._turned else x
+        return x.reshape(-1, *self.sides)
 
     def unfold(self, x: Float[Tensor, "b ..."]) -> Float[Tensor, "p ..."]:
         """Undo `fold`."""
+        if not self._turned:
+            return x.reshape(-1, *self.shape)
         inverse = sorted(range(len(self.permute)), key=self.permute.__getitem__)
         return x.reshape(-1, *(self.shape[i] for i in self.permute)).permute(0, *(axis + 1 for axis in inverse))
+
+    @cached_property
+    def _turned(self) -> bool:
+        return self.permute != tuple(range(len(self.permute)))
 
 
 def merged(sides: list[int], limit: int) -> list[int]:
