@@ -1,6 +1,9 @@
 """PCA beside sklearn-free algebra, its signs, its foreground, and the pictures."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from reference.scenes import Squares
 
 from skipless.errors import InputError
 from skipless.evaluators.pca import pca_colours, pca_picture, principal_components
-from skipless.evaluators.pictures import mask_picture, palette, picture_grid, save_png
+from skipless.evaluators.pictures import mask_legend, mask_picture, palette, picture_grid, save_png
 from skipless.evaluators.probe_picture import prediction_picture
 from skipless.evaluators.probing import probe_model
 from skipless.models import create_model
@@ -109,10 +112,11 @@ def test_models_stand_side_by_side(tmp_path: Path) -> None:
     columns = {"skip": [draw(12, 8, i) for i in range(3)], "skipless": [draw(12, 5, i + 3) for i in range(3)]}
     picture, colours = pca_picture(images, columns, [(3, 4)] * 3, cell=(30, 40))
     first = np.array(picture)
-    assert picture.size == (3 * 40 + 2 * 4, 14 + 3 * 30 + 2 * 4)
+    left, top = 4, 4 + 15 + 4  # below the titles
+    assert all((first[top + 3 * 34 :] == colour).all(-1).any() for colour in 255 * np.eye(3))  # the legend
     for row in range(3):
         for column, name in enumerate(columns, start=1):
-            y, x = 14 + row * 34, column * 44
+            y, x = top + row * 34, left + column * 44
             assert np.array_equal(first[y + 5 : y + 30 : 10, x + 5 : x + 40 : 10], colours[name].images[row])
     path = save_png(picture, tmp_path / "new" / "pca.png")
     assert np.array_equal(np.array(Image.open(path)), first)
@@ -133,9 +137,12 @@ def test_masks_have_vocs_colours() -> None:
     assert len(np.unique(palette(256), axis=0)) == 256
     shown = np.array(mask_picture(torch.tensor([[0, 1, 255]]), 2, ignore=255))
     assert shown.tolist() == [[[0, 0, 0], [128, 0, 0], [255, 255, 255]]]
+    legend = mask_legend([255, 2, 0, 2], ("ground", "red", "green"), ignore=255)
+    assert legend == [("ground", (0, 0, 0)), ("green", (0, 128, 0)), ("ignored", (255, 255, 255))]
+    assert mask_legend([1], ("ground", "red")) == [("red", (128, 0, 0))]
 
 
-def test_predictions_stand_beside_truth(tmp_path: Path) -> None:
+def test_predictions_stand_beside_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = create_model(
         "vit_tiny_patch16_224", skip=True, seed=0, img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=2
     )
@@ -149,11 +156,27 @@ def test_predictions_stand_beside_truth(tmp_path: Path) -> None:
         multiscale=None,
         notify=lambda _: None,
     )
+    seen: list[tuple[Sequence, dict]] = []
+
+    def grid(rows: Sequence, **how: Any) -> Image.Image:
+        seen.append((rows, how))
+        return picture_grid(rows, **how)
+
+    monkeypatch.setattr("skipless.evaluators.probe_picture.picture_grid", grid)
     picture = prediction_picture(probe, val, images=2, cell=48)
     assert picture is not None
-    assert picture.height == 14 + 2 * 48 + 4
-    mask = val.mask(1)
+    ((rows, told),) = seen
+    mask, predicted = val.mask(1), probe.predict(val, 1, (0,), (40, 48))  # the first row is image 1
     assert mask is not None
-    left = picture.width - 48  # the last column: the first row is image 1
-    predicted = mask_picture(probe.predict(val, 1, (0,), (40, 48)), 3).resize((48, 48), Image.Resampling.LANCZOS)
-    assert np.array_equal(np.array(picture)[14:62, left:], np.array(predicted))
+    for shown, labels in zip(rows[0][1:], (mask, predicted), strict=True):
+        whole = mask_picture(labels, 3, ignore=255).resize((48, 48), Image.Resampling.NEAREST)
+        assert np.array_equal(np.array(shown), np.array(whole))  # no colour that is not in the legend
+    assert told["columns"] == ["image", "truth", "prediction, block 0"]
+    assert told["names"] == ["1", "2"]
+    drawn = {tuple(colour) for row in rows for shown in row[1:] for colour in np.array(shown).reshape(-1, 3).tolist()}
+    assert {colour for _, colour in told["legend"]} == drawn
+    assert ("red", (128, 0, 0)) in told["legend"]
+    assert ("ignored", (255, 255, 255)) in told["legend"]
+    monkeypatch.setattr(val.data, "items", [SimpleNamespace(id=f"scene {index}") for index in range(5)], raising=False)
+    prediction_picture(probe, val, images=2, cell=48)
+    assert seen[-1][1]["names"] == ["scene 1", "scene 2"]

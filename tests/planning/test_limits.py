@@ -1,5 +1,6 @@
 """What is said of a run's parts, and that the parts are a real run's."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -45,25 +46,54 @@ def test_shares_are_of_an_average_step() -> None:
             "that asks for about --workers 18, and there are 16 cores",
         ),
         ({"between": seconds(0.1), "loader": 400.0, "cores": 32}, "loader", "about --workers 18"),
-        ({"between": seconds(0.1), "loader": 4000.0, "workers": 0}, "loader", "give --workers 1 or more"),
-        ({"between": seconds(0.1), "loader": 4000.0}, "loader", "try fewer"),
-        ({"update": seconds(0.1)}, "optimizer", "more processes share SOAP out"),
-        ({"refresh": seconds(1.0)}, "optimizer", "refreshing less often than every 10 steps"),
-        ({"update": seconds(0.1), "refresh": None}, "optimizer", "a larger --batch-size takes fewer of its steps"),
-        ({"evaluation": 60.0}, "evaluation", "60.0 s each"),
-        ({"checkpoint_every": 10}, "checkpoint", "0.50 s each"),
+        ({"between": seconds(0.15), "loader": 1000.0, "workers": 0}, "loader", "give --workers 1 or more"),
+        ({"between": seconds(0.3), "loader": 4000.0, "workers": 0}, "loop", "takes 25.0 ms of 300.0 ms"),
+        ({"between": seconds(0.3), "loader": 1e6}, "loop", "takes 0.1 ms of 300.0 ms"),
+        ({"between": seconds(0.3), "loader": 4000.0}, "loader", "try fewer"),
+        ({"update": seconds(0.2)}, "optimizer", "more processes share SOAP out"),
+        ({"refresh": seconds(3.0)}, "optimizer", "refreshing less often than every 10 steps"),
+        ({"update": seconds(0.2), "refresh": None}, "optimizer", "a larger --batch-size takes fewer of its steps"),
+        ({"evaluation": 200.0}, "evaluation", "200 s each"),
+        ({"checkpoint_every": 2}, "checkpoint", "0.50 s each"),
     ],
 )
-def test_one_sentence_for_each_limit(change, limit, words) -> None:
+def test_what_takes_most_of_the_time_is_named(change, limit, words) -> None:
     limits = replace(HEALTHY, **change)
     assert limits.limit == limit
-    assert words in limits.advice
+    assert limits.ranked()[0][1] == max(limits.shares().values())
+    first = limits.advice.splitlines()[0]
+    assert words in first
+    assert f"this run ({100 * max(limits.shares().values()):.0f} % of the time)" in first
     assert limits_text(limits).endswith(limits.advice)
-    assert limits.advice.count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "others"),
+    [
+        ({}, []),
+        ({"evaluation": 30.0}, ["besides, evaluations (20 %): 30 s each"]),
+        ({"checkpoint_every": 20}, ["besides, checkpoints (17 %): 0.50 s each"]),
+        ({"between": seconds(0.04), "loader": 500.0}, ["besides, the loader (25 %): alone it gives 500 images/s"]),
+        ({"update": seconds(0.05)}, []),  # a third, and training needs it
+        ({"update": seconds(0.1)}, ["close behind, the optimizer (48 %): a larger --batch-size"]),
+        (
+            {"evaluation": 95.0, "checkpoint_every": 10},
+            ["close behind, evaluations (36 %)", "besides, checkpoints (19 %)"],
+        ),
+    ],
+)
+def test_what_comes_close_or_could_be_spared_is_told_beside_it(change, others) -> None:
+    limits = replace(HEALTHY, **change)
+    assert limits.limit == "step"
+    first, *rest = limits.advice.splitlines()
+    assert first.startswith("forward and backward limit this run (")
+    assert ("as they should" in first) == (not others)
+    assert len(rest) == len(others)
+    assert all(line.startswith(words) for line, words in zip(rest, others, strict=True))
 
 
 def test_a_shared_optimizer_is_not_told_to_share() -> None:
-    limits = replace(HEALTHY, update=seconds(0.1), processes=4)
+    limits = replace(HEALTHY, update=seconds(0.2), processes=4)
     assert limits.limit == "optimizer"
     assert "share SOAP out" not in limits.advice
 
@@ -106,6 +136,29 @@ def test_dino_on_a_folder(tmp_path) -> None:
     assert found.loader > 0
     assert found.evaluation is not None
     assert found.between.n >= 2
+
+
+def test_what_an_evaluation_starts_but_once_is_not_scaled_up(tmp_path, monkeypatch) -> None:
+    for split, count in (("train", 8), ("val", 160)):
+        (tmp_path / split / "a").mkdir(parents=True)
+        for index in range(count):
+            Image.new("RGB", (16, 16)).save(tmp_path / split / "a" / f"{index}.png")
+    recipe = shallow(
+        dino("scenes", "skip", "adamw", data=str(tmp_path)), fit__batch_size=4, task__out_dim=32, task__hidden_dim=16
+    )
+    seen = []
+
+    def neighbours(data, config):
+        def evaluate(model):
+            seen.append((config.train, config.val))
+            time.sleep(0.4 if len(seen) == 1 else 0.1)
+
+        return evaluate
+
+    monkeypatch.setattr("skipless.planning.watch.teacher_neighbours", neighbours)
+    found = watch(recipe, seconds=0.1)
+    assert seen == [(8, 8), (64, 64)]
+    assert 0.1 * (8 + 160) / (8 + 64) <= found.evaluation < 0.4 * (8 + 160) / (8 + 64)
 
 
 def test_steps_that_take_too_long_are_said_so(monkeypatch) -> None:

@@ -1,5 +1,6 @@
 """`skipless data`."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -7,7 +8,7 @@ from typing import Any, Literal, get_args
 from tyro.conf import Positional
 
 from skipless.data.dense import BoxName, SegmentationName, contact_sheet, load_boxes, load_segmentation
-from skipless.data.folder import EXTENSIONS
+from skipless.data.folder import EXTENSIONS, image_files
 from skipless.data.multicrop import MultiCropConfig, draw_crops
 from skipless.data.scenes import SIZES, write_scenes
 from skipless.data.shards import write_shards
@@ -101,7 +102,7 @@ def _first(names: tuple[Any, ...], load: Any) -> Any:
 
 
 def _crops(root: Path, out: Path, images: int, seed: int, mode: Literal["exact", "fast"]) -> tuple[str, ...]:
-    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in EXTENSIONS)[:images]
+    files = sorted(root / os.fsdecode(file) for file in image_files(root))[:images]
     if not files:
         raise InputError(f"no image below {str(root)!r} (looked for {', '.join(EXTENSIONS)})")
     draw_crops(out, files, MultiCropConfig(mode=mode), seed=seed)

@@ -2,22 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from PIL import Image
 from torch import Tensor
 
+from skipless.data.labelled import Colour, draw_boxes_, labelled_pictures
 from skipless.errors import InputError
+from skipless.evaluators.pictures import save_png
 from skipless.evaluators.regions import Discovery
 
-if TYPE_CHECKING:
-    from PIL import Image, ImageDraw
-
-TRUE = (60, 220, 60)
-FOUND = (235, 40, 40)
-GAP, HEADER = 4, 14  # pixels
+TRUE, FOUND = (60, 220, 60), (235, 40, 40)
+ABOVE, BELOW, SEED = (178, 24, 43), (33, 102, 172), (0, 0, 0)
 
 
 def draw_discoveries(
@@ -26,6 +24,7 @@ def draw_discoveries(
     discoveries: Mapping[str, Sequence[Discovery]],
     *,
     boxes_true: Sequence[Sequence[Sequence[float]]] | None = None,
+    names: Sequence[str] = (),
     patch: int = 16,
     height: int = 160,
 ) -> Path:
@@ -39,6 +38,7 @@ def draw_discoveries(
         images: uint8 RGB images, of any sizes, as they were before padding.
         discoveries: what was found in each image, by the name to head its two columns with.
         boxes_true: true boxes of each image.
+        names: of the images, to stand below them.
         patch: side of a patch in pixels.
         height: of a row, in pixels.
 
@@ -46,44 +46,41 @@ def draw_discoveries(
         The path.
 
     Raises:
-        InputError: if the number of images differs.
+        InputError: if the number of images differs, or the file cannot be written.
     """
-    from PIL import Image, ImageDraw  # noqa: PLC0415 - only pictures need it
-
     for name, found in discoveries.items():
         if len(found) != len(images):
             raise InputError(f"{name!r} has {len(found)} discoveries for {len(images)} images; give one for each")
     if boxes_true is not None and len(boxes_true) != len(images):
         raise InputError(f"true boxes of {len(boxes_true)} images, but {len(images)} images; give a list for each")
+    if len(names) not in (0, len(images)):
+        raise InputError(f"{len(names)} names for {len(images)} images; give one for each")
     if not images or not discoveries:
         raise InputError(f"{len(images)} images and {len(discoveries)} models; give at least one of each to draw")
-    width = max(round(image.shape[2] * height / image.shape[1]) for image in images)
-    size = (2 * len(discoveries) * (width + GAP) - GAP, HEADER + len(images) * (height + GAP) - GAP)
-    sheet = Image.new("RGB", size, "white")
-    pen = ImageDraw.Draw(sheet)
-    for column, (name, found) in enumerate(discoveries.items()):
-        left = 2 * column * (width + GAP)
-        pen.text((left, 1), name, fill="black")
-        for row, (image, discovery) in enumerate(zip(images, found, strict=True)):
-            scale, top = height / image.shape[1], HEADER + row * (height + GAP)
-            picture, heat = Image.fromarray(image.permute(1, 2, 0).cpu().numpy()), _heat(discovery, patch, image)
-            target = (round(image.shape[2] * scale), height)
-            sheet.paste(picture.resize(target), (left, top))
-            sheet.paste(heat.resize(target), (left + width + GAP, top))
-            for corner in (left, left + width + GAP):
-                for box in boxes_true[row] if boxes_true is not None else ():
-                    _frame(pen, box, scale, (corner, top), TRUE)
-                _frame(pen, discovery.box, scale, (corner, top), FOUND)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, format="PNG")
-    return path
+    true = boxes_true if boxes_true is not None else [()] * len(images)
+    rows = []
+    for row, image in enumerate(images):
+        photo, panels = Image.fromarray(image.permute(1, 2, 0).cpu().numpy()), []
+        for discovery in (found[row] for found in discoveries.values()):
+            boxes = [*((box, TRUE) for box in true[row]), (discovery.box, FOUND)]
+            panels += [_framed(picture, boxes, height) for picture in (photo, _heat(discovery, patch, image))]
+        rows.append(panels)
+    titles = [
+        f"{name}: {what}" for name, found in discoveries.items() for what in ("image and boxes", _compared(found[0]))
+    ]
+    legend = [("true box", TRUE)] if boxes_true is not None else []
+    legend += [("found box", FOUND), ("seed's side", ABOVE), ("other side", BELOW), ("seed", SEED)]
+    return save_png(labelled_pictures(rows, titles=titles, names=names, legend=legend), Path(path))
 
 
-def _heat(discovery: Discovery, patch: int, image: UInt8[Tensor, "3 _h _w"]) -> "Image.Image":
+def _compared(discovery: Discovery) -> str:
+    if discovery.eigenvector is not None:
+        return "eigenvector"
+    return "summed similarity" if discovery.similarity is not None else "foreground"
+
+
+def _heat(discovery: Discovery, patch: int, image: UInt8[Tensor, "3 _h _w"]) -> Image.Image:
     """Colour the tokens, white where the sides meet, and cut off the padding."""
-    from PIL import Image  # noqa: PLC0415
-
     if discovery.eigenvector is not None:
         values = discovery.eigenvector - discovery.eigenvector.mean()
     elif discovery.similarity is not None:
@@ -91,25 +88,19 @@ def _heat(discovery: Discovery, patch: int, image: UInt8[Tensor, "3 _h _w"]) -> 
     else:
         values = discovery.foreground.double()
     values = (values / values.abs().max().clamp_min(torch.finfo(values.dtype).tiny)).cpu()
-    red, blue = torch.tensor([178.0, 24, 43]), torch.tensor([33.0, 102, 172])
+    above, below = torch.tensor(ABOVE).float(), torch.tensor(BELOW).float()
     strength = values.abs()[..., None].float()
-    colours = 255 * (1 - strength) + torch.where(values[..., None] > 0, red, blue) * strength
+    colours = 255 * (1 - strength) + torch.where(values[..., None] > 0, above, below) * strength
     pixels = np.kron(colours.round().to(torch.uint8).numpy(), np.ones((patch, patch, 1), np.uint8))
     row, column = divmod(discovery.seed, values.shape[1])
     quarter = patch // 4
     centre = (slice(row * patch + quarter, (row + 1) * patch - quarter),)
     centre += (slice(column * patch + quarter, (column + 1) * patch - quarter),)
-    pixels[centre] = 0
+    pixels[centre] = SEED
     return Image.fromarray(pixels[: image.shape[1], : image.shape[2]])
 
 
-def _frame(
-    pen: "ImageDraw.ImageDraw",
-    box: Sequence[float],
-    scale: float,
-    corner: tuple[int, int],
-    colour: tuple[int, int, int],
-) -> None:
-    xmin, ymin, xmax, ymax = (scale * side for side in box)
-    left, top = corner
-    pen.rectangle((left + xmin, top + ymin, left + xmax - 1, top + ymax - 1), outline=colour, width=2)
+def _framed(picture: Image.Image, boxes: Sequence[tuple[Sequence[float], Colour]], height: int) -> Image.Image:
+    """A picture at a height, with boxes of its pixels in colours."""
+    scale = height / picture.height
+    return draw_boxes_(picture.resize((max(1, round(picture.width * scale)), height)), boxes, scale, width=2)

@@ -15,6 +15,7 @@ from skipless.evaluators.pictures import picture_grid
 
 Scope = Literal["set", "image"]
 _CHANNELS = 3
+_PRIMARIES = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +129,9 @@ def pca_picture(
     }
     across = [list(images), *(found.pictures() for found in colours.values())]
     rows = list(zip(*across, strict=True))
-    return picture_grid(rows, cell=cell, columns=("image", *columns), names=names), colours
+    legend = [(f"component {number}", colour) for number, colour in enumerate(_PRIMARIES, 1)]
+    legend += [("background", (0, 0, 0))] if foreground else []
+    return picture_grid(rows, cell=cell, columns=("image", *columns), names=names, legend=legend), colours
 
 
 def principal_components(

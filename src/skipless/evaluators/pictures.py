@@ -1,18 +1,17 @@
 """Grids of pictures, by PIL alone: images beside what models make of them, a palette for masks, captions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
+from skipless.data.labelled import Entry, labelled_pictures
 from skipless.errors import InputError
 
-_GAP = 4  # pixels between pictures
-_CAPTION = 14  # pixels of height; what PIL's own font takes
 _VOID = (255, 255, 255)
 
 
@@ -22,46 +21,38 @@ def picture_grid(
     cell: tuple[int, int],
     columns: Sequence[str] = (),
     names: Sequence[str] = (),
+    legend: Sequence[Entry] = (),
 ) -> Image.Image:
-    """Compose pictures to one: each resized to its cell, columns captioned on top, rows at the left.
+    """Compose pictures to one: each resized to its cell, captions as `labelled_pictures` has them.
 
     Args:
         rows: of equally many pictures. One of few pixels (patches) keeps its edges: it is enlarged by the nearest.
         cell: height and width of a cell in pixels.
         columns: captions, one a column, or none.
         names: of the rows, one each, or none.
+        legend: words and the colours that stand for them.
 
     Raises:
         InputError: if there is nothing to show, or captions and pictures differ in number.
 
     Example:
         >>> picture_grid([[Image.new("RGB", (2, 2))] * 3] * 2, cell=(32, 32), columns=("a", "b", "c")).size
-        (104, 82)
+        (112, 95)
     """
     across = len(rows[0]) if rows else 0
     if not across or any(len(row) != across for row in rows):
         raise InputError("a grid of pictures needs rows, each with as many pictures as the others")
     if len(columns) not in (0, across) or len(names) not in (0, len(rows)):
         raise InputError(f"{len(columns)} captions for {across} columns, {len(names)} for {len(rows)} rows")
-    font = ImageFont.load_default()
-    left = _GAP + max((round(font.getlength(name)) for name in names), default=-_GAP)
-    top = _CAPTION if columns else 0
-    (high, wide), step = cell, _GAP
-    canvas = Image.new(
-        "RGB", (left + across * (wide + step) - step, top + len(rows) * (high + step) - step), (255, 255, 255)
-    )
-    draw = ImageDraw.Draw(canvas)
-    for column, caption in enumerate(columns):
-        draw.text((left + column * (wide + step), 0), caption, fill=(0, 0, 0), font=font)
-    for row, pictures in enumerate(rows):
-        y = top + row * (high + step)
-        if names:
-            draw.text((0, y), names[row], fill=(0, 0, 0), font=font)
-        for column, picture in enumerate(pictures):
-            grows = picture.width < wide and picture.height < high
-            how = Image.Resampling.NEAREST if grows else Image.Resampling.LANCZOS
-            canvas.paste(picture.convert("RGB").resize((wide, high), how), (left + column * (wide + step), y))
-    return canvas
+    high, wide = cell
+    shown = [[_resized(picture, wide, high) for picture in row] for row in rows]
+    return labelled_pictures(shown, titles=columns, names=names, legend=legend)
+
+
+def _resized(picture: Image.Image, width: int, height: int) -> Image.Image:
+    grows = picture.width < width and picture.height < height
+    how = Image.Resampling.NEAREST if grows else Image.Resampling.LANCZOS
+    return picture.convert("RGB").resize((width, height), how)
 
 
 def save_png(picture: Image.Image, path: Path) -> Path:
@@ -96,6 +87,15 @@ def palette(count: int) -> UInt8[np.ndarray, "c 3"]:
             for channel in range(3):
                 colours[number, channel] |= ((number >> (3 * bit + channel)) & 1) << (7 - bit)
     return colours
+
+
+def mask_legend(labels: Iterable[int], classes: Sequence[str], ignore: int | None = None) -> list[Entry]:
+    """Names and colours, as `mask_picture` has them, of the labels that occur; what is to be ignored comes last."""
+    occurring, colours = set(labels), palette(len(classes)).tolist()
+    entries: list[Entry] = [
+        (name, tuple(colours[label])) for label, name in enumerate(classes) if label in occurring - {ignore}
+    ]
+    return [*entries, ("ignored", _VOID)] if ignore in occurring else entries
 
 
 def mask_picture(labels: Int64[Tensor, "h w"], classes: int, ignore: int | None = None) -> Image.Image:

@@ -81,6 +81,11 @@ class DenseSet:
         """The images that could be used so far."""
         return np.array([index for index in range(len(self.data)) if index not in self.skipped])
 
+    def name(self, index: int) -> str:
+        """The image's id, where the set has such; its number otherwise."""
+        items = getattr(self.data, "items", None)
+        return str(index) if items is None else items[index].id
+
     def mask(self, index: int) -> Int64[Tensor, "h w"] | None:
         """Read a mask; None, and a note, if it cannot be read or its labels are no classes.
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 from skipless.evaluators.linear_probe import TrainedProbe
-from skipless.evaluators.pictures import mask_picture, picture_grid
+from skipless.evaluators.pictures import mask_legend, mask_picture, picture_grid
 from skipless.evaluators.probe_data import DenseSet
 
 
@@ -17,7 +17,7 @@ def prediction_picture(
     images: int = 6,
     cell: int = 160,
 ) -> Image.Image | None:
-    """Show the first images that can be read beside their masks and what the heads make of them.
+    """Show the first images that can be read beside their masks and what the heads make of them, colours explained.
 
     Args:
         probe: of `linear_probe`.
@@ -31,16 +31,23 @@ def prediction_picture(
     """
     chosen = [probe.result.best.blocks] if blocks is None else list(blocks)
     chosen = [blocks for blocks in chosen if blocks in probe.heads]
-    rows, names = [], []
+    classes, ignore = data.data.classes, data.data.ignore
+    rows, names, occurring = [], [], set[int]()
     for index in data.usable.tolist():
         if len(rows) == images or not chosen:
             break
         mask = data.mask(index)
         if mask is None:
             continue
-        size, classes = (mask.shape[0], mask.shape[1]), len(data.data.classes)
-        found = [mask_picture(probe.predict(data, index, blocks, size), classes) for blocks in chosen]
-        rows.append([data.data.load(index)[0], mask_picture(mask, classes, data.data.ignore), *found])
-        names.append(str(index))
-    captions = ["image", "truth", *("block " + "+".join(map(str, blocks)) for blocks in chosen)]
-    return picture_grid(rows, cell=(cell, cell), columns=captions, names=names) if rows else None
+        size = (mask.shape[0], mask.shape[1])
+        found = [probe.predict(data, index, blocks, size) for blocks in chosen]
+        masks = [mask_picture(mask, len(classes), ignore), *(mask_picture(each, len(classes)) for each in found)]
+        whole = [picture.resize((cell, cell), Image.Resampling.NEAREST) for picture in masks]  # colours must not mix
+        rows.append([data.data.load(index)[0], *whole])
+        names.append(data.name(index))
+        occurring.update(*(each.unique().tolist() for each in (mask, *found)))
+    if not rows:
+        return None
+    captions = ["image", "truth", *("prediction, block " + "+".join(map(str, blocks)) for blocks in chosen)]
+    legend = mask_legend(occurring, classes, ignore)
+    return picture_grid(rows, cell=(cell, cell), columns=captions, names=names, legend=legend)

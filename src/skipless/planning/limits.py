@@ -1,14 +1,23 @@
-"""What limits a run: its parts in seconds, as records, and one sentence of advice."""
+"""What limits a run: its parts in seconds, as records, and advice on the largest."""
 
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Limit = Literal["loader", "optimizer", "evaluation", "checkpoint", "step"]
+Limit = Literal["loader", "loop", "step", "optimizer", "evaluation", "checkpoint"]
 
-# From these shares of the run on, a part is worth a word before the step itself.
-_WAITING, _OPTIMIZER, _PAUSES = 0.15, 0.3, 0.15
+_CLOSE = 0.1  # of the run: the next run may well have two parts, this near to each other, the other way round
+_SPARED = 0.15  # from this share on, what training does not itself need is worth a word beside what limits it
+
+_NAMES: dict[Limit, tuple[str, str]] = {
+    "loader": ("the loader", "limits"),
+    "loop": ("what is done between steps", "limits"),
+    "step": ("forward and backward", "limit"),
+    "optimizer": ("the optimizer", "limits"),
+    "evaluation": ("evaluations", "limit"),
+    "checkpoint": ("checkpoints", "limit"),
+}
 
 
 @dataclass(frozen=True)
@@ -116,81 +125,117 @@ class Limits:
 
     @property
     def limit(self) -> Limit:
-        """What to look at first: what could be had for nothing before what the training itself costs."""
-        shares = self.shares()
-        needed = self.batch_size / (self.passes.median + self.optimizer)
-        if shares["between steps"] >= _WAITING and self.loader < 1 / _WAITING * needed:
-            return "loader"
-        if shares["evaluation"] >= _PAUSES:
-            return "evaluation"
-        if shares["checkpoint"] >= _PAUSES:
-            return "checkpoint"
-        return "optimizer" if shares["optimizer"] >= _OPTIMIZER else "step"
+        """The part that takes the largest share of the time."""
+        return self.ranked()[0][0]
+
+    def ranked(self) -> list[tuple[Limit, float]]:
+        """The parts and their shares, largest first; what lies between steps is the loader's or the loop's own."""
+        named: dict[str, Limit] = {
+            "between steps": "loader" if self._loader_is_slow else "loop",
+            "forward and backward": "step",
+            "optimizer": "optimizer",
+            "evaluation": "evaluation",
+            "checkpoint": "checkpoint",
+        }
+        shares: list[tuple[Limit, float]] = [(named[part], share) for part, share in self.shares().items()]
+        return sorted(shares, key=lambda found: -found[1])
+
+    @property
+    def _needed(self) -> float:
+        """Images/s that all but the loader could take."""
+        return self.batch_size / (self.passes.median + self.optimizer)
+
+    @property
+    def _loader_is_slow(self) -> bool:
+        """Whether the loader can explain the time between steps; its workers are slower beside training than alone."""
+        if not self.workers:
+            return self.batch_size / self.loader >= self.between.median / 2
+        return self.loader < self._needed / _SPARED
 
     @property
     def advice(self) -> str:
-        """One sentence."""
-        share = {"loader": "between steps", "step": "forward and backward"}.get(self.limit, self.limit)
-        per_cent = f"{100 * self.shares()[share]:.0f} %"
+        """What limits the run and what helps; in more lines what comes close to it, and what else could be spared."""
+        first, largest = self.ranked()[0]
+        others = self.ranked()[1:]
+        close = [found for found in others if largest - found[1] <= _CLOSE]
+        far = others[len(close) :]
+        spared = [found for found in far if found[1] >= _SPARED and found[0] not in ("step", "optimizer")]
+        name, limits = _NAMES[first]
+        proper = ", as they should" if first == "step" and not (close or spared) else ""
+        told = [f"{name} {limits} this run ({_per_cent(largest)} of the time){proper}: {self._remedy(first)}"]
+        told += [f"close behind, {self._named(*found)}" for found in close]
+        told += [f"besides, {self._named(*found)}" for found in spared]
+        return "\n".join(told)
+
+    def _named(self, part: Limit, share: float) -> str:
+        return f"{_NAMES[part][0]} ({_per_cent(share)}): {self._remedy(part)}"
+
+    def _remedy(self, part: Limit) -> str:
         return {
             "loader": self._about_loader,
+            "loop": self._about_loop,
             "optimizer": self._about_optimizer,
             "evaluation": self._about_evaluation,
             "checkpoint": self._about_checkpoint,
             "step": self._about_step,
-        }[self.limit](per_cent)
+        }[part]()
 
-    def _about_loader(self, share: str) -> str:
-        needed = self.batch_size / (self.passes.median + self.optimizer)
-        found = f"the loader limits this run ({share} of the time is spent between steps)"
-        if self.loader < needed:
+    def _about_loader(self) -> str:
+        if self.loader < self._needed:
             each = self.loader / max(self.workers, 1)
-            wanted = -(-needed // each)
+            wanted = -(-self._needed // each)
             free = "" if wanted <= self.cores else f", and there are {self.cores} cores: crop less, or decode less"
             return (
-                f"{found}: alone it gives {self.loader:.0f} images/s with {self.workers} workers, the rest of the step "
-                f"takes {needed:.0f}; that asks for about --workers {wanted:.0f}{free}"
+                f"alone it gives {self.loader:.0f} images/s with {self.workers} workers, the rest of the step "
+                f"takes {self._needed:.0f}; that asks for about --workers {wanted:.0f}{free}"
             )
         if not self.workers:
-            return f"{found}: nothing fetches during a step; give --workers 1 or more, or a larger --batch-size"
-        return f"{found}, though alone it is fast enough; workers and training share {self.cores} cores: try fewer"
+            return "nothing fetches during a step; give --workers 1 or more, or a larger --batch-size"
+        return f"alone it is fast enough, but workers and training share {self.cores} cores; try fewer --workers"
 
-    def _about_optimizer(self, share: str) -> str:
-        found = f"the optimizer limits this run ({share} of the time)"
+    def _about_loop(self) -> str:
+        alone = 1e3 * self.batch_size / self.loader
+        return (
+            f"the loader alone takes {alone:.1f} ms of {1e3 * self.between.median:.1f} ms; the rest (moving the batch, "
+            "averages, log lines) comes once a step, and a larger --batch-size has fewer"
+        )
+
+    def _about_optimizer(self) -> str:
         larger = "a larger --batch-size takes fewer of its steps"
         if self.refresh is None:
-            return f"{found}: {larger}"
+            return larger
         refreshing = (self.optimizer - self.update.median) / self.optimizer
         rarer = f"refreshing less often than every {self.refresh_every} steps" if refreshing > 0.4 else ""
         shared = "" if self.processes > 1 else "more processes share SOAP out"
-        return f"{found}: {', '.join(part for part in (larger, shared, rarer) if part)}"
+        return ", ".join(part for part in (larger, shared, rarer) if part)
 
-    def _about_evaluation(self, share: str) -> str:
+    def _about_evaluation(self) -> str:
+        often = "epoch" if self.evaluate_every == 1 else f"{self.evaluate_every} epochs"
+        return f"{self.evaluation or 0.0:.3g} s each; evaluate less often than every {often} (fit.evaluate_every)"
+
+    def _about_checkpoint(self) -> str:
         return (
-            f"evaluations limit this run ({share} of the time, {self.evaluation or 0.0:.1f} s each): evaluate less "
-            f"often than every {self.evaluate_every} epochs (fit.evaluate_every)"
+            f"{self.checkpoint:.2f} s each; write fewer than one in {self.checkpoint_every} steps "
+            "(fit.checkpoint_every), or to a faster disk"
         )
 
-    def _about_checkpoint(self, share: str) -> str:
-        return (
-            f"checkpoints limit this run ({share} of the time, {self.checkpoint:.2f} s each): write fewer than one in "
-            f"{self.checkpoint_every} steps (fit.checkpoint_every), or to a faster disk"
-        )
-
-    def _about_step(self, share: str) -> str:
-        found = f"forward and backward limit this run ({share} of the time), as they should"
+    def _about_step(self) -> str:
         if self.device == "cpu":
-            return f"{found}: a GPU would be faster, or more --threads where cores are idle"
+            return "a GPU would be faster, or more --threads where cores are idle"
         if self.precision == "fp32":
-            return f"{found}: --precision bf16 uses the GPU's matrix units"
-        return f"{found}: --compile fuses what lies between products; a larger micro-batch may fill the GPU better"
+            return "--precision bf16 uses the GPU's matrix units"
+        return "--compile fuses what lies between products; a larger micro-batch may fill the GPU better"
+
+
+def _per_cent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def limits_text(limits: Limits) -> str:
     """The breakdown and the advice, in lines."""
     shares = limits.shares()
     refresh = "" if limits.refresh is None else f"; with a refresh {limits.refresh}, every {limits.refresh_every} steps"
-    evaluation = "none" if limits.evaluation is None else f"{limits.evaluation:.1f} s each"
+    evaluation = "none" if limits.evaluation is None else f"{limits.evaluation:.3g} s each"
     parts = {
         "between steps": str(limits.between),
         "forward and backward": str(limits.passes),

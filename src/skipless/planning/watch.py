@@ -37,7 +37,7 @@ _WANTED = 2 * _REFRESH + 2  # updates: the first, which only starts the state, t
 _LEAST = 3
 _PATIENCE = 60.0  # seconds, to see the updates that are wanted, or the least
 _LOADED = 32  # images that are fetched at once to see how fast the loader is
-_EVALUATED = 64
+_EVALUATED, _WARMING = 64, 8  # images of a split that are evaluated, to see how long all would take, and before
 
 
 class _Enough(BaseException):
@@ -224,24 +224,29 @@ class _First:
 def _evaluation_seconds(
     recipe: Recipe | DinoRecipe, fabric: Fabric, task: nn.Module, data: ImageData | None
 ) -> float | None:
-    """Seconds of one evaluation, from a part of it."""
+    """Seconds of one evaluation, from a part of it, once it is warm: what starts but once must not be scaled up."""
     if data is None:
         return None
+    in_memory = isinstance(recipe, Recipe) and isinstance(data.val, MemoryImages)
+    with fabric.autocast():
+        _evaluate_part(recipe, task, data, _WARMING)
+        start = time.perf_counter()
+        share = _evaluate_part(recipe, task, data, len(data.val) if in_memory else _EVALUATED)
+        return (time.perf_counter() - start) / share
+
+
+def _evaluate_part(recipe: Recipe | DinoRecipe, task: nn.Module, data: ImageData, most: int) -> float:
+    """Evaluate on so many images of a split at most, and say which share of all that is."""
     model: Any = task.model
-    start = time.perf_counter()
     if isinstance(recipe, DinoRecipe):
         asked = recipe.neighbours
-        part = replace(asked, train=min(asked.train, _EVALUATED), val=min(asked.val, _EVALUATED))
-        whole = min(asked.train, len(data.train)) + min(asked.val, len(data.val))
-        seen = min(part.train, len(data.train)) + min(part.val, len(data.val))
-        with fabric.autocast():
-            teacher_neighbours(data, part)(model)
-    else:
-        whole = len(data.val)
-        seen = whole if isinstance(data.val, MemoryImages) else min(whole, _EVALUATED)
-        with fabric.autocast():
-            top1(model, EvalLoader(_First(data.val, seen), batch_size=min(seen, 256)))
-    return (time.perf_counter() - start) * whole / seen
+        part = replace(asked, train=min(asked.train, most), val=min(asked.val, most))
+        teacher_neighbours(data, part)(model)
+        seen, whole = (min(each.train, len(data.train)) + min(each.val, len(data.val)) for each in (part, asked))
+        return seen / whole
+    seen = min(len(data.val), most)
+    top1(model, EvalLoader(_First(data.val, seen), batch_size=min(seen, 256)))
+    return seen / len(data.val)
 
 
 def _limits(

@@ -1,22 +1,26 @@
 """Feature pictures (section 6.3, Figures 4, 7 and 8): principal components of patch features as colours."""
 
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from PIL import Image
 from torch import nn
 
 from skipless.data.dense.reading import read_rgb
-from skipless.data.folder import EXTENSIONS
+from skipless.data.folder import EXTENSIONS, image_files
 from skipless.errors import InputError
+from skipless.evaluators.feature_build import weights_hash
 from skipless.evaluators.features import FeatureConfig, ImageTransform, Key, Kind, features
-from skipless.evaluators.pca import pca_picture
+from skipless.evaluators.pca import PcaColours, pca_picture
 from skipless.evaluators.pictures import save_png
 from skipless.models.tokens import token_model
-from skipless.studies.names import file_name
+from skipless.studies.folder import StudyFolder, process
+from skipless.studies.names import file_name, key_name, markdown
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -51,7 +55,7 @@ def find_pictures(folder: Path, count: int = 8, seed: int | None = None) -> list
     Raises:
         InputError: if there is none, or one cannot be read.
     """
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in EXTENSIONS)
+    files = sorted(folder / os.fsdecode(file) for file in image_files(folder))
     jpegs = [file for file in files if file.suffix.lower() in (".jpg", ".jpeg")]
     files = jpegs or files  # beside photos, PNGs are masks
     if count < 1:
@@ -77,38 +81,83 @@ def draw_features(
         models: by the name to head their column with: the model, and mean and standard deviation of its channels.
         images: names and pictures.
         config: what is drawn.
-        out: folder.
+        out: the study gets a folder of its own in it: the pictures, and `result.json` and `table.md` with the share of
+            the variance that they show.
 
     Returns:
-        The files.
+        The pictures' files.
 
     Raises:
         InputError: if an image or a setting does not fit a model.
     """
     config = config or PictureConfig()
+    folder = StudyFolder(out, "pca", _settings(models, images, config))
     rows = {name: _features(model, statistics, images, config) for name, (model, statistics) in models.items()}
-    names, shown = [name for name, _ in images], [image for _, image in images]
+    drawn: dict[str, dict[str, PcaColours]] = {}
+    for file, (columns, grid) in _sheets(rows).items():
+        picture, drawn[file] = pca_picture(
+            [image for _, image in images],
+            columns,
+            [grid] * len(images),
+            names=[name for name, _ in images],
+            scope=config.scope,
+            foreground=config.foreground,
+        )
+        if process()[0] == 0:
+            save_png(picture, folder.path / file)
+    folder.finish(*_explained(drawn, images))
+    return [folder.path / file for file in drawn]
+
+
+def _settings(
+    models: Mapping[str, tuple[nn.Module, Statistics | None]],
+    images: Sequence[tuple[str, Image.Image]],
+    config: PictureConfig,
+) -> dict[str, Any]:
+    """Everything that the pictures depend on."""
+    seen = {}
+    for name, (model, statistics) in models.items():
+        tokens = token_model(model)
+        seen[name] = (weights_hash(tokens), statistics or (tokens.mean, tokens.std))
+    pixels = [(name, image.size, hashlib.sha256(image.tobytes()).hexdigest()) for name, image in images]
+    return {"models": seen, "images": pixels, **asdict(config)}
+
+
+def _sheets(
+    rows: Mapping[str, tuple[tuple[int, int], Mapping[Key, list[torch.Tensor]]]],
+) -> dict[str, tuple[dict[str, list[torch.Tensor]], tuple[int, int]]]:
+    """The columns of every file, and their grid."""
     if len(rows) == 1:
         ((name, (grid, made)),) = rows.items()
-        columns = {f"block {block} {kind}": patches for (block, kind), patches in made.items()}
-        return [_draw(out / f"pca-{file_name(name)}.png", shown, columns, grid, names, config)]
+        return {f"pca-{file_name(name)}.png": ({key_name(key): patches for key, patches in made.items()}, grid)}
     grids = {grid for grid, _ in rows.values()}
     shared = [key for key in next(iter(rows.values()))[1] if all(key in made for _, made in rows.values())]
     if len(grids) > 1 or not shared:
         raise InputError(
             f"the models differ in grids ({sorted(grids)}) or blocks; give --size, or blocks that all of them have"
         )
-    return [
-        _draw(
-            out / f"pca-block{block}-{kind}.png",
-            shown,
-            {name: made[block, kind] for name, (_, made) in rows.items()},
-            grids.copy().pop(),
-            names,
-            config,
-        )
+    (grid,) = grids
+    return {
+        f"pca-block{block}-{kind}.png": ({name: made[block, kind] for name, (_, made) in rows.items()}, grid)
         for block, kind in shared
-    ]
+    }
+
+
+def _explained(
+    drawn: Mapping[str, Mapping[str, PcaColours]], images: Sequence[tuple[str, Image.Image]]
+) -> tuple[dict[str, Any], str]:
+    """What the colours show of the variance, as a record and as a table."""
+    record, rows = {}, []
+    for file, columns in drawn.items():
+        record[file] = {name: {"explained": found.explained, "n": found.n} for name, found in columns.items()}
+        for name, found in columns.items():
+            of = ["all images"] if found.scope == "set" else [image for image, _ in images]
+            rows += [
+                [file, name, whose, *(f"{100 * share:.1f}" for share in shares), str(n)]
+                for whose, shares, n in zip(of, found.explained, found.n, strict=True)
+            ]
+    head = ["picture", "column", "components of", "1 (%)", "2 (%)", "3 (%)", "patches"]
+    return {"images": [name for name, _ in images], "pictures": record}, markdown(head, rows)
 
 
 def _features(
@@ -127,17 +176,3 @@ def _features(
     batch = torch.stack([transform(image) for _, image in images]).to(device)
     made = features(model, batch, wanted)
     return next(iter(made.values())).grid, {key: list(found.patches.cpu()) for key, found in made.items()}
-
-
-def _draw(
-    path: Path,
-    images: Sequence[Image.Image],
-    columns: Mapping[str, Sequence[torch.Tensor]],
-    grid: tuple[int, int],
-    names: Sequence[str],
-    config: PictureConfig,
-) -> Path:
-    picture, _ = pca_picture(
-        images, columns, [grid] * len(images), names=names, scope=config.scope, foreground=config.foreground
-    )
-    return save_png(picture, path)

@@ -1,18 +1,19 @@
 """A contact sheet: images with their boxes, beside their masks, for people to look at."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageOps
 
 from skipless.data.dense.reading import UnreadableItem
-from skipless.data.dense.records import BoxData, ObjectBoxes, SegmentationData
+from skipless.data.dense.records import BoxData, SegmentationData
+from skipless.data.labelled import Entry, draw_boxes_, labelled_pictures
 from skipless.errors import InputError
 
-_CAPTION = 14  # pixels
-_MARGIN = 4
+_BOX: Entry = ("box", (255, 0, 0))
+_DIFFICULT: Entry = ("difficult box", (255, 255, 0))
+_UNREADABLE = (128, 128, 128)
 
 
 def contact_sheet(
@@ -25,7 +26,9 @@ def contact_sheet(
     cell: int = 192,
     seed: int = 0,
 ) -> tuple[str, ...]:
-    """Draw a sample of a set to a PNG: image with boxes, mask in colours (ignored pixels white), names below.
+    """Draw a sample of a set to a PNG: image with boxes, mask in colours, names below.
+
+    What the colours mean stands at the foot; ignored pixels are white.
 
     Args:
         file: where to write it.
@@ -51,15 +54,19 @@ def contact_sheet(
         {} if one is None else {item.id: index for index, item in enumerate(one.items) if item.id in drawn}
         for one in (masks, boxes)
     )
-    cells, problems = [], []
-    for item in items:
+    titles = ("image" if boxes is None else "image and boxes", *(() if masks is None else ("mask",)))
+    cells, problems, legend = [], [], dict[int, Entry]()
+    for place, item in enumerate(items):
         try:
-            panels, names = _panels(item.id, cell, masks, mask_of, boxes, boxes_of)
+            panels, names, entries = _panels(item.id, cell, masks, mask_of, boxes, boxes_of)
+            legend |= entries
         except UnreadableItem as error:
             problems.append(str(error))
-            panels, names = [Image.new("RGB", (cell, cell), "gray")], ("unreadable",)
-        cells.append(_cell(panels, f"{item.id}: {', '.join(names)}", cell))
-    sheet = _grid(cells, min(columns, len(cells)))
+            panels, names = [Image.new("RGB", (cell, cell), _UNREADABLE)] * len(titles), ("unreadable",)
+        caption = f"{item.id}: {', '.join(names)}" if names else item.id
+        cells.append(labelled_pictures([panels], titles=titles if place < columns else (), names=[caption]))
+    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    sheet = labelled_pictures(rows, legend=[entry for _, entry in sorted(legend.items())])
     try:
         sheet.save(file, "PNG")
     except OSError as error:
@@ -84,47 +91,28 @@ def _panels(
     mask_of: dict[str, int],
     boxes: BoxData | None,
     boxes_of: dict[str, int],
-) -> tuple[list[Image.Image], tuple[str, ...]]:
+) -> tuple[list[Image.Image], tuple[str, ...], dict[int, Entry]]:
+    """An image's pictures, the names of what is in it, and what their colours mean: boxes before labels."""
     panels: list[Image.Image] = []
     names: tuple[str, ...] = ()
+    legend: dict[int, Entry] = {}
     if boxes is not None and name in boxes_of:
         image, objects = boxes.load(boxes_of[name])
-        panels.append(_boxed(_fitted(image, side), objects, side / max(image.size)))
+        kinds = [_DIFFICULT if difficult else _BOX for difficult in objects.difficult]
+        framed = [(box, colour) for box, (_, colour) in zip(objects.boxes.tolist(), kinds, strict=True)]
+        panels.append(draw_boxes_(_fitted(image, side), framed, side / max(image.size)))
         names = objects.classes
+        legend |= {-1 if kind == _DIFFICULT else -2: kind for kind in kinds}
     if masks is not None:
         image, labels = masks.load(mask_of[name])
         coloured = Image.fromarray(colour_labels(labels))
         panels = [*(panels or [_fitted(image, side)]), _fitted(coloured, side)]
-        names = names or tuple(masks.classes[label] for label in np.unique(labels[labels != masks.ignore]))
-    return panels, names
-
-
-def _boxed(image: Image.Image, objects: ObjectBoxes, scale: float) -> Image.Image:
-    draw = ImageDraw.Draw(image)
-    for box, difficult in zip((objects.boxes * scale).tolist(), objects.difficult.tolist(), strict=True):
-        xmin, ymin, xmax, ymax = box
-        corners = (xmin, ymin, max(xmax - 1, xmin), max(ymax - 1, ymin))
-        draw.rectangle(corners, outline="yellow" if difficult else "red")
-    return image
+        occurring = np.unique(labels)
+        names = names or tuple(masks.classes[label] for label in occurring[occurring != masks.ignore])
+        for label, colour in zip(occurring.tolist(), colour_labels(occurring[None])[0].tolist(), strict=True):
+            legend[label] = ("ignored" if label == masks.ignore else masks.classes[label], tuple(colour))
+    return panels, names, legend
 
 
 def _fitted(image: Image.Image, side: int) -> Image.Image:
     return ImageOps.contain(image, (side, side), Image.Resampling.NEAREST)  # a mask's colours must not mix
-
-
-def _cell(panels: Sequence[Image.Image], caption: str, side: int) -> Image.Image:
-    width = len(panels) * (side + _MARGIN)
-    cell = Image.new("RGB", (width, side + _CAPTION), "black")
-    for place, panel in enumerate(panels):
-        cell.paste(panel, (place * (side + _MARGIN), 0))
-    ImageDraw.Draw(cell).text((2, side + 1), caption, fill="white")
-    return cell
-
-
-def _grid(cells: Sequence[Image.Image], columns: int) -> Image.Image:
-    width, height = (max(lengths) for lengths in zip(*(cell.size for cell in cells), strict=True))
-    rows = -(-len(cells) // columns)
-    sheet = Image.new("RGB", (columns * (width + _MARGIN), rows * (height + _MARGIN)), "black")
-    for place, cell in enumerate(cells):
-        sheet.paste(cell, (place % columns * (width + _MARGIN), place // columns * (height + _MARGIN)))
-    return sheet

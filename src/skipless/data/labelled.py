@@ -1,0 +1,133 @@
+"""Pictures put together for readers: titles, names and a legend around them, by PIL alone."""
+
+from collections.abc import Sequence
+from functools import cache
+
+from PIL import Image, ImageDraw, ImageFont
+
+Colour = tuple[int, int, int]
+Entry = tuple[str, Colour]
+
+GAP = 4  # pixels around every part
+_SIZE, _LINE, _SWATCH = 12, 15, 11  # of letters, of their lines, and of a legend's squares
+_GROUND, _INK, _EDGE = (255, 255, 255), (0, 0, 0), (128, 128, 128)
+
+
+def labelled_pictures(
+    rows: Sequence[Sequence[Image.Image]],
+    *,
+    titles: Sequence[str] = (),
+    names: Sequence[str] = (),
+    legend: Sequence[Entry] = (),
+) -> Image.Image:
+    """Put rows of pictures together: titles above the columns, a row's name below it, what colours mean at the foot.
+
+    No text is cut off: it goes on in another line, and a word that is wider than its column widens it.
+
+    Args:
+        rows: of pictures of any sizes; later rows may be shorter.
+        titles: of the columns, one each, or none.
+        names: of the rows, one each, or none.
+        legend: words and the colours that stand for them.
+
+    Example:
+        >>> labelled_pictures([[Image.new("RGB", (32, 32))] * 3] * 2, titles=("a", "b", "c")).size
+        (112, 95)
+    """
+    widths = [max(picture.width for picture in column) for column in _columns(rows)]
+    parts = []
+    if titles:
+        widths = [max(width, _widest(title)) for width, title in zip(widths, titles, strict=True)]
+        parts.append(_beside([_text(title, width) for title, width in zip(titles, widths, strict=True)], widths))
+    texts = [*map(_widest, names), *(_entry(one).width for one in legend)]
+    across = max([sum(widths) + GAP * (len(widths) - 1), *texts])
+    for pictures, name in zip(rows, names or [""] * len(rows), strict=True):
+        parts += [_beside(pictures, widths), _text(name, across, below=GAP)]
+    parts += _legend(legend, across)
+    return _stacked([part for part in parts if part.height])
+
+
+def draw_boxes_(
+    picture: Image.Image, boxes: Sequence[tuple[Sequence[float], Colour]], scale: float, *, width: int = 1
+) -> Image.Image:
+    """Frame boxes (xmin, ymin, xmax, ymax, maxima excluded) in colours, once they are scaled as the picture was."""
+    draw = ImageDraw.Draw(picture)
+    for box, colour in boxes:
+        xmin, ymin, xmax, ymax = (scale * side for side in box)
+        draw.rectangle((xmin, ymin, max(xmax - 1, xmin), max(ymax - 1, ymin)), outline=colour, width=width)
+    return picture
+
+
+def _columns(rows: Sequence[Sequence[Image.Image]]) -> list[list[Image.Image]]:
+    return [[row[column] for row in rows if column < len(row)] for column in range(max(map(len, rows)))]
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(_SIZE)
+
+
+def _length(text: str) -> int:
+    return round(_font().getlength(text) + 0.5)
+
+
+def _widest(text: str) -> int:
+    return max(map(_length, text.split()), default=0)
+
+
+def _text(text: str, width: int, *, below: int = 0) -> Image.Image:
+    """Words in as many lines as they need, and some pixels below; of no height without words."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and _length(longer := f"{lines[-1]} {word}") <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    canvas = _canvas(width, _LINE * len(lines) + (below if lines else 0))
+    for number, line in enumerate(lines):
+        ImageDraw.Draw(canvas).text((0, number * _LINE), line, fill=_INK, font=_font())
+    return canvas
+
+
+def _entry(entry: Entry) -> Image.Image:
+    """A square of a colour, and what it stands for."""
+    word, colour = entry
+    canvas = _canvas(_SWATCH + GAP + _length(word) + 2 * GAP, _LINE)
+    draw = ImageDraw.Draw(canvas)
+    draw.rectangle((0, 1, _SWATCH, 1 + _SWATCH), fill=colour, outline=_EDGE)
+    draw.text((_SWATCH + GAP, 0), word, fill=_INK, font=_font())
+    return canvas
+
+
+def _legend(entries: Sequence[Entry], width: int) -> list[Image.Image]:
+    """Lines of entries."""
+    lines: list[list[Image.Image]] = []
+    for entry in map(_entry, entries):
+        if not lines or sum(other.width + GAP for other in lines[-1]) + entry.width > width:
+            lines.append([])
+        lines[-1].append(entry)
+    return [_beside(line, [entry.width for entry in line]) for line in lines]
+
+
+def _beside(pictures: Sequence[Image.Image], widths: Sequence[int]) -> Image.Image:
+    canvas = _canvas(sum(widths) + GAP * (len(widths) - 1), max((picture.height for picture in pictures), default=0))
+    left = 0
+    for picture, width in zip(pictures, widths, strict=False):
+        canvas.paste(picture, (left, 0))
+        left += width + GAP
+    return canvas
+
+
+def _stacked(parts: Sequence[Image.Image]) -> Image.Image:
+    canvas = _canvas(
+        max(part.width for part in parts) + 2 * GAP, sum(part.height for part in parts) + GAP * (len(parts) + 1)
+    )
+    top = GAP
+    for part in parts:
+        canvas.paste(part, (GAP, top))
+        top += part.height + GAP
+    return canvas
+
+
+def _canvas(width: int, height: int) -> Image.Image:
+    return Image.new("RGB", (max(width, 0), height), _GROUND)
