@@ -1,12 +1,15 @@
 """`skipless data` and `skipless eval`: what a person types to try the evaluators, from nothing to three columns."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 from reference.command import skipless
 from reference.tiny_images import images
 
 from skipless import cli
+from skipless.studies.neighbours import nearest_neighbours
 
 SMALL = ["--epochs", "1", "--device", "cpu", "--progress", "none"]
 
@@ -47,9 +50,14 @@ def test_a_timm_name_is_probed_and_drawn(capsys, scenes, tmp_path) -> None:
     )
     assert code == 0
     assert "| most frequent class |" in printed
-    code, printed, _ = skipless(capsys, "eval", name, "pca", "--data", scenes, "--sample", "2", *out)
-    assert code == 0
-    assert "pca-" in printed
+    drawn = set()
+    for more in ([], ["--kinds", "k"], []):
+        code, printed, _ = skipless(capsys, "eval", name, "pca", "--data", scenes, "--sample", "2", *out, *more)
+        assert code == 0
+        assert "pca-" in printed
+        drawn.add(printed.splitlines()[0].removeprefix("wrote "))
+    assert len(drawn) == 2  # other options leave the first picture where it is
+    assert all(Path(file).is_file() for file in drawn)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +84,23 @@ def test_no_model_is_left_out_of_a_picture_for_its_name(capsys, scenes) -> None:
     name = "vit_tiny_patch16_224"
     code, _, told = skipless(capsys, "eval", name, "pca", "--data", scenes, "--versus", name)
     assert (code, "cannot be told apart in a picture" in told) == (2, True)
+
+
+def test_neighbours_see_images_normalised_as_the_model_wants_them(capsys, monkeypatch, tmp_path) -> None:
+    seen = []
+
+    def seeing(model, data, *arguments, **how):
+        seen.append(data)
+        return nearest_neighbours(model, data, *arguments, **how)
+
+    monkeypatch.setattr("skipless.cli.studies.nearest_neighbours", seeing)
+    given = ("--data", str(images(tmp_path / "data")), "--ks", "3", "--out", str(tmp_path / "out"))
+    assert skipless(capsys, "eval", "vit_tiny_patch16_224", "knn", *given)[0] == 0
+    (data,) = seen
+    pixels = data.val.source.read(0).resize((224, 224))
+    assert data.val[0][0].mean() == pytest.approx((np.asarray(pixels).mean() / 255 - 0.5) / 0.5, abs=0.02)
+    code, _, told = skipless(capsys, "eval", "vit_tiny_patch16_224", "knn", "--data", "digits")
+    assert (code, "takes images of 3 channels, those of 'digits' have 1" in told) == (2, True)
 
 
 def test_a_folder_of_no_known_layout_names_them(capsys, tmp_path) -> None:

@@ -2,6 +2,7 @@ import pickle
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from skipless.data.dense import (
     voc_boxes,
     voc_segmentation,
 )
+from skipless.data.labelled import labelled_pictures
 from skipless.errors import InputError
 
 VOC_OBJECT = """<object><name>{name}</name><pose>Left</pose><truncated>{truncated}</truncated>{difficult}
@@ -268,7 +270,14 @@ def test_flipped_bytes_never_fail_from_the_depths(voc: Path, seed: int) -> None:
         assert labels.shape == (image.height, image.width)
 
 
-def test_a_contact_sheet_shows_what_is_there(voc: Path, tmp_path: Path) -> None:
+def test_a_contact_sheet_shows_what_is_there(voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict] = []
+
+    def together(rows: list, **how: Any) -> Image.Image:
+        told.append(how)
+        return labelled_pictures(rows, **how)
+
+    monkeypatch.setattr("skipless.data.dense.sheet.labelled_pictures", together)
     damage(voc / "SegmentationClass" / "2008_000001.png", "empty")
     file = tmp_path / "sheet.png"
     problems = contact_sheet(file, voc_segmentation(voc, "train"), voc_boxes(voc), cell=96)
@@ -278,6 +287,14 @@ def test_a_contact_sheet_shows_what_is_there(voc: Path, tmp_path: Path) -> None:
         pixels = np.asarray(sheet)
     for colour in ((255, 0, 0), (255, 255, 0), tuple(colour_labels(np.array([[15]], dtype=np.uint8))[0, 0])):
         assert (pixels == colour).all(-1).any()  # a box, a difficult one, the mask of a person
+    assert told[0]["titles"] == ("image and boxes", "mask")
+    names = [name for how in told for name in how.get("names", ())]
+    assert {"2007_000032: dog, person, cat", "2008_000001: unreadable"} <= set(names)
+    person, last = (tuple(colour_labels(np.array([[label]], dtype=np.uint8))[0, 0].tolist()) for label in (15, 20))
+    assert told[-1]["legend"] == [
+        ("box", (255, 0, 0)), ("difficult box", (255, 255, 0)), ("background", (0, 0, 0)), ("person", person),
+        ("tvmonitor", last), ("ignored", (255, 255, 255)),
+    ]  # fmt: skip
     with pytest.raises(InputError, match="needs a set with masks or one with boxes"):
         contact_sheet(file)
     with pytest.raises(InputError, match="cannot write .*nowhere"):

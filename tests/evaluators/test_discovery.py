@@ -3,6 +3,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from reference import discovery as naive
 from torch import Tensor
 
+from skipless.data.labelled import labelled_pictures
 from skipless.errors import InputError
 from skipless.evaluators.cut import normalised_cut
 from skipless.evaluators.discovery import Discovery, corloc, draw_discoveries, iou, lost, tokencut
@@ -306,6 +308,20 @@ def test_lost_finds_the_planted_object_and_its_degenerate_answers_are_defined() 
 
 
 @pytest.mark.parametrize("find", [tokencut, lost])
+@pytest.mark.parametrize("integer", [np.int64, np.int32])
+def test_sizes_may_be_numpys(find: Callable[..., list[Discovery]], integer: type, unchecked: None) -> None:
+    features = torch.randn(2, 12, 4, generator=torch.Generator().manual_seed(0))
+    for size in ((45, 60), [(45, 60), (48, 64)]):
+        expected = find(features, (3, 4), image_size=size)
+        numbers = np.array(size, integer)
+        for given in (numbers, tuple(numbers), list(numbers), [tuple(row) for row in np.atleast_2d(numbers)]):
+            if len(given) != 1:
+                boxes = [found.box for found in find(features, (3, 4), image_size=given)]
+                assert boxes == [found.box for found in expected]
+                assert {type(side) for box in boxes for side in box} == {int}
+
+
+@pytest.mark.parametrize("find", [tokencut, lost])
 def test_bad_input_is_named(find: Callable[..., list[Discovery]], unchecked: None) -> None:
     features = torch.randn(2, 12, 4)
     with pytest.raises(InputError, match=r"shape \(2, 12, 4\), but a grid of 3 x 5 takes \(images, 15, dim\)"):
@@ -391,13 +407,18 @@ def test_corloc_counts_images_with_any_hit() -> None:
     assert corloc([list(whole)], [[list(whole)]]).hits == 1
 
 
+def test_an_object_narrower_than_a_pixel_is_met_by_nothing_and_its_image_counts() -> None:
+    result = corloc([(0, 0, 9, 9)] * 2, [[(5, 0, 5, 9)], [(5, 0, 5, 9), (0, 0, 9, 9)]])
+    assert (result.best, result.n, result.without_boxes) == ((0.0, 1.0), 2, 0)
+
+
 def test_corloc_names_bad_boxes() -> None:
     with pytest.raises(InputError, match="2 predicted boxes for 1 images"):
         corloc([(0, 0, 1, 1)] * 2, [[]])
     with pytest.raises(InputError, match="0 predicted boxes for 0 images"):
         corloc([], [])
-    with pytest.raises(InputError, match=r"image 1 has the box \(5, 0, 5, 9\)"):
-        corloc([(0, 0, 1, 1)] * 2, [[], [(5, 0, 5, 9)]])
+    with pytest.raises(InputError, match=r"image 1 has the true box \(5, 0, 4, 9\)"):
+        corloc([(0, 0, 1, 1)] * 2, [[], [(5, 0, 4, 9)]])
     with pytest.raises(InputError, match="image 0 has the box"):
         corloc([(0, 0, 1)], [[(0, 0, 1, 1)]])
 
@@ -405,7 +426,7 @@ def test_corloc_names_bad_boxes() -> None:
 # Pictures
 
 
-def test_a_picture_shows_boxes_and_sides(tmp_path: Path) -> None:
+def test_a_picture_shows_boxes_and_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
 
     labels = torch.zeros(6, 8)
@@ -416,21 +437,41 @@ def test_a_picture_shows_boxes_and_sides(tmp_path: Path) -> None:
         "cut": tokencut(features, (6, 8), image_size=(92, 120)),
         "lost": lost(features, (6, 8), image_size=(92, 120)),
     }
-    path = draw_discoveries(tmp_path / "new" / "a.png", [image], found, boxes_true=[[(4, 4, 30, 30)]], height=92)
+    told: dict[str, Any] = {}
+
+    def together(rows: Any, **how: Any) -> Any:
+        told.update(how)
+        return labelled_pictures(rows, **how)
+
+    monkeypatch.setattr("skipless.evaluators.discovery_picture.labelled_pictures", together)
+    given = {"boxes_true": [[(4, 4, 30, 30), (50, 50, 50.2, 50.2)]], "names": ["2012_000001"], "height": 92}
+    path = draw_discoveries(tmp_path / "new" / "a.png", [image], found, **given)
     sheet = np.asarray(Image.open(path).convert("RGB")).astype(int)
-    assert sheet.shape == (14 + 92, 4 * 120 + 3 * 4, 3)
-    for left in range(0, 4 * 124, 124):
-        assert sheet[14 + 16, left + 40].tolist() == [235, 40, 40]  # the found box's upper edge
-        assert sheet[14 + 4, left + 10].tolist() == [60, 220, 60]
-    for left in (124, 3 * 124):
-        red, _, blue = sheet[14 + 44, left + 68]
+    top = 4 + 2 * 15 + 4  # below titles of two lines
+    for left in range(4, 4 * 124, 124):
+        assert sheet[top + 16, left + 40].tolist() == [235, 40, 40]  # the found box's upper edge
+        assert sheet[top + 4, left + 10].tolist() == [60, 220, 60]
+    for left in (4 + 124, 4 + 3 * 124):
+        red, _, blue = sheet[top + 44, left + 68]
         assert red > blue + 50  # the object's side
-        red, _, blue = sheet[14 + 80, left + 100]
+        red, _, blue = sheet[top + 80, left + 100]
         assert blue > red
+    assert told["titles"] == [
+        "cut: image and boxes", "cut: eigenvector", "lost: image and boxes", "lost: summed similarity",
+    ]  # fmt: skip
+    assert told["names"] == ["2012_000001"]
+    legend = dict(told["legend"])
+    assert list(legend) == ["true box", "found box", "seed's side", "other side", "seed"]
+    assert all((sheet[top + 92 :] == colour).all(-1).any() for colour in legend.values())
+    assert all((sheet[top : top + 92] == legend[word]).all(-1).any() for word in ("true box", "found box", "seed"))
+    draw_discoveries(path, [image], found)
+    assert "true box" not in dict(told["legend"])
     with pytest.raises(InputError, match="'cut' has 1 discoveries for 2 images"):
         draw_discoveries(tmp_path / "b.png", [image] * 2, found)
     with pytest.raises(InputError, match="true boxes of 2 images"):
         draw_discoveries(tmp_path / "b.png", [image], found, boxes_true=[[], []])
+    with pytest.raises(InputError, match="2 names for 1 images"):
+        draw_discoveries(tmp_path / "b.png", [image], found, names=["a", "b"])
     with pytest.raises(InputError, match="at least one of each"):
         draw_discoveries(tmp_path / "b.png", [], {})
 

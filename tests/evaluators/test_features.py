@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from reference.scenes import Squares
+from timm.layers import Format
 from torch.nn.functional import scaled_dot_product_attention
 
+from skipless.data.folder import UnreadableImage
 from skipless.errors import InputError
 from skipless.evaluators import feature_build
 from skipless.evaluators.feature_build import build_store, files_identity
@@ -110,6 +113,31 @@ def test_any_size_gives_what_timms_dynamic_size_gives_and_leaves_the_model_alone
         model(images)
 
 
+@pytest.mark.parametrize("size", [(35, 35), (32, 37)])
+@pytest.mark.parametrize("dynamic_img_pad", [False, True])
+def test_the_size_that_the_model_was_built_for_need_not_be_whole_patches(
+    size: tuple[int, int], dynamic_img_pad: bool
+) -> None:
+    model = vit(img_size=size, class_token=False, global_pool="avg").eval()
+    grid = (4, 4)
+    if dynamic_img_pad:
+        grid = (-(-size[0] // 8), -(-size[1] // 8))
+        model.patch_embed.dynamic_img_pad = model.dynamic_img_size = True
+        model.patch_embed.flatten, model.patch_embed.output_fmt = False, Format.NHWC
+    images = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        expected = model.forward_features(images)
+    found = features(model, images, FeatureConfig(blocks=(-1,), norm="none"))[2, "tokens"]
+    assert found.grid == grid
+    assert torch.equal(found.patches, expected)
+    assert model.patch_embed.strict_img_size
+    with pytest.raises(InputError, match="are not whole patches"):
+        features(model, torch.randn(2, 3, 36, 36))
+    dynamic = vit(img_size=size, dynamic_img_size=True)
+    with pytest.raises(InputError, match="are not whole patches"):  # which timm asks of this one too
+        features(dynamic, images)
+
+
 def test_a_chunk_is_one_forward_pass_that_stops_at_the_last_block_asked_for() -> None:
     model, calls = vit(), []
     for i, block in enumerate(model.blocks):
@@ -180,6 +208,19 @@ def test_transforms_resize_or_pad() -> None:
     with pytest.raises(InputError, match="multiple of the patch"):
         ImageTransform(mean=(0.5,), std=(0.25,), patch=(8, 8), size=(30, 32))
     assert pad_to_patch(torch.ones(2, 8, 9), (8, 4)).shape == (2, 8, 12)
+
+
+def test_pictures_of_sixteen_bits_are_scaled_and_floats_refused(tmp_path: Path) -> None:
+    transform = ImageTransform(mean=(0.0,), std=(1.0,), patch=(8, 8))
+    deep = Image.fromarray(np.full((8, 8), 257 * 51, np.uint16))
+    assert torch.equal(transform(deep), torch.full((1, 8, 8), 51 / 255))
+    assert torch.equal(replace(transform, mean=(0.0,) * 3, std=(1.0,) * 3)(deep), torch.full((3, 8, 8), 51 / 255))
+    floats = Image.fromarray(np.ones((8, 8), np.float32))
+    with pytest.raises(UnreadableImage, match="^'picture' is no readable image .in mode F"):
+        transform(floats)
+    floats.save(tmp_path / "x.tif")
+    with Image.open(tmp_path / "x.tif") as opened, pytest.raises(UnreadableImage, match=r"^'.*x\.tif' is no"):
+        transform(opened)
 
 
 # The store

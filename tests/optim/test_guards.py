@@ -155,6 +155,25 @@ def test_zero_gradients_and_vanishing_ones_do_no_harm() -> None:
         assert all(basis.isfinite().all() for basis in optimizer.state[param]["bases"])
 
 
+@pytest.mark.parametrize("shape", [(0,), (0, 5), (5, 0), (3, 0, 2)])
+@pytest.mark.parametrize("options", [{}, {"merge_dims": True, "precondition_1d": True}])
+def test_parameters_without_entries_are_left_alone(shape: tuple[int, ...], options: dict[str, bool]) -> None:
+    empty, (param, twin) = Parameter(torch.ones(shape)), (Parameter(torch.ones(4, 4)) for _ in range(2))
+    optimizer = SOAP([empty, param], precondition_frequency=2, **options)
+    alone = SOAP([twin], precondition_frequency=2, **options)
+    for _ in range(4):
+        grad = torch.randn(4, 4)
+        step(optimizer, torch.ones(shape), grad)
+        step(alone, grad)
+    assert torch.equal(param, twin)
+    assert not optimizer.state.get(empty)
+    again = SOAP([empty, param], **options)
+    again.load_state_dict(optimizer.state_dict())
+    step(again, torch.ones(shape), grad)
+    step(alone, grad)
+    assert torch.equal(param, twin)
+
+
 BACKENDS = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from skipless.errors import InputError
-from skipless.optim import check_complete, param_groups
+from skipless.optim import OptimizerConfig, build_optimizer, check_complete, param_groups
 
 
 def vit() -> nn.Module:
@@ -29,6 +29,19 @@ def test_a_vit_falls_into_decaying_fused_and_free_parameters() -> None:
     everything = {name for name, _ in model.named_parameters()}
     assert found[0.0, 1] == everything - found[0.05, 1] - found[0.05, 3]
     assert {"cls_token", "pos_embed", "reg_token", "norm.weight", "blocks.0.attn.qkv.bias"} < found[0.0, 1]
+
+
+def test_the_token_of_distillation_goes_with_the_class_token() -> None:
+    size = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2, "num_classes": 3}
+    model = timm.create_model("deit_tiny_distilled_patch16_224", **size)
+    spared = {"pos_embed", "cls_token", "dist_token"}
+    assert spared == model.no_weight_decay() & {name for name, _ in model.named_parameters()}
+    assert spared <= by_group(model, param_groups(model, weight_decay=0.05))[0.0, 1]
+    config = OptimizerConfig()
+    (free,) = (group for group in build_optimizer(model, config).param_groups if not group["weight_decay"])
+    assert any(param is model.dist_token for param in free["params"])
+    assert config.no_decay == ("pos_embed", "cls_token", "reg_token")  # what the records of runs say
+    assert spared <= by_group(model, param_groups(model, weight_decay=0.05, no_decay=()))[0.05, 1]
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])

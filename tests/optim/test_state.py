@@ -129,6 +129,39 @@ def test_state_is_fp32_for_half_precision_and_the_own_dtype_else(dtype: torch.dt
     assert all(param.dtype == dtype and param.isfinite().all() for param in params)
 
 
+@pytest.mark.parametrize("saved_as", DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_state_can_be_loaded_into_parameters_of_another_dtype(saved_as: torch.dtype, dtype: torch.dtype) -> None:
+    first, params = make(saved_as)
+    train(first, params, range(4))
+    second, others = make(dtype)
+    saved = first.state_dict()
+    second.load_state_dict(saved)
+    expected = torch.float64 if dtype == torch.float64 else torch.float32
+    for old, new in zip(tensors(saved["state"]), tensors(second.state_dict()["state"]), strict=True):
+        assert new.dtype == expected
+        assert torch.equal(old.to(expected), new)
+    train(second, others, range(4, 8))  # with a refresh of the bases
+    assert all(param.isfinite().all() for param in others)
+    assert [second.state[param]["step"] for param in others] == [7] * len(others)
+    assert all(type(second.state[param]["step"]) is int for param in others)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_model_may_change_its_dtype_between_steps(dtype: torch.dtype) -> None:
+    (optimizer, params), (other, others) = make(), make(dtype)
+    train(optimizer, params, range(4))
+    other.load_state_dict(optimizer.state_dict())
+    for param, twin in zip(params, others, strict=True):
+        param.data = param.data.to(dtype)  # as nn.Module.to does
+        twin.data.copy_(param.data)
+    train(optimizer, params, range(4, 8))
+    train(other, others, range(4, 8))
+    for param, twin in zip(params, others, strict=True):
+        assert torch.equal(param, twin)
+    assert_same(optimizer.state_dict(), other.state_dict())
+
+
 def test_bf16_parameters_follow_fp32_ones_up_to_rounding() -> None:
     (exact, params), (rounded, low) = make(lr=1e-3), make(torch.bfloat16, lr=1e-3)
     with torch.no_grad():

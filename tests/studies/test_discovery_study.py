@@ -9,6 +9,7 @@ import torch
 from skipless.data.dense import load_boxes
 from skipless.data.scenes import write_scenes
 from skipless.errors import InputError
+from skipless.evaluators.discovery import draw_discoveries
 from skipless.studies.discovery import DiscoveryConfig, discover
 
 
@@ -25,8 +26,14 @@ def model():
     return timm.create_model("vit_tiny_patch16_224", img_size=64, patch_size=8, embed_dim=32, depth=2, num_heads=2)
 
 
-def test_every_block_and_kind_is_scored_beside_the_whole_image(scenes, model, tmp_path) -> None:
-    data = load_boxes("voc12", scenes)
+def test_every_block_and_kind_is_scored_beside_the_whole_image(scenes, model, tmp_path, monkeypatch) -> None:
+    data, named = load_boxes("voc12", scenes), []
+
+    def draw(*given, names, **how):
+        named.extend(names)
+        return draw_discoveries(*given, names=names, **how)
+
+    monkeypatch.setattr("skipless.studies.discovery.draw_discoveries", draw)
     result = discover(model, data, out=tmp_path, name="tiny", progress=False)
     assert set(result.scores) == {(block, kind) for block in (0, 1) for kind in ("k", "q", "v", "tokens")}
     assert result.last_key == (1, "k")
@@ -36,6 +43,7 @@ def test_every_block_and_kind_is_scored_beside_the_whole_image(scenes, model, tm
     record = json.loads((folder / "result.json").read_text())
     assert record["corloc"]["block 1 k"]["n"] == result.n
     assert (folder / "pictures.png").stat().st_size > 1000
+    assert named == [item.id for item in data.items if item.id not in result.unreadable]
     assert "whole image as the box" in (folder / "table.md").read_text()
 
 
@@ -74,6 +82,19 @@ def test_unreadable_images_are_recorded_and_left_out(model, tmp_path) -> None:
         item.image.write_bytes(b"no jpeg")
     with pytest.raises(InputError, match="none of the"):
         discover(model, data, out=tmp_path / "other", progress=False)
+
+
+def test_annotations_that_were_repaired_are_read_anew(model, tmp_path) -> None:
+    write_scenes(tmp_path / "scenes", "voc", train=1, val=3, size=64, objects="digits")
+    data, config = load_boxes("voc12", tmp_path / "scenes"), DiscoveryConfig(blocks=(-1,), kinds=("k",))
+    annotation = data.items[0].annotation
+    sound = annotation.read_bytes()
+    annotation.write_bytes(b"<annotation>")
+    broken = discover(model, data, config, out=tmp_path / "out", examples=0, progress=False)
+    assert list(broken.unreadable) == [data.items[0].id]
+    annotation.write_bytes(sound)
+    repaired = discover(model, data, config, out=tmp_path / "out", examples=0, progress=False)
+    assert (repaired.unreadable, repaired.n) == ({}, broken.n + 1)
 
 
 def test_resized_images_give_boxes_in_their_own_pixels(scenes, model, tmp_path) -> None:

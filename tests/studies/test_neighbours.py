@@ -1,16 +1,20 @@
 """k-NN end to end: digits in memory, and a folder with a file that is no image."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 from PIL import Image
+from torch import nn
 
-from skipless.data import ImageConfig, load_images
+from skipless.data import ImageConfig, ImageData, load_images
 from skipless.errors import InputError
 from skipless.evaluators.features import FeatureConfig, features
 from skipless.evaluators.knn import knn
+from skipless.models.token_graying import insert_token_graying_, remove_token_graying_
 from skipless.studies.classifier import ClassifierConfig, classify
 from skipless.studies.neighbours import NeighbourConfig, nearest_neighbours
 from skipless.studies.pooled import PoolConfig
@@ -21,6 +25,21 @@ def vit(**kwargs):
     return timm.create_model(
         "vit_tiny_patch16_224", img_size=8, patch_size=2, embed_dim=32, depth=2, num_heads=2, in_chans=1, **kwargs
     )
+
+
+def folder_of_shades(root: Path, each: int = 3) -> Path:
+    for split in ("train", "val"):
+        for label, shade in (("dark", 20), ("light", 220)):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for i in range(each):
+                Image.new("RGB", (16, 16), (shade, shade + i, shade)).save(folder / f"{i}.png")
+    return root
+
+
+def small_rgb_vit() -> nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model("vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=32, depth=1, num_heads=2)
 
 
 def test_digits_by_every_block_equal_the_evaluator(tmp_path) -> None:
@@ -56,20 +75,53 @@ def test_features_are_made_once(tmp_path, monkeypatch) -> None:
 
 
 def test_a_file_that_is_no_image_is_recorded(tmp_path) -> None:
-    for split in ("train", "val"):
-        for label, shade in (("dark", 20), ("light", 220)):
-            folder = tmp_path / "data" / split / label
-            folder.mkdir(parents=True)
-            for i in range(3):
-                Image.new("RGB", (16, 16), (shade, shade + i, shade)).save(folder / f"{i}.png")
+    folder_of_shades(tmp_path / "data")
     (tmp_path / "data" / "train" / "dark" / "1.png").write_bytes(b"no image")
     data = load_images(ImageConfig(str(tmp_path / "data"), image_size=16, augmentation="none"))
-    model = timm.create_model("vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=32, depth=1, num_heads=2)
-    result = nearest_neighbours(model, data, NeighbourConfig(ks=(1,)), out=tmp_path / "out", progress=False)
+    result = nearest_neighbours(small_rgb_vit(), data, NeighbourConfig(ks=(1,)), out=tmp_path / "out", progress=False)
     assert result.scores[0][1].n_train == 5
     (why,) = result.pooled.unreadable.values()
     assert "1.png" in why
     assert "1 images could not be used" in str(result)
+
+
+def test_a_batch_of_which_nothing_can_be_read_is_left_out_alone(tmp_path) -> None:
+    root = folder_of_shades(tmp_path / "data")
+    (root / "val" / "light" / "2.png").write_bytes(b"no image")  # the sixth of six, alone in its batch of five
+    data = load_images(ImageConfig(str(root), image_size=16, augmentation="none"))
+    config = NeighbourConfig(ks=(1,), pool=PoolConfig(batch_size=5))
+    result = nearest_neighbours(small_rgb_vit(), data, config, out=tmp_path / "out", progress=False)
+    assert result.scores[0][1].n == 5
+    assert list(result.pooled.unreadable) == ["image 5"]
+
+
+def test_vectors_are_made_anew_where_what_they_depend_on_has_changed(tmp_path) -> None:
+    root, model = folder_of_shades(tmp_path / "data"), small_rgb_vit()
+    identities, rows = [], []
+
+    def look(data: ImageData) -> None:
+        pooled = nearest_neighbours(model, data, NeighbourConfig(ks=(1,)), out=tmp_path / "out", progress=False).pooled
+        identities.append(pooled.identity)
+        rows.append(pooled.val[0])
+
+    data = load_images(ImageConfig(str(root), image_size=16, augmentation="none"))
+    look(data)
+    look(data)
+    assert identities[0] == identities[1]
+    half = (0.5, 0.5, 0.5)
+    look(replace(data, train=data.train.normalised_by(half, half), val=data.val.normalised_by(half, half)))
+    look(replace(data, val=replace(data.val, labels=1 - data.val.labels)))
+    insert_token_graying_(model)
+    look(data)
+    remove_token_graying_(model)
+    Image.new("RGB", (16, 16), (0, 255, 0)).save(root / "val" / "dark" / "0.png")
+    look(data)
+    assert len(set(identities)) == 5
+    assert not torch.equal(rows[0], rows[2])
+    assert torch.equal(rows[0], rows[3])
+    assert not torch.equal(rows[0], rows[4])
+    assert not torch.equal(rows[0][0], rows[5][0])
+    assert torch.equal(rows[0][1:], rows[5][1:])
 
 
 def test_a_model_without_a_class_token_takes_the_mean(tmp_path) -> None:

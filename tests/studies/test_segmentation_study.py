@@ -46,6 +46,22 @@ def test_every_block_is_probed_beside_the_majority_class(scenes, model, tmp_path
     assert (tmp_path / "features").is_dir()
 
 
+def test_a_mask_that_was_repaired_counts_and_no_backbone_runs_again(model, tmp_path, monkeypatch) -> None:
+    write_scenes(tmp_path / "scenes", "voc", train=4, val=3, size=64, objects="digits")
+    train, val = (load_segmentation("voc", tmp_path / "scenes", split) for split in ("train", "val"))
+    config = ProbeConfig(protocol="patch", size=64, epochs=1, multiscale=None)
+    mask = val.items[1].mask
+    sound = mask.read_bytes()
+    Image.new("P", (9, 9)).save(mask)
+    broken = segment(model, train, val, config, out=tmp_path / "out", examples=0, progress=False)
+    assert broken.record()["probe"]["val"] == 2
+    assert "is 9 x 9 pixels, its image" in str(broken.record())
+    mask.write_bytes(sound)
+    monkeypatch.setattr("skipless.evaluators.feature_build.forward_features", None)
+    repaired = segment(model, train, val, config, out=tmp_path / "out", examples=0, progress=False)
+    assert repaired.record()["probe"]["val"] == 3
+
+
 def test_the_majority_class_is_that_of_the_training_masks(scenes) -> None:
     train, val = (load_segmentation("voc", scenes, split) for split in ("train", "val"))
     counts = {data.split: torch.zeros(21, dtype=torch.int64) for data in (train, val)}
@@ -70,9 +86,36 @@ def test_features_of_every_block_and_of_two_models_are_drawn(scenes, model, tmp_
     config = PictureConfig(blocks=(0,))
     (beside,) = draw_features({"a": (model, None), "b": (other, None)}, images, config, out=tmp_path)
     assert beside.name == "pca-block0-tokens.png"
+    assert "| all images |" in (beside.parent / "table.md").read_text()
     with pytest.raises(InputError, match="differ in grids"):
         coarse = timm.create_model("vit_tiny_patch16_224", img_size=64, embed_dim=32, depth=1, num_heads=2)
         draw_features({"a": (model, None), "b": (coarse, None)}, images, config, out=tmp_path)
+
+
+def test_pictures_of_other_settings_stay(scenes, model, tmp_path) -> None:
+    images = find_pictures(scenes, 2)
+    draw = {"out": tmp_path}
+    (first,) = draw_features({"tiny": (model, None)}, images, **draw)
+    drawn = first.read_bytes()
+    other = timm.create_model("vit_tiny_patch16_224", img_size=64, patch_size=8, embed_dim=32, depth=1, num_heads=2)
+    changed = [
+        draw_features({"tiny": (model, None)}, images, PictureConfig(size=32), **draw),
+        draw_features({"tiny": (model, None)}, images, PictureConfig(scope="image"), **draw),
+        draw_features({"tiny": (model, None)}, images[:1], **draw),
+        draw_features({"tiny": (model, ((0.1,) * 3, (0.2,) * 3))}, images, **draw),
+        draw_features({"tiny": (other, None)}, images, **draw),
+    ]
+    folders = {first.parent, *(path.parent for (path,) in changed)}
+    assert len(folders) == len(changed) + 1
+    assert all(folder.name.startswith("pca-") for folder in folders)
+    assert draw_features({"tiny": (model, None)}, images, **draw) == [first]
+    assert first.read_bytes() == drawn
+    record = json.loads((first.parent / "result.json").read_text())
+    assert record["settings"]["size"] is None
+    assert record["images"] == [name for name, _ in images]
+    shares = record["pictures"][first.name]["block 0 tokens"]
+    assert shares["n"] == [2 * 64]
+    assert 0 < sum(shares["explained"][0]) <= 1
 
 
 def test_a_folder_without_images(tmp_path) -> None:

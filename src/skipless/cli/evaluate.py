@@ -89,7 +89,8 @@ def evaluate(
         select: choose the probe's learning rate on the validation images, as papers do, or on held-out training images.
         epochs: of the probe's heads.
         multiscale: blocks that are also probed side by side; the last four by default.
-        sample: use so many training images (linear-probe), or images (tokencut, lost, pca), drawn by --seed.
+        sample: use so many training images (linear-probe) or images (tokencut, lost), drawn by --seed, or the first by
+            name (pca; 8 by default).
         ks: numbers of neighbours.
         pooling: what stands for an image: class token, or mean of the patches.
         tau: TokenCut's threshold.

@@ -16,6 +16,7 @@ from skipless.data.dense import (
     load_segmentation,
 )
 from skipless.errors import InputError
+from skipless.models.tokens import token_model
 from skipless.recipes import ModelSource
 from skipless.studies.classifier import ClassifierConfig, ClassifierResult, classify
 from skipless.studies.discovery import DiscoveryConfig, discover
@@ -160,7 +161,15 @@ def _classified(asked: Asked, study: Callable[..., Any], config: Any) -> Iterato
     named = asked.data or base.data
     images = load_images(replace(base, data=named, augmentation="none", image_size=first.image_size))
     for source in asked.sources:
-        yield study(source.model, images, config, out=asked.home, name=source.title, data_name=Path(named).name)
+        tokens = token_model(source.model)
+        mean, std = source.statistics or (tokens.mean, tokens.std)
+        if len(mean) != images.channels:
+            raise InputError(
+                f"{source.title} takes images of {len(mean)} channels, those of {named!r} have {images.channels}"
+            )
+        train, val = images.train.normalised_by(mean, std), images.val.normalised_by(mean, std)
+        own = replace(images, train=train, val=val)
+        yield study(source.model, own, config, out=asked.home, name=source.title, data_name=Path(named).name)
 
 
 def _method(what: str) -> Literal["tokencut", "lost"]:

@@ -1,7 +1,7 @@
 """timm's transforms of photos, for training and for evaluation."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -48,6 +48,11 @@ class PhotoTransform:
             else:
                 current = step(current)
         return out if current is out else out.copy_(current)
+
+    def normalised_by(self, mean: Sequence[float], std: Sequence[float]) -> "PhotoTransform":
+        """The same steps, with these numbers for each channel, of values in 0 to 1, where they normalise."""
+        chosen = Normalize(torch.tensor(mean), torch.tensor(std))
+        return replace(self, steps=tuple(chosen if isinstance(step, Normalize) else step for step in self.steps))
 
 
 def photo_transform(

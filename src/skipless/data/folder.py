@@ -2,9 +2,11 @@
 
 import io
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +17,8 @@ from torch import Tensor
 from skipless.errors import InputError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
+
+_WHITE = 2**16 - 1  # of 16 bits
 
 
 class UnreadableImage(InputError):
@@ -47,6 +51,10 @@ class FolderFiles:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def stored_in(self) -> Iterator[Path]:
+        """Give the image files."""
+        return (Path(self.name(index)) for index in range(len(self)))
 
     def name(self, index: int) -> str:
         """Give the path of one image."""
@@ -81,19 +89,49 @@ def decode_image(content: Path | io.BytesIO, name: str) -> Image.Image:
     try:
         with Image.open(content) as image:
             image.load()
-            return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy it
+            return to_mode(image, "RGB", name)
     except OSError as error:
         if error.errno is not None:  # the operating system's; Pillow's own have no number
             raise InputError(f"cannot read {name!r} ({error}); see that it is there, then go on") from error
         raise UnreadableImage(name, str(error)) from error
-    except MemoryError:
+    except (MemoryError, UnreadableImage):
         raise
     except Exception as error:  # on damaged bytes Pillow's parsers raise nearly anything
         raise UnreadableImage(name, str(error) or type(error).__name__) from error
 
 
+def to_mode(image: Image.Image, mode: Literal["RGB", "L"], name: str) -> Image.Image:
+    """Convert an image to a mode of 8 bits; one that has it is given back, not copied.
+
+    Of 16-bit grey 65535 becomes white, where Pillow would clip all above 255 to it. Pillow opens such a PNG in mode
+    `I;16` or `I`, by its version: `I` counts as 16 bits where its values fit.
+
+    Args:
+        image: in any mode.
+        mode: to convert to.
+        name: for the errors.
+
+    Raises:
+        UnreadableImage: if it has floats, or integers beyond 16 bits: nothing says which of them is white.
+    """
+    if image.mode == mode:
+        return image
+    if image.mode == "F" or image.mode.startswith("I"):
+        values = np.asarray(image)
+        if image.mode == "F" or values.min() < 0 or values.max() > _WHITE:
+            raise UnreadableImage(
+                name,
+                f"in mode {image.mode}, {'floats' if image.mode == 'F' else 'more than 16 bits'}, nothing says which "
+                "value is white: scale to 0..255 or 0..65535 and save as integers of 8 or 16 bits",
+            )
+        image = Image.fromarray(np.rint(values / (_WHITE / 255)).astype(np.uint8))
+    return image.convert(mode)
+
+
 def scan_split(root: Path) -> tuple[tuple[str, ...], np.ndarray, Int64[Tensor, " n"]]:
     """List a split: the sorted names of its classes, the sorted files below them, and the class of every file.
+
+    What `image_files` leaves out is no class and no file.
 
     Raises:
         InputError: if the folder is missing, or a class has no image.
@@ -102,10 +140,13 @@ def scan_split(root: Path) -> tuple[tuple[str, ...], np.ndarray, Int64[Tensor, "
         raise InputError(
             f"no folder {str(root)!r}; expected train/CLASS/*.jpg and val/CLASS/*.jpg below the data folder"
         )
-    classes = tuple(sorted(entry.name for entry in os.scandir(root) if entry.is_dir()))
+    classes = tuple(sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not _hidden(entry.name)))
+    below: dict[bytes, list[bytes]] = defaultdict(list)
+    for file in image_files(root):
+        below[file.partition(os.fsencode(os.sep))[0]].append(file)
     files, labels = [], []
     for label, name in enumerate(classes):
-        found = sorted(_image_files(root, name))
+        found = sorted(below[os.fsencode(name)])
         if not found:
             raise InputError(
                 f"no image in {str(root / name)!r} (looked for {', '.join(EXTENSIONS)}); fill or remove it"
@@ -117,8 +158,23 @@ def scan_split(root: Path) -> tuple[tuple[str, ...], np.ndarray, Int64[Tensor, "
     return classes, np.array(files, dtype=np.bytes_), torch.tensor(labels)
 
 
-def _image_files(root: Path, name: str) -> Iterator[bytes]:
-    for folder, _, names in os.walk(root / name, followlinks=True):
-        for file in names:
-            if file.lower().endswith(EXTENSIONS):
-                yield os.fsencode(os.path.relpath(os.path.join(folder, file), root))
+def image_files(root: Path) -> Iterator[bytes]:
+    """List the images anywhere below a folder, as paths relative to it, in no order.
+
+    Links are followed, except to a folder that the way down has come through: that would list its images again. Names
+    that begin with a dot are left out: file managers and notebooks leave copies under them.
+    """
+    start, real = str(root), Path(os.path.realpath(root))
+    ways = {start: {str(folder) for folder in (real, *real.parents)}}
+    for folder, folders, names in os.walk(start, followlinks=True):
+        way = ways.pop(folder)
+        reals = {name: os.path.realpath(os.path.join(folder, name)) for name in folders if not _hidden(name)}
+        folders[:] = [name for name, real in reals.items() if real not in way]
+        ways |= {os.path.join(folder, name): way | {reals[name]} for name in folders}
+        for name in names:
+            if not _hidden(name) and name.lower().endswith(EXTENSIONS):
+                yield os.fsencode(os.path.relpath(os.path.join(folder, name), start))
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".")

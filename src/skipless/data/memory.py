@@ -1,6 +1,7 @@
 """Small image sets, held in memory as uint8."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +62,10 @@ class MemoryImages:
         pixels = F.interpolate(self.images.float(), size=(size, size), mode="bicubic", antialias=True)
         images = pixels.round_().clamp_(0, 255).byte()
         return type(self)(images, self.labels, self.mean, self.std, self.shift, self.flip)
+
+    def normalised_by(self, mean: Sequence[float], std: Sequence[float]) -> "MemoryImages":
+        """The same images with these numbers for each channel, of values in 0 to 1, to normalise by."""
+        return replace(self, mean=255 * torch.tensor(mean), std=255 * torch.tensor(std))
 
     def _normalised(self, pixels: UInt8[Tensor, "*b c h w"]) -> Float32[Tensor, "*b c h w"]:
         return (pixels.float() - self.mean[:, None, None]) / self.std[:, None, None]

@@ -1,5 +1,6 @@
 """What is asked of a place where images are stored: a folder's files, or shards."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -25,6 +26,10 @@ class ImageSource(Protocol):
 
     def __len__(self) -> int:
         """Give the number of images."""
+        ...
+
+    def stored_in(self) -> Iterator[Path]:
+        """Give the files on the disk that hold them: images, or tars."""
         ...
 
     def name(self, index: int, /) -> str:

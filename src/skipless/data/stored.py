@@ -1,7 +1,7 @@
 """Images that stay where they are stored, in files or shards, decoded and augmented as they are fetched."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +65,10 @@ class StoredImages:
         """
         read = Replacing(self.source, key, self.corrupt_limit)
         return self._batch(key, read), tuple(read.found)
+
+    def normalised_by(self, mean: Sequence[float], std: Sequence[float]) -> "StoredImages":
+        """The same images with these numbers for each channel, of values in 0 to 1, to normalise by."""
+        return replace(self, transform=self.transform.normalised_by(mean, std))
 
     @property
     def root(self) -> Path:

@@ -45,7 +45,8 @@ def corloc(
         threshold: smallest IoU of a hit.
 
     Raises:
-        InputError: if the two differ in length, are empty, or a box has no area.
+        InputError: if the two differ in length, are empty, a predicted box has no area, or a true one is reversed. (A
+            true one without area, as COCO's annotations narrower than a pixel become, meets nothing.)
 
     Example:
         >>> result = corloc([(0, 0, 10, 10), (0, 0, 4, 4)], [[(20, 20, 30, 30), (0, 0, 10, 20)], [(0, 0, 10, 10)]])
@@ -59,9 +60,13 @@ def corloc(
         )
     best = []
     for image, (predicted, true) in enumerate(zip(boxes_predicted, boxes_true, strict=True)):
-        for box in (predicted, *true):
-            if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):
-                raise InputError(f"image {image} has the box {tuple(box)}; give (xmin, ymin, xmax, ymax) with an area")
+        if len(predicted) != 4 or not (predicted[0] < predicted[2] and predicted[1] < predicted[3]):
+            raise InputError(
+                f"image {image} has the box {tuple(predicted)}; give (xmin, ymin, xmax, ymax) with an area"
+            )
+        for box in true:
+            if len(box) != 4 or not (box[0] <= box[2] and box[1] <= box[3]):
+                raise InputError(f"image {image} has the true box {tuple(box)}; give (xmin, ymin, xmax, ymax)")
         best.append(max((float(iou(predicted, box)) for box in true), default=0.0))
     hits = sum(overlap >= threshold for overlap in best)
     return CorLoc(

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from skipless.errors import InputError
 from skipless.evaluators.feature_store import DTYPES, SHARD, FeatureStore, StoreDtype, array_folder, opened, store_bytes
 from skipless.evaluators.features import FeatureConfig, ImageTransform, Key, forward_features
+from skipless.models.token_graying import grayings
 from skipless.models.tokens import TokenModel, token_model
 
 
@@ -106,9 +107,12 @@ def files_identity(files: Iterable[Path]) -> str:
 def weights_hash(model: TokenModel) -> str:
     """Hash what the features depend on in a model: its modules' text, skips and head sizes, and every parameter.
 
-    A state dict alone would not do: a skipless model has the keys and shapes of the residual one.
+    A state dict alone would not do: a skipless model has the keys and shapes of the residual one, and Token Graying has
+    neither parameters nor a name.
     """
     digest = hashlib.sha256(repr(model.transformer).encode())
+    for graying in grayings(model.transformer):
+        digest.update(repr(graying).encode())
     for view in model.views:
         digest.update(repr((view.skips, view.heads, view.key_heads, view.head_dim, view.logit_scale)).encode())
     for name, value in sorted(model.transformer.state_dict().items()):

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
+from skipless.data.folder import to_mode
 from skipless.errors import InputError
 from skipless.models.evaluating import evaluating
 from skipless.models.tokens import TokenModel, embed, owner, token_model
@@ -103,8 +104,8 @@ def features(
 
     Args:
         model: any plain ViT of timm's, with skips or without; given back in the mode that it was in.
-        images: normalised as the model wants them; height and width multiples of the patch's. They may lie on another
-            device than the model; the features lie where the images do.
+        images: normalised as the model wants them; height and width multiples of the patch's, or what the model was
+            built for. They may lie on another device than the model; the features lie where the images do.
         config: which features; by default every block's output, finally normed.
         batch_size: images at a time.
 
@@ -129,7 +130,7 @@ def features(
             if key not in out:  # made outside inference mode: the caller may train on them
                 out[key] = value.new_empty((len(images), *value.shape[1:]), device=images.device)
             out[key][start : start + len(part)] = value
-    grid = (images.shape[-2] // tokens.patch[0], images.shape[-1] // tokens.patch[1])
+    grid = tokens.grid(images.shape[-2], images.shape[-1])
     return {
         (block, kind): Features(block, kind, value[:, tokens.prefix :], value[:, : tokens.prefix], grid)
         for (block, kind), value in out.items()
@@ -244,9 +245,11 @@ class ImageTransform:
         """Transform one picture.
 
         Raises:
+            UnreadableImage: if nothing says which of its values is white (see `to_mode`).
             InputError: if it is smaller than a patch, or makes more than `MOST_TOKENS`, and is not to be resized.
         """
-        image = image.convert("RGB" if len(self.mean) == 3 else "L")
+        name = getattr(image, "filename", "") or "picture"  # what Pillow has opened knows its file
+        image = to_mode(image, "RGB" if len(self.mean) == 3 else "L", name)
         if self.size is not None:
             image = image.resize((self.size[1], self.size[0]), _RESAMPLING[self.interpolation])
         elif image.height < self.patch[0] or image.width < self.patch[1]:

@@ -68,7 +68,7 @@ def probe_model(
     for data, split, name in ((train, "train", identity[0]), (val, "val", identity[1])):
         built = build_store(
             model,
-            lambda index, data=data: data.load(index)[0],
+            getattr(data, "load_image", None) or (lambda index, data=data: data.load(index)[0]),
             len(data),
             data=name,
             transform=transform,

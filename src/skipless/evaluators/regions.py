@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,10 +80,11 @@ def checked(
 
 def _sizes(image_size: tuple[int, int] | Sequence[tuple[int, int]], images: int) -> list[tuple[int, int]]:
     """Tell one (height, width) for all from one for each."""
-    one = [side for side in image_size if isinstance(side, int)]
+    one = [int(side) for side in image_size if isinstance(side, Integral)]
     if len(one) == 2:
         return [(one[0], one[1])] * images
-    return [size for size in image_size if not isinstance(size, int)]
+    each: list[Any] = [size for size in image_size if not isinstance(size, Integral)]
+    return [(int(height), int(width)) for height, width in each]
 
 
 def normalised(features: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens dim"]:

@@ -65,6 +65,12 @@ def remove_token_graying_(model: nn.Module) -> nn.Module:
     return model
 
 
+def grayings(model: nn.Module) -> list[TokenGraying]:
+    """Those that have been put into a model, wherever in it they are."""
+    hooks = [hook for module in model.modules() for hook in module._forward_hooks.values()]
+    return [hook.graying for hook in hooks if isinstance(hook, _Hook)]
+
+
 @torch.no_grad()
 def input_kappas(tokens: Float[Tensor, "b n d"], grayings: Sequence[TokenGraying]) -> list[Float[Tensor, " b"]]:
     """kappa(X) of each image's tokens, ungrayed and then by each graying; from float64 factorisations.

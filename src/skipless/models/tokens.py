@@ -48,6 +48,11 @@ class TokenModel:
     std: tuple[float, ...]
     final_norm: nn.Module
 
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches that `embed` makes of an image of so many pixels."""
+        embedding: Any = self.transformer.patch_embed
+        return tuple(embedding.dynamic_feat_size((height, width)))
+
 
 def token_model(model: nn.Module) -> TokenModel:
     """Find the vision transformer in a model, which may be wrapped (`torch.compile`, `DistributedDataParallel`).
@@ -96,21 +101,25 @@ def embed(model: TokenModel, images: Float[Tensor, "b c h w"]) -> Float[Tensor, 
     """Give the tokens that enter the first block: prefix tokens, then patches row by row.
 
     Position embeddings are interpolated to the images' size as timm's `dynamic_img_size` does (bicubic, antialiased);
-    the model is as it was afterwards.
+    the model is as it was afterwards. Of images of the size that the model was built for, in whole patches or not, its
+    patch embedding makes what it makes without us: timm's drops what is left over.
 
     Raises:
-        InputError: if the size is not a multiple of the patch's, or the number of channels is another.
+        InputError: if the size is neither a multiple of the patch's nor what the model was built for and takes, or the
+            number of channels is another.
     """
     height, width = images.shape[-2:]
-    if height % model.patch[0] or width % model.patch[1] or not height * width:
+    vit: Any = model.transformer
+    whole = not (height % model.patch[0] or width % model.patch[1])
+    own = (height, width) == model.image_size and (vit.patch_embed.strict_img_size or vit.patch_embed.dynamic_img_pad)
+    if not (whole or own) or not height * width:
         raise InputError(
             f"images of {height} x {width} are not whole patches of {model.patch[0]} x {model.patch[1]}; resize them, "
             "or pad them with skipless.evaluators.features.pad_to_patch"
         )
     if images.shape[1] != model.channels:
         raise InputError(f"images have {images.shape[1]} channels, the model takes {model.channels}")
-    vit: Any = model.transformer
-    with _any_image_size(vit):
+    with _any_image_size(vit, strict=not whole):  # what is strict does not ask for whole patches
         x = vit._pos_embed(vit.patch_embed(images))
     return vit.norm_pre(vit.patch_drop(x))
 
@@ -130,11 +139,11 @@ def owner(view: BlockView, linear: LinearMap) -> nn.Module:
 
 
 @contextmanager
-def _any_image_size(vit: Any) -> Iterator[None]:
+def _any_image_size(vit: Any, *, strict: bool) -> Iterator[None]:
     """What timm sets up for `dynamic_img_size=True`, for as long as this lasts."""
     settings = (
         (vit, "dynamic_img_size", True),
-        (vit.patch_embed, "strict_img_size", False),
+        (vit.patch_embed, "strict_img_size", strict),
         (vit.patch_embed, "flatten", False),
         (vit.patch_embed, "output_fmt", Format.NHWC),
     )

@@ -23,8 +23,8 @@ def param_groups(
     """Sort a model's trainable parameters into groups with and without weight decay.
 
     No decay on vectors, scalars, biases and parameters whose own name (the last part of `blocks.0.norm1.weight`) is in
-    `no_decay`. Frozen parameters are left out; a parameter that is shared by two modules comes once, under its
-    first name.
+    `no_decay`; where `cls_token` is, `dist_token` of DeiT's distilled models is too. Frozen parameters are left out; a
+    parameter that is shared by two modules comes once, under its first name.
 
     Args:
         model: the model.
@@ -46,9 +46,11 @@ def param_groups(
     if not (isfinite(weight_decay) and weight_decay >= 0):
         raise InputError(f"weight_decay={weight_decay} must be a finite number, zero or more")
     members: dict[tuple[float, int], list[Tensor]] = {(weight_decay, 1): [], (weight_decay, 3): [], (0.0, 1): []}
+    # Here and not in the defaults: those are written into runs' recipes, which must go on being what they were.
+    spared = {"bias", *no_decay, *(("dist_token",) if "cls_token" in no_decay else ())}
     for name, param in model.named_parameters():
         if param.requires_grad:
-            decays = param.ndim > 1 and name.rpartition(".")[2] not in {"bias", *no_decay}
+            decays = param.ndim > 1 and name.rpartition(".")[2] not in spared
             key = (weight_decay if decays else 0.0, _split(name, param) if split_qkv else 1)
             members.setdefault(key, []).append(param)
     groups = [

@@ -21,7 +21,7 @@ from skipless.optim.eigenbasis import symmetric_
 from skipless.optim.exchange import is_first, is_sharded
 from skipless.optim.layout import Layout
 from skipless.optim.shares import Shares
-from skipless.optim.stack import Stack, check_state, descend_
+from skipless.optim.stack import Stack, check_state, descend_, state_dtype
 from skipless.optim.validate import check_group
 
 # What shapes a parameter's state; a change after its first gradient is an error.
@@ -214,7 +214,9 @@ class SOAP(Optimizer):
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore bit for bit: tensors move to their parameter's device and keep their dtype.
+        """Restore bit for bit: tensors move to their parameter's device.
+
+        The state of a model in another dtype is cast to the one that this model's state has.
 
         Shared out, every rank is given the whole state, whatever the number of ranks that made it, and keeps its part.
 
@@ -232,7 +234,8 @@ class SOAP(Optimizer):
             if state := state_dict["state"].get(index):
                 check_state(state, Layout.of(param, group))
                 state = state if self._shares.mine(param) else {"step": state["step"]}
-                self.state[param] = _map_tensors(partial(_moved, device=param.device), state)
+                moved = partial(_moved, device=param.device, dtype=state_dtype(param))
+                self.state[param] = _map_tensors(moved, state)
 
     def _settle(self) -> None:
         """Find out which rank keeps what; what others keep is let go here."""
@@ -243,12 +246,12 @@ class SOAP(Optimizer):
             self._arranged = None
 
     def _live(self) -> list[tuple[Tensor, int]]:
-        """Parameters that have a gradient, with their groups."""
+        """Parameters that have entries and a gradient, with their groups."""
         live = []
         for index, group in enumerate(self.param_groups):
             check_group(group)
             for param in group["params"]:
-                if (grad := param.grad) is not None:
+                if (grad := param.grad) is not None and param.numel():
                     live.append((param, index))
                     if grad.layout is not torch.strided:
                         raise InputError(
@@ -316,9 +319,9 @@ def _to_cpu(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def _moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to a device."""
-    return tensor.detach().to(device, copy=True).contiguous()
+def _moved(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Copy a tensor to a device, in a dtype."""
+    return tensor.detach().to(device, dtype, copy=True).contiguous()
 
 
 @contextmanager

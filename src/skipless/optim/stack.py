@@ -43,14 +43,18 @@ class Stack:
         layout: Layout,
     ):
         self.params, self.states, self.places, self.group, self.layout = params, states, places, group, layout
+        self.kind = params[0].dtype, params[0].device
         self.fresh = not states[0]
         self.skipped = torch.zeros(len(params) * layout.split, dtype=torch.int64, device=params[0].device)
         if not self.fresh:
             self._join()
 
     def holds(self, state: Mapping[Tensor, Any]) -> bool:
-        """Whether the optimizer's state is still this stack's, and has not been replaced by other hands."""
-        return all(state.get(param) is own for param, own in zip(self.params, self.states, strict=True))
+        """Whether parameters and state are still this stack's: neither moved or cast, nor replaced by other hands."""
+        now = self.params[0].dtype, self.params[0].device
+        return now == self.kind and all(
+            state.get(param) is own for param, own in zip(self.params, self.states, strict=True)
+        )
 
     def advance_(self, grads: list[Tensor]) -> list[Tensor] | None:
         """Take in the parameters' gradients, and give what `descend_` moves them by: nothing, the first time."""
@@ -138,14 +142,15 @@ class Stack:
         self.fresh = False
 
     def _join(self) -> None:
-        """Bring the states of the parameters together."""
+        """Bring the states of the parameters together, in the dtype and on the device that these have by now."""
         states, sides = self.states, range(len(self.layout.sides))
         for state in states:
             check_state(state, self.layout)
-        self.exp_avg = _cat([state["exp_avg"] for state in states])
-        self.exp_avg_sq = _cat([state["exp_avg_sq"] for state in states])
-        self.factors = [_cat_or_none([state["factors"][side] for state in states]) for side in sides]
-        self.bases = [_cat_or_none([state["bases"][side] for state in states]) for side in sides]
+        like = torch.empty(0, dtype=state_dtype(self.params[0]), device=self.params[0].device)
+        self.exp_avg = _cat([state["exp_avg"] for state in states]).to(like)
+        self.exp_avg_sq = _cat([state["exp_avg_sq"] for state in states]).to(like)
+        self.factors = [_cat_or_none([state["factors"][side] for state in states], like) for side in sides]
+        self.bases = [_cat_or_none([state["bases"][side] for state in states], like) for side in sides]
         self._share(states[0]["step"])
 
     def _report_skipped(self) -> None:
@@ -206,9 +211,9 @@ def _cat(parts: list[Tensor]) -> Tensor:
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
-def _cat_or_none(parts: list[Tensor | None]) -> Tensor | None:
+def _cat_or_none(parts: list[Tensor | None], like: Tensor) -> Tensor | None:
     present = [part for part in parts if part is not None]
-    return _cat(present) if present else None
+    return _cat(present).to(like) if present else None
 
 
 def descend_(params: list[Tensor], updates: list[Tensor], group: Mapping[str, Any], step: int) -> None:

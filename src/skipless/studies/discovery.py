@@ -148,6 +148,7 @@ def discover(
     settings = {
         "data": data.name,
         "images": files_identity(item.image for item in data.items),
+        "annotations": files_identity(dict.fromkeys(item.annotation for item in data.items)),
         "weights": weights_hash(tokens),
         "statistics": (mean, std),
         **asdict(config),
@@ -226,7 +227,7 @@ class _Search:
     def draw(self, folder: StudyFolder, result: DiscoveryResult, examples: int) -> None:
         """Draw what the last block's key and the best feature find in the first images."""
         chosen = list(dict.fromkeys(key for key in (result.last_key, result.best) if key is not None))
-        images, true, found = [], [], {key_name(key): [] for key in chosen}
+        images, true, names, found = [], [], [], {key_name(key): [] for key in chosen}
         for index, item in enumerate(self.data.items):
             if len(images) == examples:
                 break
@@ -237,9 +238,10 @@ class _Search:
             discoveries = self.discoveries(shown)
             images.append(torch.from_numpy(np.array(shown)).permute(2, 0, 1))
             true.append((objects.boxes * scale).tolist())
+            names.append(item.id)
             for key in chosen:
                 found[key_name(key)].append(discoveries[key])
-        draw_discoveries(folder.path / "pictures.png", images, found, boxes_true=true, patch=self.patch)
+        draw_discoveries(folder.path / "pictures.png", images, found, boxes_true=true, names=names, patch=self.patch)
 
 
 def _result(

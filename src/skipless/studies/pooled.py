@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from skipless.data.images import ImageData
 from skipless.data.loader import BatchedDataset, BatchKey
+from skipless.data.memory import MemoryImages
+from skipless.data.stored import StoredImages
 from skipless.errors import InputError
-from skipless.evaluators.feature_build import weights_hash
+from skipless.evaluators.feature_build import files_identity, weights_hash
 from skipless.evaluators.features import FeatureConfig, features
 from skipless.models.tokens import token_model
 from skipless.studies.folder import StudyFolder, process, wait_for_all
@@ -154,7 +156,10 @@ class _Pool:
             labels.append(chunk_labels)
             failed += [f"image {index}" for index in errors]
             why += list(errors.values())
-            vectors.append(self._pooled(images))
+            if len(errors) < len(chunk):
+                vectors.append(self._pooled(images))
+            else:
+                vectors.append(torch.zeros(len(chunk), len(self.blocks), token_model(self.model).dim))
         content = {
             "features": torch.cat(vectors).numpy(),
             "labels": torch.cat(labels).numpy(),
@@ -173,7 +178,7 @@ class _Pool:
 
 
 def _read(data: BatchedDataset, indices: Tensor) -> tuple[Tensor, Tensor, dict[int, str]]:
-    """A batch; where one image fails, the others are read one by one."""
+    """A batch; where one image fails, the others are read one by one, and blank ones stand for those that fail."""
     with suppress(InputError):
         images, labels = data.__getitems__(BatchKey(0, 0, indices))
         return images, labels, {}
@@ -184,18 +189,18 @@ def _read(data: BatchedDataset, indices: Tensor) -> tuple[Tensor, Tensor, dict[i
         except InputError as error:
             errors[index] = str(error)
     blank = next((images for images, _ in read.values()), torch.zeros(1, 1, 1, 1)) * 0
-    if not read:
-        raise InputError(next(iter(errors.values())))
     images = torch.cat([read[i][0] if i in read else blank for i in indices.tolist()])
     labels = torch.cat([read[i][1] if i in read else torch.tensor([_UNREADABLE]) for i in indices.tolist()])
     return images, labels, errors
 
 
-def _identity(data: Any) -> str:
-    """What identifies a split: its files, or its pixels."""
-    pixels = getattr(data, "images", None)
-    if pixels is not None:
-        return hashlib.sha256(pixels.numpy().tobytes()).hexdigest()
-    return hashlib.sha256(
-        str(data.root.resolve()).encode() + data.files.tobytes() + repr(data.transform).encode()
-    ).hexdigest()
+def _identity(data: MemoryImages | StoredImages) -> str:
+    """What identifies a split: its files or pixels, how they are normalised, and the labels."""
+    digest = hashlib.sha256(data.labels.numpy().tobytes())
+    if isinstance(data, MemoryImages):
+        for tensor in (data.images, data.mean, data.std):
+            digest.update(tensor.numpy().tobytes())
+    else:
+        digest.update(files_identity(data.source.stored_in()).encode())
+        digest.update(data.files.tobytes() + repr(data.transform).encode())
+    return digest.hexdigest()

@@ -59,24 +59,25 @@ class SegmentationData:
             UnreadableItem: if one of the two is missing or corrupt, they differ in size, or the mask holds an id that
                 the set's classes do not know.
         """
-        item = self.items[index]
-        image, labels = read_rgb(item.image), self.load_mask(index)
-        if labels.shape != (image.height, image.width):
-            raise UnreadableItem(
-                f"{str(item.mask)!r} is {labels.shape[1]} x {labels.shape[0]} pixels, its image {str(item.image)!r} "
-                f"{image.width} x {image.height}; fetch the two again",
-                item.mask,
-            )
-        return image, labels
+        return self.load_image(index), self.load_mask(index)
+
+    def load_image(self, index: int) -> Image.Image:
+        """Decode the image alone to RGB.
+
+        Raises:
+            UnreadableItem: if it is missing or corrupt.
+        """
+        return read_rgb(self.items[index].image)
 
     def load_mask(self, index: int) -> UInt8[np.ndarray, "h w"]:
         """Decode the mask alone to labels: positions in `classes`, or `ignore`.
 
         Raises:
-            UnreadableItem: as `load` does.
+            UnreadableItem: as `load` does, unless it is the image that cannot be read.
         """
         file = self.items[index].mask
         ids = self.read_ids(file)
+        self._refuse_other_size(self.items[index], ids.shape[1], ids.shape[0])
         labels = self.labels_of[np.minimum(ids, len(self.labels_of) - 1)]
         unknown = (labels < 0) | (ids >= len(self.labels_of))
         if unknown.any():
@@ -86,6 +87,19 @@ class SegmentationData:
                 file,
             )
         return labels.astype(np.uint8)
+
+    def _refuse_other_size(self, item: SegmentationItem, width: int, height: int) -> None:
+        try:
+            with Image.open(item.image) as opened:  # its header alone
+                size = opened.size
+        except OSError:
+            return
+        if size != (width, height):
+            raise UnreadableItem(
+                f"{str(item.mask)!r} is {width} x {height} pixels, its image {str(item.image)!r} {size[0]} x {size[1]}"
+                "; fetch the two again",
+                item.mask,
+            )
 
     def sample(self, count: int, seed: int = 0) -> "SegmentationData":
         """Keep `count` images, drawn by seed: see `sample_items`."""

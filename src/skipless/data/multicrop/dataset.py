@@ -1,6 +1,5 @@
 """Images of a folder or of shards, each fetched as a stack of augmented crops."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from skipless.data.corrupt import Unreadable
-from skipless.data.folder import EXTENSIONS, FolderFiles
+from skipless.data.folder import EXTENSIONS, FolderFiles, image_files
 from skipless.data.loader import BatchKey
 from skipless.data.multicrop.apply import augment_all, to_pixels
 from skipless.data.multicrop.config import MultiCropConfig
@@ -116,12 +115,7 @@ def _below(root: Path, named: str) -> FolderFiles:
     if not root.is_dir():
         raise InputError(f"no folder {named!r}; give one with images, or with train/CLASS/*.jpg below it, or shards")
     root = root / "train" if (root / "train").is_dir() else root
-    files = sorted(
-        os.fsencode(os.path.relpath(os.path.join(below, name), root))
-        for below, _, names in os.walk(root, followlinks=True)
-        for name in names
-        if name.lower().endswith(EXTENSIONS)
-    )
+    files = sorted(image_files(root))
     if not files:
         raise InputError(f"no image below {str(root)!r} (looked for {', '.join(EXTENSIONS)}); give another folder")
     return FolderFiles(root, np.array(files, dtype=np.bytes_))

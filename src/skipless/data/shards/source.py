@@ -4,6 +4,7 @@ import io
 import os
 import resource
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -63,6 +64,10 @@ class ShardFiles:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def stored_in(self) -> Iterator[Path]:
+        """Give the tars that hold an image."""
+        return (self.root / self.tars[number] for number in np.unique(self.tar))
 
     def name(self, index: int) -> str:
         """Give the path of the tar, and behind it the one within."""
