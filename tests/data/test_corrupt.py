@@ -106,7 +106,7 @@ def test_too_many_stop_the_run_and_are_named(data: ImageConfig, tmp_path: Path, 
     assert "2 of 12 training images are unreadable, more than the 1 that corrupt_limit allows" in message
     assert all(name in message for name in BAD)
     assert str(log) in message
-    assert message.endswith("repair or remove them, or raise the limit (--corrupt-limit)")
+    assert message.endswith("repair or remove them (and their lines), or raise the limit (--corrupt-limit)")
     assert len(read_corrupt(log)) == 2
 
 

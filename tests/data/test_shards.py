@@ -180,6 +180,29 @@ def test_a_damaged_header_is_named(tmp_path: Path) -> None:
         load_images(ImageConfig(named))
 
 
+@pytest.mark.parametrize("damage", [b"\0" * 4, b"0 path", b"99999", b"9 pathx"])
+def test_a_damaged_pax_record_is_named(tmp_path: Path, damage: bytes) -> None:
+    """No checksum covers it."""
+    file = tmp_path / "train-000000.tar"
+    with tarfile.open(file, "w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo("é" * 120 + ".cls"), io.BytesIO(b""))
+    raw = bytearray(file.read_bytes())
+    raw[512 : 512 + len(damage)] = damage
+    file.write_bytes(raw)
+    with pytest.raises(InputError, match="is damaged at byte 0"):
+        list(tar_members(file))
+
+
+def test_images_named_as_notes_on_the_shard_are_not_lost(tmp_path: Path) -> None:
+    write_folder(tmp_path / "folder")
+    for split in ("train", "val"):
+        one = next((tmp_path / "folder" / split).rglob("*.jpg"))
+        (one.parent / "__init__.jpg").write_bytes(one.read_bytes())
+    written = write_shards(tmp_path / "folder", tmp_path / "shards")
+    data = load_images(ImageConfig(str(tmp_path / "shards")))
+    assert (len(data.train), len(data.val)) == (written.images["train"], written.images["val"])
+
+
 @pytest.mark.parametrize(
     ("members", "message"),
     [

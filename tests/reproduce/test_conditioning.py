@@ -1,6 +1,7 @@
 """`skipless reproduce` of section 4's evidence: each report from few, small models."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,19 @@ def test_tables_at_initialisation_are_those_of_the_models(tiny, tmp_path):
     assert (tmp_path / "init-seed0" / "skip.json").stat().st_mtime_ns == before
     assert "class token" in again["table5.md"].read_text()
     assert files["table6-depth.png"].exists()
+
+
+def test_measurements_of_other_images_are_made_anew(tiny, tmp_path, monkeypatch):
+    first = json.loads(reproduce_tables("table6", "init", tmp_path)["table6.json"].read_text())
+    load = conditioning.load_images
+
+    def inverted(config):
+        data = load(config)
+        return replace(data, val=replace(data.val, images=255 - data.val.images))
+
+    monkeypatch.setattr(conditioning, "load_images", inverted)
+    other = json.loads(reproduce_tables("table6", "init", tmp_path)["table6.json"].read_text())
+    assert first["skip"] != other["skip"]
 
 
 def test_figure_6_has_the_tokens_of_the_models(tiny, tmp_path):

@@ -52,8 +52,25 @@ def test_teachers_are_kept_where_there_are_no_labels(tmp_path: Path) -> None:
     )
     recipe.run(tmp_path / "run")
     assert list(kept_teachers(tmp_path / "run")) == [2, 3]
-    with pytest.raises(InputError, match=r"keep_every 3: give a multiple of fit\.evaluate_every, 2, or 0"):
+    with pytest.raises(InputError, match=r"keep_every 3: teachers are kept .* fit\.evaluate_every 2;"):
         recipe.with_(keep_every=3)
+
+
+def test_teachers_of_a_run_that_was_given_up_are_not_taken_for_this_ones(tmp_path: Path) -> None:
+    flat = images(tmp_path / "images", classes=1) / "train" / "class0"
+    run = tmp_path / "run"
+    run.mkdir()
+    for epoch in (1, 2, 7):
+        teacher_snapshots.teacher_file(run, epoch).write_bytes(b"of another run")
+    changes = {"fit__epochs": 2, "fit__batch_size": 8, "fit__evaluate_every": 2, "keep_every": 2}
+    tiny("scenes", "skip", data=str(flat), depth=1).with_(**changes).run(run)
+    assert list(kept_teachers(run)) == [2]
+    assert load_file(kept_teachers(run)[2])
+
+
+def test_rates_of_table_1_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "tuning.json").write_text('[{"row": "skip", "optimizer": "soap", "top1": {"0.001": 90.0}}]')
+    assert read_rates(tmp_path, "knn_best") == {}
 
 
 def test_the_papers_epochs_and_depths_are_asked_for() -> None:
@@ -75,7 +92,7 @@ def test_rates_are_tuned_once_for_all_tables(tmp_path: Path, monkeypatch: pytest
     make_tiny(monkeypatch, processes=True)
     monkeypatch.setattr(dino_tuning, "FACTORS", (1.0, 3.0))
     reproduce_dense("figure8", "scenes", tmp_path, tuned=True)
-    tuned = json.loads((tmp_path / "tuning.json").read_text())
+    tuned = json.loads((tmp_path / "tuning-dino.json").read_text())
     assert [one["row"] for one in tuned] == ["skip", "skipless", "skipless + init"]
     best = {(one["row"], one["optimizer"]): float(max(one["knn_best"], key=one["knn_best"].get)) for one in tuned}
     assert set(best.values()) <= {RATE, 3 * RATE}

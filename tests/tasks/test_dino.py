@@ -130,6 +130,11 @@ def test_backbones_that_cannot_serve_are_refused(changes: dict, message: str) ->
         DINO(vit, SMALL, total_steps=4, steps_per_epoch=2)
 
 
+def test_a_backbone_with_batch_statistics_is_refused() -> None:
+    with pytest.raises(InputError, match="has BatchNorm, whose running statistics the teacher"):
+        DINO(nn.Sequential(nn.BatchNorm2d(1), nn.Flatten()), SMALL, total_steps=4, steps_per_epoch=2, in_dim=16)
+
+
 def test_a_backbone_without_a_width_needs_one() -> None:
     with pytest.raises(InputError, match="give in_dim"):
         DINO(nn.Flatten(), SMALL, total_steps=4, steps_per_epoch=2)

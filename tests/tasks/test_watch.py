@@ -75,6 +75,15 @@ def test_nearly_uniform_outputs_that_tell_samples_apart_are_no_collapse() -> Non
     assert seen.fault() is None
 
 
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_few_samples_are_not_taken_for_a_collapse(n: int) -> None:
+    """One cannot differ from another, and two differ in one direction."""
+    assert look([features(n)], outputs()[:n]).fault() is None
+    if n > 1:
+        alike = look([features(n)], outputs()[:1].expand(n, K))
+        assert "same output" in (alike.fault() or "well")
+
+
 def test_tokens_come_block_by_block_whatever_the_size() -> None:
     torch.manual_seed(0)
     vit = VisionTransformer(

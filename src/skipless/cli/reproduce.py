@@ -1,6 +1,7 @@
 """`skipless reproduce`."""
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -104,6 +105,7 @@ def reproduce(
         known = ", ".join(_SCALES[what]) or "none: leave --scale out"
         raise InputError(f"--scale {scale} is not one of {what}'s scales: {known}")
     chosen: Any = scale or next(iter(_SCALES[what]), "digits")
+    _refuse_unused(what, chosen, {"data": data, "jobs": jobs, "epochs": epochs})
     folder = out or Path("runs") / (what if what == "figure5" else f"{_FAMILY.get(what, what)}-{chosen}")
     options = {"--scale": scale, "--seeds": seeds if seeds > 1 else None, "--seed": seed or None, "--epochs": epochs}
     options |= {"--data": data, "--voc": voc, "--coco": coco, "--coco20k": coco20k, "--ade20k": ade20k}
@@ -129,9 +131,17 @@ def reproduce(
     elif what == "assumptions":
         files = reproduce_assumptions(chosen, folder, seed=seed, **runs)
     else:
-        files = reproduce_token_graying(chosen, folder, seed=seed)
+        files = reproduce_token_graying(chosen, folder, seed=seed, data=data)
     print(next(path for path in files.values() if path.suffix == ".md").read_text(encoding="utf-8"))
     print("\n".join(f"wrote {path}" for path in files.values()))
+
+
+def _refuse_unused(what: What, scale: str, given: Mapping[str, Any]) -> None:
+    """What is measured before training, at pixels of its own, takes neither data nor epochs."""
+    unused = ("data", "jobs", "epochs") if what == "figure5" or scale == "vit-s" else ()
+    for name in ("jobs", "epochs") if what == "token-graying" and not unused else unused:
+        if given[name] is not None:
+            raise InputError(f"--{name} changes nothing of {what}{' at vit-s' * (scale == 'vit-s')}: leave it out")
 
 
 _FAMILY: dict[str, str] = {

@@ -170,9 +170,9 @@ class ConditioningReport:
     def _about(self) -> list[str]:
         several = f"median of {self.images} images" if self.images > 1 else "1 image"
         few = "tokens" if self.tokens is None else f"{self.tokens} of the tokens"
-        about = [
-            f"{several}, {self.dtype}, {few} {'after' if self.at == 'normed' else 'before'} the norm, seed {self.seed}"
-        ]
+        drawn = "N(0, I) tokens" if self.tokens is None else f"{self.tokens} N(0, I) tokens"
+        taken = {"normed": f"{few} after the norm", "raw": f"{few} before the norm", "gaussian": drawn}[self.at]
+        about = [f"{several}, {self.dtype}, {taken}, seed {self.seed}"]
         if any(block.paper is not None for block in self.blocks):
             about.append(
                 "Table 6: kappa((K+I)(K+I)^T) where the attention has its skip, kappa(K K^T) where it has none"

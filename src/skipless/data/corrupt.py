@@ -30,7 +30,8 @@ class CorruptLog:
         limit: so many of the training images may be unreadable.
         samples: number of training images.
         file: where each is written to, a line of name and reason; the file is shared by the processes of a run and
-            read again by a resumed one, whose count goes on. None counts in memory.
+            read again by a resumed one, whose count goes on; one that starts anew begins it anew. None counts in
+            memory.
         tell: called with a line for the user.
         names: of all that were met.
     """
@@ -67,8 +68,8 @@ class CorruptLog:
             where = f" (all in {str(self.file)!r})" if self.file is not None else ""
             raise InputError(
                 f"{len(self.names)} of {self.samples} training images are unreadable, more than the {self.limit} that "
-                f"corrupt_limit allows: {listed(sorted(self.names))}{where}; repair or remove them, "
-                "or raise the limit (--corrupt-limit)"
+                f"corrupt_limit allows: {listed(sorted(self.names))}{where}; repair or remove them "
+                "(and their lines), or raise the limit (--corrupt-limit)"
             )
 
 

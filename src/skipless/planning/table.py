@@ -43,6 +43,7 @@ class Line:
             "parameters": work.parameters,
             "steps": work.steps,
             "images": work.images,
+            "crops": [asdict(crops) for crops in work.student],
             "epochs": work.fit.epochs,
             "batch_size": work.fit.batch_size,
             "precision": work.fit.precision,
@@ -100,6 +101,7 @@ def assumptions_text(lines: Sequence[Line], assumed: Assumptions) -> str:
     return "\n".join((
         f"- run: {fit.epochs} epochs of {work.images:,} images in batches of {fit.batch_size} ({work.steps:,} steps), "
         f"{fit.precision}, {work.evaluations} evaluations of {work.evaluated:,} images",
+        f"- of each image, pixels a side: {', '.join(f'{crops.count} x {crops.size}' for crops in work.student)}",
         f"- GPU: {gpu.name} ({gpu.source}, dense): {gpu.peak(fit.precision) / 1e12:.4g} TFLOP/s {fit.precision}, "
         f"{gpu.single / 1e12:.4g} TFLOP/s fp32, {gpu.bandwidth / 1e12:.4g} TB/s, {gpu.memory / _GIB:.0f} GiB",
         f"- several GPUs: {setup.strategy}{share}; {assumed.link / 1e9:g} GB/s each way (--link)",

@@ -152,6 +152,7 @@ def watch(recipe: Recipe | DinoRecipe, *, seconds: float = 8.0) -> Limits:
 
 def _start(recipe: Recipe | DinoRecipe, out: Path) -> None:
     """The run as it would be, but for what is timed apart."""
+    recipe = replace(recipe, keep_every=0) if isinstance(recipe, DinoRecipe) else recipe
     watched = recipe.with_(
         fit__evaluate_every=0,
         fit__checkpoint_every=2**31,

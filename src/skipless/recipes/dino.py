@@ -84,8 +84,11 @@ class DinoRecipe:
         if self.fit.clip_norm is not None:
             raise InputError("fit.clip_norm: DINO clips on its own; give task.clip='global' and task.clip_norm instead")
         between = self.fit.evaluate_every
-        if self.keep_every < 0 or (self.keep_every and between and self.keep_every % between):
-            raise InputError(f"keep_every {self.keep_every}: give a multiple of fit.evaluate_every, {between}, or 0")
+        if self.keep_every < 0 or (self.keep_every and (not between or self.keep_every % between)):
+            raise InputError(
+                f"keep_every {self.keep_every}: teachers are kept as they are evaluated, fit.evaluate_every {between}; "
+                "give a multiple of that, or 0"
+            )
 
     def with_(self, **changes: Any) -> "DinoRecipe":
         """A copy in which fields are changed by their dotted name, `optimizer__lr=1e-3`; None changes nothing.

@@ -18,6 +18,8 @@ def keep_teachers(task: DINO, folder: Path, every: int, epochs: int, evaluate: E
     """An evaluation for `fit` that also writes the teacher to `folder` after every so many epochs and the last.
 
     A run that was killed and goes on writes again, with the same content, what it had written after its checkpoint.
+    Whatever else lies there under such a name is an earlier run's, which was replaced before its first checkpoint: it
+    is removed, lest it be taken for this one's.
 
     Args:
         task: whose teacher.
@@ -29,8 +31,13 @@ def keep_teachers(task: DINO, folder: Path, every: int, epochs: int, evaluate: E
 
     def keep(model: nn.Module) -> Mapping[str, float]:
         epoch, rest = divmod(task.steps_done, task.schedules.steps_per_epoch)
+        due = rest == 0 and (epoch == epochs or epoch % every == 0)
         first = not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
-        if first and rest == 0 and (epoch == epochs or epoch % every == 0):
+        if first:
+            for kept, file in kept_teachers(folder).items():
+                if kept > epoch or (kept % every and kept != epochs):
+                    file.unlink()
+        if first and due:
             save_weights(model, teacher_file(folder, epoch))
         return {} if evaluate is None else evaluate(model)
 

@@ -1,5 +1,6 @@
 """Tables 5 and 6, ours beside the paper's, from the lines that `--measure-every` leaves in run folders."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,11 +101,13 @@ def short(value: float) -> str:
     """Three digits, large numbers by their power of ten.
 
     Example:
-        >>> short(1.0812), short(340.0), short(123456.0)
-        ('1.08', '340', '1.2e5')
+        >>> short(1.0812), short(340.0), short(999.7), short(123456.0)
+        ('1.08', '340', '1000', '1.2e5')
     """
-    if value < 10_000:
-        return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+    if not math.isfinite(value):
+        return str(value)
+    if value < 9999.5:
+        return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
     mantissa, exponent = f"{value:.1e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"
 

@@ -118,7 +118,7 @@ def softmax_figure(maps: Mapping[str, tuple[np.ndarray, Sequence[float], float]]
         axes.boxplot(
             [kappas for _, kappas, _ in maps.values()],
             widths=0.5,
-            showfliers=False,
+            flierprops={"marker": ".", "markersize": 3, "markeredgecolor": COLOURS["hairline"]},
             medianprops={"color": COLOURS["init"]},
         )
         axes.plot(range(1, len(maps) + 1), [paper for *_, paper in maps.values()], "D", color=COLOURS["ink"])

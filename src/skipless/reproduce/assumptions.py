@@ -1,6 +1,7 @@
 """Eq. 6 and A.4.4, which the paper assumes and does not check, in the models of Table 1 before and after training."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from skipless.recipes import Recipe, open_model, table1
 from skipless.recipes.conditioning import first_images
 from skipless.recipes.table1 import Row
 from skipless.report.assumptions import assumptions_markdown
-from skipless.reproduce.conditioning import ROWS, ConditioningScale, cached, made, planned
+from skipless.reproduce.conditioning import ROWS, ConditioningScale, cached, made, planned, seen
 from skipless.reproduce.files import write_files
 
 # More parameters in every sub-block than rows: the class token's output, and tokens over the image.
@@ -52,7 +53,9 @@ def reproduce_assumptions(
 
     def add(row: str, when: str, name: str, model: nn.Module, rows: Rows) -> None:
         file = out / f"assumptions-seed{seed}" / f"{row}-{when}-{name}.json".replace(" + ", "-").replace(" ", "-")
-        cases[row, when, name] = cached(file, lambda: check_assumptions(model, pixels, rows).as_json())
+        cases[row, when, name] = cached(
+            file, seen(model, pixels) | asdict(rows), lambda: check_assumptions(model, pixels, rows).as_json()
+        )
 
     folders: Mapping[Row, Path] = {}
     if scale != "init":

@@ -1,5 +1,6 @@
 """Tables 5 and 6 and Figure 6: conditioning at initialisation and through training, ours beside the paper's."""
 
+import hashlib
 import json
 import re
 import shlex
@@ -14,16 +15,19 @@ from skipless.conditioning.measure import measure_conditioning
 from skipless.conditioning.measured import At
 from skipless.data import ImageData, load_images
 from skipless.errors import InputError
+from skipless.evaluators.feature_build import weights_hash
 from skipless.init import SkiplessInit
 from skipless.models import create_model
+from skipless.models.tokens import token_model
 from skipless.recipes import Recipe, open_model, table1
 from skipless.recipes.conditioning import depths, first_images, table5, training_measure
 from skipless.recipes.table1 import Cell, Row
 from skipless.recipes.table1 import Scale as RunScale
 from skipless.report.conditioning import Moment, Number, read_moments, table5_markdown, table6_markdown, table6_number
 from skipless.reproduce.files import load_figures, write_files
-from skipless.reproduce.table1 import describe, slug, training_command
+from skipless.reproduce.table1 import describe, refuse_other_recipe, slug, training_command
 from skipless.sweep import Job, run_jobs
+from skipless.training.files import read_json
 
 ConditioningScale = Literal["digits", "fashion", "init", "vit-s", "paper"]
 ROWS: tuple[Row, ...] = ("skip", "skipless", "skipless + init")
@@ -167,30 +171,49 @@ def made(recipes: Mapping[Row, Recipe], scale: RunScale, out: Path, jobs: int | 
                 f"{len(missing)} measured runs are not finished; run each of"
             )
             raise InputError("\n  ".join([head, *commands]))
-        return folders
-    samples = len(load_images(next(iter(recipes.values())).data).train)
-    run_jobs(
-        [Job((row, "SOAP"), recipe, folders[row], recipe.fit.total_steps(samples)) for row, recipe in recipes.items()],
-        parallel=jobs,
-    )
+        for row, recipe in recipes.items():
+            refuse_other_recipe(folders[row], recipe)
+    else:
+        samples = len(load_images(next(iter(recipes.values())).data).train)
+        run_jobs(
+            [Job((row, "SOAP"), one, folders[row], one.fit.total_steps(samples)) for row, one in recipes.items()],
+            parallel=jobs,
+        )
     unmeasured = [str(folder) for folder in folders.values() if not (folder / "measurements.jsonl").exists()]
     if unmeasured:
         raise InputError(f"{unmeasured[0]} was trained without --measure-every; move it away, or change --out")
     return folders
 
 
-def cached(file: Path, make: Callable[[], Any]) -> Any:
-    """What a file holds; made and written if it is not there, so that a killed command goes on."""
-    if not file.exists():
-        write_files(file.parent, {file.name: make()})
-    return json.loads(file.read_text(encoding="utf-8"))
+def cached(file: Path, asked: Any, make: Callable[[], Any]) -> Any:
+    """What a file holds, so that a killed command goes on; made and written if it is not there, or of something else.
+
+    Args:
+        file: holds what was asked for and the value.
+        asked: all that the value depends on, as JSON.
+        make: gives the value, as JSON.
+    """
+    asked = json.loads(json.dumps(asked))
+    held = read_json(file)
+    if not isinstance(held, dict) or held.get("asked") != asked:
+        held = {"asked": asked, "value": json.loads(json.dumps(make()))}
+        write_files(file.parent, {file.name: held})
+    return held["value"]
+
+
+def seen(model: nn.Module, pixels: torch.Tensor) -> dict[str, str]:
+    """What a measurement depends on: weights and images."""
+    return {
+        "weights": weights_hash(token_model(model)),
+        "images": hashlib.sha256(pixels.contiguous().numpy().tobytes()).hexdigest(),
+    }
 
 
 def _at_init(recipe: Recipe, images: ImageData, folder: Path, row: str) -> tuple[Moment, ...]:
-    def measure() -> Any:
-        return training_measure(images)(recipe.model.build(images, recipe.fit.seed))
-
-    return (Moment(0.0, cached(folder / f"{row.replace(' + ', '-')}.json", measure)),)
+    model = recipe.model.build(images, recipe.fit.seed)
+    asked = seen(model, first_images(images, min(TOKEN_IMAGES, len(images.val))))
+    file = folder / f"{row.replace(' + ', '-')}.json"
+    return (Moment(0.0, cached(file, asked, lambda: training_measure(images)(model))),)
 
 
 def _vit_s(what: str, out: Path, seed: int) -> dict[str, tuple[Moment, ...]]:
@@ -222,7 +245,14 @@ def _vit_s(what: str, out: Path, seed: int) -> dict[str, tuple[Moment, ...]]:
         kind = "N(0, I) tokens" if at == "gaussian" else "tokens"
         name = row if what == "table5" else f"{row}: {tokens or 197} {kind}"
         file = out / f"vit-s-seed{seed}" / f"{'-'.join([what, *_words(name)])}.json"
-        found[name] = (Moment(0.0, cached(file, measure)),)
+        asked = {
+            "model": f"{VIT_S} {VIT_S_MODELS[row]}",
+            "seed": seed,
+            "tokens": tokens,
+            "at": at,
+            "steps": VIT_S_STEPS,
+        }
+        found[name] = (Moment(0.0, cached(file, asked, measure)),)
     return found
 
 

@@ -14,6 +14,8 @@ from skipless.reproduce.table1 import best_rate
 from skipless.sweep import Job, run_jobs
 from skipless.training.files import read_json
 
+_FILE = "tuning-dino.json"  # Table 1 has a tuning.json
+
 FACTORS = (0.1, 0.3, 1.0, 3.0)  # of the recipe's own rate
 SEED = 1000  # of the tuning runs, not that of any reported one
 Rates = Mapping[tuple[Row, OptimizerName], float]
@@ -22,8 +24,8 @@ Rates = Mapping[tuple[Row, OptimizerName], float]
 def tune(recipes: Mapping[Member, DinoRecipe], out: Path, *, jobs: int | None, threads: int) -> None:
     """Find the rate whose teacher has the best k-NN on the validation images of the pretraining folder.
 
-    A run that collapses has no score. Grids and their scores go to `out/tuning.json`, where `read_rates` finds them,
-    and runs into `out/tuning`.
+    A run that collapses has no score. Grids and their scores go to `out/tuning-dino.json`, where `read_rates` finds
+    them, and runs into `out/tuning`.
 
     Raises:
         InputError: where nothing in a grid trained, or a run failed.
@@ -45,7 +47,7 @@ def tune(recipes: Mapping[Member, DinoRecipe], out: Path, *, jobs: int | None, t
             print(f"note: {rate:g}, the best for {', '.join(cell)}, ends its grid", file=sys.stderr)
     earlier = [one for one in _read(out) if (one["row"], one["optimizer"]) not in reached]
     found = [{"row": row, "optimizer": name, first.metric: grid} for (row, name), grid in reached.items()]
-    write_files(out, {"tuning.json": [*earlier, *found]})
+    write_files(out, {_FILE: [*earlier, *found]})
 
 
 def rates_of(recipe: DinoRecipe) -> Sequence[float]:
@@ -77,7 +79,7 @@ def read_rates(out: Path, metric: str) -> dict[tuple[Row, OptimizerName], float]
 
 
 def _read(out: Path) -> list[dict[str, Any]]:
-    return read_json(out / "tuning.json") or []
+    return read_json(out / _FILE) or []
 
 
 def _job(member: Member, recipe: DinoRecipe, rate: float, out: Path, samples: int) -> Job:

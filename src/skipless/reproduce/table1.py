@@ -159,12 +159,18 @@ def _require_finished(planned: Mapping[Path, Recipe]) -> None:
     for folder, recipe in planned.items():
         if not (folder / "result.json").exists():
             commands.append(training_command(recipe, folder))
-        elif _computed(read_recipe(folder)) != _computed(recipe):
-            raise InputError(f"{folder} holds a run of another recipe, see its run.json; move it away, or change --out")
+        else:
+            refuse_other_recipe(folder, recipe)
     if commands:
         first = next(iter(planned.values()))
         head = f"{len(commands)} runs of {describe(first)}, {first.fit.epochs} epochs, are not finished; run each of"
         raise InputError("\n  ".join([head, *commands]))
+
+
+def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
+    """Raise `InputError` unless a run folder is this recipe's."""
+    if _computed(read_recipe(folder)) != _computed(recipe):
+        raise InputError(f"{folder} holds a run of another recipe, see its run.json; move it away, or change --out")
 
 
 def _computed(recipe: Recipe) -> dict[str, Any]:

@@ -21,7 +21,9 @@ PAPER_TOP1 = {None: 81.0, 0.9: 81.2, 0.7: 81.4, 0.6: 81.4, 0.5: 81.0}
 PAPER_LOG_KAPPA = (6.72, 5.29)
 
 
-def reproduce_token_graying(scale: ConditioningScale, out: Path, *, seed: int = 0) -> dict[str, Path]:
+def reproduce_token_graying(
+    scale: ConditioningScale, out: Path, *, seed: int = 0, data: str | None = None
+) -> dict[str, Path]:
     """ln kappa of the input tokens by eps, for both variants, beside the sibling paper's 6.72 -> 5.29.
 
     Residual models at initialisation: `digits`, `fashion` at validation images, `vit-s` at images of N(0, 1) pixels.
@@ -33,7 +35,7 @@ def reproduce_token_graying(scale: ConditioningScale, out: Path, *, seed: int = 
         model = create_model(VIT_S, skip=True, seed=seed)
         pixels = torch.randn(8, 3, 224, 224, generator=torch.Generator().manual_seed(seed))
     elif scale in ("digits", "fashion"):
-        recipe = table1(scale, "skip", "soap", seed=seed)
+        recipe = table1(scale, "skip", "soap", seed=seed, data=data)
         images = load_images(recipe.data)
         model, pixels = recipe.model.build(images, seed), first_images(images, TOKEN_IMAGES)
     else:

@@ -216,6 +216,11 @@ def _feature_width(backbone: nn.Module, in_dim: int | None) -> int:
         raise InputError(f"`{kind}` keeps a classifier of {backbone.num_classes} classes; build it with num_classes=0")
     if getattr(backbone, "dynamic_img_size", True) is False:
         raise InputError(f"`{kind}` takes one image size only; build it with dynamic_img_size=True for local crops")
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in backbone.modules()):
+        raise InputError(
+            f"`{kind}` has BatchNorm, whose running statistics the teacher, a mean of weights, would never have; take "
+            "a backbone without it"
+        )
     width = in_dim or getattr(backbone, "num_features", None)
     if not isinstance(width, int):
         raise InputError(f"`{kind}` does not say how wide its features are (num_features); give in_dim")

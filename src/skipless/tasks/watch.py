@@ -44,6 +44,7 @@ class Watch:
         spreads: of the same: `spread`.
         grad_norms: of the last step's gradients before clipping, by part of the student, and `all`.
         n: samples, over all processes; each process looks at its own, and the numbers are means over the processes.
+        processes: which looked.
     """
 
     entropy: float
@@ -53,9 +54,12 @@ class Watch:
     spreads: tuple[float, ...]
     grad_norms: Mapping[str, float] = field(default_factory=dict)
     n: int = 0
+    processes: int = 1
 
     def fault(self) -> str | None:
-        """Say what is wrong with the teacher; None if nothing is.
+        """Say what is wrong with the teacher; None if nothing is, as far as so few samples tell.
+
+        One sample has no other to differ from, two differ in one direction at most.
 
         Example:
             >>> Watch(entropy=2.0794, kl_uniform=0.0, information=0.0, ranks=(3.0,), spreads=(0.1,)).fault()
@@ -68,12 +72,13 @@ class Watch:
         stated = f"(entropy {self.entropy:.4g} of {most:.4g} nats)"
         if self.entropy < ONE_HOT:
             return f"the teacher puts every sample on a single prototype {stated}"
-        if self.information < SAME_OUTPUT:
+        each = self.n // self.processes or math.inf
+        if self.information < SAME_OUTPUT and each > 1:
             how = ", uniform over the prototypes" if self.kl_uniform < UNIFORM else ""
             return f"the teacher gives every sample the same output{how} {stated}"
-        if self.spreads[-1] < SAME_FEATURE:
+        if self.spreads[-1] < SAME_FEATURE and each > 1:
             return f"the teacher gives every sample the same feature (relative spread {self.spreads[-1]:.2g})"
-        if self.ranks[-1] < ONE_DIRECTION:
+        if self.ranks[-1] < ONE_DIRECTION and each > 2:
             return f"the teacher's features vary in one direction only (effective rank {self.ranks[-1]:.4g})"
         return None
 
@@ -129,6 +134,7 @@ def look(
         spreads=tuple(values[2 + depth : 2 + 2 * depth]),
         grad_norms=dict(zip(names, values[2 + 2 * depth :], strict=True)),
         n=len(outputs) * processes,
+        processes=processes,
     )
 
 

@@ -148,6 +148,8 @@ class _Run:
             note = f"{note + '. ' if note else ''}resumed at step {self.step} of {self.total_steps}"
         self.folder.open_log(self.step)
         self.measuring.open(self.step)
+        if state is None and self.folder.writes:
+            (self.folder.path / CORRUPT).unlink(missing_ok=True)  # of a run that never came to a checkpoint
         self.fabric.barrier()  # all have read before one may write
         if damaged and self.folder.writes:
             set_aside_corrupt(self.folder.path)

@@ -80,7 +80,7 @@ def _members(blocks: _Blocks) -> Iterator[Member]:
             name = extended.get("path") or _name(header)
             raise blocks.cut_off(f"{name!r} needs {size} bytes and has {max(blocks.size - data, 0)}")
         if kind == _PAX:
-            extended |= _pax_records(blocks.read(data, size))
+            extended |= _pax_records(blocks.read(data, size), blocks.file, data - _BLOCK)
         elif kind == _GNU_NAME:
             extended["path"] = os.fsdecode(blocks.read(data, size).rstrip(b"\0"))
         else:
@@ -123,12 +123,19 @@ def _name(header: bytes) -> str:
     return os.fsdecode(prefix + b"/" + name if prefix else name)
 
 
-def _pax_records(content: bytes) -> dict[str, str]:
-    """Parse records of the form `LENGTH KEY=VALUE\\n`."""
+def _pax_records(content: bytes, file: Path, at: int) -> dict[str, str]:
+    """Parse records of the form `LENGTH KEY=VALUE\\n`; no checksum covers them."""
     records = {}
     while content.strip(b"\0"):
-        length = int(content.split(b" ", 1)[0])
-        key, _, value = content[:length].split(b" ", 1)[1].partition(b"=")
-        records[key.decode()] = os.fsdecode(value[:-1])
+        digits, _, rest = content.partition(b" ")
+        length = int(digits) if digits.isdigit() else 0
+        key, equals, value = rest[: length - len(digits) - 1].partition(b"=")
+        if (
+            length > len(content)
+            or not (equals and value.endswith(b"\n"))
+            or (key == b"size" and not value[:-1].isdigit())
+        ):
+            raise InputError(f"the shard {str(file)!r} is damaged at byte {at}; fetch or write it again")
+        records[os.fsdecode(key)] = os.fsdecode(value[:-1])
         content = content[length:]
     return {key: records[key] for key in ("path", "size") if key in records}

@@ -85,7 +85,9 @@ def _keyed(entries: Iterable[tuple[str, int]]) -> Iterator[tuple[str, str, str, 
     for file, label in entries:
         stem, extension = os.path.splitext(file)
         folder, name = os.path.split(stem)
-        plain = os.path.join(folder, name.replace(".", "_"))
+        name = name.replace(".", "_")
+        name = f"x{name}" if name.startswith("__") and name.endswith("__") else name  # to readers a note on the shard
+        plain = os.path.join(folder, name)
         key = next(key for key in (plain, *(f"{plain}-{n}" for n in islice(count(2), 1000))) if key not in taken)
         taken.add(key)
         yield file, key, extension.lower(), label
