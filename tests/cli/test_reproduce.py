@@ -56,8 +56,9 @@ def test_killed_at_random_moments_it_ends_with_the_same_table(tmp_path) -> None:
         else:
             os.killpg(victim.pid, kill)  # Ctrl-C reaches the whole group
         printed, _ = victim.communicate()
-        if kill == signal.SIGINT and victim.returncode != 0:
-            assert victim.returncode == 130
+        if kill == signal.SIGINT:
+            # Once all is written, Ctrl-C finds Python as it ends, which takes it a second.
+            assert victim.returncode in ((0, -signal.SIGINT, 130) if "index.html" in printed else (130,))
             assert "Traceback" not in printed
     last = reproduce(tmp_path / "b", "--jobs", "2")
     printed, _ = last.communicate()
