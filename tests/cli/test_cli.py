@@ -63,6 +63,10 @@ def test_classes_are_known_by_their_names(capsys, tmp_path) -> None:
     code, _, told = skipless(capsys, *command)
     assert code == 2
     assert "was trained on 2 classes ('class0' to 'class1')" in told
+    (out / "checkpoint.safetensors").unlink()
+    (out / "checkpoint-previous.safetensors").unlink(missing_ok=True)
+    (out / "result.json").unlink()
+    assert skipless(capsys, *command)[0] == 0  # nothing is left that had learned the others
 
 
 def test_flags_reach_the_recipe(monkeypatch, tmp_path) -> None:

@@ -139,5 +139,5 @@ def test_finished_runs_of_another_length_are_not_the_papers(tmp_path, monkeypatc
     recipe = table1("paper", "skip", "adamw", data=str(data)).with_(fit__epochs=100)
     (folder / "run.json").write_text(json.dumps({"recipe": recipe.as_json()}))
     (folder / "result.json").write_text("{}")
-    with pytest.raises(InputError, match="holds a run of another recipe"):
+    with pytest.raises(InputError, match=r"was made by another recipe \(.*epochs was 100, now 300"):
         reproduce_table1("paper", tmp_path / "out", data=str(data))

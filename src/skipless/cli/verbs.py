@@ -34,8 +34,8 @@ VERBS: dict[str, Callable[..., Any]] = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one verb. Bad input is one line on the standard error and exit code 2."""
-    if not faulthandler.is_enabled():
-        faulthandler.enable()  # a crash in a library's native code says in which line of ours
+    if sys.__stderr__ is not None and not faulthandler.is_enabled():
+        faulthandler.enable(sys.__stderr__)  # a crash in a library's native code says in which line of ours
     try:
         tyro.extras.subcommand_cli_from_dict(
             VERBS,

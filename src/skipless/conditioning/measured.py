@@ -9,6 +9,12 @@ from skipless.conditioning.records import Estimate, Spectrum
 from skipless.conditioning.tokens import TokenDistribution
 
 At = Literal["normed", "raw", "gaussian"]
+TOKENS_AT: dict[At, str] = {
+    "normed": "tokens after the norm",
+    "raw": "tokens before the norm",
+    "gaussian": "N(0, I) tokens",
+}
+"""What is measured at, in words."""
 
 
 @dataclass(frozen=True)
@@ -169,10 +175,8 @@ class ConditioningReport:
 
     def _about(self) -> list[str]:
         several = f"median of {self.images} images" if self.images > 1 else "1 image"
-        few = "tokens" if self.tokens is None else f"{self.tokens} of the tokens"
-        drawn = "N(0, I) tokens" if self.tokens is None else f"{self.tokens} N(0, I) tokens"
-        taken = {"normed": f"{few} after the norm", "raw": f"{few} before the norm", "gaussian": drawn}[self.at]
-        about = [f"{several}, {self.dtype}, {taken}, seed {self.seed}"]
+        few = "" if self.tokens is None else f"{self.tokens} of the "
+        about = [f"{several}, {self.dtype}, {few}{TOKENS_AT[self.at]}, seed {self.seed}"]
         if any(block.paper is not None for block in self.blocks):
             about.append(
                 "Table 6: kappa((K+I)(K+I)^T) where the attention has its skip, kappa(K K^T) where it has none"

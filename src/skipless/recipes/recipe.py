@@ -20,7 +20,9 @@ from skipless.optim import OptimizerConfig, WarmupCosine, build_optimizer
 from skipless.recipes.conditioning import training_measure
 from skipless.tasks import Supervised, SupervisedConfig
 from skipless.training import FitConfig, FitResult, fit
+from skipless.training.checkpoint import CHECKPOINT, PREVIOUS
 from skipless.training.devices import takes_shards_only
+from skipless.training.files import read_json
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def run(recipe: Recipe, out: Path, data: ImageData | None = None) -> FitResult:
         InputError: whatever of the recipe, the data or the folder cannot be used.
     """
     data = load_images(recipe.data) if data is None else data
-    before = recorded_classes(out)
+    before = recorded_classes(out) if any((out / name).exists() for name in (CHECKPOINT, PREVIOUS)) else None
     if before is not None and before != data.classes:
         raise InputError(
             f"{str(out)!r} was trained on {len(before)} classes ({_ends(before)}), and {recipe.data.data!r} now has "
@@ -186,10 +188,8 @@ def run(recipe: Recipe, out: Path, data: ImageData | None = None) -> FitResult:
 
 def recorded_classes(folder: Path) -> tuple[str, ...] | None:
     """Names of the classes that a run has learned, by label; None where its `run.json` does not say them."""
-    try:
-        return tuple(json.loads((folder / "run.json").read_text(encoding="utf-8"))["classes"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    classes = (read_json(folder / "run.json") or {}).get("classes")
+    return None if classes is None else tuple(classes)
 
 
 def _ends(names: tuple[str, ...]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from skipless.conditioning.measured import TOKENS_AT
 from skipless.report.records import read_lines, read_record
 
 LAYERS = (0, 4, 7, 11)
@@ -192,13 +193,12 @@ def _cells(numbers: Sequence[Number]) -> str:
 def _about(setting: str, found: Mapping[str, Sequence[Moment]]) -> str:
     measured = next(iter(found.values()))[0].measurement
     readings = {moments[0].measurement.get("at", "normed") for moments in found.values()}
-    tokens = _AT[readings.pop()] if len(readings) == 1 else "tokens after the norm, or N(0, I) where the row says so"
+    tokens = (
+        TOKENS_AT[readings.pop()] if len(readings) == 1 else "tokens after the norm, or N(0, I) where the row says so"
+    )
     several = f"the median of {measured['images']} images" if measured["images"] > 1 else "one image"
     return (
         f"Ours: {setting}; one model a row; {several}; {measured['dtype']}; {tokens}. “≥” is the most "
         "that the precision proves, and a rank says how singular the matrix is. The paper's: DINO, ViT-S, 300 epochs, "
         "one model a row, ∞ as printed there; its choice of images and of rows of J is not stated."
     )
-
-
-_AT = {"normed": "tokens after the norm", "raw": "tokens before the norm", "gaussian": "N(0, I) tokens"}

@@ -21,11 +21,12 @@ from skipless.models import create_model
 from skipless.models.tokens import token_model
 from skipless.recipes import Recipe, open_model, table1
 from skipless.recipes.conditioning import depths, first_images, table5, training_measure
+from skipless.recipes.read import refuse_other_recipe
 from skipless.recipes.table1 import Cell, Row
 from skipless.recipes.table1 import Scale as RunScale
 from skipless.report.conditioning import Moment, Number, read_moments, table5_markdown, table6_markdown, table6_number
 from skipless.reproduce.files import load_figures, write_files
-from skipless.reproduce.table1 import describe, refuse_other_recipe, slug, training_command
+from skipless.reproduce.table1 import describe, slug, training_command
 from skipless.sweep import Job, run_jobs
 from skipless.training.files import read_json
 

@@ -3,20 +3,18 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from skipless.data.multicrop import load_multicrop
 from skipless.errors import InputError
 from skipless.recipes.dino import DinoRecipe, DinoScale, dino
-from skipless.recipes.read import read_any_recipe
-from skipless.recipes.recipe import Recipe
+from skipless.recipes.read import refuse_other_recipe
 from skipless.recipes.table1 import OptimizerName, Row
 from skipless.recipes.teacher_snapshots import kept_teachers
 from skipless.report.dense_paper import EARLY_EPOCH, PAPER_EPOCHS
 from skipless.report.pretraining import Pretraining, read_pretraining
 from skipless.reproduce.dense_scale import OPTIMIZERS, ROWS, DenseWhat
 from skipless.sweep import Job, run_jobs
-from skipless.training.record import fingerprint, refuse_other
 
 SHALLOWER = (1, 2, 3)  # blocks less than all: the paper's 11, 10 and 9 of 12
 
@@ -148,16 +146,10 @@ def training_command(recipe: DinoRecipe, out: Path) -> str:
     return shlex.join(map(str, [*words, "--out", out]))
 
 
-def what_counts(recipe: Recipe | DinoRecipe) -> dict[str, Any]:
-    """A recipe, as JSON, without what changes no number: devices, workers, how often to log."""
-    return fingerprint(recipe.as_json(), recipe.fit, 0)
-
-
 def _ended(folder: Path, recipe: DinoRecipe) -> bool:
     if not (folder / "result.json").exists():
         return False
-    found = read_any_recipe(folder)
-    refuse_other(what_counts(found), what_counts(recipe), str(folder))
+    refuse_other_recipe(folder, recipe)
     return True
 
 

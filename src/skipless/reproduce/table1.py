@@ -5,15 +5,14 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from skipless.data import ImageData, load_images
 from skipless.errors import InputError
-from skipless.recipes import Recipe, read_recipe, table1
+from skipless.recipes import Recipe, table1
+from skipless.recipes.read import refuse_other_recipe
 from skipless.recipes.table1 import CELLS, GRID, Cell, Scale
 from skipless.report import OptimizerName, Setting, read_run, table1_cells, write_report
 from skipless.sweep import Job, run_jobs
-from skipless.training.record import fingerprint
 
 OPTIMIZER_LABEL: dict[str, OptimizerName] = {"adamw": "AdamW", "soap": "SOAP"}
 HOLDOUT = {"digits": 200, "fashion": 5000}  # training images that learning rates are tuned on
@@ -165,17 +164,6 @@ def _require_finished(planned: Mapping[Path, Recipe]) -> None:
         first = next(iter(planned.values()))
         head = f"{len(commands)} runs of {describe(first)}, {first.fit.epochs} epochs, are not finished; run each of"
         raise InputError("\n  ".join([head, *commands]))
-
-
-def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
-    """Raise `InputError` unless a run folder is this recipe's."""
-    if _computed(read_recipe(folder)) != _computed(recipe):
-        raise InputError(f"{folder} holds a run of another recipe, see its run.json; move it away, or change --out")
-
-
-def _computed(recipe: Recipe) -> dict[str, Any]:
-    """The recipe without what changes no number: devices, workers, how often to log."""
-    return fingerprint(recipe.as_json(), recipe.fit, 0)
 
 
 def training_command(recipe: Recipe, out: Path) -> str:
