@@ -24,9 +24,9 @@ from typing import Any
 
 import torch
 
-from skipless.conditioning.jacobian import attn_jacobian
-from skipless.conditioning.operator import LinearOperator
-from skipless.conditioning.spectrum import spectrum
+from skipless.conditioning.operators.jacobian import attn_jacobian
+from skipless.conditioning.operators.linear_operator import LinearOperator
+from skipless.conditioning.spectra.spectrum import spectrum
 from skipless.init import SkiplessInit
 from skipless.models import block_views, create_model
 

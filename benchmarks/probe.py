@@ -25,9 +25,9 @@ import timm
 import torch
 from PIL import Image
 
-from skipless.evaluators.features import FeatureConfig
-from skipless.evaluators.probing import probe_model
-from skipless.evaluators.protocols import PROTOCOLS, DenseProtocol
+from skipless.evaluators.features.extraction import FeatureConfig
+from skipless.evaluators.probe.model import probe_model
+from skipless.evaluators.probe.protocols import PROTOCOLS, DenseProtocol
 from skipless.models import create_model
 
 CLASSES = 21

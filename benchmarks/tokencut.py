@@ -34,9 +34,9 @@ import scipy.ndimage
 import torch
 from torch import Tensor
 
-from skipless.evaluators.cut import SINGLE, normalised_cut
 from skipless.evaluators.discovery import Discovery, tokencut
-from skipless.evaluators.regions import similar
+from skipless.evaluators.discovery.normalized_cut import SINGLE, normalised_cut
+from skipless.evaluators.discovery.regions import similar
 
 TAU, EPS, PATCH = 0.2, 1e-5, 16
 KINDS = {"clear": (1, 64), "small gap": (4, 64), "cliques": (4, 384)}  # objects, free dimensions

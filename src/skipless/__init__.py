@@ -1,39 +1,20 @@
 """Train, measure and evaluate transformers without skip connections (arXiv 2510.00345)."""
 
-# Sections 4, 5 and A.3 to A.7: conditioning
-from skipless.conditioning import attn_jacobian, measure_conditioning, mlp_jacobian, param_jacobian, spectrum
+from typing import Any
 
-# What bad input raises
-from skipless.errors import InputError
+from skipless.lazy import attach_stub
+from skipless.models.twins import register_with_timm
 
-# Section 5: the initialisation
-from skipless.init import PRESETS, SkiplessInit, query_key, scaled_uniform_orthogonal, value_output
+_get, __dir__, __all__ = attach_stub(__name__, __file__)
 
-# Models: skips out, initialisation in
-from skipless.models import BlockView, block_views, create_model, initialize_, inspect_init, remove_skips_
 
-# Optimizers
-from skipless.optim import SOAP, WarmupCosine, param_groups
+def __getattr__(name: str) -> Any:
+    """A public name, imported when it is first asked for; the version is the installed one's."""
+    if name == "__version__":
+        from importlib.metadata import version
 
-__all__ = [
-    "PRESETS",
-    "SOAP",
-    "BlockView",
-    "InputError",
-    "SkiplessInit",
-    "WarmupCosine",
-    "attn_jacobian",
-    "block_views",
-    "create_model",
-    "initialize_",
-    "inspect_init",
-    "measure_conditioning",
-    "mlp_jacobian",
-    "param_groups",
-    "param_jacobian",
-    "query_key",
-    "remove_skips_",
-    "scaled_uniform_orthogonal",
-    "spectrum",
-    "value_output",
-]
+        return version("skipless")
+    return _get(name)
+
+
+register_with_timm()

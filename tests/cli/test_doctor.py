@@ -3,8 +3,6 @@
 import pytest
 from reference.command import skipless
 
-from skipless.cli import doctor as verb
-
 
 def test_without_a_recipe_it_says_what_there_is(capsys) -> None:
     code, printed, _ = skipless(capsys, "doctor")
@@ -30,8 +28,8 @@ def test_flags_reach_the_recipe(capsys, monkeypatch) -> None:
         seen.append((recipe, seconds))
         return "watched"
 
-    monkeypatch.setattr(verb, "watch", watch)
-    monkeypatch.setattr(verb, "limits_text", str)
+    monkeypatch.setattr("skipless.planning.watch.watch", watch)
+    monkeypatch.setattr("skipless.planning.limits.limits_text", str)
     flags = ("--optimizer", "adamw", "--batch-size", "64", "--workers", "3", "--skip", "--seconds", "2")
     code, printed, _ = skipless(capsys, "doctor", "table1", "--data", "fashion", *flags)
     assert (code, printed) == (0, "watched\n")

@@ -93,7 +93,7 @@ def test_neighbours_see_images_normalised_as_the_model_wants_them(capsys, monkey
         seen.append(data)
         return nearest_neighbours(model, data, *arguments, **how)
 
-    monkeypatch.setattr("skipless.cli.studies.nearest_neighbours", seeing)
+    monkeypatch.setattr("skipless.studies.comparison.nearest_neighbours", seeing)
     given = ("--data", str(images(tmp_path / "data")), "--ks", "3", "--out", str(tmp_path / "out"))
     assert skipless(capsys, "eval", "vit_tiny_patch16_224", "knn", *given)[0] == 0
     (data,) = seen

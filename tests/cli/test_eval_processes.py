@@ -19,7 +19,7 @@ from skipless.studies import (
     DiscoveryConfig, NeighbourConfig, PoolConfig, ProbeConfig, discover, nearest_neighbours, pooled, segment
 )
 from skipless.studies.folder import process, wait_for_all
-from skipless.training.devices import launch
+from skipless.training.processes.launch import launch
 
 root, out = Path(sys.argv[1]), Path(sys.argv[2])
 torch.set_num_threads(1)

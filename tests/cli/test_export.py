@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from skipless import cli
 from skipless.errors import InputError
 from skipless.models import create_model
-from skipless.recipes.exported import export_backbone, open_file
+from skipless.recipes.export import export_backbone, open_file
 
 SIZES = {"patch_size": 8, "embed_dim": 12, "num_heads": 1, "depth": 2}
 

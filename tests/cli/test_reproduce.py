@@ -13,10 +13,11 @@ import pytest
 from safetensors import safe_open
 
 from skipless.errors import InputError
+from skipless.experiments.supervised.recipe import GRID, Cell
+from skipless.experiments.supervised.run import reproduce_table1
 from skipless.recipes import table1
-from skipless.recipes.table1 import GRID, Cell
-from skipless.reproduce.table1 import best_rate, reproduce_table1
 from skipless.sweep import Job, run_jobs
+from skipless.sweep.rates import best_rate
 
 # Until its modules are loaded a command is Python's, Ctrl-C included; how long that takes depends on the machine.
 LOADED = "from skipless.cli import main; print('loaded', flush=True); main()"
@@ -72,7 +73,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_table(tmp_path) -> None:
 @pytest.mark.slow
 def test_tuning_looks_at_held_out_images_only(tmp_path, monkeypatch) -> None:
     cell = Cell("skip", "adamw")
-    monkeypatch.setattr("skipless.reproduce.table1.CELLS", (cell,))
+    monkeypatch.setattr("skipless.experiments.supervised.run.CELLS", (cell,))
     monkeypatch.setitem(GRID["digits"], cell, (1e-5, 1e-2))
     files = reproduce_table1("digits", tmp_path, tune=True, epochs=1, jobs=2)
     grid = json.loads((tmp_path / "tuning.json").read_text())[0]["top1"]

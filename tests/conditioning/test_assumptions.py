@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from skipless.conditioning.assumptions import check_assumptions
-from skipless.conditioning.network import Rows
+from skipless.conditioning.measurement.assumptions import check_assumptions
+from skipless.conditioning.measurement.network import Rows
 from skipless.init import SkiplessInit
 from skipless.models import create_model
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from reference import spectrum as reference
 
-from skipless.conditioning.density import spectral_density
-from skipless.conditioning.operator import LinearOperator
+from skipless.conditioning.operators.linear_operator import LinearOperator
+from skipless.conditioning.spectra.density import spectral_density
 from skipless.errors import InputError
 
 

@@ -10,8 +10,8 @@ from timm.layers import GluMlp, SwiGLU
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from skipless.conditioning import attention
-from skipless.conditioning.jacobian import attn_jacobian, mlp_jacobian, param_jacobian
+from skipless.conditioning.operators import attention
+from skipless.conditioning.operators.jacobian import attn_jacobian, mlp_jacobian, param_jacobian
 from skipless.errors import InputError
 from skipless.models import block_views, create_model
 

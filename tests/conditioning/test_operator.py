@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from skipless.conditioning.operator import LinearOperator
+from skipless.conditioning.operators.linear_operator import LinearOperator
 from skipless.errors import InputError
 
 

@@ -8,11 +8,11 @@ import torch
 from reference import spectrum as reference
 from torch import Tensor
 
-from skipless.conditioning.dense import matrix_spectrum
-from skipless.conditioning.lanczos import Bidiagonalization, bracket
-from skipless.conditioning.operator import LinearOperator
-from skipless.conditioning.records import Estimate, Spectrum
-from skipless.conditioning.spectrum import Choice, spectrum
+from skipless.conditioning.operators.linear_operator import LinearOperator
+from skipless.conditioning.spectra.dense import matrix_spectrum
+from skipless.conditioning.spectra.estimates import Estimate, Spectrum
+from skipless.conditioning.spectra.golub_kahan import Bidiagonalization, bracket
+from skipless.conditioning.spectra.spectrum import Choice, spectrum
 from skipless.errors import InputError
 
 DOUBLE, SINGLE = torch.float64, torch.float32

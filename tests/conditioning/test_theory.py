@@ -8,8 +8,8 @@ from reference import jacobian as naive
 from timm.models.vision_transformer import Block
 from torch import nn
 
-from skipless.conditioning.jacobian import attn_jacobian
-from skipless.conditioning.theory import (
+from skipless.conditioning.operators.jacobian import attn_jacobian
+from skipless.conditioning.theory.propositions import (
     attention_terms,
     concatenation_bound,
     diffuse_bound,

@@ -10,7 +10,7 @@ from sklearn import datasets
 
 from skipless.data import builtin
 from skipless.data.builtin import DEBIAN_FASHION, find_fashion, load_digits, load_fashion, read_idx
-from skipless.data.loader import BatchKey
+from skipless.data.loading.loader import BatchKey
 from skipless.data.memory import MemoryImages, channel_statistics
 from skipless.errors import InputError
 

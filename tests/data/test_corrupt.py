@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from skipless.data import EvalLoader, ImageConfig, Order, load_images, train_batches
-from skipless.data.corrupt import CorruptLog, Unreadable, read_corrupt
 from skipless.data.folder import UnreadableImage, decode_image
-from skipless.data.loader import BatchedDataset
+from skipless.data.loading.corrupt import CorruptLog, Unreadable, read_corrupt
+from skipless.data.loading.loader import BatchedDataset
 from skipless.data.multicrop import MultiCropConfig, load_multicrop
+from skipless.data.on_disk import StoredImages
 from skipless.data.shards import write_shards
-from skipless.data.stored import StoredImages
 from skipless.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")

@@ -10,6 +10,7 @@ from PIL import Image
 from reference.pictures import damage, jpeg, png
 from torchvision import datasets
 
+from skipless.data.captioned import labelled_pictures
 from skipless.data.dense import (
     IGNORE,
     UnreadableItem,
@@ -24,7 +25,6 @@ from skipless.data.dense import (
     voc_boxes,
     voc_segmentation,
 )
-from skipless.data.labelled import labelled_pictures
 from skipless.errors import InputError
 
 VOC_OBJECT = """<object><name>{name}</name><pose>Left</pose><truncated>{truncated}</truncated>{difficult}
@@ -277,7 +277,7 @@ def test_a_contact_sheet_shows_what_is_there(voc: Path, tmp_path: Path, monkeypa
         told.append(how)
         return labelled_pictures(rows, **how)
 
-    monkeypatch.setattr("skipless.data.dense.sheet.labelled_pictures", together)
+    monkeypatch.setattr("skipless.data.dense.preview.labelled_pictures", together)
     damage(voc / "SegmentationClass" / "2008_000001.png", "empty")
     file = tmp_path / "sheet.png"
     problems = contact_sheet(file, voc_segmentation(voc, "train"), voc_boxes(voc), cell=96)

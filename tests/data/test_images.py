@@ -10,9 +10,9 @@ from timm.data.transforms_factory import create_transform
 
 from skipless.data import EvalLoader, ImageConfig, Order, load_images, train_batches
 from skipless.data.augmentation import photo_transform
-from skipless.data.loader import BatchKey
-from skipless.data.seeding import seed_all
-from skipless.data.stored import StoredImages
+from skipless.data.loading.loader import BatchKey
+from skipless.data.loading.seeding import seed_all
+from skipless.data.on_disk import StoredImages
 from skipless.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skipless.data.labelled import GAP, draw_boxes_, labelled_pictures
+from skipless.data.captioned import GAP, draw_boxes_, labelled_pictures
 
 COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
 

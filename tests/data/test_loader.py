@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skipless.data import ImageConfig, count_workers, load_images
-from skipless.data.loader import BatchKey, EvalLoader, Order, train_batches
+from skipless.data.loading.loader import BatchKey, EvalLoader, Order, train_batches
 from skipless.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")

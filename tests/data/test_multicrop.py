@@ -14,7 +14,7 @@ from scipy import stats
 from torchvision.transforms import ColorJitter, RandomResizedCrop
 
 from skipless.data import BatchKey, Order, train_batches
-from skipless.data.loader import BatchedDataset
+from skipless.data.loading.loader import BatchedDataset
 from skipless.data.multicrop import MultiCropConfig, MultiCropImages, draw_crops, load_multicrop, normalised
 from skipless.data.multicrop.draws import Box, CropDraw, draw_box, draw_crops_of
 from skipless.errors import InputError

@@ -12,7 +12,7 @@ from faults import ranks
 from torch import Tensor, nn
 
 from skipless.data import BatchKey, EvalLoader
-from skipless.evaluators.classification import top1
+from skipless.evaluators.classification.accuracy import top1
 
 PROCESSES = 3
 SIZES = (1, 4, 7, 64, 65)

@@ -10,10 +10,10 @@ from reference.scenes import Squares
 from torch import nn
 
 from skipless.errors import InputError
-from skipless.evaluators.classification_probe import ClassificationProtocol, linear_classification_probe
-from skipless.evaluators.feature_build import build_store
-from skipless.evaluators.features import ImageTransform
-from skipless.evaluators.heads import HeadOptimizer
+from skipless.evaluators.classification.linear import ClassificationProtocol, linear_classification_probe
+from skipless.evaluators.features.build import build_store
+from skipless.evaluators.features.extraction import ImageTransform
+from skipless.evaluators.probe.heads import HeadOptimizer
 from skipless.models import create_model
 
 RATES = (1e-3, 0.1)

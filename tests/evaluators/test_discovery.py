@@ -11,16 +11,16 @@ import torch
 from reference import discovery as naive
 from torch import Tensor
 
-from skipless.data.labelled import labelled_pictures
+from skipless.data.captioned import labelled_pictures
 from skipless.errors import InputError
-from skipless.evaluators.cut import normalised_cut
 from skipless.evaluators.discovery import Discovery, corloc, draw_discoveries, iou, lost, tokencut
-from skipless.evaluators.lanczos import largest
-from skipless.evaluators.regions import region, similar
+from skipless.evaluators.discovery.eigenpair import largest
+from skipless.evaluators.discovery.normalized_cut import normalised_cut
+from skipless.evaluators.discovery.regions import region, similar
 
 # Not by `from`: the package gives functions of the same names.
-cut_module = importlib.import_module("skipless.evaluators.cut")
-tokencut_module = importlib.import_module("skipless.evaluators.tokencut")
+cut_module = importlib.import_module("skipless.evaluators.discovery.normalized_cut")
+tokencut_module = importlib.import_module("skipless.evaluators.discovery.tokencut")
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "tokencut.npz")
 
@@ -443,7 +443,7 @@ def test_a_picture_shows_boxes_and_sides(tmp_path: Path, monkeypatch: pytest.Mon
         told.update(how)
         return labelled_pictures(rows, **how)
 
-    monkeypatch.setattr("skipless.evaluators.discovery_picture.labelled_pictures", together)
+    monkeypatch.setattr("skipless.evaluators.discovery.picture.labelled_pictures", together)
     given = {"boxes_true": [[(4, 4, 30, 30), (50, 50, 50.2, 50.2)]], "names": ["2012_000001"], "height": 92}
     path = draw_discoveries(tmp_path / "new" / "a.png", [image], found, **given)
     sheet = np.asarray(Image.open(path).convert("RGB")).astype(int)

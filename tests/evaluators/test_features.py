@@ -17,10 +17,10 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from skipless.data.folder import UnreadableImage
 from skipless.errors import InputError
-from skipless.evaluators import feature_build
-from skipless.evaluators.feature_build import build_store, files_identity
-from skipless.evaluators.feature_store import SHARD, FeatureStore, store_bytes
-from skipless.evaluators.features import FeatureConfig, ImageTransform, features, pad_to_patch
+from skipless.evaluators.features import build as feature_build
+from skipless.evaluators.features.build import build_store, files_identity
+from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform, features, pad_to_patch
+from skipless.evaluators.features.store import SHARD, FeatureStore, store_bytes
 from skipless.models import block_views, create_model, remove_skips_
 from skipless.models.tokens import token_model
 
@@ -328,8 +328,8 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from reference.scenes import Squares
-from skipless.evaluators.feature_build import build_store
-from skipless.evaluators.features import ImageTransform
+from skipless.evaluators.features.build import build_store
+from skipless.evaluators.features.extraction import ImageTransform
 from skipless.models import create_model
 model = create_model("vit_tiny_patch16_224", skip=True, seed=0, img_size=32, patch_size=8, embed_dim=24, depth=3,
                      num_heads=2)

@@ -7,9 +7,11 @@ import torch
 from reference.discovery import knn as naive_knn
 
 from skipless.errors import InputError
-from skipless.evaluators.knn import knn, knn_accuracies, knn_blocks
+from skipless.evaluators.classification.nearest_neighbours import knn, knn_accuracies, knn_blocks
 
-module = importlib.import_module("skipless.evaluators.knn")  # not by `from`: the package may give the function
+module = importlib.import_module(
+    "skipless.evaluators.classification.nearest_neighbours"
+)  # not by `from`: the package may give the function
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "dino_knn.npz")
 
 

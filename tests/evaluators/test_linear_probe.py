@@ -14,13 +14,13 @@ from reference.scenes import Squares
 from torch.nn.functional import interpolate
 
 from skipless.errors import InputError
-from skipless.evaluators.features import FeatureConfig
-from skipless.evaluators.heads import HeadOptimizer, LinearHeads, learn_
-from skipless.evaluators.linear_probe import linear_probe
-from skipless.evaluators.probe_data import DenseSet
-from skipless.evaluators.probing import probe_model
-from skipless.evaluators.protocols import PROTOCOLS, DenseProtocol, protocol_named
-from skipless.evaluators.segmentation import (
+from skipless.evaluators.features.extraction import FeatureConfig
+from skipless.evaluators.probe.data import DenseSet
+from skipless.evaluators.probe.heads import HeadOptimizer, LinearHeads, learn_
+from skipless.evaluators.probe.linear import linear_probe
+from skipless.evaluators.probe.model import probe_model
+from skipless.evaluators.probe.protocols import PROTOCOLS, DenseProtocol, protocol_named
+from skipless.evaluators.probe.segmentation import (
     cell_distribution,
     confusion_matrix,
     resample,
@@ -331,7 +331,7 @@ from pathlib import Path
 import torch, torch.distributed as dist
 sys.path.insert(0, sys.argv[2])
 from reference.scenes import Squares
-from skipless.evaluators.probing import probe_model
+from skipless.evaluators.probe.model import probe_model
 from skipless.models import create_model
 torch.set_num_threads(1)
 if sys.argv[3] == "2":
@@ -339,7 +339,7 @@ if sys.argv[3] == "2":
 model = create_model("vit_tiny_patch16_224", skip=True, seed=0, img_size=32, patch_size=8, embed_dim=24, depth=3,
                      num_heads=2)
 from dataclasses import replace
-from skipless.evaluators.protocols import PROTOCOLS
+from skipless.evaluators.probe.protocols import PROTOCOLS
 protocol = replace(PROTOCOLS["patch"], image_size=48, epochs=2)
 probe, val = probe_model(model, Squares(70), Squares(6, seed=1), folder=Path(sys.argv[1]), identity=("train", "val"),
                          protocol=protocol, multiscale=(0, 1))

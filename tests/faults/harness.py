@@ -14,7 +14,7 @@ from faults.victim import PHASES, STEPS, Kind, Marks, body
 from reference.tiny_run import lines, same, tensors
 
 from skipless.errors import InputError
-from skipless.training.checkpoint import CHECKPOINT, PREVIOUS, latest_checkpoint, load_checkpoint
+from skipless.training.run_folder.checkpoint import CHECKPOINT, PREVIOUS, latest_checkpoint, load_checkpoint
 
 TARGETS = PHASES[:-1]
 

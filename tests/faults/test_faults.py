@@ -18,8 +18,9 @@ from faults.victim import Kind
 from reference.tiny_run import same, tensors, tiny_task, train
 
 from skipless.errors import InputError
-from skipless.training import TrainingDiverged, load_weights, writing
-from skipless.training.checkpoint import CHECKPOINT, CORRUPT, PREVIOUS, load_checkpoint, save_checkpoint
+from skipless.training import TrainingDiverged, load_weights
+from skipless.training.run_folder import async_writer as writing
+from skipless.training.run_folder.checkpoint import CHECKPOINT, CORRUPT, PREVIOUS, load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 

@@ -14,8 +14,11 @@ from typing import Any
 import torch
 from reference.tiny_run import BATCH, SAMPLES, digits, train
 
-from skipless.training import checkpoint, files, loop, writing
-from skipless.training.checkpoint import CHECKPOINT, PREVIOUS
+from skipless.training.loop import fit as loop
+from skipless.training.run_folder import async_writer as writing
+from skipless.training.run_folder import atomic as files
+from skipless.training.run_folder import checkpoint
+from skipless.training.run_folder.checkpoint import CHECKPOINT, PREVIOUS
 
 PHASES = ("start", "step", "evaluation", "snapshot", "write", "rename", "end")
 EPOCHS = 4

@@ -18,9 +18,9 @@ from torch.nn import Parameter
 
 from skipless.errors import InputError
 from skipless.optim import SOAP, gathered_state, load_gathered_state_
-from skipless.optim.exchange import shard_shapes
-from skipless.optim.layout import Layout
-from skipless.optim.shares import share_out, work
+from skipless.optim.soap.collectives import shard_shapes
+from skipless.optim.soap.layout import Layout
+from skipless.optim.soap.sharding import share_out, work
 
 SEVERAL = [world for world in WORLDS if world > 1]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from skipless.optim import SOAP
-from skipless.optim import eigenbasis as eigenbasis_module
+from skipless.optim.soap import eigenbasis as eigenbasis_module
 
 Shape = tuple[int, ...]
 

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from skipless.models import block_views, create_model
 from skipless.planning import Keeping
 from skipless.planning.activations import backbone_bytes, block_bytes, cast_bytes
-from skipless.planning.workload import workload
+from skipless.planning.work import workload
 from skipless.recipes import dino, table1
 
 IMAGES = 2

@@ -9,7 +9,7 @@ from skipless.errors import InputError
 from skipless.models import create_model
 from skipless.planning import backward_flops, forward_flops
 from skipless.planning.flops import token_count
-from skipless.planning.workload import workload
+from skipless.planning.work import workload
 from skipless.recipes import dino, table1
 
 # Within 1 % is asked for; products are counted exactly by both, so there is no room for more than rounding.

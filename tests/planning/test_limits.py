@@ -155,7 +155,7 @@ def test_what_an_evaluation_starts_but_once_is_not_scaled_up(tmp_path, monkeypat
 
         return evaluate
 
-    monkeypatch.setattr("skipless.planning.watch.teacher_neighbours", neighbours)
+    monkeypatch.setattr("skipless.recipes.teacher_knn.teacher_neighbours", neighbours)
     found = watch(recipe, seconds=0.1)
     assert seen == [(8, 8), (64, 64)]
     assert 0.1 * (8 + 160) / (8 + 64) <= found.evaluation < 0.4 * (8 + 160) / (8 + 64)

@@ -6,7 +6,7 @@ import pytest
 
 from skipless.errors import InputError
 from skipless.planning import Assumptions, Setup, find_gpu, plan, workload
-from skipless.planning.workload import Workload
+from skipless.planning.work import Workload
 from skipless.recipes import dino, table1
 
 H100 = find_gpu("h100")

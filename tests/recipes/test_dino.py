@@ -14,9 +14,9 @@ from skipless.data.shards import write_shards
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
 from skipless.models import block_views
-from skipless.recipes.dino import DinoRecipe, dino
-from skipless.recipes.exported import export_backbone
-from skipless.recipes.teacher_knn import NeighboursConfig
+from skipless.recipes import dino
+from skipless.recipes.export import export_backbone
+from skipless.recipes.self_supervised import DinoRecipe, NeighboursConfig
 from skipless.tasks import DINOConfig
 from skipless.training import FitConfig
 

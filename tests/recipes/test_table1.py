@@ -6,10 +6,10 @@ import torch
 
 from skipless.data import load_images
 from skipless.errors import InputError
+from skipless.experiments.supervised.recipe import CELLS, INIT, LEARNING_RATE, Cell
 from skipless.init import SkiplessInit
 from skipless.models import block_views, inspect_init
 from skipless.recipes import Recipe, read_recipe, run, table1
-from skipless.recipes.table1 import CELLS, INIT, LEARNING_RATE, Cell
 
 
 @pytest.mark.parametrize("scale", ["digits", "fashion", "paper"])

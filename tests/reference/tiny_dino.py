@@ -9,8 +9,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from skipless.data.builtin import load_digits
-from skipless.data.loader import BatchKey
-from skipless.data.seeding import derive_seed
+from skipless.data.loading.loader import BatchKey
+from skipless.data.loading.seeding import derive_seed
 from skipless.models import remove_skips_
 from skipless.optim import OptimizerConfig, WarmupCosine, build_optimizer
 from skipless.tasks import DINO, DINOConfig

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from skipless.data.multicrop import MultiCropConfig
+from skipless.experiments.dense import scale as dense_scale
+from skipless.experiments.dense.scale import SceneSet
 from skipless.recipes import dino as dino_recipe
-from skipless.recipes.dino import DinoRecipe
-from skipless.recipes.teacher_knn import NeighboursConfig
-from skipless.reproduce import dense_scale
-from skipless.reproduce.dense_scale import SceneSet
+from skipless.recipes.self_supervised import DinoRecipe, NeighboursConfig
 from skipless.studies import DiscoveryConfig, ProbeConfig
 from skipless.sweep import Call, Job
 from skipless.tasks import DINOConfig
@@ -52,8 +51,8 @@ def in_this_process(jobs: Sequence[Job | Call], **_: Any) -> None:
 
 def make_tiny(patch: pytest.MonkeyPatch, *, processes: bool = False) -> None:
     """Replace the scale's sizes, and its processes."""
-    for module in ("dense", "dino_runs"):
-        patch.setattr(f"skipless.reproduce.{module}.dino", tiny)
+    for module in ("run", "runs"):
+        patch.setattr(f"skipless.experiments.dense.{module}.dino", tiny)
     small = {"objects": "digits"}
     for index, key in enumerate(dense_scale.SCENES):
         layout = dense_scale.SCENES[key].layout
@@ -69,5 +68,5 @@ def make_tiny(patch: pytest.MonkeyPatch, *, processes: bool = False) -> None:
     )
     patch.setitem(dense_scale.SCALES, "scenes", scale)
     if not processes:
-        for module in ("dense_evaluation", "dino_runs"):
-            patch.setattr(f"skipless.reproduce.{module}.run_jobs", in_this_process)
+        for module in ("evaluation", "runs"):
+            patch.setattr(f"skipless.experiments.dense.{module}.run_jobs", in_this_process)

@@ -12,8 +12,8 @@ from torch import nn
 
 from skipless.data import ImageConfig, ImageData, load_images
 from skipless.errors import InputError
-from skipless.evaluators.features import FeatureConfig, features
-from skipless.evaluators.knn import knn
+from skipless.evaluators.classification.nearest_neighbours import knn
+from skipless.evaluators.features.extraction import FeatureConfig, features
 from skipless.models.token_graying import insert_token_graying_, remove_token_graying_
 from skipless.studies.classifier import ClassifierConfig, classify
 from skipless.studies.neighbours import NeighbourConfig, nearest_neighbours

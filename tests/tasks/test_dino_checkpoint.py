@@ -10,7 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from skipless.errors import InputError
 from skipless.tasks import DINO, DINOConfig
-from skipless.tasks.dino_checkpoint import read_dino_checkpoint
+from skipless.tasks.dino.checkpoint import read_dino_checkpoint
 
 
 def vit(seed: int) -> VisionTransformer:

@@ -12,7 +12,7 @@ import torch
 from reference.tiny_dino import BATCH, STEPS, Crops, tiny_dino, train_dino
 from reference.tiny_run import die, killed, lines, same, tensors
 
-from skipless.data.loader import BatchKey
+from skipless.data.loading.loader import BatchKey
 from skipless.errors import InputError
 from skipless.optim import WarmupCosine
 from skipless.training import TrainingDiverged

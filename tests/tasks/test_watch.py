@@ -9,7 +9,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from skipless.tasks.watch import class_tokens, effective_rank, look, spread
+from skipless.tasks.dino.collapse import class_tokens, effective_rank, look, spread
 
 K, N = 16, 32
 

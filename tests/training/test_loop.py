@@ -19,7 +19,7 @@ from skipless.data import Order
 from skipless.errors import InputError
 from skipless.tasks import Supervised, SupervisedConfig
 from skipless.training import FitConfig, TrainingDiverged, fit
-from skipless.training.run_folder import RunFolder
+from skipless.training.run_folder.folder import RunFolder
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 

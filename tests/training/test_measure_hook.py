@@ -10,10 +10,10 @@ import torch
 from reference.tiny_run import EPOCHS, STEPS, die, killed, lines, same, schedule, tensors, tiny_task, train
 from torch import nn
 
-from skipless.conditioning.measure import measure_conditioning
+from skipless.conditioning.measurement.measure import measure_conditioning
 from skipless.errors import InputError
 from skipless.training import TrainingDiverged
-from skipless.training.measuring import MEASUREMENTS
+from skipless.training.loop.measurements import MEASUREMENTS
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 

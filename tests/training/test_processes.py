@@ -18,8 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from skipless.errors import InputError
 from skipless.tasks import Supervised, SupervisedConfig
-from skipless.training import FitConfig, engine
-from skipless.training.devices import launch
+from skipless.training import FitConfig
+from skipless.training.loop import engine
+from skipless.training.processes.launch import launch
 
 STOP = 9  # the step that never comes: the last checkpoint is of step 8
 

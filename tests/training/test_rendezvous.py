@@ -7,7 +7,7 @@ import pytest
 from torch.distributed import HashStore
 
 from skipless.errors import InputError
-from skipless.training.rendezvous import agreed_name
+from skipless.training.processes.rendezvous import agreed_name
 
 
 def start(store: HashStore, world: int, delays: tuple[float, ...] = ()) -> list[str]:

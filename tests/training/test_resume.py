@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from reference.tiny_run import STEPS, die, killed, lines, same, schedule, tensors, train
 
-from skipless.training import checkpoint, files
-from skipless.training.run_folder import RunFolder
+from skipless.training.run_folder import atomic as files
+from skipless.training.run_folder import checkpoint
+from skipless.training.run_folder.folder import RunFolder
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from skipless.errors import InputError
 from skipless.tasks import Supervised, SupervisedConfig
-from skipless.training.engine import _compile_
+from skipless.training.loop.engine import _compile_
 
 
 def test_a_profile_is_a_trace_of_the_steps_and_changes_nothing(tmp_path: Path) -> None:

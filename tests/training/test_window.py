@@ -6,7 +6,7 @@ import math
 import torch
 from lightning_fabric import Fabric
 
-from skipless.training.window import Window
+from skipless.training.loop.meters import Window
 
 
 def test_what_is_not_finite_spoils_no_mean_and_no_line() -> None:

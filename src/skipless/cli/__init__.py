@@ -1,5 +1,8 @@
-"""The command line: `skipless train | eval | measure | reproduce | export | data | init | plan | doctor`."""
+"""The command line: `skipless train | eval | measure | reproduce | export | data | init | plan | doctor`.
 
-from skipless.cli.verbs import main
+Its help is made from the signatures and docstrings of what it calls. It knows no experiment and no study by name.
+"""
+
+from skipless.cli.main import main
 
 __all__ = ["main"]

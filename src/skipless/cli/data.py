@@ -1,92 +1,146 @@
-"""`skipless data`."""
+"""`skipless data KIND`: scenes to try things on, pictures of data, shards."""
 
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
-from tyro.conf import Positional
-
-from skipless.data.dense import BoxName, SegmentationName, contact_sheet, load_boxes, load_segmentation
-from skipless.data.folder import EXTENSIONS, image_files
-from skipless.data.multicrop import MultiCropConfig, draw_crops
-from skipless.data.scenes import SIZES, write_scenes
-from skipless.data.shards import write_shards
+from skipless.choices import BoxName, CropMode, SceneColours, SceneLayout, SceneObjects, SceneShapes, SegmentationName
+from skipless.cli.call import call
+from skipless.cli.listing import listed
+from skipless.cli.parse import asks_for_help, choose, told
+from skipless.cli.signature import summary
 from skipless.errors import InputError
-from skipless.studies.progress import counted
+from skipless.options import Option
 
 
-def data(
-    what: Positional[Literal["scenes", "sheet", "show-crops", "shards"]],
+def main(words: list[str]) -> None:
+    """Write scenes, draw what is in a data set or what DINO's crops make of it, or pack it in shards."""
+    titles = {name: summary(function).splitlines()[0] for name, (function, _) in _KINDS.items()}
+    kind, rest = choose("data", words, titles)
+    if kind is None:
+        if words and not asks_for_help(words):
+            raise InputError(f"`skipless data` what? There is {', '.join(titles)}")
+        told(_HELP.format(kinds=listed(titles)))
+    function, examples = _KINDS[str(kind)]
+    call(function, rest, prog=f"skipless data {kind}", examples=examples)
+
+
+def scenes(
     *,
-    out: Path,
-    data: Path | None = None,
-    layout: Literal["voc", "ade20k", "coco", "imagenet"] = "voc",
+    out: Annotated[Path, Option(group="output")],
+    layout: SceneLayout = "voc",
     train: int = 1000,
     val: int = 250,
     size: int = 96,
     seed: int = 0,
-    objects: Literal["auto", "fashion", "digits"] = "auto",
-    shapes: Literal["square", "mixed"] = "square",
+    objects: SceneObjects = "auto",
+    shapes: SceneShapes = "square",
     at_most: int = 4,
-    smallest: float = SIZES[0],
-    largest: float = SIZES[1],
-    colours: Literal["any", "class"] = "any",
-    images: int | None = None,
-    mode: Literal["exact", "fast"] = "exact",
+    smallest: float = 0.2,
+    largest: float = 0.6,
+    colours: SceneColours = "any",
 ) -> None:
-    """Write scenes to try things on, draw what is in a data set or what DINO's crops make of it, or pack it in shards.
+    """Write scenes: real objects on real photos, with exact masks, boxes and classes.
 
     Args:
-        what: scenes (real objects on real photos, with exact masks, boxes and classes), sheet (a picture of a dense
-            set's images, masks and boxes), show-crops (a picture of DINO's crops), or shards (an ImageNet-style folder
-            as WebDataset's tars, which --data takes as it takes folders).
-        out: a new folder for scenes, which the same command goes on with if it was cut off; a folder for shards; else a
-            PNG file.
-        data: the folder that is drawn or packed.
-        layout: of scenes, the real data set whose files they look like; imagenet is folders of classes.
+        out: a new folder, which the same command goes on with if it was cut off.
+        layout: the real data set whose files they look like; imagenet is folders of classes.
         train: number of training scenes.
         val: number of validation scenes.
         size: longer side of a scene in pixels.
-        seed: of scenes, samples and crops.
-        objects: of scenes: fashion (Fashion-MNIST), digits, or the first where it is on this machine.
-        shapes: of scenes: square, or mixed.
+        seed: of scenes.
+        objects: fashion (Fashion-MNIST), digits, or the first where it is on this machine.
+        shapes: square, or mixed.
         at_most: objects in a scene; one makes the class of an imagenet folder unambiguous.
         smallest: longer side of the smallest object, as a share of the scene's.
         largest: longer side of the largest object.
         colours: of objects: any hue, or a hue for each class, which makes classes far easier to learn.
-        images: number of images that are drawn (12), or of a shard (1,000).
-        mode: of crops.
     """
-    if what == "scenes":
-        with counted(what) as report:
-            made = write_scenes(
-                out, layout, train=train, val=val, size=size, seed=seed, objects=objects, shapes=shapes,
-                at_most=at_most, smallest=smallest, largest=largest, colours=colours,
-                progress=lambda split, done: report(done + (train if split == "val" else 0), train + val),
-            )  # fmt: skip
-        print(
-            f"{out}: {made.train} training and {made.val} validation scenes of {len(made.classes)} classes of objects"
-        )
-        return
-    if images is not None and images < 1:
+    from skipless.data.scenes import write_scenes
+    from skipless.studies.progress import counted
+
+    with counted("scenes") as report:
+        made = write_scenes(
+            out, layout, train=train, val=val, size=size, seed=seed, objects=objects, shapes=shapes,
+            at_most=at_most, smallest=smallest, largest=largest, colours=colours,
+            progress=lambda split, done: report(done + (train if split == "val" else 0), train + val),
+        )  # fmt: skip
+    print(f"{out}: {made.train} training and {made.val} validation scenes of {len(made.classes)} classes of objects")
+
+
+def sheet(
+    *,
+    out: Annotated[Path, Option(group="output")],
+    data: Annotated[Path | None, Option("required", group="data")] = None,
+    images: int = 12,
+    seed: int = 0,
+) -> None:
+    """Draw a dense set's images, masks and boxes.
+
+    Args:
+        out: a PNG file.
+        data: the folder.
+        images: how many.
+        seed: of which.
+    """
+    folder = _folder("sheet", data, images)
+    print("\n".join([*_sheet(folder, out, images, seed), f"wrote {out}"]))
+
+
+def show_crops(
+    *,
+    out: Annotated[Path, Option(group="output")],
+    data: Annotated[Path | None, Option("required", group="data")] = None,
+    images: int = 12,
+    mode: CropMode = "exact",
+    seed: int = 0,
+) -> None:
+    """Draw DINO's crops of a folder's images.
+
+    Args:
+        out: a PNG file.
+        data: the folder.
+        images: how many, the first by name.
+        mode: of the crops.
+        seed: of the crops.
+    """
+    folder = _folder("show-crops", data, images)
+    print("\n".join([*_crops(folder, out, images, seed, mode), f"wrote {out}"]))
+
+
+def shards(
+    *,
+    out: Annotated[Path, Option(group="output")],
+    data: Annotated[Path | None, Option("required", group="data")] = None,
+    images: int = 1000,
+) -> None:
+    """Pack an ImageNet-style folder as WebDataset's tars, which --data takes as it takes folders.
+
+    Args:
+        out: a folder for the shards.
+        data: the folder that is packed.
+        images: of a shard.
+    """
+    from skipless.data.shards import write_shards
+
+    packed = write_shards(_folder("shards", data, images), out, images=images)
+    counts = ", ".join(f"{packed.images[split]} {split} images in {packed.shards[split]}" for split in packed.images)
+    print(f"{out}: {counts} shards, {packed.classes} classes")
+
+
+def _folder(what: str, data: Path | None, images: int) -> Path:
+    if images < 1:
         raise InputError(f"--images {images}: give at least 1")
     if data is None or not data.is_dir():
         raise InputError(f"{what} needs --data, a folder that exists, not {str(data)!r}")
-    if what == "shards":
-        packed = write_shards(data, out, images=images or 1000)
-        counts = ", ".join(
-            f"{packed.images[split]} {split} images in {packed.shards[split]}" for split in packed.images
-        )
-        print(f"{out}: {counts} shards, {packed.classes} classes")
-        return
-    count = images or 12
-    problems = _sheet(data, out, count, seed) if what == "sheet" else _crops(data, out, count, seed, mode)
-    print("\n".join([*problems, f"wrote {out}"]))
+    return data
 
 
 def _sheet(root: Path, out: Path, images: int, seed: int) -> tuple[str, ...]:
     """Draw the first set with masks, and the first with boxes, whose layout lies there."""
+    from skipless.data.dense import contact_sheet, load_boxes, load_segmentation
+
     masks = _first(get_args(SegmentationName), lambda name: load_segmentation(name, root))
     boxes = _first(get_args(BoxName), lambda name: load_boxes(name, root))
     if masks is None and boxes is None:
@@ -101,9 +155,31 @@ def _first(names: tuple[Any, ...], load: Any) -> Any:
     return None
 
 
-def _crops(root: Path, out: Path, images: int, seed: int, mode: Literal["exact", "fast"]) -> tuple[str, ...]:
+def _crops(root: Path, out: Path, images: int, seed: int, mode: CropMode) -> tuple[str, ...]:
+    from skipless.data.folder import EXTENSIONS, image_files
+    from skipless.data.multicrop import MultiCropConfig, draw_crops
+
     files = sorted(root / os.fsdecode(file) for file in image_files(root))[:images]
     if not files:
         raise InputError(f"no image below {str(root)!r} (looked for {', '.join(EXTENSIONS)})")
     draw_crops(out, files, MultiCropConfig(mode=mode), seed=seed)
     return ()
+
+
+_KINDS = {
+    "scenes": (
+        scenes,
+        ("skipless data scenes --out scenes/", "skipless data scenes --layout imagenet --at-most 1 --out images/"),
+    ),
+    "sheet": (sheet, ("skipless data sheet --data scenes/ --out sheet.png",)),
+    "show-crops": (show_crops, ("skipless data show-crops --data images/ --out crops.png",)),
+    "shards": (shards, ("skipless data shards --data imagenet/ --out shards/",)),
+}
+_HELP = """\
+usage: skipless data KIND --out PATH [OPTIONS]
+
+Scenes to try things on, pictures of what is in a data set, and data packed in shards.
+
+{kinds}
+
+`skipless data KIND --help` says what a kind takes."""

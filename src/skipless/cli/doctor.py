@@ -1,4 +1,4 @@
-"""`skipless doctor`."""
+"""`skipless doctor [RECIPE]`."""
 
 import importlib.metadata
 import importlib.util
@@ -6,72 +6,63 @@ import os
 import platform
 import shutil
 from pathlib import Path
-from typing import Literal
 
-import torch
-from rich.console import Console
-from rich.table import Table
-from tyro.conf import Positional
-
-from skipless.cli.named import AnyScale, RecipeName, named_recipe, use_threads
-from skipless.data.builtin import DEBIAN_FASHION, cache_folder, find_fashion
+from skipless.cli.listing import examples
+from skipless.cli.loading import load_torch
+from skipless.cli.parse import parse
+from skipless.cli.recipe import THREADS, chosen_recipe, parsed_recipe, use_threads
+from skipless.cli.signature import Argument
 from skipless.errors import InputError
-from skipless.planning.limits import limits_text
-from skipless.planning.watch import watch
-from skipless.recipes.table1 import OptimizerName
+from skipless.options import Option
+from skipless.registry import recipes
+
+_SECONDS = Argument(
+    "seconds", float, 8.0, "how long to watch; half of it goes to the loader alone before.", Option(), False
+)
+_INSTALLED = "Say what there is: devices, versions, data.\n\n`skipless doctor RECIPE` says what limits a run here.\n\n"
+_WATCHED = (
+    "Say what limits a recipe's training here: the run that `skipless train` would make is watched for some seconds "
+    "and thrown away."
+)
 
 
-def doctor(
-    recipe: Positional[RecipeName | None] = None,
-    *,
-    scale: AnyScale | None = None,
-    depth: int | None = None,
-    data: str | None = None,
-    skip: bool = False,
-    init: bool = True,
-    optimizer: OptimizerName | None = None,
-    batch_size: int | None = None,
-    accumulation: int | None = None,
-    precision: Literal["fp32", "bf16", "fp16"] | None = None,
-    workers: int | None = None,
-    device: Literal["auto", "cpu", "cuda", "mps"] | None = None,
-    threads: int | None = None,
-    seconds: float = 8.0,
-) -> None:
-    """Say what there is: devices, versions, data; or, of a recipe, what limits its training here.
-
-    With a recipe, the run that `skipless train` would make is watched for some seconds and thrown away.
-
-    Args:
-        recipe: table1, scenes or dino; none says what is installed.
-        scale: as for `skipless train`.
-        depth: number of blocks, of dino.
-        data: digits, fashion, or a folder.
-        skip: keep the skip connections.
-        init: the paper's initialisation, for models without skips.
-        optimizer: adamw or soap.
-        batch_size: images of an optimizer step.
-        accumulation: micro-batches of a step.
-        precision: fp32, or autocast to bf16 or fp16.
-        workers: processes that load data; by default as many as keep the cores busy, none for images in memory.
-        device: where to train.
-        threads: CPU threads.
-        seconds: how long to watch; half of it goes to the loader alone before.
-    """
-    if recipe is not None:
-        use_threads(threads)
-        made = named_recipe(recipe, scale, data, optimizer, skip=skip, init=init, depth=depth).with_(
-            fit__batch_size=batch_size,
-            fit__accumulation=accumulation,
-            fit__precision=precision,
-            fit__workers=workers,
-            fit__device=device,
-        )
-        print(limits_text(watch(made, seconds=seconds)))
+def main(words: list[str]) -> None:
+    """Say what there is; or, of a recipe, what limits its training here."""
+    name, rest = chosen_recipe("doctor", words)
+    if name is None:
+        _refuse_options_of_recipes(words)
+        lines = ("skipless doctor", *(f"skipless doctor {one} --help" for one in recipes()))
+        parse([], words, prog="skipless doctor", description=_INSTALLED + examples(lines))
+        load_torch()
+        _print_findings()
         return
-    given = {"--scale": scale, "--depth": depth, "--data": data, "--optimizer": optimizer, "--workers": workers}
-    if named := [name for name, value in given.items() if value is not None]:
-        raise InputError(f"{' '.join(named)}: of which recipe? `skipless doctor table1 {named[0]} ...`")
+    lines = (f"skipless doctor {name} --data DIR", f"skipless doctor {name} --data DIR --batch-size 32 --seconds 20")
+    made, values = parsed_recipe(
+        recipes()[name],
+        rest,
+        (_SECONDS, THREADS),
+        prog=f"skipless doctor {name}",
+        description=f"{_WATCHED}\n\n{examples(lines)}",
+    )
+    load_torch()
+    use_threads(values["threads"])
+    from skipless.planning.limits import limits_text
+    from skipless.planning.watch import watch
+
+    print(limits_text(watch(made, seconds=values["seconds"])))
+
+
+def _refuse_options_of_recipes(words: list[str]) -> None:
+    given = [word for word in words if word.startswith("--") and word != "--help"]
+    if given:
+        first = next(iter(recipes()))
+        raise InputError(f"{' '.join(given)}: of which recipe? `skipless doctor {first} {given[0]} ...`")
+
+
+def _print_findings() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in _findings():
         table.add_row(name, value)
@@ -79,6 +70,10 @@ def doctor(
 
 
 def _findings() -> list[tuple[str, str]]:
+    import torch
+
+    from skipless.data.builtin import DEBIAN_FASHION, cache_folder, find_fashion
+
     cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = [

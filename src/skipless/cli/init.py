@@ -1,31 +1,33 @@
 """`skipless init`."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from tyro.conf import Positional
+from skipless.choices import Factors, LogitScale, Noise, Preset
+from skipless.cli.call import call
+from skipless.options import Option
 
-from skipless.init import PRESETS, SkiplessInit
-from skipless.models import create_model, inspect_init
-from skipless.recipes.exported import note_of
-from skipless.training import save_weights
-from skipless.training.checkpoint import check_weights_name
-from skipless.training.files import ready_folder
 
-Preset = Literal["vit_base", "dino_vit_small", "language"]
+def main(words: list[str]) -> None:
+    """Initialise a model without skips."""
+    lines = (
+        "skipless init vit_base_patch16_224 --out w.safetensors",
+        "skipless init vit_small_patch16_224 --preset dino_vit_small",
+    )
+    call(init, words, prog="skipless init", examples=lines)
 
 
 def init(
-    model: Positional[str],
+    model: Annotated[str, Option(positional=True)],
     *,
-    out: Path | None = None,
-    preset: Preset | None = None,
-    alpha: float | None = None,
-    beta: float | None = None,
-    c: float | None = None,
-    factors: Literal["per_head", "sliced", "partition"] = "per_head",
-    noise: Literal["normal", "uniform"] = "normal",
-    logit_scale: Literal["kept", "compensated"] = "kept",
+    out: Annotated[Path | None, Option("none is written", group="output")] = None,
+    preset: Preset = "vit_base",
+    alpha: Annotated[float | None, Option("the preset's")] = None,
+    beta: Annotated[float | None, Option("the preset's")] = None,
+    c: Annotated[float | None, Option("the preset's")] = None,
+    factors: Factors = "per_head",
+    noise: Noise = "normal",
+    logit_scale: LogitScale = "kept",
     seed: int = 0,
 ) -> None:
     """Initialise a timm model without skips, print what `inspect_init` says of it, and write its weights.
@@ -33,21 +35,28 @@ def init(
     Args:
         model: timm's name, vit_base_patch16_224.
         out: where to write the weights, a safetensors file that timm and PyTorch load.
-        preset: the paper's values: vit_base (2, 0.6, 3; the default), dino_vit_small (1.8, 1, 3) or language (0, 0.5).
-        alpha: scale of Z, instead of the preset's.
-        beta: scale of I, instead of the preset's.
-        c: scale of W_V and W_O, instead of the preset's.
+        preset: the paper's values: vit_base (2, 0.6, 3), dino_vit_small (1.8, 1, 3) or language (0, 0.5).
+        alpha: scale of Z.
+        beta: scale of I.
+        c: scale of W_V and W_O.
         factors: how W_Q W_K^T is cut into heads.
         noise: distribution of Z.
         logit_scale: whether W_Q makes up for the 1 / sqrt(d_h) of the softmax.
         seed: of the weights.
     """
+    from skipless.init import PRESETS, SkiplessInit
+    from skipless.models import create_model, inspect_init
+    from skipless.recipes.export import note_of
+    from skipless.training import save_weights
+    from skipless.training.run_folder.atomic import ready_folder
+    from skipless.training.run_folder.checkpoint import check_weights_name
+
     if out is not None:
         check_weights_name(out)
         ready_folder(out.parent)
     values = {name: value for name, value in (("alpha", alpha), ("beta", beta), ("c", c)) if value is not None}
     named: dict[str, Any] = {"factors": factors, "noise": noise, "logit_scale": logit_scale}
-    scheme = SkiplessInit(**{**vars(PRESETS[preset or "vit_base"]), **named, **values})
+    scheme = SkiplessInit(**{**vars(PRESETS[preset]), **named, **values})
     made = create_model(model, init=scheme, seed=seed)
     print(inspect_init(made, scheme))
     if out is not None:

@@ -3,43 +3,43 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import torch
-from tyro.conf import Positional
-
-from skipless.conditioning.measure import measure_conditioning
-from skipless.conditioning.network import Rows
-from skipless.data import ImageConfig, load_images
+from skipless.choices import Device, SpectrumMethod, TokensAt
+from skipless.cli.call import call
 from skipless.errors import InputError
-from skipless.recipes import ModelSource, open_model
-from skipless.recipes.conditioning import first_images
-from skipless.report.conditioning import Number, number
-from skipless.reproduce.files import load_figures, write_files
-from skipless.training.devices import launch
-from skipless.training.files import ready_folder
+from skipless.options import Option
+
+
+def main(words: list[str]) -> None:
+    """Measure the conditioning of a model's Jacobians."""
+    lines = (
+        "skipless measure runs/s1 --blocks 0 4 7 11",
+        "skipless measure skipless_vit_small_patch16_224 --tokens 8 --out conditioning/",
+    )
+    call(measure, words, prog="skipless measure", examples=lines)
 
 
 def measure(
-    model: Positional[str],
+    model: Annotated[str, Option(positional=True)],
     *,
-    blocks: tuple[int, ...] | None = None,
+    blocks: Annotated[tuple[int, ...] | None, Option("every block")] = None,
     images: int = 1,
-    data: str | None = None,
-    weights: Path | None = None,
-    pretrained: bool = False,
-    untrained: bool = False,
+    data: Annotated[str | None, Option("the run's own; N(0, 1) pixels for a timm name", group="data")] = None,
+    weights: Annotated[Path | None, Option("the run's last", group="model")] = None,
+    pretrained: Annotated[bool, Option(group="model")] = False,
+    untrained: Annotated[bool, Option(group="model")] = False,
     full: bool = False,
     network: bool = False,
     rows: tuple[int, int, int] = (4, 4, 8),
-    at: Literal["normed", "raw", "gaussian"] = "normed",
-    tokens: int | None = None,
-    dtype: Literal["float32", "float64"] | None = None,
-    method: Literal["auto", "dense", "lanczos", "inverse"] = "auto",
+    at: TokensAt = "normed",
+    tokens: Annotated[int | None, Option("all")] = None,
+    dtype: Annotated[Literal["float32", "float64"] | None, Option("the model's")] = None,
+    method: SpectrumMethod = "auto",
     iterations: int = 1000,
     seed: int = 0,
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
-    out: Path | None = None,
+    device: Annotated[Device, Option(group="machine")] = "auto",
+    out: Annotated[Path | None, Option("none is written", group="output")] = None,
 ) -> None:
     """Measure the conditioning of a model's Jacobians: kappa of every block, with and without its skip.
 
@@ -47,7 +47,7 @@ def measure(
     6 are in the column of this name.
 
     Args:
-        model: a run folder of `skipless train`, or timm's name of a plain ViT, `skipless_vit_small_patch16_224` too.
+        model: a run folder of skipless train, or timm's name of a plain ViT, skipless_vit_small_patch16_224 too.
         blocks: 0 4 7 11; all by default.
         images: how many images to measure at, each by itself; the table has the median.
         data: digits, fashion, or a folder of images; a run's own by default, for a timm name N(0, 1) pixels.
@@ -60,16 +60,25 @@ def measure(
         at: take K at the tokens after the norm, before it, or at N(0, I) tokens, which the paper's theory supposes.
         tokens: give the attention so many of its tokens only, spread evenly.
         dtype: float64 measures a copy in double precision.
-        method: how singular values are found; see `skipless.conditioning.spectrum`.
+        method: how singular values are found; see skipless.conditioning.spectrum.
         iterations: of Lanczos at most; about kappa / 3 are needed.
         seed: of weights that are drawn, of pixels and of Lanczos.
         device: where to compute.
         out: folder for conditioning.json and conditioning.png.
     """
+    import torch
+
+    from skipless.conditioning.measurement.measure import measure_conditioning
+    from skipless.conditioning.measurement.network import Rows
+    from skipless.recipes import open_model
+    from skipless.report.write import drawing, write_files
+    from skipless.training.processes.launch import launch
+    from skipless.training.run_folder.atomic import ready_folder
+
     source = open_model(model, weights=weights, pretrained=pretrained, untrained=untrained, seed=seed)
     figures = None
     if out is not None:  # what cannot be drawn or written is told before the work
-        figures = load_figures()
+        figures = drawing("skipless.report.kappa")
         ready_folder(out)
     count = max(images, rows[0]) if network else images
     pixels, named = _pixels(source, count, data, seed)
@@ -98,8 +107,13 @@ def measure(
         print("\n".join(f"wrote {path}" for path in files.values()))
 
 
-def _pixels(source: ModelSource, count: int, data: str | None, seed: int) -> tuple[torch.Tensor, str]:
+def _pixels(source: Any, count: int, data: str | None, seed: int) -> tuple[Any, str]:
     """Images, and what they are in words."""
+    import torch
+
+    from skipless.conditioning.measurement.tracking import first_images
+    from skipless.data import ImageConfig, load_images
+
     if count < 1:
         raise InputError(f"--images {count}: give at least 1")
     settings: Any = source.model
@@ -113,9 +127,11 @@ def _pixels(source: ModelSource, count: int, data: str | None, seed: int) -> tup
     return first_images(load_images(config), count), f"{count} validation images of {config.data}"
 
 
-def _series(blocks: list[Mapping[str, Any]]) -> dict[str, list[tuple[int, Number]]]:
+def _series(blocks: list[Mapping[str, Any]]) -> dict[str, list[tuple[int, Any]]]:
     """kappa by depth, a line an operator."""
-    series: dict[str, list[tuple[int, Number]]] = {}
+    from skipless.report.numbers import number
+
+    series: dict[str, list[tuple[int, Any]]] = {}
     for block in blocks:
         for part, forms in (
             ("attn", {"skipless": "K", "skip": "K + I"}),

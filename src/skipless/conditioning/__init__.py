@@ -1,15 +1,15 @@
 """Sections 4, 5 and A.3 to A.7 as an instrument: Jacobians as linear operators, their spectra, and the theory."""
 
-from skipless.conditioning.assumptions import AssumptionReport, check_assumptions
-from skipless.conditioning.dense import matrix_spectrum
-from skipless.conditioning.density import SpectralDensity, spectral_density
-from skipless.conditioning.jacobian import attn_jacobian, mlp_jacobian, param_jacobian
-from skipless.conditioning.measure import measure_conditioning
-from skipless.conditioning.measured import BlockConditioning, ConditioningReport
-from skipless.conditioning.operator import LinearOperator
-from skipless.conditioning.records import Estimate, Spectrum
-from skipless.conditioning.spectrum import spectrum
-from skipless.conditioning.theory import (
+from skipless.conditioning.measurement.assumptions import AssumptionReport, check_assumptions
+from skipless.conditioning.measurement.measure import measure_conditioning
+from skipless.conditioning.measurement.report import BlockConditioning, ConditioningReport
+from skipless.conditioning.operators.jacobian import attn_jacobian, mlp_jacobian, param_jacobian
+from skipless.conditioning.operators.linear_operator import LinearOperator
+from skipless.conditioning.spectra.dense import matrix_spectrum
+from skipless.conditioning.spectra.density import SpectralDensity, spectral_density
+from skipless.conditioning.spectra.estimates import Estimate, Spectrum
+from skipless.conditioning.spectra.spectrum import spectrum
+from skipless.conditioning.theory.propositions import (
     attention_terms,
     concatenation_bound,
     diffuse_bound,

@@ -34,7 +34,7 @@ def load_digits() -> tuple[MemoryImages, MemoryImages, tuple[str, ...]]:
         InputError: if scikit-learn is not installed.
     """
     try:
-        from sklearn import datasets  # noqa: PLC0415 (an optional dependency)
+        from sklearn import datasets
     except ImportError as error:
         raise InputError("the digits come with scikit-learn: pip install 'skipless[demo]'") from error
     digits: Any = datasets.load_digits()
@@ -112,7 +112,7 @@ def _found_or_downloaded() -> Path:
     for folder in (DEBIAN_FASHION, cache):
         if (found := find_fashion(folder)) is not None:
             return found
-    from torchvision import datasets  # noqa: PLC0415 (slow to import, rarely needed)
+    from torchvision import datasets
 
     try:
         cache.mkdir(parents=True, exist_ok=True)

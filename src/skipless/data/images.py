@@ -3,59 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from skipless.data.augmentation import PhotoTransform, photo_transform
 from skipless.data.builtin import find_fashion, load_digits, load_fashion
+from skipless.data.config import IMAGENET_MEAN, IMAGENET_STD, ImageConfig
 from skipless.data.folder import FolderFiles, scan_split
 from skipless.data.memory import MemoryImages
+from skipless.data.on_disk import StoredImages
 from skipless.data.shards import Shards, find_shards, index_shards
 from skipless.data.shards.write import read_classes
 from skipless.data.source import ImageSource
-from skipless.data.stored import StoredImages
 from skipless.errors import InputError
-
-Augmentation = Literal["default", "none", "shift", "imagenet"]
-
-
-@dataclass(frozen=True)
-class ImageConfig:
-    """Which images, at what size, and how they are augmented in training.
-
-    Attributes:
-        data: `digits`, `fashion`, or a folder: an ImageNet-style one, one of WebDataset shards, or one with
-            Fashion-MNIST's idx files; or a pattern of shards, `imagenet-{train-{0000..1281},val-{0000..0049}}.tar`.
-        image_size: side of the square crop in pixels; None is the set's own (digits 8, fashion 28, folders 224).
-        augmentation: `none`; `shift` (built-in sets: shifted by up to `shift` pixels); `imagenet` (folders: random
-            resized crop, mirroring, and the fields below); `default` is `imagenet` for folders, else `none`.
-        shift: pixels, for `shift`.
-        flip: mirror half of the images, for `shift`.
-        auto_augment: timm's description of the random augmentation; empty for none.
-        color_jitter: strength; timm leaves the jitter out where it augments at random, as did the paper's recipe.
-        erasing: probability that a box of the image is replaced by pixel noise.
-        interpolation: of every resampling.
-        crop_ratio: evaluation resizes the short side to `image_size / crop_ratio` (256 for 224), then crops the centre.
-        holdout: so many training images, the same ones for every seed, become the validation set: for tuning.
-        corrupt_limit: share of the training images that may be unreadable; each is named and replaced by another one,
-            and one more than that stops the run. 0 stops at the first.
-    """
-
-    data: str = "digits"
-    image_size: int | None = None
-    augmentation: Augmentation = "default"
-    shift: int = 2
-    flip: bool = False
-    auto_augment: str = "rand-m9-mstd0.5-inc1"
-    color_jitter: float = 0.4
-    erasing: float = 0.25
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    crop_ratio: float = 0.875
-    holdout: int = 0
-    corrupt_limit: float = 0.001
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +100,7 @@ def pixel_statistics(config: ImageConfig) -> tuple[tuple[float, ...], tuple[floa
     if config.data not in ("digits", "fashion") and (
         find_shards(config.data) is not None or find_fashion(Path(config.data).expanduser()) is None
     ):
-        return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+        return IMAGENET_MEAN, IMAGENET_STD
     train = load_images(config).train
     assert isinstance(train, MemoryImages)
     return tuple((train.mean / 255).tolist()), tuple((train.std / 255).tolist())

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
-from skipless.data.loader import BatchKey
-from skipless.data.seeding import derive_seed
+from skipless.data.loading.loader import BatchKey
+from skipless.data.loading.seeding import derive_seed
 
 
 @dataclass(frozen=True, eq=False)

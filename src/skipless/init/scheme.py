@@ -2,17 +2,19 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from jaxtyping import Float
-from torch import Generator, Tensor, float64
 
+from skipless.choices import Factors, LogitScale, Noise
 from skipless.errors import InputError
-from skipless.init.mlp import scaled_uniform_orthogonal
-from skipless.init.query_key import Factors, Noise, check_choice, check_target, query_key
-from skipless.init.value_output import value_output
+from skipless.init.validate import check_choice, check_target
 
-LogitScale = Literal["kept", "compensated"]
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+else:  # a scheme is described without torch, which is imported when one is drawn
+    Generator = Tensor = Any
+
 MLP = Literal["orthogonal", "kept"]
 
 
@@ -68,6 +70,10 @@ class SkiplessInit:
         self, dim: int, heads: int, head_dim: int, key_heads: int, generator: Generator | None = None
     ) -> tuple[Float[Tensor, "d hq"], Float[Tensor, "d hk"]]:
         """`(w_q, w_k)` of one block, in float64 (section 5.2)."""
+        from torch import float64
+
+        from skipless.init.mimetic import query_key
+
         w_q, w_k = query_key(
             dim,
             heads,
@@ -86,10 +92,18 @@ class SkiplessInit:
         self, dim: int, inner: int, generator: Generator | None = None
     ) -> tuple[Float[Tensor, "d k"], Float[Tensor, "k d"]]:
         """`(w_v, w_o)` of one block, in float64 (section 5.1)."""
+        from torch import float64
+
+        from skipless.init.orthonormal import value_output
+
         return value_output(dim, self.c, inner=inner, generator=generator, dtype=float64)
 
     def mlp_map(self, fan_in: int, fan_out: int, generator: Generator | None = None) -> Float[Tensor, "i o"]:
         """One linear map of the MLP, in float64 (section 6.1)."""
+        from torch import float64
+
+        from skipless.init.mlp import scaled_uniform_orthogonal
+
         return scaled_uniform_orthogonal(fan_in, fan_out, generator=generator, dtype=float64)
 
 

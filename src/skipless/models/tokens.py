@@ -115,7 +115,7 @@ def embed(model: TokenModel, images: Float[Tensor, "b c h w"]) -> Float[Tensor, 
     if not (whole or own) or not height * width:
         raise InputError(
             f"images of {height} x {width} are not whole patches of {model.patch[0]} x {model.patch[1]}; resize them, "
-            "or pad them with skipless.evaluators.features.pad_to_patch"
+            "or pad them with skipless.evaluators.features.extraction.pad_to_patch"
         )
     if images.shape[1] != model.channels:
         raise InputError(f"images have {images.shape[1]} channels, the model takes {model.channels}")

@@ -1,43 +1,12 @@
 """From a frozen description to an optimizer."""
 
-from dataclasses import dataclass
-from typing import Literal
-
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from skipless.errors import InputError
-from skipless.optim.param_groups import param_groups
-from skipless.optim.soap import SOAP
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """An optimizer and its hyperparameters; `None` stands for the optimizer's own default.
-
-    Args:
-        name: `adamw` (betas 0.9, 0.999) or `soap` (betas 0.95, 0.95).
-        lr: learning rate; a schedule may overwrite it at every step.
-        betas: decay of the first and of the second moment.
-        eps: added to the root of the second moment; 1e-8 by default in both.
-        weight_decay: decoupled decay of the decaying parameters (see `param_groups`).
-        no_decay: names of parameters that do not decay, besides vectors and biases.
-        precondition_frequency: SOAP: steps between two refreshes of the eigenbases.
-        max_precond_dim: SOAP: longer sides are not preconditioned.
-        split_qkv: SOAP: treat a fused qkv weight as three matrices.
-        share: SOAP: where several processes train together, each keeps a part of the state; alone it changes nothing.
-    """
-
-    name: Literal["adamw", "soap"] = "adamw"
-    lr: float = 1e-3
-    betas: tuple[float, float] | None = None
-    eps: float | None = None
-    weight_decay: float = 0.05
-    no_decay: tuple[str, ...] = ("pos_embed", "cls_token", "reg_token")
-    precondition_frequency: int = 10
-    max_precond_dim: int = 10000
-    split_qkv: bool = True
-    share: bool = True
+from skipless.optim.config import OptimizerConfig
+from skipless.optim.soap.optimizer import SOAP
+from skipless.optim.weight_decay import param_groups
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, *, scaled: bool = False) -> Optimizer:

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from torch import nn
 
+from skipless.choices import Precision
 from skipless.models import BlockView, block_views
 from skipless.planning.flops import token_count
-from skipless.training.devices import Precision
 
 SINGLE = 4
 

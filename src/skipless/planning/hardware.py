@@ -3,8 +3,8 @@
 import difflib
 from dataclasses import dataclass
 
+from skipless.choices import Precision
 from skipless.errors import InputError
-from skipless.training.devices import Precision
 
 
 @dataclass(frozen=True)

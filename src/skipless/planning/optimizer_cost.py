@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from skipless.optim import SOAP
-from skipless.optim.layout import Layout
-from skipless.optim.shares import share_out, work
-from skipless.optim.stack import state_dtype
+from skipless.optim.soap.layout import Layout
+from skipless.optim.soap.sharding import share_out, work
+from skipless.optim.soap.stack import state_dtype
 
 # Bytes of fp32 numbers that Adam's update reads (weight, gradient, two moments) and writes (all but the gradient).
 MOVED = 28

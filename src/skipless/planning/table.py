@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from skipless.planning.plan import Assumptions, Plan, Setup
-from skipless.planning.workload import Workload
+from skipless.planning.estimate import Assumptions, Plan, Setup
+from skipless.planning.work import Workload
 
 _GIB = 2**30
 

@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,18 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from skipless import recipes
-from skipless.data import EvalLoader, ImageData, Order, count_workers, load_images, train_batches
-from skipless.data.loader import BatchedDataset, BatchKey, steps_per_epoch
+from skipless.data import ImageData, Order, count_workers, train_batches
+from skipless.data.loading.loader import BatchedDataset
+from skipless.data.loading.steps import steps_per_epoch
 from skipless.data.memory import MemoryImages
-from skipless.data.multicrop import load_multicrop
 from skipless.errors import InputError
-from skipless.evaluators import top1
 from skipless.optim import SOAP
 from skipless.planning.limits import Limits, Seconds
-from skipless.recipes import DinoRecipe, Recipe
-from skipless.recipes.teacher_knn import teacher_neighbours
+from skipless.recipes import Recipe
 from skipless.tasks import DINO, Supervised
-from skipless.training.checkpoint import save_checkpoint
-from skipless.training.devices import launch
-from skipless.training.loop import CHECKPOINT_SECONDS
+from skipless.training.loop.fit import CHECKPOINT_SECONDS
+from skipless.training.processes.launch import launch
+from skipless.training.run_folder.checkpoint import save_checkpoint
 
 _REFRESH = 4  # steps between refreshes while watched: what one costs does not depend on it, and some must be seen
 _WANTED = 2 * _REFRESH + 2  # updates: the first, which only starts the state, two refreshes, ordinary ones
@@ -119,7 +116,7 @@ class _Clock:
                 hook.remove()
 
 
-def watch(recipe: Recipe | DinoRecipe, *, seconds: float = 8.0) -> Limits:
+def watch(recipe: Recipe, *, seconds: float = 8.0) -> Limits:
     """Run a recipe for some seconds in a folder that is thrown away, and say what limits it.
 
     The run is the recipe's own; only its evaluations and checkpoints are left out, and timed apart, and SOAP's bases
@@ -135,7 +132,7 @@ def watch(recipe: Recipe | DinoRecipe, *, seconds: float = 8.0) -> Limits:
     if not seconds > 0:
         raise InputError(f"--seconds {seconds}: give a number above 0")
     fabric = launch(recipe.fit.device, recipe.fit.precision)
-    train, labelled = _data(recipe)
+    train, labelled = recipe.load()
     loader = _loader_rate(train, recipe, seconds / 2)
     clock = _Clock(seconds)
     with tempfile.TemporaryDirectory(prefix="skipless-doctor-") as folder:
@@ -150,36 +147,15 @@ def watch(recipe: Recipe | DinoRecipe, *, seconds: float = 8.0) -> Limits:
     return _limits(recipe, clock, train, loader, checkpoint, _evaluation_seconds(recipe, fabric, clock.task, labelled))
 
 
-def _start(recipe: Recipe | DinoRecipe, out: Path) -> None:
+def _start(recipe: Recipe, out: Path) -> None:
     """The run as it would be, but for what is timed apart."""
-    recipe = replace(recipe, keep_every=0) if isinstance(recipe, DinoRecipe) else recipe
-    watched = recipe.with_(
-        fit__evaluate_every=0,
-        fit__checkpoint_every=2**31,
-        fit__measure_every=0,
-        fit__progress="none",
-        fit__tensorboard=False,
-        fit__wandb=False,
-        optimizer__precondition_frequency=min(_REFRESH, recipe.optimizer.precondition_frequency),
+    watched = recipe.bare().with_(
+        optimizer__precondition_frequency=min(_REFRESH, recipe.optimizer.precondition_frequency)
     )
-    if isinstance(watched, DinoRecipe):
-        watched.run(out)
-    else:
-        recipes.run(watched, out)
+    watched.run(out)
 
 
-def _data(recipe: Recipe | DinoRecipe) -> tuple[BatchedDataset, ImageData | None]:
-    """What is trained on, and what is evaluated on."""
-    if isinstance(recipe, Recipe):
-        data = load_images(recipe.data)
-        return data.train, data
-    labelled = (Path(recipe.data.data).expanduser() / "val").is_dir()
-    return load_multicrop(recipe.data.data, recipe.crops), (
-        load_images(replace(recipe.data, augmentation="none")) if labelled else None
-    )
-
-
-def _loader_rate(dataset: BatchedDataset, recipe: Recipe | DinoRecipe, seconds: float) -> float:
+def _loader_rate(dataset: BatchedDataset, recipe: Recipe, seconds: float) -> float:
     """Images/s of the loader alone, once its workers have started."""
     fit = recipe.fit
     size = min(len(dataset), fit.batch_size // fit.accumulation)
@@ -208,50 +184,22 @@ def _checkpoint_seconds(clock: _Clock, folder: Path) -> float:
     return time.perf_counter() - start
 
 
-@dataclass(frozen=True)
-class _First:
-    """The first images of a set."""
-
-    dataset: BatchedDataset
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitems__(self, key: BatchKey) -> Any:
-        return self.dataset.__getitems__(key)
-
-
-def _evaluation_seconds(
-    recipe: Recipe | DinoRecipe, fabric: Fabric, task: nn.Module, data: ImageData | None
-) -> float | None:
+def _evaluation_seconds(recipe: Recipe, fabric: Fabric, task: nn.Module, data: ImageData | None) -> float | None:
     """Seconds of one evaluation, from a part of it, once it is warm: what starts but once must not be scaled up."""
     if data is None:
         return None
-    in_memory = isinstance(recipe, Recipe) and isinstance(data.val, MemoryImages)
+    model: Any = task.model
+    most = len(data.val) if isinstance(data.val, MemoryImages) else _EVALUATED
     with fabric.autocast():
-        _evaluate_part(recipe, task, data, _WARMING)
+        recipe.evaluation(data, _WARMING)(model)
         start = time.perf_counter()
-        share = _evaluate_part(recipe, task, data, len(data.val) if in_memory else _EVALUATED)
+        recipe.evaluation(data, most)(model)
+        share = recipe.evaluated(data, most) / recipe.evaluated(data)
         return (time.perf_counter() - start) / share
 
 
-def _evaluate_part(recipe: Recipe | DinoRecipe, task: nn.Module, data: ImageData, most: int) -> float:
-    """Evaluate on so many images of a split at most, and say which share of all that is."""
-    model: Any = task.model
-    if isinstance(recipe, DinoRecipe):
-        asked = recipe.neighbours
-        part = replace(asked, train=min(asked.train, most), val=min(asked.val, most))
-        teacher_neighbours(data, part)(model)
-        seen, whole = (min(each.train, len(data.train)) + min(each.val, len(data.val)) for each in (part, asked))
-        return seen / whole
-    seen = min(len(data.val), most)
-    top1(model, EvalLoader(_First(data.val, seen), batch_size=min(seen, 256)))
-    return seen / len(data.val)
-
-
 def _limits(
-    recipe: Recipe | DinoRecipe,
+    recipe: Recipe,
     clock: _Clock,
     train: BatchedDataset,
     loader: float,

@@ -1,28 +1,32 @@
-"""Read back what a run folder was made by, whichever experiment it was."""
+"""Read back what a run folder was made by, whichever kind of recipe it was."""
 
+import json
 from pathlib import Path
 from typing import Any
 
-from skipless.recipes.dino import DinoRecipe
-from skipless.recipes.recipe import Recipe, recipe_values
-from skipless.training.record import fingerprint, refuse_other
+from skipless.errors import InputError
+from skipless.recipes.recipe import Recipe
+from skipless.training.run_folder.fingerprint import fingerprint, refuse_other
 
 
-def read_any_recipe(folder: Path) -> Recipe | DinoRecipe:
-    """The recipe of a run folder.
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe of a run folder, of whichever kind.
 
     Raises:
         InputError: if the folder is no run folder, or was written by another version.
     """
-    values = recipe_values(folder)
-    return DinoRecipe.from_json(values) if values.get("name") == "dino" else Recipe.from_json(values)
+    try:
+        values = dict(json.loads((folder / "run.json").read_text(encoding="utf-8"))["recipe"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{str(folder)!r} is no run folder of `skipless train` (run.json: {error})") from error
+    return Recipe.from_json(values)
 
 
-def what_counts(recipe: Recipe | DinoRecipe) -> dict[str, Any]:
+def what_counts(recipe: Recipe) -> dict[str, Any]:
     """A recipe, as JSON, without what changes no number: devices, workers, how often to log."""
     return fingerprint(recipe.as_json(), recipe.fit, 0)
 
 
-def refuse_other_recipe(folder: Path, recipe: Recipe | DinoRecipe) -> None:
+def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
     """Raise `InputError`, saying what differs, unless a run folder is this recipe's."""
-    refuse_other(what_counts(read_any_recipe(folder)), what_counts(recipe), str(folder))
+    refuse_other(what_counts(read_recipe(folder)), what_counts(recipe), str(folder))

@@ -1,67 +1,32 @@
-"""Recipe: everything that decides the outcome of a run, as one frozen value; and what runs it."""
+"""Recipe: everything that decides the outcome of a run, as one frozen value; and what runs it.
 
-import dataclasses
-import json
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+Supervised training and self-distillation are kinds of recipe: each adds its own parts, and says how they become a task,
+its data and its evaluation. Whatever else a run needs stands here, once.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-import torch
-from torch import nn
-
-from skipless.data import EvalLoader, ImageConfig, ImageData, count_workers, load_images
+from skipless.data.config import ImageConfig
 from skipless.errors import InputError
-from skipless.evaluators import top1
-from skipless.init import SkiplessInit
-from skipless.models import create_model
-from skipless.optim import OptimizerConfig, WarmupCosine, build_optimizer
-from skipless.recipes.conditioning import training_measure
-from skipless.tasks import Supervised, SupervisedConfig
-from skipless.training import FitConfig, FitResult, fit
-from skipless.training.checkpoint import CHECKPOINT, PREVIOUS
-from skipless.training.devices import takes_shards_only
-from skipless.training.files import read_json
+from skipless.frozen import changed, from_json, to_json
+from skipless.optim.config import OptimizerConfig
+from skipless.recipes.model import ModelConfig
+from skipless.training.config import FitConfig
 
+if TYPE_CHECKING:
+    from typing import Self
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """A timm model, with its skips or without, and how it starts.
+    from torch.nn import Module
 
-    Attributes:
-        name: timm's name of the residual model.
-        skip: keep the skip connections.
-        init: the paper's scheme; None leaves timm's own initialisation.
-        kwargs: for `timm.create_model`; image size, channels and classes come from the data.
-    """
+    from skipless.data import BatchedDataset, ImageData
+    from skipless.training import FitResult
+else:  # a recipe is described without torch, which is imported when it is run
+    BatchedDataset = FitResult = ImageData = Module = Self = Any
 
-    name: str = "vit_base_patch16_224"
-    skip: bool = False
-    init: SkiplessInit | None = None
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-
-    def build(self, data: ImageData, seed: int) -> nn.Module:
-        """The model for some data, its weights a function of the seed.
-
-        Raises:
-            InputError: if timm has no such model, or refuses the keywords, or the images are smaller than a patch.
-        """
-        return self.build_for(data.image_size, data.channels, len(data.classes), seed)
-
-    def build_for(self, image_size: int, channels: int, classes: int, seed: int) -> nn.Module:
-        """The model for images of a size in pixels; see `build`."""
-        patch = self.kwargs.get("patch_size") or _patch_size(self.name)
-        if patch is not None and image_size < patch:
-            raise InputError(f"images of {image_size} pixels are smaller than a patch of {patch} of {self.name}")
-        fitted = {"img_size": image_size, "in_chans": channels, "num_classes": classes}
-        return create_model(self.name, skip=self.skip, init=self.init, seed=seed, **{**fitted, **self.kwargs})
-
-
-def _patch_size(name: str) -> int | None:
-    """The patch size that a model's name states."""
-    stated = re.search(r"patch(\d+)", name)
-    return int(stated[1]) if stated else None
+Evaluate = Callable[[Module], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -77,33 +42,105 @@ class ScheduleConfig:
     final_lr: float = 1e-6
 
 
+class Loaded(NamedTuple):
+    """A recipe's data.
+
+    Attributes:
+        train: what is trained on, in batches.
+        labelled: images with labels, never augmented but in training; None where there are none to evaluate on.
+    """
+
+    train: BatchedDataset
+    labelled: ImageData | None
+
+
+class Prepared(NamedTuple):
+    """What a recipe hands to the training loop.
+
+    Attributes:
+        task: before its first step.
+        evaluate: named numbers of its model; None evaluates nothing.
+        notes: what `run.json` shall say besides.
+    """
+
+    task: Module
+    evaluate: Evaluate | None
+    notes: Mapping[str, Any]
+
+
+class Passes(NamedTuple):
+    """Views of one training image that go through the model, as (side in pixels, how many).
+
+    Attributes:
+        trained: forward and backward.
+        forward_only: through a copy of the model that follows it.
+        evaluated: images of the validation that pass at each evaluation.
+    """
+
+    trained: tuple[tuple[int, int], ...]
+    forward_only: tuple[tuple[int, int], ...]
+    evaluated: int
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """One run: model, data, targets, optimizer, schedule and length.
+    """One run: model, data, optimizer, schedule and length, and what its kind adds.
+
+    `Recipe(...)` makes the kind that has the given parts: with `targets` a `SupervisedRecipe`, with `task` a
+    `DinoRecipe`.
 
     Attributes:
         name: of the experiment, `table1`.
         scale: at which size, `digits`.
         model: what is trained.
         data: on what.
-        targets: mixup, cutmix and label smoothing.
         optimizer: with which optimizer, at which peak learning rate.
         schedule: of the learning rate.
         fit: how long, and with which seed.
         metric: which number of the evaluation runs are compared by.
+        classifies: whether the model that comes out names classes.
+        options: what `skipless train` lets one change, by the name of the option: the dotted name of the field.
     """
 
     name: str
     scale: str
     model: ModelConfig
     data: ImageConfig
-    targets: SupervisedConfig
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     fit: FitConfig
-    metric: ClassVar[str] = "top1"
+    metric: ClassVar[str] = ""
+    classifies: ClassVar[bool] = False
+    options: ClassVar[Mapping[str, str]] = {
+        "lr": "optimizer__lr",
+        "epochs": "fit__epochs",
+        "batch_size": "fit__batch_size",
+        "accumulation": "fit__accumulation",
+        "clip_norm": "fit__clip_norm",
+        "precision": "fit__precision",
+        "alpha": "model__init__alpha",
+        "beta": "model__init__beta",
+        "c": "model__init__c",
+        "workers": "fit__workers",
+        "corrupt_limit": "data__corrupt_limit",
+        "measure_every": "fit__measure_every",
+        "evaluate_every": "fit__evaluate_every",
+        "checkpoint_every": "fit__checkpoint_every",
+        "log_every": "fit__log_every",
+        "device": "fit__device",
+        "strategy": "fit__strategy",
+        "compile": "fit__compile",
+        "profile": "fit__profile",
+        "progress": "fit__progress",
+        "tensorboard": "fit__tensorboard",
+        "wandb": "fit__wandb",
+    }
 
-    def with_(self, **changes: Any) -> "Recipe":
+    def __new__(cls, *_: Any, **parts: Any) -> Self:
+        """Of the base class, the kind that has these parts."""
+        return object.__new__(_kind_of(parts) if cls is Recipe and parts else cls)
+
+    def with_(self, **changes: Any) -> Self:
         """A copy in which fields are changed by their dotted name, `optimizer__lr=1e-3`; None changes nothing.
 
         Example:
@@ -111,126 +148,122 @@ class Recipe:
             >>> table1("digits").with_(optimizer__lr=0.01).optimizer.lr
             0.01
         """
-        recipe = self
-        for path, value in changes.items():
-            if value is not None:
-                part, _, name = path.partition("__")
-                recipe = replace(recipe, **{part: replace(getattr(recipe, part), **{name: value}) if name else value})
-        return recipe
+        return changed(self, changes)
 
     def as_json(self) -> dict[str, Any]:
         """The recipe as plain JSON; `from_json` reads it back."""
-        return dataclasses.asdict(self)
+        return to_json(self)
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Recipe":
-        """The recipe that a `run.json` holds.
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The recipe that a `run.json` holds, of whichever kind.
 
         Raises:
             InputError: if it was written by a version with other fields.
         """
         try:
-            model = dict(values["model"])
-            model["init"] = SkiplessInit(**model["init"]) if model["init"] else None
-            optimizer: dict[str, Any] = {
-                name: tuple(value) if isinstance(value, list) else value for name, value in values["optimizer"].items()
-            }
-            return cls(
-                name=values["name"],
-                scale=values["scale"],
-                model=ModelConfig(**model),
-                data=ImageConfig(**values["data"]),
-                targets=SupervisedConfig(**values["targets"]),
-                optimizer=OptimizerConfig(**optimizer),
-                schedule=ScheduleConfig(**values["schedule"]),
-                fit=FitConfig(**values["fit"]),
-            )
-        except (KeyError, TypeError) as error:
+            return from_json(_kind_of(values) if cls is Recipe else cls, values)  # pyright: ignore[reportReturnType]
+        except (AttributeError, KeyError, TypeError) as error:
             raise InputError(f"this run's recipe cannot be read ({error}): made by another version?") from error
 
+    def run(self, out: Path | str, loaded: Loaded | None = None) -> FitResult:
+        """Train in the folder `out`; go on where an earlier run stopped, recognise a finished one.
 
-def run(recipe: Recipe, out: Path, data: ImageData | None = None) -> FitResult:
-    """Train as the recipe says in the folder `out`; go on where an earlier run stopped, recognise a finished one.
+        Args:
+            out: the run folder.
+            loaded: what `load` gives, if that was done already.
 
-    Args:
-        recipe: what to train.
-        out: the run folder.
-        data: what `recipe.data` names, if it is loaded already.
+        Raises:
+            InputError: whatever of the recipe, the data or the folder cannot be used.
+        """
+        from skipless.conditioning.measurement.tracking import training_measure
+        from skipless.optim import WarmupCosine, build_optimizer
+        from skipless.training import fit
 
-    Raises:
-        InputError: whatever of the recipe, the data or the folder cannot be used.
-    """
-    data = load_images(recipe.data) if data is None else data
-    before = recorded_classes(out) if any((out / name).exists() for name in (CHECKPOINT, PREVIOUS)) else None
-    if before is not None and before != data.classes:
-        raise InputError(
-            f"{str(out)!r} was trained on {len(before)} classes ({_ends(before)}), and {recipe.data.data!r} now has "
-            f"{len(data.classes)} ({_ends(data.classes)}); give another --out, or the data of before"
+        loaded = self.load() if loaded is None else loaded
+        if loaded.labelled is None and self.fit.measure_every:
+            raise InputError(f"measure_every needs validation images in {str(Path(self.data.data) / 'val')!r}")
+        made = self.prepare(Path(out), loaded)
+        total = self.fit.total_steps(len(loaded.train))
+        return fit(
+            made.task,
+            loaded.train,
+            build_optimizer(made.task, self.optimizer, scaled=self.fit.precision == "fp16"),
+            WarmupCosine(
+                self.optimizer.lr,
+                total,
+                warmup_steps=round(self.schedule.warmup * total),
+                final=self.schedule.final_lr,
+            ),
+            out=out,
+            config=self.fit,
+            evaluate=made.evaluate,
+            measure=training_measure(loaded.labelled) if loaded.labelled and self.fit.measure_every else None,
+            recipe=self.as_json(),
+            notes=made.notes,
         )
-    model = _build(recipe, data)
-    task = Supervised(model, len(data.classes), recipe.targets)
-    total = recipe.fit.total_steps(len(data.train))
-    warmup = round(recipe.schedule.warmup * total)
-    schedule = WarmupCosine(recipe.optimizer.lr, total, warmup_steps=warmup, final=recipe.schedule.final_lr)
-    return fit(
-        task,
-        data.train,
-        build_optimizer(task, recipe.optimizer, scaled=recipe.fit.precision == "fp16"),
-        schedule,
-        out=out,
-        config=recipe.fit,
-        evaluate=lambda model: evaluate_top1(model, data, recipe.fit),
-        measure=training_measure(data) if recipe.fit.measure_every else None,
-        recipe=recipe.as_json(),
-        notes={"classes": data.classes},
-    )
 
+    def load(self) -> Loaded:
+        """Its data.
 
-def recorded_classes(folder: Path) -> tuple[str, ...] | None:
-    """Names of the classes that a run has learned, by label; None where its `run.json` does not say them."""
-    classes = (read_json(folder / "run.json") or {}).get("classes")
-    return None if classes is None else tuple(classes)
+        Raises:
+            InputError: if the data is missing, corrupt, or cannot be augmented as asked.
+        """
+        raise NotImplementedError
 
+    def prepare(self, out: Path, loaded: Loaded) -> Prepared:
+        """The task before its first step, and how it is evaluated.
 
-def _ends(names: tuple[str, ...]) -> str:
-    return f"{names[0]!r} to {names[-1]!r}"
+        Raises:
+            InputError: if the folder holds a run of other data.
+        """
+        raise NotImplementedError
 
+    def blank_task(self, steps: int, classes: int) -> Module:
+        """The task for so many steps of a run, whose data need not be there; for shapes, on the meta device."""
+        raise NotImplementedError
 
-def _build(recipe: Recipe, data: ImageData) -> nn.Module:
-    """The model; where this process only takes shards of the first one's weights, its shapes alone."""
-    if not takes_shards_only(recipe.fit.strategy):
-        return recipe.model.build(data, recipe.fit.seed)
-    with torch.device("meta"):
-        return replace(recipe.model, init=None).build(data, recipe.fit.seed)
+    def passes(self, evaluated: int) -> Passes:
+        """What goes through the model for each training image.
 
+        Args:
+            evaluated: validation images of the data.
+        """
+        raise NotImplementedError
 
-def read_recipe(folder: Path) -> Recipe:
-    """The recipe of a run folder.
+    def evaluation(self, data: ImageData, most: int | None = None) -> Evaluate:
+        """How a run evaluates its model, on at most so many images of a split."""
+        raise NotImplementedError
 
-    Raises:
-        InputError: if the folder is no run folder, or was written by another version.
-    """
-    values = recipe_values(folder)
-    if values.get("name") == "dino":
-        raise InputError(
-            f"{str(folder)!r} is a DINO run, which has no classifier: see its features with knn and others"
+    def evaluated(self, data: ImageData, most: int | None = None) -> int:
+        """How many images that is."""
+        raise NotImplementedError
+
+    def bare(self) -> Self:
+        """The same training without evaluations, records and files on its way."""
+        return self.with_(
+            fit__evaluate_every=0,
+            fit__checkpoint_every=2**31,
+            fit__measure_every=0,
+            fit__progress="none",
+            fit__tensorboard=False,
+            fit__wandb=False,
         )
-    return Recipe.from_json(values)
 
 
-def recipe_values(folder: Path) -> dict[str, Any]:
-    """What `run.json` says of a run's recipe, whichever experiment it was.
+def _kind_of(parts: Mapping[str, Any]) -> type[Recipe]:
+    """The kind of recipe that has all of these parts."""
+    from skipless.recipes.self_supervised import DinoRecipe
+    from skipless.recipes.supervised import SupervisedRecipe
 
-    Raises:
-        InputError: if the folder is no run folder.
-    """
-    try:
-        return dict(json.loads((folder / "run.json").read_text(encoding="utf-8"))["recipe"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{str(folder)!r} is no run folder of `skipless train` (run.json: {error})") from error
+    base = {part.name for part in fields(Recipe)}
+    for kind in (SupervisedRecipe, DinoRecipe):
+        own = {part.name for part in fields(kind)} - base
+        if own & parts.keys():
+            return kind
+    raise TypeError(f"no kind of recipe has only {', '.join(map(repr, parts))}")
 
 
-def evaluate_top1(model: nn.Module, data: ImageData, config: FitConfig) -> dict[str, float]:
-    """Top-1 accuracy on the data's validation images."""
-    workers = count_workers(config.workers, data.val)
-    return top1(model, EvalLoader(data.val, batch_size=256, workers=workers))
+def without_init(recipe: Recipe) -> Recipe:
+    """The same recipe whose model keeps its library's initialisation: its weights will be loaded anyway."""
+    return replace(recipe, model=replace(recipe.model, init=None))

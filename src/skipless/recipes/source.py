@@ -9,8 +9,7 @@ from torch import Size, nn
 from skipless.data.images import pixel_statistics
 from skipless.errors import InputError
 from skipless.models import load_timm
-from skipless.recipes.dino import DinoRecipe
-from skipless.recipes.read import read_any_recipe
+from skipless.recipes.read import read_recipe
 from skipless.recipes.recipe import Recipe
 from skipless.training import load_weights, weight_shapes
 
@@ -32,7 +31,7 @@ class ModelSource:
     model: nn.Module
     trained: bool
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    recipe: Recipe | DinoRecipe | None = None
+    recipe: Recipe | None = None
 
     @property
     def title(self) -> str:
@@ -78,7 +77,7 @@ def open_model(
 
 
 def _from_run(folder: Path, weights: Path | None, untrained: bool) -> ModelSource:
-    recipe = read_any_recipe(folder)
+    recipe = read_recipe(folder)
     shapes = weight_shapes(weights or folder)
     config = recipe.model if untrained else replace(recipe.model, init=None)  # what is loaded need not be drawn
     model = config.build_for(**sizes_of(shapes, str(weights or folder)), seed=recipe.fit.seed)

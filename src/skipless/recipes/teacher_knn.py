@@ -1,33 +1,16 @@
 """k-NN of every block while a teacher is made: the one evaluation that is quick enough to follow a pretraining by."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from skipless.data import ImageData
-from skipless.data.loader import BatchedDataset, BatchKey
-from skipless.evaluators.features import FeatureConfig, features
-from skipless.evaluators.knn import knn_blocks
-
-
-@dataclass(frozen=True)
-class NeighboursConfig:
-    """On how many images the teacher is evaluated.
-
-    Attributes:
-        train: labelled training images at most, spread evenly over the set.
-        val: validation images at most.
-        k: neighbours; as many as there are training images, if these are fewer.
-        batch_size: images that go through the model at once.
-    """
-
-    train: int = 10000
-    val: int = 2000
-    k: int = 20
-    batch_size: int = 128
+from skipless.data.loading.loader import BatchedDataset, BatchKey
+from skipless.evaluators.classification.nearest_neighbours import knn_blocks
+from skipless.evaluators.features.extraction import FeatureConfig, features
+from skipless.recipes.self_supervised import NeighboursConfig
 
 
 def teacher_neighbours(data: ImageData, config: NeighboursConfig) -> Callable[[nn.Module], dict[str, float]]:

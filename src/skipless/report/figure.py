@@ -1,7 +1,7 @@
-"""Figure 1 of the paper: training loss by epoch, AdamW left, SOAP right, a line for each of the three models.
+"""How figures look: colours, typefaces, and what makes a drawing a file or a part of a page.
 
-Drawn without pyplot, so nothing global changes and no display is needed. The same runs and the same
-matplotlib give the same SVG, byte for byte.
+Drawn without pyplot, so nothing global changes and no display is needed. The same data and the same matplotlib give the
+same SVG, byte for byte.
 """
 
 import io
@@ -11,14 +11,10 @@ from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import matplotlib as mpl
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
-from matplotlib.ticker import MaxNLocator
 
-from skipless.report.curves import band, thin
-from skipless.report.records import OPTIMIZERS, Cell, OptimizerName, Row, Setting
+from skipless.report.labels import ROW_CLASS
 
 # The baseline is neutral; orange and blue stay apart in every common colour blindness, and in grey by their lightness.
 COLOURS: Mapping[str, str] = {
@@ -29,7 +25,7 @@ COLOURS: Mapping[str, str] = {
     "skipless": "#d4570a",
     "init": "#1363c6",
 }
-ROW_COLOUR: Mapping[Row, str] = {"skip": "skip", "skipless": "skipless", "skipless + init": "init"}
+ROW_COLOUR: Mapping[str, str] = {row: COLOURS[name] for row, name in ROW_CLASS.items()}
 
 _STYLE: Mapping[str, object] = {
     "font.size": 10,
@@ -48,17 +44,35 @@ _STYLE: Mapping[str, object] = {
 }
 _WEB_FONTS = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
 PRINT_FONTS = ("Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "DejaVu Sans")
-_PANEL = (5.2, 3.5)  # inches
+_QUIET = {"Date": None, "Creator": None}
 
 
-def figure1_svg(cells: Sequence[Cell], setting: Setting) -> str:
-    """Draw both panels side by side as a standalone SVG."""
-    return _svg(cells, setting, OPTIMIZERS, background="#ffffff")
+def style_axes(fonts: Sequence[str], salt: str | None = None) -> AbstractContextManager[None]:
+    """Draw in this package's style, in these fonts; a salt makes SVG files repeatable."""
+    return mpl.rc_context(cast("Any", {**_STYLE, "font.family": list(fonts), "svg.hashsalt": salt}))
 
 
-def panel_svg(cells: Sequence[Cell], setting: Setting, optimizer: OptimizerName) -> str:
-    """Draw one panel for inlining into HTML: transparent, no XML prologue, and colours that follow CSS variables."""
-    return for_page(_svg(cells, setting, (optimizer,), background="none"))
+def print_fonts() -> list[str]:
+    """The typefaces of printed pictures that this machine has."""
+    installed = set(get_font_names())
+    return [font for font in PRINT_FONTS if font in installed]
+
+
+def svg_text(figure: Figure, *, background: str = "#ffffff") -> str:
+    """A figure as SVG in the reader's own typeface; draw and write it within `style_axes(["DejaVu Sans"], salt)`."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", facecolor=background, metadata=_QUIET)
+    return in_readers_font(buffer.getvalue())
+
+
+def render(figure: Figure, name: str) -> dict[str, bytes]:
+    """A figure as `NAME.svg` and `NAME.png`."""
+    png = io.BytesIO()
+    with style_axes(["DejaVu Sans"], f"skipless {name}"):
+        svg = svg_text(figure)
+    with style_axes(print_fonts()):
+        figure.savefig(png, format="png", dpi=180, facecolor="#ffffff", metadata={"Software": None})
+    return {f"{name}.svg": svg.encode(), f"{name}.png": png.getvalue()}
 
 
 def for_page(svg: str) -> str:
@@ -71,99 +85,9 @@ def for_page(svg: str) -> str:
     return svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
 
 
-def figure1_png(cells: Sequence[Cell], setting: Setting, dpi: int = 200) -> bytes:
-    """Draw both panels side by side as a PNG."""
-    installed = set(get_font_names())
-    with style_axes([font for font in PRINT_FONTS if font in installed]):
-        buffer = io.BytesIO()
-        _figure(cells, setting, OPTIMIZERS).savefig(buffer, format="png", dpi=dpi, facecolor="#ffffff")
-    return buffer.getvalue()
-
-
-def style_axes(fonts: Sequence[str], salt: str | None = None) -> AbstractContextManager[None]:
-    """Draw in this package's style, in these fonts; a salt makes SVG files repeatable."""
-    return mpl.rc_context(cast("Any", {**_STYLE, "font.family": list(fonts), "svg.hashsalt": salt}))
-
-
-def _svg(cells: Sequence[Cell], setting: Setting, optimizers: Sequence[OptimizerName], background: str) -> str:
-    salt = f"skipless {' '.join(optimizers)}"  # ids are hashes: fixed for one drawing, different between two on a page
-    with style_axes(["DejaVu Sans"], salt):
-        buffer = io.StringIO()
-        figure = _figure(cells, setting, optimizers)
-        figure.savefig(buffer, format="svg", facecolor=background, metadata={"Date": None, "Creator": None})
-    return in_readers_font(buffer.getvalue())
-
-
 def in_readers_font(svg: str) -> str:
     """Text laid out in DejaVu Sans, shown in the reader's own typeface."""
     return svg.replace("'DejaVu Sans'", _WEB_FONTS)
-
-
-def _figure(cells: Sequence[Cell], setting: Setting, optimizers: Sequence[OptimizerName]) -> Figure:
-    width, height = _PANEL
-    figure = Figure(figsize=(width * len(optimizers), height))
-    top = _loss_limit(cells, setting)
-    for index, optimizer in enumerate(optimizers):
-        left, right, bottom, ceiling = 0.40, 1.28, 0.55, 0.55  # margins in inches; the right one holds the labels
-        axes = figure.add_axes(
-            (
-                (index * width + left) / (width * len(optimizers)),
-                bottom / height,
-                (width - left - right) / (width * len(optimizers)),
-                (height - bottom - ceiling) / height,
-            )
-        )
-        _draw_panel(axes, [cell for cell in cells if cell.optimizer == optimizer], optimizer, setting, top)
-    return figure
-
-
-def _draw_panel(axes: Axes, cells: Sequence[Cell], optimizer: OptimizerName, setting: Setting, top: float) -> None:
-    axes.set_xlim(0, setting.epochs)
-    axes.set_ylim(0, top)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=setting.epochs > 5, steps=[1, 2, 5, 10]))
-    axes.set_facecolor("none")
-    axes.set_axisbelow(True)
-    axes.grid(axis="y", color=COLOURS["hairline"], linewidth=0.6)
-    axes.set_xlabel("epoch", loc="right", labelpad=2)
-    axes.text(0, 1.11, optimizer, transform=axes.transAxes, fontsize=12, fontweight="bold")
-    axes.text(0, 1.035, "training loss", transform=axes.transAxes, color=COLOURS["muted"], fontsize=9)
-    axes.axhline(setting.chance_loss, color=COLOURS["muted"], linewidth=0.8, dashes=(2, 2))
-    ends: list[tuple[Row, float]] = [(cell.row, end) for cell in cells if (end := _draw_cell(axes, cell)) is not None]
-    labels: list[tuple[str, str, float]] = [(row, COLOURS[ROW_COLOUR[row]], min(end, top)) for row, end in ends]
-    labels.append((f"chance, ln {setting.classes}", COLOURS["muted"], setting.chance_loss))
-    for (text, colour, _), y in zip(labels, spread_apart([y for *_, y in labels], 0.075 * top), strict=True):
-        weight = "normal" if text.startswith("chance") else "bold"
-        axes.annotate(
-            text, (1, y), (8, 0), axes.get_yaxis_transform(), "offset points", va="center", color=colour, weight=weight
-        )
-
-
-def _draw_cell(axes: Axes, cell: Cell) -> float | None:
-    """Draw one cell's runs, raw and averaged; return where its line ends, or None where nothing was logged."""
-    colour = COLOURS[ROW_COLOUR[cell.row]]
-    end = None
-    for run in cell.runs:
-        epoch, loss = thin(run.epoch, run.loss)
-        axes.plot(epoch, loss, color=colour, alpha=0.9 if run.diverged else 0.22, linewidth=0.6)
-        if run.diverged and run.epoch.size:
-            axes.plot(epoch[-1:], np.minimum(loss[-1:], axes.get_ylim()[1]), "x", color=colour, clip_on=False)
-            end = float(loss[-1])
-    line = band([run for run in cell.runs if not run.diverged])
-    if line is None:
-        return end
-    if line.spread is not None:
-        axes.fill_between(
-            line.epoch, line.mean - line.spread, line.mean + line.spread, color=colour, alpha=0.18, linewidth=0
-        )
-    axes.plot(line.epoch, line.mean, color=colour, linewidth=1.8, solid_capstyle="round")
-    return float(line.mean[-1])
-
-
-def _loss_limit(cells: Sequence[Cell], setting: Setting) -> float:
-    """Choose one top for both panels: above chance and every averaged line, unless one is far off."""
-    lines = [band([run for run in cell.runs if not run.diverged]) for cell in cells]
-    highest = max((float(line.mean.max()) for line in lines if line is not None), default=0.0)
-    return 1.08 * max(setting.chance_loss, min(highest, 2 * setting.chance_loss))
 
 
 def spread_apart(positions: Sequence[float], gap: float) -> list[float]:

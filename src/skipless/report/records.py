@@ -1,4 +1,4 @@
-"""What a report is made of: runs read from their folders, and the cells of Table 1 that they fill.
+"""What a report is made of: runs, read from their folders.
 
 A run folder holds `run.json` (what was asked for, and where), `metrics.jsonl` (a line for each logged step and each
 evaluation) and `result.json` (what came out).
@@ -6,21 +6,15 @@ evaluation) and `result.json` (what came out).
 
 import json
 import math
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from skipless.errors import InputError
-
-Row = Literal["skip", "skipless", "skipless + init"]
-OptimizerName = Literal["AdamW", "SOAP"]
-ROWS: tuple[Row, ...] = get_args(Row)
-OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 
 
 @dataclass(frozen=True)
@@ -34,7 +28,7 @@ class Setting:
         classes: number of classes; ln(classes) is the loss of a uniform guess.
 
     Example:
-        >>> str(PAPER_SETTING)
+        >>> str(Setting("ViT-B", "ImageNet-1k", 300, classes=1000))
         'ViT-B, ImageNet-1k, 300 epochs'
     """
 
@@ -50,19 +44,6 @@ class Setting:
     def chance_loss(self) -> float:
         """Cross-entropy in nats of a uniform guess, whatever the (soft) targets."""
         return math.log(self.classes)
-
-
-PAPER_SETTING = Setting(model="ViT-B", data="ImageNet-1k", epochs=300, classes=1000)
-
-PAPER_TABLE1: Mapping[tuple[Row, OptimizerName], float] = {
-    ("skip", "AdamW"): 80.3,
-    ("skip", "SOAP"): 80.1,
-    ("skipless", "AdamW"): 61.4,
-    ("skipless", "SOAP"): 77.0,
-    ("skipless + init", "AdamW"): 78.1,
-    ("skipless + init", "SOAP"): 80.8,
-}
-"""Table 1 of the paper: validation accuracy in percent. One number a cell, no seed and no spread stated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,75 +82,6 @@ class Run:
         if not self.loss.size:
             return None
         return float(self.loss[self.epoch >= 0.9 * self.epoch[-1]].mean())
-
-
-@dataclass(frozen=True, eq=False)
-class Cell:
-    """One cell of Table 1: a model, an optimizer, the paper's accuracy and our runs, one a seed.
-
-    Raises:
-        InputError: if the runs do not differ in the seed alone: a seed twice, or two learning rates.
-
-    Example:
-        >>> Cell("skip", "AdamW", paper=80.3).n
-        0
-    """
-
-    row: Row
-    optimizer: OptimizerName
-    paper: float
-    runs: tuple[Run, ...] = ()
-
-    def __post_init__(self) -> None:
-        rates = sorted({run.learning_rate for run in self.runs})
-        if len(rates) > 1:
-            given = ", ".join(f"{run.folder} has {run.learning_rate:g}" for run in self.runs)
-            raise InputError(
-                f"the runs of {self.row}, {self.optimizer} have {len(rates)} learning rates ({given}); give one a cell"
-            )
-        seeds = [run.seed for run in self.runs]
-        if len(set(seeds)) < len(seeds):
-            raise InputError(f"the runs of {self.row}, {self.optimizer} repeat a seed ({seeds}); give one run a seed")
-
-    @property
-    def accuracies(self) -> tuple[float, ...]:
-        """Top-1 of every run that was finished, in percent."""
-        return tuple(run.top1 for run in self.runs if run.top1 is not None)
-
-    @property
-    def n(self) -> int:
-        """Number of finished runs: the accuracies behind `mean`."""
-        return len(self.accuracies)
-
-    @property
-    def mean(self) -> float | None:
-        """Mean top-1 over the seeds, in percent."""
-        return statistics.fmean(self.accuracies) if self.n else None
-
-    @property
-    def spread(self) -> float | None:
-        """Sample standard deviation (n - 1) over the seeds, in points; None below two."""
-        return statistics.stdev(self.accuracies) if self.n > 1 else None
-
-    @property
-    def learning_rate(self) -> float | None:
-        """The peak learning rate that all runs share."""
-        return self.runs[0].learning_rate if self.runs else None
-
-    @property
-    def diverged(self) -> int:
-        """How many runs diverged."""
-        return sum(run.diverged for run in self.runs)
-
-
-def table1_cells(runs: Mapping[tuple[Row, OptimizerName], Sequence[Run]]) -> tuple[Cell, ...]:
-    """Give the six cells of Table 1 in the paper's order; a cell without runs stays and says "not run".
-
-    Example:
-        >>> [(cell.row, cell.optimizer, cell.paper) for cell in table1_cells({})][-1]
-        ('skipless + init', 'SOAP', 80.8)
-    """
-    return tuple(Cell(*key, paper=paper, runs=tuple(runs.get(key, ()))) for key, paper in PAPER_TABLE1.items())
 
 
 def read_run(folder: Path) -> Run:

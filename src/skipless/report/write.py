@@ -1,60 +1,47 @@
-"""The one entry: every file of a report, each written whole or not at all."""
+"""Reports as files: text, JSON and pictures, each written whole or not at all."""
 
-from collections.abc import Sequence
+import importlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from skipless.errors import InputError
-from skipless.report.page import page_html
-from skipless.report.records import OPTIMIZERS, Cell, OptimizerName, Setting
-from skipless.report.table import table1_csv, table1_markdown
 
 
-def write_report(
-    cells: Sequence[Cell],
-    out: Path,
-    *,
-    setting: Setting,
-    title: str,
-    description: str,
-    command: str,
-    notes: Sequence[str] = (),
-) -> dict[str, Path]:
-    """Write Table 1, Figure 1 and the page that shows both.
-
-    Args:
-        cells: of Table 1, in the order to show; see `table1_cells`.
-        out: folder to write to; made if missing.
-        setting: where our numbers come from.
-        title: of the page.
-        description: a paragraph of plain text under it.
-        command: what makes this report again.
-        notes: sentences of plain text for the reader who wants to know how far to trust the numbers.
-
-    Returns:
-        The path of each file by its name: `table1.md`, `table1.csv`, `figure1.svg`, `figure1.png`, `index.html`.
+def drawing(module: str) -> ModuleType:
+    """A module that draws; told before the work if it cannot.
 
     Raises:
-        InputError: if matplotlib is missing or `out` cannot be written.
+        InputError: if matplotlib is missing.
     """
     try:
-        from skipless.report.figure import figure1_png, figure1_svg, panel_svg  # noqa: PLC0415 - matplotlib is optional
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise InputError("the report needs matplotlib; install it with: pip install 'skipless[demo]'") from error
-    panels: dict[OptimizerName, str] = {optimizer: panel_svg(cells, setting, optimizer) for optimizer in OPTIMIZERS}
-    contents = {
-        "table1.md": table1_markdown(cells, setting).encode(),
-        "table1.csv": table1_csv(cells, setting).encode(),
-        "figure1.svg": figure1_svg(cells, setting).encode(),
-        "figure1.png": figure1_png(cells, setting),
-        "index.html": page_html(
-            cells, panels, setting=setting, title=title, description=description, command=command, notes=notes
-        ).encode(),
-    }
+        if error.name is None or error.name.partition(".")[0] != "matplotlib":
+            raise
+        raise InputError("the picture needs matplotlib; install it with: pip install 'skipless[demo]'") from error
+
+
+def write_files(out: Path, contents: Mapping[str, Any]) -> dict[str, Path]:
+    """Write each content under its name: bytes and text as they are, anything else as JSON.
+
+    Raises:
+        InputError: if `out` cannot be written.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return {name: write_whole(out / name, content) for name, content in contents.items()}
+        return {name: write_whole(out / name, _bytes(content)) for name, content in contents.items()}
     except OSError as error:
         raise InputError(f"cannot write the report to {out} ({error.strerror}); choose another --out") from error
+
+
+def _bytes(content: Any) -> bytes:
+    if isinstance(content, bytes):
+        return content
+    text = content if isinstance(content, str) else json.dumps(content, indent=1, allow_nan=False) + "\n"
+    return text.encode()
 
 
 def write_whole(path: Path, content: bytes) -> Path:

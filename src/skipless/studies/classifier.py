@@ -1,37 +1,21 @@
 """Linear classification by frozen features, for every block: what k-NN says, with a trained head."""
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from skipless.data.images import ImageData
-from skipless.evaluators.classification_probe import (
+from skipless.evaluators.classification.linear import (
     ClassificationProtocol,
     ClassificationResult,
     linear_classification_probe,
 )
+from skipless.studies.config import ClassifierConfig
 from skipless.studies.folder import StudyFolder
 from skipless.studies.names import markdown
-from skipless.studies.pooled import PoolConfig, PooledData, pool
-
-
-@dataclass(frozen=True)
-class ClassifierConfig:
-    """Which vectors are classified, and how.
-
-    Attributes:
-        epochs: passes over the training images; None is the protocol's 100.
-        select: what the learning rate is chosen on: `val`, as papers do, or `holdout`, which is honest.
-        seed: of heads and order.
-        pool: what stands for an image.
-    """
-
-    epochs: int | None = None
-    select: Literal["val", "holdout"] = "val"
-    seed: int = 0
-    pool: PoolConfig = field(default_factory=PoolConfig)
+from skipless.studies.pooled import PooledData, pool
 
 
 @dataclass(frozen=True, eq=False)

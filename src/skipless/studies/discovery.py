@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,41 +13,15 @@ from torch import nn
 from skipless.data.dense import BoxData
 from skipless.errors import InputError
 from skipless.evaluators.discovery import CorLoc, Discovery, corloc, draw_discoveries, lost, tokencut
-from skipless.evaluators.feature_build import files_identity, weights_hash
-from skipless.evaluators.features import FeatureConfig, Features, ImageTransform, Key, Kind, features
+from skipless.evaluators.features.build import files_identity, weights_hash
+from skipless.evaluators.features.extraction import FeatureConfig, Features, ImageTransform, Key, features
 from skipless.models.tokens import token_model
+from skipless.studies.config import DiscoveryConfig
 from skipless.studies.folder import StudyFolder, process, wait_for_all
 from skipless.studies.names import key_name, markdown
 from skipless.studies.progress import counted
 
-Method = Literal["tokencut", "lost"]
 WHOLE = "whole image"
-
-
-@dataclass(frozen=True)
-class DiscoveryConfig:
-    """How objects are looked for.
-
-    Attributes:
-        method: `tokencut` or `lost`.
-        blocks: from 0, negative ones from the last; None is every block, as the paper reports the best.
-        kinds: of features; TokenCut's and LOST's authors take the keys of the last block.
-        norm: for block outputs alone: with the model's last norm, or without.
-        size: the longer side becomes this many pixels; None, as the authors do, keeps every image's own size and
-            pads it to whole patches.
-        tau: TokenCut's threshold of similarity.
-        k: LOST's number of seeds to expand over.
-        precision: of the backbone.
-    """
-
-    method: Method = "tokencut"
-    blocks: tuple[int, ...] | None = None
-    kinds: tuple[Kind, ...] = ("k", "q", "v", "tokens")
-    norm: Literal["final", "none"] = "final"
-    size: int | None = None
-    tau: float = 0.2
-    k: int = 100
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from skipless.errors import InputError
 from skipless.studies.names import file_name
-from skipless.training.files import replacing, write_json
+from skipless.training.run_folder.atomic import replacing, write_json
 
 JOURNAL = "journal"
 

@@ -2,7 +2,7 @@
 
 import re
 
-from skipless.evaluators.features import Key
+from skipless.evaluators.features.extraction import Key
 
 
 def file_name(text: str) -> str:

@@ -1,39 +1,18 @@
 """k-NN classification by frozen features, DINO's evaluation, for every block: skipless models peak in the middle."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from skipless.data.images import ImageData
-from skipless.errors import InputError
-from skipless.evaluators.knn import KnnAccuracy, knn_blocks
+from skipless.evaluators.classification.nearest_neighbours import KnnAccuracy, knn_blocks
+from skipless.studies.config import NeighbourConfig
 from skipless.studies.folder import StudyFolder
 from skipless.studies.names import markdown
-from skipless.studies.pooled import PoolConfig, PooledData, pool
-
-
-@dataclass(frozen=True)
-class NeighbourConfig:
-    """Which vectors vote, and how.
-
-    Attributes:
-        ks: numbers of neighbours; 10, 20, 100 and 200 are DINO's.
-        temperature: of the votes.
-        pool: what stands for an image.
-    """
-
-    ks: tuple[int, ...] = (10, 20)
-    temperature: float = 0.07
-    pool: PoolConfig = field(default_factory=PoolConfig)
-
-    def __post_init__(self) -> None:
-        if not self.ks or min(self.ks) < 1 or len(set(self.ks)) < len(self.ks):
-            raise InputError(
-                f"--ks {' '.join(map(str, self.ks))}: give different numbers of neighbours, each at least 1"
-            )
+from skipless.studies.pooled import PooledData, pool
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,9 +3,9 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from PIL import Image
@@ -14,39 +14,16 @@ from torch import nn
 from skipless.data.dense.reading import read_rgb
 from skipless.data.folder import EXTENSIONS, image_files
 from skipless.errors import InputError
-from skipless.evaluators.feature_build import weights_hash
-from skipless.evaluators.features import FeatureConfig, ImageTransform, Key, Kind, features
-from skipless.evaluators.pca import PcaColours, pca_picture
-from skipless.evaluators.pictures import save_png
+from skipless.evaluators.features.build import weights_hash
+from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform, Key, features
+from skipless.evaluators.pictures.grids import save_png
+from skipless.evaluators.pictures.pca import PcaColours, pca_picture
 from skipless.models.tokens import token_model
+from skipless.studies.config import PictureConfig
 from skipless.studies.folder import StudyFolder, process
 from skipless.studies.names import file_name, key_name, markdown
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
-
-
-@dataclass(frozen=True)
-class PictureConfig:
-    """What is drawn.
-
-    Attributes:
-        blocks: from 0, negative ones from the last; None is every block (Figure 8). Figures 4 and 7 show the 11th of
-            12: -2.
-        kinds: of features.
-        norm: for block outputs alone: with the model's last norm, or without.
-        size: side that images are resized to; None is what the model was built for.
-        scope: components of the whole set of images, or of each by itself.
-        foreground: leave out the side of the first component that lies on the border.
-        precision: of the backbone.
-    """
-
-    blocks: tuple[int, ...] | None = None
-    kinds: tuple[Kind, ...] = ("tokens",)
-    norm: Literal["final", "none"] = "final"
-    size: int | None = None
-    scope: Literal["set", "image"] = "set"
-    foreground: bool = False
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
 
 
 def find_pictures(folder: Path, count: int = 8, seed: int | None = None) -> list[tuple[str, Image.Image]]:

@@ -5,47 +5,28 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from skipless.choices import Pooling
 from skipless.data.images import ImageData
-from skipless.data.loader import BatchedDataset, BatchKey
+from skipless.data.loading.loader import BatchedDataset, BatchKey
 from skipless.data.memory import MemoryImages
-from skipless.data.stored import StoredImages
+from skipless.data.on_disk import StoredImages
 from skipless.errors import InputError
-from skipless.evaluators.feature_build import files_identity, weights_hash
-from skipless.evaluators.features import FeatureConfig, features
+from skipless.evaluators.features.build import files_identity, weights_hash
+from skipless.evaluators.features.extraction import FeatureConfig, features
 from skipless.models.tokens import token_model
+from skipless.studies.config import PoolConfig
 from skipless.studies.folder import StudyFolder, process, wait_for_all
 from skipless.studies.progress import counted
-from skipless.training.files import replacing
+from skipless.training.run_folder.atomic import replacing
 
-Pooling = Literal["class", "mean"]
 SHARD = 512  # images: what an interruption costs
 _UNREADABLE = -1  # label of an image that could not be read
-
-
-@dataclass(frozen=True)
-class PoolConfig:
-    """What stands for an image.
-
-    Attributes:
-        blocks: from 0, negative ones from the last; None is every block.
-        pooling: the class token, as DINO does, or the mean of the patches; None is the class token where there is one.
-        norm: with the model's last norm on every block, as DINO does, or without.
-        batch_size: images at a time.
-        precision: of the backbone.
-    """
-
-    blocks: tuple[int, ...] | None = None
-    pooling: Pooling | None = None
-    norm: Literal["final", "none"] = "final"
-    batch_size: int = 64
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
 
 
 @dataclass(frozen=True, eq=False)

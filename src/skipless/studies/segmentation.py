@@ -3,67 +3,27 @@
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import nn
 
+from skipless.choices import MULTISCALE
 from skipless.data.dense import SegmentationData, UnreadableItem
-from skipless.evaluators.feature_build import files_identity, weights_hash
-from skipless.evaluators.features import FeatureConfig, ImageTransform, Kind
-from skipless.evaluators.linear_probe import Select
-from skipless.evaluators.pictures import save_png
-from skipless.evaluators.probe_picture import prediction_picture
-from skipless.evaluators.probe_result import ProbeResult
-from skipless.evaluators.probing import MULTISCALE, probe_model
-from skipless.evaluators.protocols import DenseProtocol, protocol_named
-from skipless.evaluators.segmentation import SegmentationScores, segmentation_scores
+from skipless.evaluators.features.build import files_identity, weights_hash
+from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform
+from skipless.evaluators.pictures.grids import save_png
+from skipless.evaluators.probe.model import probe_model
+from skipless.evaluators.probe.picture import prediction_picture
+from skipless.evaluators.probe.protocols import DenseProtocol, protocol_named
+from skipless.evaluators.probe.results import ProbeResult
+from skipless.evaluators.probe.segmentation import SegmentationScores, segmentation_scores
 from skipless.models.tokens import token_model
+from skipless.studies.config import ProbeConfig
 from skipless.studies.folder import StudyFolder, process
 from skipless.studies.progress import counted
-
-
-@dataclass(frozen=True)
-class ProbeConfig:
-    """Which features are probed, and how.
-
-    Attributes:
-        protocol: `paper`, `dinov2` or `patch`; see `skipless.evaluators.protocols`.
-        blocks: from 0, negative ones from the last; None is every block.
-        multiscale: blocks whose features are also used side by side; None for none. By default the last four, where
-            there are four.
-        kind: of features.
-        norm: for block outputs alone: with the model's last norm, or without.
-        select: what the learning rate is chosen on, `val` as papers do, or `holdout`, which is honest.
-        size: side that pictures are resized to, instead of the protocol's.
-        epochs: length, instead of the protocol's.
-        precision: of the backbone.
-        seed: of heads and order.
-    """
-
-    protocol: str = "paper"
-    blocks: tuple[int, ...] | None = None
-    multiscale: tuple[int, ...] | None = MULTISCALE
-    kind: Kind = "tokens"
-    norm: Literal["final", "none"] = "final"
-    select: Select = "val"
-    size: int | None = None
-    epochs: int | None = None
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    seed: int = 0
-
-    def resolved(self) -> DenseProtocol:
-        """The protocol with what is changed in it.
-
-        Raises:
-            InputError: if there is no such protocol.
-        """
-        protocol = protocol_named(self.protocol)
-        if self.size is not None:
-            protocol = replace(protocol, image_size=self.size)
-        return protocol if self.epochs is None else replace(protocol, epochs=self.epochs, iterations=None)
 
 
 @dataclass(frozen=True)
@@ -132,7 +92,7 @@ def segment(
         InputError: if most images of a set cannot be used, or a setting does not fit the model.
     """
     config = config or ProbeConfig()
-    protocol, tokens = config.resolved(), token_model(model)
+    protocol, tokens = _resolved(config), token_model(model)
     mean, std = statistics or (tokens.mean, tokens.std)
     identity = (files_identity(i.image for i in train.items), files_identity(i.image for i in val.items))
     masks = [files_identity(item.mask for item in data.items) for data in (train, val)]
@@ -160,6 +120,14 @@ def segment(
     if process()[0] == 0 and (picture := prediction_picture(probe, judged, images=examples)) is not None:
         save_png(picture, folder.path / "pictures.png")
     return result
+
+
+def _resolved(config: ProbeConfig) -> DenseProtocol:
+    """The protocol with what is changed in it."""
+    protocol = protocol_named(config.protocol)
+    if config.size is not None:
+        protocol = replace(protocol, image_size=config.size)
+    return protocol if config.epochs is None else replace(protocol, epochs=config.epochs, iterations=None)
 
 
 def majority_scores(train: SegmentationData, val: SegmentationData) -> SegmentationScores:

@@ -1,11 +1,12 @@
 """What a run of the training loop can be asked for."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from skipless.data.loader import steps_per_epoch
+from skipless.choices import Device, Precision, ProgressKind, Strategy
+from skipless.data.loading.steps import steps_per_epoch
 from skipless.errors import InputError
-from skipless.training.devices import Device, Distribution, Precision
-from skipless.training.progress import ProgressKind
+from skipless.options import Option
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class FitConfig:
         batch_size: samples of one optimizer step, over all devices and micro-batches: accumulation and the number of
             devices do not change what is computed.
         accumulation: micro-batches that each device splits its share of a step into, to save memory.
-        clip_norm: largest global gradient norm; None does not clip.
+        clip_norm: largest global gradient norm.
         precision: `fp32`; `bf16` or `fp16` run the forward pass in autocast, fp16 with a scaled loss.
         seed: of order, augmentation, mixup and dropout.
         evaluate_every: epochs between evaluations; the last epoch is always evaluated. 0 evaluates only there.
@@ -26,8 +27,8 @@ class FitConfig:
         measure_every: steps between measurements of the model's conditioning, and one at the start and one at the end,
             in `measurements.jsonl`; 0 measures nothing.
         log_every: steps between lines of `metrics.jsonl`, each with means over those steps.
-        workers: processes that fetch data; 0 fetches between the steps, None takes as many as keep the cores busy
-            (`default_workers`). Results do not depend on it.
+        workers: processes that fetch data; 0 fetches between the steps. None takes `default_workers`. Results do not
+            depend on it.
         device: `auto` takes an accelerator if there is one. `torchrun` gives each of its processes one.
         strategy: how the processes that `torchrun` starts share the work: `ddp` gives each the whole model, `fsdp`
             (FSDP2) a shard of every parameter, of its gradient and of the optimizer's state; `auto` is ddp. One process
@@ -42,16 +43,16 @@ class FitConfig:
     epochs: int = 30
     batch_size: int = 32
     accumulation: int = 1
-    clip_norm: float | None = None
+    clip_norm: Annotated[float | None, Option("no clipping")] = None
     precision: Precision = "fp32"
     seed: int = 0
     evaluate_every: int = 1
     checkpoint_every: int = 0
     measure_every: int = 0
     log_every: int = 20
-    workers: int | None = None
+    workers: Annotated[int | None, Option("as many as keep the cores busy")] = None
     device: Device = "auto"
-    strategy: Distribution = "auto"
+    strategy: Strategy = "auto"
     compile: bool = False
     profile: bool = False
     progress: ProgressKind = "auto"

@@ -3,6 +3,7 @@
 from skipless.data.dense.ade20k import ade20k_full_segmentation, ade20k_segmentation
 from skipless.data.dense.coco import coco_boxes, coco_stuff_segmentation
 from skipless.data.dense.named import BoxName, SegmentationName, load_boxes, load_segmentation
+from skipless.data.dense.preview import colour_labels, contact_sheet
 from skipless.data.dense.reading import LayoutMissing, UnreadableItem
 from skipless.data.dense.records import (
     IGNORE,
@@ -12,7 +13,6 @@ from skipless.data.dense.records import (
     SegmentationData,
     SegmentationItem,
 )
-from skipless.data.dense.sheet import colour_labels, contact_sheet
 from skipless.data.dense.voc import VOC_CLASSES, voc_boxes, voc_segmentation
 
 __all__ = [

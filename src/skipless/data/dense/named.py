@@ -3,16 +3,14 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from skipless.choices import BoxName, SegmentationName
 from skipless.data.dense.ade20k import ade20k_full_segmentation, ade20k_segmentation
 from skipless.data.dense.coco import coco_boxes, coco_stuff_segmentation
 from skipless.data.dense.records import BoxData, SegmentationData
 from skipless.data.dense.voc import voc_boxes, voc_segmentation
 from skipless.errors import InputError
-
-SegmentationName = Literal["voc", "ade20k", "ade20k-full", "coco-stuff", "coco-stuff-27"]
-BoxName = Literal["voc07", "voc12", "coco20k"]
 
 _SEGMENTATION: dict[str, Callable[[Path, Any], SegmentationData]] = {
     "voc": voc_segmentation,

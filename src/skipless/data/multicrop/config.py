@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-
+from skipless.choices import CropMode as Mode
+from skipless.data.config import IMAGENET_MEAN, IMAGENET_STD
 from skipless.errors import InputError
 
 GLOBAL_CROPS = 2  # the second one alone is solarised; the teacher sees both
-
-Mode = Literal["exact", "fast"]
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,8 @@ class MultiCropConfig:
     blur: tuple[float, float, float] = (1.0, 0.1, 0.5)
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarise: float = 0.2
-    mean: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN
-    std: tuple[float, float, float] = IMAGENET_DEFAULT_STD
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
     mode: Mode = "exact"
     pixels: Literal["float32", "uint8"] = "float32"
 

@@ -11,17 +11,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from skipless.data.corrupt import Unreadable
 from skipless.data.folder import EXTENSIONS, FolderFiles, image_files
-from skipless.data.loader import BatchKey
+from skipless.data.loading.corrupt import Unreadable
+from skipless.data.loading.loader import BatchKey
+from skipless.data.loading.seeding import derive_seed
+from skipless.data.loading.shared_memory import empty_batch
+from skipless.data.loading.substitutes import Replacing
 from skipless.data.multicrop.apply import augment_all, to_pixels
 from skipless.data.multicrop.config import MultiCropConfig
 from skipless.data.multicrop.draws import draw_crops_of
 from skipless.data.multicrop.planes import unit_of
-from skipless.data.replacing import Replacing
-from skipless.data.seeding import derive_seed
 from skipless.data.shards import find_shards, index_shards
-from skipless.data.shared import empty_batch
 from skipless.data.source import ImageSource
 from skipless.errors import InputError
 

@@ -8,10 +8,10 @@ from random import Random
 import numpy as np
 
 from skipless.data.folder import read_image
+from skipless.data.loading.seeding import derive_seed
 from skipless.data.multicrop.apply import augment, to_pixels
 from skipless.data.multicrop.config import MultiCropConfig
 from skipless.data.multicrop.draws import CropDraw, draw_crops_of
-from skipless.data.seeding import derive_seed
 from skipless.errors import InputError
 
 

@@ -8,10 +8,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from skipless.data.folder import read_image
+from skipless.data.loading.seeding import derive_seed
 from skipless.data.multicrop.apply import augment_all, to_pixels
 from skipless.data.multicrop.config import GLOBAL_CROPS, MultiCropConfig
 from skipless.data.multicrop.draws import CropDraw, draw_crops_of
-from skipless.data.seeding import derive_seed
 from skipless.errors import InputError
 
 _MARGIN = 4  # pixels

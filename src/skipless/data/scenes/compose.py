@@ -2,17 +2,15 @@
 
 import colorsys
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
+from skipless.choices import SceneColours as Colours
+from skipless.choices import SceneShapes as Shapes
+from skipless.data.loading.seeding import derive_seed
 from skipless.data.scenes.sources import Sources
-from skipless.data.seeding import derive_seed
-
-Shapes = Literal["square", "mixed"]
-Colours = Literal["any", "class"]
 
 SIZES = (0.2, 0.6)  # an object's longer side over the scene's, from and to
 _WINDOWS = (100, 250)  # pixels of a photo that fill the scene's longer side; validation's parts are 256 wide

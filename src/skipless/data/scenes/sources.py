@@ -8,11 +8,10 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 from PIL import Image
 
+from skipless.choices import SceneObjects as Objects
 from skipless.data.builtin import DEBIAN_FASHION, cache_folder, find_fashion, load_digits, load_fashion
 from skipless.data.memory import MemoryImages
 from skipless.errors import InputError
-
-Objects = Literal["auto", "fashion", "digits"]
 
 PHOTOS: tuple[str, ...] = ("china.jpg", "flower.jpg")  # scikit-learn's sample images, 640 x 427
 _TRAIN_SHARE = 0.6  # of a photo's columns; validation has the others
@@ -86,7 +85,7 @@ def _sources(kind: Literal["fashion", "digits"], images: MemoryImages, photos: l
 
 def _photos() -> list[UInt8[np.ndarray, "h w 3"]]:
     try:
-        from sklearn import datasets  # noqa: PLC0415 (an optional dependency)
+        from sklearn import datasets
     except ImportError as error:
         raise InputError("the scenes' photos come with scikit-learn: pip install 'skipless[demo]'") from error
     samples: Any = datasets
@@ -94,6 +93,6 @@ def _photos() -> list[UInt8[np.ndarray, "h w 3"]]:
 
 
 def _filled(outline: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    from scipy import ndimage  # noqa: PLC0415 (comes with scikit-learn, which the photos need)
+    from scipy import ndimage
 
     return np.asarray(ndimage.binary_fill_holes(outline))

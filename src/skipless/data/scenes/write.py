@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from skipless.choices import SceneLayout as Layout
 from skipless.data.scenes.compose import SIZES, Colours, Scene, Shapes, compose
 from skipless.data.scenes.files import Files
 from skipless.data.scenes.layouts import (
@@ -20,8 +21,6 @@ from skipless.data.scenes.layouts import (
 )
 from skipless.data.scenes.sources import PHOTOS, Objects, Sources, load_sources
 from skipless.errors import InputError
-
-Layout = Literal["voc", "ade20k", "coco", "imagenet"]
 
 MARKER = "scenes.json"  # written last: what has it is complete
 VERSION = 1  # of the drawing: another one makes other scenes

@@ -1,0 +1,53 @@
+"""Names that options take, as types: what the library and its command line must spell alike. Imports nothing."""
+
+from typing import Literal, get_args
+
+# The models of the paper's tables: with skip connections, without, and without but with its initialisation
+Row = Literal["skip", "skipless", "skipless + init"]
+ROWS: tuple[Row, ...] = get_args(Row)
+
+# Initialisation
+Preset = Literal["vit_base", "dino_vit_small", "language"]
+Factors = Literal["per_head", "sliced", "partition"]
+Noise = Literal["normal", "uniform"]
+LogitScale = Literal["kept", "compensated"]
+
+# Training
+OptimizerName = Literal["adamw", "soap"]
+OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
+Precision = Literal["fp32", "bf16", "fp16"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Strategy = Literal["auto", "ddp", "fsdp"]
+SharedStrategy = Literal["ddp", "fsdp"]
+ProgressKind = Literal["auto", "bar", "lines", "none"]
+
+# Data
+SegmentationName = Literal["voc", "ade20k", "ade20k-full", "coco-stuff", "coco-stuff-27"]
+BoxName = Literal["voc07", "voc12", "coco20k"]
+SceneLayout = Literal["voc", "ade20k", "coco", "imagenet"]
+SceneObjects = Literal["auto", "fashion", "digits"]
+SceneShapes = Literal["square", "mixed"]
+SceneColours = Literal["any", "class"]
+CropMode = Literal["exact", "fast"]
+
+# Features and what is made of them
+Kind = Literal["tokens", "q", "k", "v"]
+Norm = Literal["final", "none"]
+Pooling = Literal["class", "mean"]
+Select = Literal["val", "holdout"]
+Protocol = Literal["paper", "dinov2", "patch"]
+MULTISCALE = (-4, -3, -2, -1)  # the last four blocks: DINOv2's, and the default here
+
+# Conditioning
+TokensAt = Literal["normed", "raw", "gaussian"]
+SpectrumMethod = Literal["auto", "dense", "gram", "lanczos", "inverse"]
+
+
+def slug(name: str) -> str:
+    """A row's name as part of a path.
+
+    Example:
+        >>> slug("skipless + init")
+        'skipless-init'
+    """
+    return name.replace(" + ", "-")

@@ -1,0 +1,174 @@
+"""From options and words to values, by tyro; what is unknown is told in one line."""
+
+import difflib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import field, make_dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import tyro
+
+from skipless.cli.signature import Argument, is_tuple
+from skipless.errors import InputError
+
+FIRST = "general"  # heading of options that have none of their own
+
+
+def parse(
+    arguments: Sequence[Argument],
+    words: Sequence[str],
+    *,
+    prog: str,
+    description: str,
+    elsewhere: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Any]:
+    """The value of every argument.
+
+    Args:
+        arguments: of the command.
+        words: as typed, without the command's own.
+        prog: the command's own.
+        description: above the options in its help.
+        elsewhere: for each flag, which commands beside this one have it.
+
+    Raises:
+        InputError: for a flag that there is not.
+        SystemExit: with code 0 after `--help`, and 2 where a value cannot be read.
+    """
+    known = {flag for argument in arguments for flag in argument.flags} | {"-h", "--help"}
+    for word in words:
+        flag = word.partition("=")[0].replace("_", "-")
+        if flag.startswith("--") and flag not in known:
+            raise InputError(_unknown(flag, prog, known, elsewhere or {}))
+    if asks_for_help(words):
+        words = ["--help"]
+    words, unsaid = _unsaid(arguments, words)
+    groups: dict[str, list[Argument]] = {FIRST: []}
+    for argument in arguments:
+        groups.setdefault(argument.shown.group or FIRST, []).append(argument)
+    shape = make_dataclass(
+        "Command", [(name, _shape(name, members), field()) for name, members in groups.items() if members], kw_only=True
+    )
+    # The root shows groups under their names and options under theirs alone.
+    made = tyro.cli(shape, prog=prog, args=list(words), description=description, config=(tyro.conf.OmitArgPrefixes,))  # pyright: ignore[reportCallIssue, reportArgumentType]
+    values = {name: value for group in vars(made).values() for name, value in vars(group).items()}
+    return values | dict.fromkeys(unsaid)
+
+
+def asks_for_help(words: Sequence[str]) -> bool:
+    """Whether they do."""
+    return any(word in ("-h", "--help") for word in words)
+
+
+def choose(
+    verb: str, words: Sequence[str], names: Mapping[str, str], *, after: int = 0
+) -> tuple[str | None, list[str]]:
+    """The name among the words that says what is wanted, and the other words; None where there is none.
+
+    Args:
+        verb: for messages.
+        words: as typed.
+        names: that there are.
+        after: how many words come before it.
+
+    Raises:
+        InputError: for a name that there is not.
+    """
+    leading = [word for word in words[: after + 1] if not word.startswith("-")]
+    if len(leading) == after + 1 and leading[after] in names:
+        return leading[after], [*words[:after], *words[after + 1 :]]
+    found = next((at for at, word in enumerate(words) if at >= after and word in names), None)
+    if found is not None:
+        return words[found], [*words[:found], *words[found + 1 :]]
+    if len(leading) == after + 1:
+        near = difflib.get_close_matches(leading[after], names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(names)};"
+        raise InputError(f"`skipless {verb}` knows no {leading[after]!r}; {hint} `skipless {verb} --help` lists all")
+    return None, list(words)
+
+
+def _unsaid(arguments: Sequence[Argument], words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words, and the switches that may be left open and are: neither `--x` nor `--no-x` is among the words."""
+    kept, unsaid = list(words), []
+    for argument in arguments:
+        if argument.type == (bool | None):
+            given = [at for at, word in enumerate(kept) if word.replace("_", "-") in argument.flags]
+            unsaid += [] if given else [argument.name]
+            for at in reversed(given):
+                if kept[at + 1 : at + 2] in (["True"], ["False"]):  # `--x True`, as it was once given
+                    kept[at : at + 2] = [argument.flags[kept[at + 1] == "False"]]
+    return kept, unsaid
+
+
+def _shape(name: str, members: Sequence[Argument]) -> type:
+    """The dataclass of a group; a default makes the field optional."""
+    made = make_dataclass(
+        name.capitalize(),
+        [(one.name, _annotated(one), field() if one.required else field(default=_default(one))) for one in members],
+        kw_only=True,
+        frozen=True,
+    )
+    made.__doc__ = ""
+    return made
+
+
+def _default(argument: Argument) -> Any:
+    return False if argument.type == (bool | None) else argument.default
+
+
+def _annotated(argument: Argument) -> Any:
+    shown, kind = argument.shown, _chosen(argument)
+    hint: str | None = None
+    if not argument.required and (shown.default or argument.default is None):
+        text = shown.default or "none"
+        hint = "(required)" if text == "required" else f"(default: {text})"
+    told = tyro.conf.arg(
+        help=argument.help,
+        metavar=argument.name.upper() if shown.positional else _metavar(kind),
+        aliases=shown.aliases or None,
+        **({} if hint is None else {"help_behavior_hint": hint}),
+    )
+    kind = Annotated[kind, told]
+    return tyro.conf.Positional[kind] if shown.positional else kind
+
+
+def _chosen(argument: Argument) -> Any:
+    """Its type, narrowed to what may be chosen from."""
+    choices = argument.shown.choices
+    if argument.type == (bool | None):
+        return bool
+    return argument.type if choices is None else Literal[choices()]  # pyright: ignore[reportInvalidTypeForm]
+
+
+def _metavar(kind: Any) -> str | None:
+    """What stands for the value; None leaves it to tyro."""
+    if get_origin(kind) not in (Union, UnionType):
+        return None
+    (bare, *more) = [part for part in get_args(kind) if part is not NoneType]
+    if more or bare is bool:
+        return None
+    if is_tuple(bare):
+        return f"[{_word(get_args(bare)[0])} ...]"
+    return _word(bare)
+
+
+def _word(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "{" + ",".join(map(str, get_args(kind))) + "}"
+    return getattr(kind, "__name__", str(kind)).upper()
+
+
+def _unknown(flag: str, prog: str, known: set[str], elsewhere: Mapping[str, Sequence[str]]) -> str:
+    what = prog.rsplit(maxsplit=1)[-1]
+    if holders := elsewhere.get(flag):
+        return f"{flag} changes nothing of {what}: leave it out ({flag} is for {', '.join(holders)}, not for {what})"
+    near = difflib.get_close_matches(flag, known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"{prog} has no {flag}; {hint}`{prog} --help` lists all"
+
+
+def told(text: str) -> None:
+    """Print a help text and end."""
+    print(text)
+    sys.exit(0)

@@ -1,0 +1,198 @@
+"""A named recipe from the command line: what makes it, and what one may change in it, as options."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from skipless.choices import Row
+from skipless.cli.listing import listed
+from skipless.cli.parse import asks_for_help, choose, parse, told
+from skipless.cli.signature import Argument, argument_docs, arguments_of, build, summary
+from skipless.errors import InputError
+from skipless.options import Option, option_of
+from skipless.recipes.recipe import Recipe
+from skipless.registry import NamedRecipe, recipes
+
+# Headings of a recipe's parts; what is said of the machine decides no number.
+_GROUPS = {"optimizer": "training", "fit": "training", "task": "training", "model": "init", "data": "data"}
+_MACHINE = ("workers", "device", "strategy", "compile", "profile", "progress", "tensorboard", "wandb", "threads")
+_WITHOUT_INIT = "part of the initialisation, which --skip and --no-init leave out"
+_SKIP = (
+    Argument("skip", bool, False, "keep the skip connections, and the library's initialisation.", Option(), False),
+    Argument("init", bool, True, "the paper's initialisation, for models without skips.", Option(), False),
+)
+
+
+def chosen_recipe(verb: str, words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The recipe's name among the words, and the others; a help text that lists all recipes ends the command."""
+    known = {name: summary(recipe.make).splitlines()[0] for name, recipe in recipes().items()}
+    name, rest = choose(verb, words, known)
+    if name is None and verb == "train":
+        if words and not asks_for_help(words):
+            raise InputError(f"`skipless train` which recipe? There is {', '.join(known)}")
+        told(_HELP.format(verb=verb, recipes=listed(known)))
+    return name, rest
+
+
+def parsed_recipe(
+    named: NamedRecipe, words: Sequence[str], more: Sequence[Argument], *, prog: str, description: str
+) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe that the words ask for, and the values of further options.
+
+    Defaults are those that will be used: of the recipe that the words name, in the scale that they name.
+
+    Args:
+        named: the recipe.
+        words: as typed, without verb and name.
+        more: further options.
+        prog: the command.
+        description: above the options in its help.
+
+    Raises:
+        InputError: for what the recipe does not have.
+    """
+    makes = _making(named)
+    base = _base(named, makes, words)
+    changes = _changes(base)
+    values = parse([*makes, *changes, *more], words, prog=prog, description=description, elsewhere=_flags())
+    made = _made(named, values)
+    defaults = {argument.name: argument.default for argument in changes}
+    given = {name: values[name] for name in defaults if values[name] != defaults[name]}
+    outside = [f"--{name.replace('_', '-')}" for name in given if _at(made, made.options[name], parent=True) is None]
+    if outside:
+        raise InputError(f"{' '.join(outside)}: {_WITHOUT_INIT}")
+    return made.with_(**{made.options[name]: value for name, value in given.items()}), {
+        argument.name: values[argument.name] for argument in more
+    }
+
+
+def _making(named: NamedRecipe) -> list[Argument]:
+    """What makes the recipe; its row is given by --skip and --init."""
+    found = []
+    for argument in arguments_of(named.make):
+        found += _SKIP if argument.name == "row" else [argument]
+    return found
+
+
+def _base(named: NamedRecipe, makes: Sequence[Argument], words: Sequence[str]) -> Recipe:
+    """The recipe before anything in it is changed; whatever cannot be read is told when all is parsed."""
+    known = {flag for argument in makes for flag in argument.flags}
+    own: list[str] = []
+    taking = False
+    for word in words:
+        if word.startswith("--"):
+            taking = word.partition("=")[0].replace("_", "-") in known
+        if taking and word not in ("-h", "--help"):
+            own.append(word)
+    values = parse(makes, own, prog="skipless", description="")
+    try:
+        return _made(named, values)
+    except InputError:
+        if not asks_for_help(words):
+            raise
+        return _made(named, {**values, "data": values.get("data") or "DIR"})
+
+
+def _made(named: NamedRecipe, values: Mapping[str, Any]) -> Recipe:
+    row: Row = "skip" if values.get("skip") else "skipless + init" if values.get("init", True) else "skipless"
+    return build(named.make, {**values, "row": row})
+
+
+def _changes(recipe: Recipe) -> list[Argument]:
+    """What may be changed in it, with its own values as defaults."""
+    found = []
+    for name, path in recipe.options.items():
+        owner, attribute = _owner(recipe, path)
+        group = "machine" if name in _MACHINE else _GROUPS.get(path.partition("__")[0], "training")
+        annotated = get_type_hints(owner, include_extras=True)[attribute]
+        hint = get_type_hints(owner)[attribute]
+        value = _at(recipe, path)
+        absent = _at(recipe, path, parent=True) is None
+        default = "none: without the initialisation" if absent else option_of(annotated).default
+        shown = Option(default, group)
+        kind = hint | None if absent else hint
+        found.append(Argument(name, kind, value, argument_docs(owner).get(attribute, ""), shown, False))
+    return found
+
+
+def _owner(recipe: Recipe, path: str) -> tuple[type, str]:
+    """The dataclass that has a field, and the field's name."""
+    *parts, last = path.split("__")
+    owner: type = type(recipe)
+    for part in parts:
+        hint = get_type_hints(owner)[part]
+        owner = next((kind for kind in getattr(hint, "__args__", ()) if kind is not type(None)), hint)
+    assert any(one.name == last for one in fields(owner))
+    return owner, last
+
+
+def _at(recipe: Recipe, path: str, *, parent: bool = False) -> Any:
+    """The value at a dotted name, or what holds it; None below a part that is not there."""
+    value: Any = recipe
+    names = path.split("__")
+    for name in names[:-1] if parent else names:
+        value = None if value is None else getattr(value, name)
+    return value
+
+
+def _flags() -> dict[str, list[str]]:
+    """Which recipes have each flag that makes them."""
+    found: dict[str, list[str]] = {}
+    for name, named in recipes().items():
+        for flag in (flag for argument in _making(named) for flag in argument.flags):
+            found.setdefault(flag, []).append(name)
+    return found
+
+
+def use_threads(threads: int | None) -> None:
+    """Set the CPU threads of this process; None leaves them.
+
+    Raises:
+        InputError: for less than one.
+    """
+    if threads is None:
+        return
+    if threads < 1:
+        raise InputError(f"--threads {threads}: give at least 1")
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def paper_recipes() -> tuple[str, ...]:
+    """Recipes that have the paper's scale."""
+    return tuple(name for name, recipe in recipes().items() if recipe.paper is not None)
+
+
+def recipe_at_paper_scale(name: str, row: Row, optimizer: str, model: str, depth: int | None) -> Recipe:
+    """A recipe at the paper's scale, of another model, for data that need not be there."""
+    named = recipes()[name]
+    found: Recipe = named.make(named.paper, row, optimizer, data="-")
+    kwargs = {key: value for key, value in found.model.kwargs.items() if key != "depth"}
+    if depth is not None:
+        if depth < 1:
+            raise InputError(f"--depth {depth}: give at least 1")
+        kwargs["depth"] = depth
+    return found.with_(model=replace(found.model, name=model, kwargs=kwargs))
+
+
+OUT = Argument(
+    "out", Path, None, "run folder: run.json, metrics.jsonl, checkpoints, result.json.", Option(group="output"), True
+)
+THREADS = Argument(
+    "threads",
+    int | None,
+    None,
+    "CPU threads; they decide rounding, so resume with as many.",
+    Option("torch's own", group="machine"),
+    False,
+)
+_HELP = """\
+usage: skipless {verb} RECIPE --out DIR [OPTIONS]
+
+Train one model; the same command with the same --out goes on where it was cut off.
+
+{recipes}
+
+`skipless {verb} RECIPE --help` says what a recipe takes."""

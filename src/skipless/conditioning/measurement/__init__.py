@@ -1,0 +1,1 @@
+"""What measures a model: at any images, before, during and after training."""

@@ -1,0 +1,181 @@
+"""measure_conditioning: Tables 5 and 6 and Figure 6 for any model at any images."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from skipless.conditioning.measurement.network import Rows, network_conditioning, spread
+from skipless.conditioning.measurement.report import At, BlockConditioning, ConditioningReport, HeadMaps, Measured
+from skipless.conditioning.measurement.tokens import (
+    BlockInputs,
+    attention_maps,
+    block_inputs,
+    chosen_blocks,
+    token_distribution,
+)
+from skipless.conditioning.measurement.validate import check_input, check_weights
+from skipless.conditioning.operators.jacobian import attn_jacobian, mlp_jacobian
+from skipless.conditioning.operators.linear_operator import LinearOperator
+from skipless.conditioning.spectra.dense import matrix_spectrum
+from skipless.conditioning.spectra.spectrum import Choice, spectrum
+from skipless.errors import InputError
+from skipless.models.blocks import SubBlock
+
+Forms = Literal["both", "own"]
+Part = Literal["attn", "mlp", "maps", "tokens"]
+Progress = Callable[[str], object]
+
+
+@torch.inference_mode(False)
+def measure_conditioning(
+    model: nn.Module,
+    images: Float[Tensor, "b c h w"],
+    *,
+    blocks: Sequence[int] | None = None,
+    parts: Sequence[Part] = get_args(Part),
+    forms: Forms = "both",
+    at: At = "normed",
+    tokens: int | None = None,
+    network: Rows | None = None,
+    dtype: torch.dtype | None = None,
+    method: Choice = "auto",
+    max_iterations: int = 1000,
+    inverse_rows: int = 8192,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> ConditioningReport:
+    """Measure the Jacobians of sections 4 and 5 in a model at some images (Tables 5 and 6, Figure 6).
+
+    K_l is the attention alone, without its norm (with it K_l is singular), taken at the tokens that the attention is
+    given in a real forward pass of the model. Each image is measured by itself; the report's numbers are those of the
+    median image. The model is left as it was, and torch's random state, too.
+
+    Small models take seconds: all singular values are factored. For a block of ViT-S, 75,648 x 75,648, Lanczos takes
+    seconds where K_l is well conditioned and a minute or two where it is not, and then the number is a bound.
+
+    Args:
+        model: a model with blocks that an adapter knows, float32 or float64.
+        images: as the model takes them.
+        blocks: positions of blocks, `(0, 4, 7, 11)`, negative ones from the end; all by default.
+        parts: which of `"attn"` (K_l), `"mlp"` (K^_l), `"maps"` (kappa and diagonals of the attention maps) and
+            `"tokens"` (Figure 6) to measure.
+        forms: `"both"` measures K and K + I; `"own"` only the one that the model has, K + I where there is a skip.
+        at: `"normed"`, the tokens after the norm, which the attention really sees; or `"raw"`, those before it: the
+            paper writes K_l at x^_(l-1) and has no norm in its formulas, so either may be meant. `"gaussian"`: as many
+            N(0, I) tokens in every block, what A.4.1 supposes of them; the tokens of a real model are less and less
+            like that with depth, and kappa grows. The MLP's in the same way.
+        tokens: give the sub-blocks so many of their tokens, spread evenly from the first, and no others; by default
+            all. K_l of ViT-S has 75,648 rows, and the paper does not say how it was had: with few tokens the attention
+            has few rivals to choose from, and kappa is smaller. Maps and Figure 6 are of all tokens in any case.
+        network: measure kappa(J J^T) at these rows, too.
+        dtype: torch.float64 measures a copy in float64; by default the model's own precision.
+        method, max_iterations, inverse_rows: see `spectrum`.
+        seed: of iterative methods, and of Gaussian tokens.
+        progress: called with a line for each operator that was measured.
+
+    Raises:
+        InputError: if no adapter knows the model; if there are no images, or images or weights are not finite, in half
+            precision or on the meta device; if a choice is unknown.
+
+    Example:
+        >>> from skipless.models import create_model
+        >>> model = create_model("vit_tiny_patch16_224", depth=2, img_size=32, embed_dim=24, num_heads=2, seed=0)
+        >>> report = measure_conditioning(model, torch.randn(1, 3, 32, 32), blocks=[1], parts=["attn"])
+        >>> report.blocks[0].attn["skip"].kappa.value < 2 < 1000 < report.blocks[0].attn["skipless"].kappa.value
+        True
+    """
+    _check_choices(parts, forms, at, dtype, tokens)
+    chosen_blocks(model, blocks)  # an unknown model is refused as such, whatever its weights are
+    check_weights(model, "")
+    check_input(images, "images")
+    if dtype is not None and any(p.dtype != dtype for p in model.parameters()):
+        model, images = copy.deepcopy(model).to(dtype), images.to(dtype)
+
+    def ends(operator: LinearOperator) -> Any:
+        found = spectrum(operator, method=method, max_iterations=max_iterations, inverse_rows=inverse_rows, seed=seed)
+        if progress is not None:
+            progress(str(found))
+        return found
+
+    devices = [images.device] if images.is_cuda else []
+    with torch.random.fork_rng(devices=devices):
+        found = tuple(
+            _block(each, parts, forms, at, tokens, seed, ends) for each in block_inputs(model, images, blocks)
+        )
+        whole = None
+        if network is not None:
+            whole = network_conditioning(model, images, network, seed=seed, steps=max_iterations)
+    name = str(images.dtype).removeprefix("torch.")
+    return ConditioningReport(found, whole, at, tokens, len(images), name, seed)
+
+
+def _block(
+    found: BlockInputs,
+    parts: Sequence[Part],
+    forms: Forms,
+    at: At,
+    tokens: int | None,
+    seed: int,
+    ends: Callable[[LinearOperator], Any],
+) -> BlockConditioning:
+    view = found.view
+    if at == "gaussian":
+        generator = torch.Generator().manual_seed(seed)
+        attn_x, mlp_x = (torch.randn(x.shape, generator=generator).to(x) for x in (found.attn, found.mlp))
+    else:
+        attn_x, mlp_x = (found.attn, found.mlp) if at == "normed" else (found.attn_raw, found.mlp_raw)
+
+    def few(x: Tensor) -> Tensor:
+        if tokens is None:
+            return x
+        if tokens > x.shape[1]:
+            raise InputError(f"tokens={tokens}: the model has {x.shape[1]}")
+        return x[:, list(spread(tokens, x.shape[1]))]
+
+    def measured(part: str, make: Callable[..., LinearOperator], x: Tensor) -> dict[str, Measured]:
+        own = part in view.skips
+        wanted = {"both": (False, True), "own": (own,)}[forms] if part in parts else ()
+        return {
+            "skip" if skip else "skipless": Measured(tuple(ends(make(view, image, skip)) for image in few(x)))
+            for skip in wanted
+        }
+
+    distributions: tuple[tuple[Tensor, SubBlock], ...] = ((found.attn, "attn"), (found.mlp, "mlp"))
+    return BlockConditioning(
+        index=found.index,
+        name=view.name,
+        skips=view.skips,
+        attn=measured("attn", attn_jacobian, attn_x),
+        mlp=measured("mlp", mlp_jacobian, mlp_x),
+        heads=_heads(found) if "maps" in parts else None,
+        tokens=tuple(token_distribution(x, view.name, part) for x, part in distributions if "tokens" in parts),
+    )
+
+
+def _heads(found: BlockInputs) -> tuple[HeadMaps, ...] | None:
+    """The attention maps of the real forward pass, whatever `at` is: they are what they are."""
+    maps = attention_maps(found.view, found.attn)
+    if maps is None:
+        return None
+    diagonals = maps.diagonal(dim1=-2, dim2=-1).mean((0, 2)).tolist()
+    by_head = maps.transpose(0, 1)
+    return tuple(
+        HeadMaps(diagonal, Measured(tuple(matrix_spectrum(head, name=f"A of {found.view.name}, head {index}"))))
+        for index, (diagonal, head) in enumerate(zip(diagonals, by_head, strict=True))
+    )
+
+
+def _check_choices(parts: Sequence[str], forms: str, at: str, dtype: torch.dtype | None, tokens: int | None) -> None:
+    if tokens is not None and tokens < 1:
+        raise InputError(f"tokens={tokens}: give at least 1, or None for all")
+    for name, value, known in (("forms", forms, get_args(Forms)), ("at", at, get_args(At))):
+        if value not in known:
+            raise InputError(f"{name}={value!r} is not one of {', '.join(map(repr, known))}")
+    if isinstance(parts, str) or not set(parts) <= set(get_args(Part)):
+        raise InputError(f"parts={parts!r}: give a list of {', '.join(map(repr, get_args(Part)))}")
+    if dtype not in (None, torch.float32, torch.float64):
+        raise InputError(f"dtype={dtype}: half precision hides the small singular values; give torch.float64, or None")

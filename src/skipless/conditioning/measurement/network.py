@@ -1,0 +1,166 @@
+"""J of the whole network at a stated choice of its rows: what Table 5 needs, and does not say."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from skipless.conditioning.operators.block_stack import chosen_parameters
+from skipless.conditioning.operators.jacobian import param_jacobian
+from skipless.conditioning.operators.linear_operator import LinearOperator
+from skipless.conditioning.spectra.estimates import Spectrum
+from skipless.conditioning.spectra.spectrum import spectrum
+from skipless.errors import InputError
+from skipless.models import block_views
+
+# Rows of J that are held at once; beyond it J is known by its products.
+HELD_BYTES = 2**30
+CHUNK = 16  # rows of one batched vector-Jacobian product
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows of J are kept: all m n d of them do not fit, and the paper does not say which it took (Table 5).
+
+    Attributes:
+        images: the first so many.
+        tokens: so many token positions, spread evenly from the first (the class token); 1 keeps the class token alone.
+        outputs: so many features, spread evenly from the first.
+    """
+
+    images: int = 4
+    tokens: int = 4
+    outputs: int = 8
+
+    def __post_init__(self) -> None:
+        if min(self.images, self.tokens, self.outputs) < 1:
+            raise InputError(f"{self}: give at least 1 of each")
+
+    def of(self, sizes: tuple[int, int, int]) -> "RowChoice":
+        """The rows for so many images, tokens and features.
+
+        Raises:
+            InputError: if there are fewer.
+
+        Example:
+            >>> Rows(2, 3, 2).of((5, 17, 32))
+            RowChoice(images=2, tokens=(0, 6, 11), outputs=(0, 16))
+        """
+        for name, size in zip(("images", "tokens", "outputs"), sizes, strict=True):
+            if getattr(self, name) > size:
+                raise InputError(f"{self}: there are {size} {name}")
+        return RowChoice(self.images, spread(self.tokens, sizes[1]), spread(self.outputs, sizes[2]))
+
+
+@dataclass(frozen=True)
+class RowChoice:
+    """Rows of J by image, token position and feature."""
+
+    images: int
+    tokens: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """How many rows."""
+        return self.images * len(self.tokens) * len(self.outputs)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**vars(self), "rows": self.count}
+
+    def __str__(self) -> str:
+        return f"{self.count} rows: {self.images} images x {len(self.tokens)} tokens x {len(self.outputs)} features"
+
+
+@dataclass(frozen=True)
+class NetworkConditioning:
+    """The conditioning of J = dF / d theta at the rows `rows` (Table 5); `spectrum.kappa_gram` is kappa(J J^T)."""
+
+    rows: RowChoice
+    spectrum: Spectrum
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values that `json` writes."""
+        return {"rows": self.rows.as_json(), "spectrum": self.spectrum.as_json()}
+
+    def __str__(self) -> str:
+        gram = self.spectrum.kappa_gram
+        return f"kappa(J J^T) {'' if str(gram).startswith('>') else '= '}{gram} at {self.rows}"
+
+
+def network_conditioning(
+    model: nn.Module, images: Float[Tensor, "b c h w"], rows: Rows | None = None, *, seed: int = 0, steps: int = 1000
+) -> NetworkConditioning:
+    """kappa(J J^T) of the blocks' output by all parameters of the blocks, at some rows (Table 5).
+
+    Kappa is a statement about these rows: more rows give a larger one. Rows are held and factored up to `HELD_BYTES`,
+    and else left to Lanczos.
+
+    Args:
+        model: a model with blocks that an adapter knows.
+        images: at least `rows.images`.
+        rows: `Rows()` by default.
+        seed: of Lanczos' start vector.
+        steps: of Lanczos.
+
+    Raises:
+        InputError: as `param_jacobian`, or if there are fewer images, tokens or features than `rows` asks for.
+
+    Example:
+        >>> from skipless.models import create_model
+        >>> model = create_model("vit_tiny_patch16_224", depth=2, img_size=32, embed_dim=24, num_heads=2, seed=0)
+        >>> network_conditioning(model, torch.randn(2, 3, 32, 32), Rows(2, 2, 6)).spectrum.shape
+        (24, 14448)
+    """
+    whole = param_jacobian(model, images[:1])
+    dim = block_views(model)[0].dim
+    choice = (rows or Rows()).of((len(images), whole.shape[0] // dim, dim))
+    size = choice.count * whole.shape[1] * whole.dtype.itemsize
+    if size <= HELD_BYTES:
+        found = LinearOperator.from_dense(jacobian_rows(model, images, choice), "J by all")
+        return NetworkConditioning(choice, spectrum(found, method="dense", seed=seed))
+    given = images[: choice.images]
+    found = param_jacobian(model, given, tokens=choice.tokens, outputs=choice.outputs)
+    return NetworkConditioning(choice, spectrum(found, method="lanczos", seed=seed, max_iterations=steps))
+
+
+def jacobian_rows(model: nn.Module, images: Float[Tensor, "b c h w"], choice: RowChoice) -> Float[Tensor, "r p"]:
+    """Those rows of J as a matrix: an image at a time, since no row depends on two, and many rows in one product."""
+    parts = []
+    for image in images[: choice.images].split(1):
+        operator = param_jacobian(model, image, tokens=choice.tokens, outputs=choice.outputs)
+        units = torch.eye(operator.shape[0], dtype=operator.dtype, device=operator.device)
+        parts.append(torch.func.vmap(operator.rmatvec, chunk_size=CHUNK)(units))
+    return torch.cat(parts)
+
+
+def sub_block_columns(model: nn.Module) -> dict[str, list[slice]]:
+    """Which columns of J are those of J_l ("blocks.3.attn") and of J^_l ("blocks.3.mlp"), norms included."""
+    views = block_views(model)
+    _, names = chosen_parameters(views, "all", True)
+    where, start = {}, 0
+    for name in names:
+        index, _, path = name.removeprefix("blocks.").partition(".")
+        size = views[int(index)].block.get_parameter(path).numel()
+        where[name] = slice(start, start + size)
+        start += size
+    columns = {}
+    for index, view in enumerate(views):
+        for part in ("attn", "mlp"):
+            _, mine = chosen_parameters([view], f"{view.name}.{part}".lstrip("."), True)
+            columns[f"{view.name}.{part}"] = [where[f"blocks.{index}.{n.removeprefix('blocks.0.')}"] for n in mine]
+    return columns
+
+
+def columns_of(matrix: Float[Tensor, "r p"], columns: Sequence[slice]) -> Float[Tensor, "r q"]:
+    """Those columns side by side."""
+    return torch.cat([matrix[:, part] for part in columns], dim=1)
+
+
+def spread(count: int, size: int) -> tuple[int, ...]:
+    """So many positions out of `size`, spread evenly from the first."""
+    return tuple(round(i * size / count) for i in range(count))

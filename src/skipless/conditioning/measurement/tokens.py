@@ -1,0 +1,216 @@
+"""What enters each sub-block in a real forward pass, the attention maps there, and how the tokens are distributed."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from skipless.conditioning.measurement.validate import check_input, check_same_place, check_weights
+from skipless.conditioning.operators.autodiff import plain_arithmetic
+from skipless.conditioning.operators.block_stack import first_tensor, run_hooked
+from skipless.conditioning.spectra.dense import matrix_spectrum
+from skipless.conditioning.spectra.estimates import Spectrum
+from skipless.errors import InputError
+from skipless.models import block_views
+from skipless.models.blocks import BlockView, SubBlock
+from skipless.models.eval_mode import evaluating
+
+# A module that computes something else than its view's maps say is off by far more than rounding.
+AGREEMENT = 1e-3
+HISTOGRAM_EDGE = 5.0  # the histogram covers -5 to 5, five standard deviations of a layer-normed token
+
+
+@dataclass(frozen=True, eq=False)
+class BlockInputs:
+    """The tokens that one block's sub-blocks were given.
+
+    Attributes:
+        index: the block's position in the model, from 0.
+        view: the block.
+        attn_raw, mlp_raw: before the sub-block's norm.
+        attn, mlp: after it: what the sub-block is given.
+    """
+
+    index: int
+    view: BlockView
+    attn_raw: Float[Tensor, "b n d"]
+    attn: Float[Tensor, "b n d"]
+    mlp_raw: Float[Tensor, "b n d"]
+    mlp: Float[Tensor, "b n d"]
+
+
+@dataclass(frozen=True)
+class TokenDistribution:
+    """The entries of all tokens after one pre-norm, beside those of N(0, I) (Figure 6).
+
+    Attributes:
+        block: the block's name.
+        sub_block: whose norm it is.
+        tokens: how many tokens, over all images.
+        dim: entries of each.
+        mean, std: over all entries.
+        excess_kurtosis: over all entries; 0 for a Gaussian.
+        isotropy: tr(C)^2 / (d tr(C^2)) of the tokens' covariance C, the share of directions that they use: 1 if C is
+            the identity, 1 / d if they lie on a line.
+        gaussian_isotropy: what as many N(0, I) tokens give on average, about 1 / (1 + (d + 1) / (n - 1)).
+        covariance: the spectrum of the centred tokens / sqrt(n - 1); its `kappa_gram` is kappa(C). A LayerNorm without
+            affine part takes one direction away, and n tokens span n - 1, so C is singular as a rule: see its `rank`.
+        edges: of the histogram's bins; entries outside are counted in the outermost.
+        density: share of entries in each bin, over the bin's width.
+    """
+
+    block: str
+    sub_block: SubBlock
+    tokens: int
+    dim: int
+    mean: float
+    std: float
+    excess_kurtosis: float
+    isotropy: float
+    gaussian_isotropy: float
+    covariance: Spectrum
+    edges: tuple[float, ...]
+    density: tuple[float, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values that `json` writes."""
+        return {**vars(self), "covariance": self.covariance.as_json()}
+
+
+def block_inputs(
+    model: nn.Module, images: Float[Tensor, "b c h w"], blocks: Sequence[int] | None = None
+) -> tuple[BlockInputs, ...]:
+    """What enters the sub-blocks of some blocks when the model sees the images, in one forward pass.
+
+    The pass is one in eval mode, without autocast and gradients; the model is left as it was.
+
+    Args:
+        model: a model with blocks that an adapter knows.
+        images: as the model takes them.
+        blocks: positions of blocks, negative ones from the end; all by default.
+
+    Raises:
+        InputError: if no adapter knows the model, a position is out of range, there are no images, or images or
+            weights are not finite, in half precision, on the meta device, or refused by the model.
+
+    Example:
+        >>> from skipless.models import create_model
+        >>> model = create_model("vit_tiny_patch16_224", depth=3, img_size=32, embed_dim=24, num_heads=2, seed=0)
+        >>> found = block_inputs(model, torch.randn(2, 3, 32, 32), [-1])[0]
+        >>> found.view.name, tuple(found.attn.shape)
+        ('blocks.2', (2, 5, 24))
+    """
+    chosen = chosen_blocks(model, blocks)
+    check_input(images, "images")
+    check_weights(model, "")
+    check_same_place(images, model, "images", "")
+    seen: dict[tuple[int, str], Tensor] = {}
+
+    def keep(index: int, place: str) -> Any:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            given = args[0] if args else next(iter(kwargs.values()))
+            seen.setdefault((index, place), first_tensor(given).detach().clone())
+
+        return hook
+
+    handles = [
+        getattr(view, module).register_forward_pre_hook(keep(index, place), with_kwargs=True)
+        for index, view in chosen
+        for module, place in (("attn_norm", "attn_raw"), ("attn", "attn"), ("mlp_norm", "mlp_raw"), ("mlp", "mlp"))
+    ]
+    run_hooked(model, images, handles)
+    if len(seen) < 4 * len(chosen):
+        raise InputError("the model does not call its sub-blocks as modules; of a compiled one give `model._orig_mod`")
+    places = ("attn_raw", "attn", "mlp_raw", "mlp")
+    return tuple(BlockInputs(index, view, *(seen[index, place] for place in places)) for index, view in chosen)
+
+
+def chosen_blocks(model: nn.Module, blocks: Sequence[int] | None) -> list[tuple[int, BlockView]]:
+    """Position and view of the blocks that were asked for.
+
+    Raises:
+        InputError: if no adapter knows the model, or a position is out of range or named twice.
+    """
+    views = block_views(model)
+    depth = len(views)
+    wanted = range(depth) if blocks is None else blocks
+    positions = sorted({index % depth for index in wanted})
+    if not positions or len(positions) < len(wanted) or not all(-depth <= index < depth for index in wanted):
+        raise InputError(f"blocks={blocks}: give positions from 0 to {depth - 1}, at least one, none twice")
+    return [(index, views[index]) for index in positions]
+
+
+@torch.no_grad()
+def attention_maps(view: BlockView, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b h n n"] | None:
+    """A_l of every head at the attention's input `x`, or None where the module computes something else (masks, RoPE).
+
+    Fused attention does not give its maps away: they are computed from the view's maps, biases, qk-norm and logit
+    scale, and the output that they lead to is compared with the module's own.
+    """
+    q, k, v = (_project(x, linear) for linear in (view.query, view.key, view.value))
+    q = view.query_norm(q.unflatten(-1, (view.heads, -1)).transpose(1, 2))
+    k = view.key_norm(k.unflatten(-1, (view.key_heads, -1)).transpose(1, 2))
+    group = view.heads // view.key_heads
+    maps = (view.logit_scale * q @ k.repeat_interleave(group, dim=1).mT).softmax(-1)
+    values = v.unflatten(-1, (view.key_heads, -1)).transpose(1, 2).repeat_interleave(group, dim=1)
+    found = _project((maps @ values).transpose(1, 2).flatten(2), view.output)
+    with plain_arithmetic(x.device), torch.no_grad(), evaluating(view.attn):
+        expected = first_tensor(view.attn(x))
+    if found.shape != expected.shape or not (found - expected).norm() <= AGREEMENT * expected.norm():
+        return None
+    return maps
+
+
+@torch.no_grad()
+def token_distribution(x: Float[Tensor, "b n d"], block: str, sub_block: SubBlock, bins: int = 50) -> TokenDistribution:
+    """How the entries of tokens are distributed (Figure 6), in float64.
+
+    Args:
+        x: tokens after a pre-norm.
+        block: the block's name.
+        sub_block: whose norm it is.
+        bins: of the histogram.
+
+    Raises:
+        InputError: if there are fewer than two tokens, or all of them are the same.
+
+    Example:
+        >>> x = torch.randn(4, 100, 8, generator=torch.Generator().manual_seed(0))
+        >>> found = token_distribution(x, "blocks.0", "attn")
+        >>> abs(found.mean) < 0.1, abs(found.std - 1) < 0.1, found.isotropy > 0.9
+        (True, True, True)
+    """
+    rows = x.flatten(0, 1).double()
+    n, d = rows.shape
+    entries = rows.flatten()
+    std = entries.std(correction=0)
+    if n < 2 or not std > 0:
+        raise InputError(f"{n} tokens after the norm of {block}.{sub_block} have no spread: give other images, or more")
+    centred = (rows - rows.mean(0)) / math.sqrt(n - 1)
+    powers = torch.linalg.svdvals(centred).square()
+    spread = powers.sum()
+    edges = torch.linspace(-HISTOGRAM_EDGE, HISTOGRAM_EDGE, bins + 1, dtype=torch.double)
+    inside = entries.cpu().clamp(-HISTOGRAM_EDGE, HISTOGRAM_EDGE)
+    counts = torch.histogram(inside, edges).hist
+    return TokenDistribution(
+        block=block,
+        sub_block=sub_block,
+        tokens=n,
+        dim=d,
+        mean=entries.mean().item(),
+        std=std.item(),
+        excess_kurtosis=(((entries - entries.mean()) / std) ** 4).mean().item() - 3,
+        isotropy=(spread**2 / (d * powers.square().sum())).item() if spread > 0 else 1 / d,
+        gaussian_isotropy=1 / (1 + (d + 1) / (n - 1)),
+        covariance=matrix_spectrum(centred.to(x.dtype)[None], name=f"centred tokens of {block}.{sub_block}")[0],
+        edges=tuple(edges.tolist()),
+        density=tuple((counts / (counts.sum() * edges.diff())).tolist()),
+    )
+
+
+def _project(x: Float[Tensor, "b n i"], linear: Any) -> Float[Tensor, "b n o"]:
+    return x @ linear.w if linear.b is None else x @ linear.w + linear.b

@@ -1,0 +1,143 @@
+"""f of section 4.1: the stack of blocks alone, as a module, with the tokens that enter it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from skipless.conditioning.operators.autodiff import plain_arithmetic
+from skipless.errors import InputError
+from skipless.models.blocks import BlockView
+from skipless.models.eval_mode import evaluating
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]  # what a block is called with beside its tokens
+
+
+class Stack(nn.Module):
+    """Blocks one after another, each called as its model calls it, and at choice a norm."""
+
+    def __init__(self, blocks: Sequence[nn.Module], norm: nn.Module | None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.Identity() if norm is None else norm
+
+    def forward(self, x: Float[Tensor, "b n d"], calls: Sequence[Call]) -> Float[Tensor, "b n d"]:
+        """Tokens to tokens."""
+        for block, (args, kwargs) in zip(self.blocks, calls, strict=True):
+            x = first_tensor(block(x, *args, **kwargs))
+        return self.norm(x)
+
+
+def chosen_parameters(views: Sequence[BlockView], params: str | Sequence[str], norms: bool) -> tuple[int, list[str]]:
+    """The first block that has a chosen parameter, and the names of all of them in the `Stack` from that block on.
+
+    Raises:
+        InputError: if a name is neither `"all"`, nor a block, nor one of its two sub-blocks.
+    """
+    wanted = [params] if isinstance(params, str) else list(params)
+    known = {name for view in views for name in (view.name, f"{view.name}.attn", f"{view.name}.mlp")}
+    for name in wanted:
+        if name not in known | {"all"}:
+            last = views[-1].name
+            raise InputError(
+                f"params={name!r} is no sub-block; give 'all', a block ({views[0].name!r} to {last!r}), or one of its "
+                f"sub-blocks ('{last}.attn', '{last}.mlp')"
+            )
+    if not wanted:
+        raise InputError("params is empty; give 'all' or the names of sub-blocks, 'blocks.0.attn'")
+    names = [(index, name) for index, view in enumerate(views) for name in _names(view, wanted, norms)]
+    if not names:
+        raise InputError(f"{', '.join(wanted)} has no parameters")
+    first = names[0][0]
+    return first, [f"blocks.{index - first}.{name}" for index, name in names]
+
+
+def enter(
+    model: nn.Module, images: Float[Tensor, "b c h w"], views: Sequence[BlockView], final_norm: bool
+) -> tuple[Float[Tensor, "b n d"], list[Call], nn.Module | None]:
+    """The tokens that enter the first of these blocks, how each of them is called, and the norm after the last.
+
+    Raises:
+        InputError: if the model refuses the images, does not call its blocks in this order, or has no final norm where
+            one is wanted.
+    """
+    seen = _Seen(views)
+    handles = [view.block.register_forward_pre_hook(seen.block, with_kwargs=True) for view in views]
+    if final_norm:
+        inside = {id(module) for view in views for module in view.block.modules()}
+        handles.append(views[-1].block.register_forward_hook(seen.last))
+        outside = [module for module in model.modules() if id(module) not in inside]
+        handles += [module.register_forward_pre_hook(seen.after) for module in outside]
+    run_hooked(model, images, handles)
+    return seen.found(final_norm)
+
+
+def run_hooked(model: nn.Module, images: Tensor, handles: Sequence[RemovableHandle]) -> None:
+    """Run a model forward in evaluation mode for what its hooks see, and take the hooks off.
+
+    Raises:
+        InputError: if the model refuses the images.
+    """
+    try:
+        with evaluating(model), plain_arithmetic(images.device), torch.no_grad():
+            model(images)
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        raise InputError(f"the model refuses images of shape {tuple(images.shape)}: {error}") from error
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Seen:
+    """What hooks saw during one forward."""
+
+    def __init__(self, views: Sequence[BlockView]) -> None:
+        self.blocks = [view.block for view in views]
+        self.called: list[nn.Module] = []
+        self.calls: list[Call] = []
+        self.tokens: Tensor | None = None
+        self.output: Tensor | None = None
+        self.norm: nn.Module | None = None
+
+    def block(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not self.called:
+            self.tokens = args[0].detach().clone()
+        self.called.append(module)
+        self.calls.append((args[1:], kwargs))
+
+    def last(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self.output = first_tensor(output)
+
+    def after(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """The norm is the first module that is given what the last block gave."""
+        if self.norm is None and self.output is not None and args and args[0] is self.output:
+            self.norm = module
+
+    def found(self, final_norm: bool) -> tuple[Tensor, list[Call], nn.Module | None]:
+        if self.tokens is None or [id(m) for m in self.called] != [id(m) for m in self.blocks]:
+            raise InputError("the model does not call its blocks one after another, each once: it has no f(x)")
+        if final_norm and "norm" not in type(self.norm).__name__.lower():
+            raise InputError(f"no norm follows the last block (there is {type(self.norm).__name__}): final_norm=False")
+        return self.tokens, self.calls, self.norm
+
+
+def _names(view: BlockView, wanted: Sequence[str], norms: bool) -> list[str]:
+    """Names inside the block of the parameters that are wanted."""
+    outside = () if norms else (view.attn_norm, view.mlp_norm)
+    left_out = {id(p) for module in outside for p in module.parameters()}
+    parts = {
+        f"{view.name}.attn": (view.attn, view.attn_scale, view.attn_norm),
+        f"{view.name}.mlp": (view.mlp, view.mlp_scale, view.mlp_norm),
+        view.name: (view.block,),
+        "all": (view.block,),
+    }
+    inside = {id(p) for name in wanted for module in parts.get(name, ()) for p in module.parameters()} - left_out
+    return [name for name, parameter in view.block.named_parameters() if id(parameter) in inside]
+
+
+def first_tensor(output: Any) -> Tensor:
+    """The tokens of a block's output; some libraries return a tuple."""
+    return output[0] if isinstance(output, tuple) else output

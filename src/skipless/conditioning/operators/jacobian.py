@@ -1,0 +1,254 @@
+"""The Jacobians of section 4 as linear operators: K_l and K^_l by the tokens, J_l, J^_l and J by the parameters."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from skipless.conditioning.measurement.validate import as_view, check_input, check_same_place, check_weights
+from skipless.conditioning.operators.attention import AttentionPrimal, closed_form
+from skipless.conditioning.operators.autodiff import Product, frozen_copy, tangents, token_operator
+from skipless.conditioning.operators.block_stack import Stack, chosen_parameters, enter
+from skipless.conditioning.operators.linear_operator import LinearOperator
+from skipless.errors import InputError
+from skipless.models import block_views
+from skipless.models.blocks import BlockView, SubBlock
+
+__all__ = ["Method", "attention_primal", "attn_jacobian", "mlp_jacobian", "param_jacobian"]
+
+Method = Literal["auto", "closed", "autograd"]
+
+
+@torch.inference_mode(False)
+def attn_jacobian(
+    block: nn.Module | BlockView,
+    x: Float[Tensor, "*b n d"],
+    skip: bool = False,
+    *,
+    norm: bool = False,
+    method: Method = "auto",
+) -> LinearOperator:
+    """K_l of Eqs. 7 and 10: the attention's output by its input, at tokens `x`.
+
+    Attention alone, with its LayerScale if it has one, whatever skips and norms the block has. Weights are copied: the
+    operator stays what it is when training goes on. Its products are those of Eq. 10, head by head, where the module
+    computes Eq. 4 (this is checked against the module), and else torch.func's.
+
+    Args:
+        block: one block of a model, or its `BlockView`.
+        x: the attention's input, `(n, d)`; of several token sets `(b, n, d)` the operator is block diagonal.
+        skip: add the identity, K_l + I of Eq. 8.
+        norm: take the norm before the attention with it, so that `x` is the norm's input. With LayerNorm K is singular:
+            it takes the tokens' mean and scale away.
+        method: `"auto"`; or `"closed"`, Eq. 10 or an error; or `"autograd"`, torch.func in any case.
+
+    Returns:
+        An operator of size n d (b n d), in the tokens' dtype and on their device.
+
+    Raises:
+        InputError: if no adapter knows the block, tokens and weights do not go together or are not finite, in half
+            precision or on the meta device, or `method="closed"` cannot be had.
+
+    Example:
+        >>> from skipless.models import create_model
+        >>> model = create_model("vit_tiny_patch16_224", depth=1, embed_dim=24, num_heads=2, seed=0)
+        >>> k = attn_jacobian(model.blocks[0], torch.randn(5, 24))
+        >>> k.shape, k.matvec(torch.ones(120)).shape
+        ((120, 120), torch.Size([120]))
+    """
+    if method not in get_args(Method):
+        raise InputError(f"method={method!r} is not one of {', '.join(map(repr, get_args(Method)))}")
+    view = as_view(block)
+    tokens = _tokens(view, x, "attn", norm)
+    primal = closed_form(view, tokens) if method != "autograd" and not norm else None
+    if primal is None and method == "closed":
+        raise InputError(_outside(view) if not norm else "norm=True is outside Eq. 10; use method='autograd'")
+    name = f"K of {_name(view, 'attn', norm)}"
+    if primal is None:
+        push, pull = tangents(frozen_copy(*_modules(view, "attn", norm)), tokens)
+        operator = token_operator(push, pull, tokens, name)
+    else:
+        operator = token_operator(primal.push, primal.pull, tokens, name)
+        operator = replace(operator, dense=lambda: torch.block_diag(*primal.dense()))
+    return operator.plus_identity() if skip else operator
+
+
+@torch.inference_mode(False)
+def attention_primal(
+    block: nn.Module | BlockView, x: Float[Tensor, "*b n d"]
+) -> tuple[AttentionPrimal, Float[Tensor, "b n d"], str]:
+    """Eq. 10's ingredients at tokens `x` (A, Q, K, V of every head), the tokens as a batch, and the attention's name.
+
+    Raises:
+        InputError: as `attn_jacobian`, and where Eq. 10 does not describe the attention.
+
+    Example:
+        >>> from skipless.models import create_model
+        >>> model = create_model("vit_tiny_patch16_224", depth=1, embed_dim=24, num_heads=2, seed=0)
+        >>> primal, _, name = attention_primal(model.blocks[0], torch.randn(5, 24))
+        >>> primal.a.shape, name
+        (torch.Size([2, 5, 5]), 'attn')
+    """
+    view = as_view(block)
+    tokens = _tokens(view, x, "attn", False)
+    primal = closed_form(view, tokens)
+    if primal is None:
+        raise InputError(_outside(view))
+    return primal, tokens, _name(view, "attn", False)
+
+
+@torch.inference_mode(False)
+def mlp_jacobian(
+    block: nn.Module | BlockView, x: Float[Tensor, "*b n d"], skip: bool = False, *, norm: bool = False
+) -> LinearOperator:
+    """K^_l of Eq. 7: the MLP's output by its input, at tokens `x`; its arguments are `attn_jacobian`'s.
+
+    An MLP takes each token by itself, so the matrix is block diagonal with a d x d block a token: `operator.blocks()`
+    makes all of them by d products, and their singular values together are the matrix's. (Where a module mixes tokens,
+    which is checked, `operator.blocks` is None.)
+
+    Raises:
+        InputError: as `attn_jacobian`.
+
+    Example:
+        >>> from skipless.models import create_model
+        >>> model = create_model("vit_tiny_patch16_224", depth=1, embed_dim=24, num_heads=2, seed=0)
+        >>> k = mlp_jacobian(model.blocks[0], torch.randn(5, 24), skip=True)
+        >>> k.shape, k.blocks().shape
+        ((120, 120), torch.Size([5, 24, 24]))
+    """
+    view = as_view(block)
+    tokens = _tokens(view, x, "mlp", norm)
+    push, pull = tangents(frozen_copy(*_modules(view, "mlp", norm)), tokens)
+    operator = token_operator(push, pull, tokens, f"K^ of {_name(view, 'mlp', norm)}")
+    if _by_token(pull, tokens):
+        operator = replace(operator, blocks=lambda: _token_blocks(pull, tokens))
+    return operator.plus_identity() if skip else operator
+
+
+@torch.inference_mode(False)
+def param_jacobian(
+    model: nn.Module,
+    images: Float[Tensor, "b c h w"],
+    params: str | Sequence[str] = "all",
+    *,
+    tokens: Sequence[int] | None = None,
+    outputs: Sequence[int] | None = None,
+    norms: bool = True,
+    final_norm: bool = False,
+) -> LinearOperator:
+    """J, J_l or J^_l of section 4.2: the blocks' output by parameters, for a stated set of images.
+
+    f takes the tokens that enter the first block to those that leave the last (section 4.1: no embedding, no head), and
+    F stacks it over the images (Eq. 5): rows are images, then tokens, then features; columns are the parameters in the
+    order of `named_parameters`. At full size J is m n d x p, 75,648 x 21 million for one image of ViT-Small: Table 5
+    must have used fewer rows, and the paper does not say which. `tokens` and `outputs` say it here.
+
+    Args:
+        model: a model with blocks that an adapter knows; it is evaluated in eval mode, and left as it was.
+        images: the m examples, as the model takes them.
+        params: `"all"`, J; `"blocks.3.attn"`, J_l; `"blocks.3.mlp"`, J^_l; `"blocks.3"`, both; or several of them.
+        tokens: the tokens whose output is kept, by position (0 is the class token); all by default.
+        outputs: the features that are kept; all by default.
+        norms: count the norm before a sub-block to its parameters, so that those of all sub-blocks together are the
+            blocks' (the default: section 4.2 has p as the sum of all p_l). LayerScale is the sub-block's in any case.
+        final_norm: let f end with the norm after the last block. Not the paper's f: with LayerNorm J loses rank.
+
+    Returns:
+        An operator of m * tokens * outputs rows, and a column for each parameter.
+
+    Raises:
+        InputError: if no adapter knows the model, a name is unknown, a position is out of range or named twice, there
+            are no images, or images or weights are not finite, in half precision or on the meta device.
+
+    Example:
+        >>> from skipless.models import create_model
+        >>> model = create_model("vit_tiny_patch16_224", depth=2, img_size=32, embed_dim=24, num_heads=2, seed=0)
+        >>> param_jacobian(model, torch.randn(2, 3, 32, 32), "blocks.0.attn", tokens=[0]).shape
+        (48, 2448)
+    """
+    views = block_views(model)
+    check_input(images, "images")
+    check_weights(model, "")
+    check_same_place(images, model, "images", "")
+    first, names = chosen_parameters(views, params, norms)
+    x, calls, norm = enter(model, images, views[first:], final_norm)
+    stack = frozen_copy(Stack([view.block for view in views[first:]], norm))[0]
+    kept_tokens = _positions(tokens, x.shape[1], "tokens", x)
+    kept_outputs = _positions(outputs, x.shape[2], "outputs", x)
+    found = dict(stack.named_parameters(remove_duplicate=False))
+    weights = {id(found[name]): (name, found[name]) for name in names}  # a shared one once
+    sizes = [weight.numel() for _, weight in weights.values()]
+
+    def f(flat: Tensor) -> Tensor:
+        parts = zip(weights.values(), flat.split(sizes), strict=True)
+        values = {name: part.view_as(weight) for (name, weight), part in parts}
+        y = torch.func.functional_call(stack, values, (x, calls))
+        return y[:, kept_tokens][..., kept_outputs].flatten()
+
+    push, pull = tangents(f, torch.cat([weight.flatten() for _, weight in weights.values()]))
+    shape = (len(x) * len(kept_tokens) * len(kept_outputs), sum(sizes))
+    chosen = params if isinstance(params, str) else ", ".join(params)
+    return LinearOperator(shape, push, pull, x.dtype, x.device, f"J by {chosen}")
+
+
+def _tokens(view: BlockView, x: Tensor, which: SubBlock, norm: bool) -> Float[Tensor, "b n d"]:
+    """The tokens as a batch of their own, once they and the weights are known to be usable."""
+    check_input(x, "x, the tokens,")
+    if x.ndim not in (2, 3) or x.shape[-1] != view.dim:
+        raise InputError(f"tokens x are {tuple(x.shape)}: give (n, {view.dim}) or (b, n, {view.dim}) to this block")
+    for module in _modules(view, which, norm):
+        check_weights(module, _name(view, which, False))
+        check_same_place(x, module, "x", _name(view, which, False))
+    return x.detach().clone().reshape(-1, *x.shape[-2:])
+
+
+def _modules(view: BlockView, which: SubBlock, norm: bool) -> tuple[nn.Module, ...]:
+    if which == "attn":
+        return (*((view.attn_norm,) if norm else ()), view.attn, view.attn_scale)
+    return (*((view.mlp_norm,) if norm else ()), view.mlp, view.mlp_scale)
+
+
+def _name(view: BlockView, which: SubBlock, norm: bool) -> str:
+    return f"{view.name}.{which}".lstrip(".") + (" with its norm" if norm else "")
+
+
+def _outside(view: BlockView) -> str:
+    return (
+        f"Eq. 10 does not describe {_name(view, 'attn', False)}: {type(view.attn).__name__} computes something else "
+        "than Eq. 4 (a norm, gate or mask); attn_jacobian(..., method='autograd') has its Jacobian"
+    )
+
+
+def _by_token(pull: Product, x: Float[Tensor, "b n d"]) -> bool:
+    """Whether no token's output depends on another token: K^T takes every second one to itself, exactly."""
+    u = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+    u[:, 1::2] = 0
+    return not pull(u)[:, 1::2].any()
+
+
+def _token_blocks(pull: Product, x: Float[Tensor, "b n d"]) -> Float[Tensor, "t d d"]:
+    """The Jacobian of every token; a row of all of them at each product."""
+    d = x.shape[-1]
+    rows = x.new_empty(x.shape[:-1].numel(), d, d)
+    unit = torch.zeros_like(x)
+    for feature in range(d):
+        unit[..., feature] = 1
+        rows[:, feature] = pull(unit).flatten(0, 1)
+        unit[..., feature] = 0
+    return rows
+
+
+def _positions(wanted: Sequence[int] | None, size: int, what: str, like: Tensor) -> Tensor:
+    """The positions as an index, each there and named once."""
+    positions = list(range(size) if wanted is None else wanted)
+    if (
+        not positions
+        or len({p % size for p in positions}) < len(positions)
+        or not all(-size <= p < size for p in positions)
+    ):
+        raise InputError(f"{what}={wanted}: give positions from 0 to {size - 1}, at least one, none twice")
+    return torch.tensor(positions, device=like.device)

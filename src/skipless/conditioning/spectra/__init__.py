@@ -1,0 +1,1 @@
+"""Spectra: both ends of an operator's singular values, and how they are spread between."""

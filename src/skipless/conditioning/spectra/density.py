@@ -1,0 +1,152 @@
+"""spectral_density: how an operator's singular values are spread, not only where they end."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from skipless.conditioning.operators.linear_operator import LinearOperator
+from skipless.conditioning.spectra.dense import DTYPES, default_rank_tolerance, singular_values
+from skipless.conditioning.spectra.estimates import Method
+from skipless.conditioning.spectra.golub_kahan import Bidiagonalization
+from skipless.errors import InputError
+
+# Up to this many rows all singular values are taken: about a second on one core.
+DENSE_ROWS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralDensity:
+    """The density of singular values over log10(sigma); it integrates to 1 over decades.
+
+    Attributes:
+        name: the operator's.
+        grid: sigma, evenly spaced in log10.
+        density: share of the singular values per decade, there.
+        error: standard error of `density` over the random vectors; 0 where all singular values are known.
+        sigma, weight: the nodes that `density` smooths, and their shares; those that are 0 to working precision stand
+            at that precision.
+        width: standard deviation of the smoothing, in decades.
+        method: `"dense"` or `"lanczos"`.
+        vectors, steps: of Lanczos; 0 with `"dense"`.
+        seed: of the vectors.
+    """
+
+    name: str
+    grid: Float64[Tensor, " p"]
+    density: Float64[Tensor, " p"]
+    error: Float64[Tensor, " p"]
+    sigma: Float64[Tensor, " k"]
+    weight: Float64[Tensor, " k"]
+    width: float
+    method: Method
+    vectors: int
+    steps: int
+    seed: int
+
+    def share_below(self, sigma: float) -> float:
+        """The share of the singular values below a value."""
+        return self.weight[self.sigma < sigma].sum().item()
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values that `json` writes; the nodes are left out."""
+        return {
+            "name": self.name,
+            "grid": self.grid.tolist(),
+            "density": self.density.tolist(),
+            "error": self.error.tolist(),
+            "width": self.width,
+            "method": self.method,
+            "vectors": self.vectors,
+            "steps": self.steps,
+            "seed": self.seed,
+        }
+
+
+def spectral_density(
+    operator: LinearOperator,
+    *,
+    vectors: int = 8,
+    steps: int = 80,
+    points: int = 200,
+    width: float = 0.05,
+    seed: int = 0,
+    dense_rows: int = DENSE_ROWS,
+) -> SpectralDensity:
+    """The density of an operator's min(shape) singular values.
+
+    All of them up to `dense_rows`; beyond, stochastic Lanczos quadrature: for a random unit vector v, the singular
+    values of B_k, weighted by the squared first components of its right singular vectors, have the first 2 k - 1
+    moments of the spectrum of K^T K as v sees it; their mean over vectors is the spectrum's (Golub and Welsch 1969;
+    Ubaru, Chen and Saad, SIAM J. Matrix Anal. Appl. 38, 2017). Its two ends are `spectrum`'s business.
+
+    Args:
+        operator: any shape, float32 or float64.
+        vectors: random vectors, at least 2.
+        steps: of Lanczos for each of them.
+        points: of the grid.
+        width: standard deviation in decades of the Gaussian that each singular value is smoothed with.
+        seed: of the vectors.
+        dense_rows: see above.
+
+    Raises:
+        InputError: for half precision, empty or zero operators, products that are not finite, and counts below these.
+
+    Example:
+        >>> matrix = torch.diag(torch.tensor([100.0] * 30 + [1.0] * 70))
+        >>> found = spectral_density(LinearOperator.from_dense(matrix))
+        >>> round(found.share_below(10.0), 3), found.method
+        (0.7, 'dense')
+    """
+    if operator.dtype not in DTYPES or min(operator.shape) < 1:
+        raise InputError(f"{operator.name} is {operator.dtype}, {operator.shape}: it must be float32 or 64, not empty")
+    if vectors < 2 or steps < 1 or points < 2 or not 0 < width < math.inf:
+        raise InputError(
+            f"vectors={vectors}, steps={steps}, points={points}, width={width}: at least 2, 1, 2 and a positive width"
+        )
+    dense = operator.blocks is not None or max(operator.shape) <= dense_rows
+    found = _all_values(operator) if dense else [_nodes(operator, steps, seed + i) for i in range(vectors)]
+    sigma, weight = (torch.cat(parts) for parts in zip(*found, strict=True))
+    weight = weight / len(found)
+    top = sigma.max().item()
+    if top == 0:
+        raise InputError(f"{operator.name} is 0 to working precision: it has no density over log sigma")
+    floor = default_rank_tolerance(operator.dtype, operator.shape) * top
+    low, high = (math.log10(max(end, floor)) for end in (sigma.min().item(), top))
+    grid = torch.linspace(low - 4 * width, high + 4 * width, points, dtype=torch.float64)
+    curves = torch.stack([_smooth(grid, s.clamp_min(floor).log10(), w, width) for s, w in found])
+    error = torch.zeros_like(grid) if dense else curves.std(0) / len(found) ** 0.5
+    return SpectralDensity(
+        name=operator.name,
+        grid=10**grid,
+        density=curves.mean(0),
+        error=error,
+        sigma=sigma.clamp_min(floor),
+        weight=weight,
+        width=width,
+        method="dense" if dense else "lanczos",
+        vectors=0 if dense else vectors,
+        steps=0 if dense else steps,
+        seed=seed,
+    )
+
+
+def _all_values(operator: LinearOperator) -> list[tuple[Tensor, Tensor]]:
+    matrix = operator.to_dense() if operator.blocks is None else operator.blocks()
+    sigma = singular_values(matrix, operator.name).flatten()
+    return [(sigma, torch.full_like(sigma, 1 / len(sigma)))]
+
+
+def _nodes(operator: LinearOperator, steps: int, seed: int) -> tuple[Tensor, Tensor]:
+    """One vector's quadrature."""
+    run = Bidiagonalization(operator, seed)
+    run.extend(steps)
+    return run.quadrature()
+
+
+def _smooth(grid: Tensor, at: Tensor, weight: Tensor, width: float) -> Tensor:
+    bells = torch.exp(-0.5 * ((grid[:, None] - at) / width).square())
+    return bells @ weight / (width * math.sqrt(2 * math.pi))

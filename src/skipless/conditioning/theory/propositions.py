@@ -1,0 +1,174 @@
+"""Section 5 and A.4 as functions: K = B + E, Propositions 1 and 2; with them Eqs. 14 to 20 and the bound of A.4.4."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from skipless.conditioning.operators.attention import AttentionPrimal
+from skipless.conditioning.operators.autodiff import token_operator
+from skipless.conditioning.operators.jacobian import attention_primal
+from skipless.conditioning.operators.linear_operator import LinearOperator
+from skipless.conditioning.spectra.dense import matrix_spectrum
+from skipless.conditioning.spectra.estimates import Estimate
+from skipless.conditioning.spectra.spectrum import spectrum
+from skipless.conditioning.theory.concatenation import ConcatenationBound, concatenation_bound
+from skipless.conditioning.theory.moments import GapMoments, LogitMoments, gap_moments, logit_moments
+from skipless.conditioning.theory.softmax import SoftmaxBound, diffuse_bound, dominance_bound, row_margin, row_range
+from skipless.models.blocks import BlockView
+
+__all__ = [
+    "ConcatenationBound",
+    "GapMoments",
+    "LogitMoments",
+    "PerturbationRatio",
+    "SoftmaxBound",
+    "attention_terms",
+    "concatenation_bound",
+    "diffuse_bound",
+    "dominance_bound",
+    "gap_moments",
+    "logit_moments",
+    "perturbation_ratio",
+    "row_margin",
+    "row_range",
+]
+
+# |E|_2 needs tens of Lanczos steps; sigma_min(E), which nobody asks for, would need all of them.
+NORM_STEPS = 200
+
+
+@dataclass(frozen=True)
+class PerturbationRatio:
+    """Proposition 2's premise, measured: is E a small perturbation of B?
+
+    Attributes:
+        name: the attention.
+        shape: of K.
+        perturbation: |E|_2.
+        dominant_max, dominant_min: sigma_max(B) and sigma_min(B).
+        ratio: |E|_2 / sigma_min(B); its `upper` is None where sigma_min(B) may be 0.
+        small: whether the ratio is below 1, as the proposition needs; None where the bounds do not tell.
+        kappa_bound: (sigma_max(B) + |E|) / (sigma_min(B) - |E|), at least kappa(K); None where E is not known to be
+            small, for then nothing follows.
+        seed: of the iterative methods.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    perturbation: Estimate
+    dominant_max: Estimate
+    dominant_min: Estimate
+    ratio: Estimate
+    small: bool | None
+    kappa_bound: float | None
+    seed: int
+
+
+@torch.inference_mode(False)
+def attention_terms(block: nn.Module | BlockView, x: Float[Tensor, "*b n d"]) -> tuple[LinearOperator, LinearOperator]:
+    """The two terms of Eqs. 10 and 13 for any number of heads: K_l = B + E, dominant and perturbation.
+
+    With the paper's vec (columns stacked) and heads h, LayerScale in W_O and the logit scale in A':
+
+        B = sum_h (W_V,h W_O,h)^T (x) A_h,    E = sum_h (X W_V,h W_O,h (x) I_n)^T A'_h
+
+    A bias on the values drops out of E: the rows of A sum to 1, so those of A' to 0. Here tokens are flattened row by
+    row, so the factors of the Kronecker products are swapped. With several heads B is no Kronecker product, and
+    kappa(B) is not kappa(A) kappa(W_V W_O).
+
+    Args:
+        block: one block of a model, or its `BlockView`.
+        x: the attention's input, `(n, d)`, or `(b, n, d)`, then both are block diagonal.
+
+    Returns:
+        B and E.
+
+    Raises:
+        InputError: as `attn_jacobian`, and where Eq. 10 does not describe the attention (qk-norm, masks, gates).
+
+    Example:
+        >>> from skipless.models import create_model
+        >>> model = create_model("vit_tiny_patch16_224", depth=1, embed_dim=24, num_heads=2, seed=0)
+        >>> dominant, perturbation = attention_terms(model.blocks[0], torch.randn(5, 24))
+        >>> dominant.shape, dominant.name
+        ((120, 120), 'B of attn')
+    """
+    return _terms(*attention_primal(block, x))
+
+
+@torch.inference_mode(False)
+def perturbation_ratio(block: nn.Module | BlockView, x: Float[Tensor, "*b n d"], *, seed: int = 0) -> PerturbationRatio:
+    """Proposition 2's split at tokens `x`: |E|_2 against sigma_min(B).
+
+    The proof in A.4.3 takes |E| << |B| for enough, but sigma_min(B) is what a perturbation must be small against; and
+    Eq. 21 drops the factor |d vec(M) / d vec(X)|, which grows with |X|. So the premise is measured here, not assumed.
+    Where it fails, nothing follows: K may be well-conditioned all the same.
+
+    With one head sigma(B) is that of A times that of W_V W_O; with several, and for E, singular values come from
+    `spectrum`, dense or by Lanczos.
+
+    Args:
+        block, x: as in `attention_terms`.
+        seed: of the iterative methods.
+
+    Raises:
+        InputError: as `attention_terms`.
+
+    Example:
+        >>> from skipless.init import SkiplessInit
+        >>> from skipless.models import create_model
+        >>> model = create_model("vit_tiny_patch16_224", init=SkiplessInit(0.1, 4.0, 1.0), depth=1, embed_dim=24,
+        ...                      num_heads=1, seed=0)
+        >>> x = torch.randn(5, 24, generator=torch.Generator().manual_seed(0))
+        >>> perturbation_ratio(model.blocks[0], x).small
+        True
+    """
+    primal, tokens, name = attention_primal(block, x)
+    dominant, perturbation = _terms(primal, tokens, name)
+    norm = spectrum(perturbation, max_iterations=NORM_STEPS, inverse_rows=0, seed=seed).sigma_max
+    if primal.heads == 1:
+        high, low = _one_head(primal)
+    else:
+        found = spectrum(dominant, seed=seed)
+        high, low = found.sigma_max, found.sigma_min
+    ratio = _quotient(norm, low)
+    small = True if ratio.upper is not None and ratio.upper < 1 else False if ratio.lower >= 1 else None
+    bound = None
+    if small and high.upper is not None and norm.upper is not None:
+        bound = (high.upper + norm.upper) / (low.lower - norm.upper)
+    return PerturbationRatio(name, dominant.shape, norm, high, low, ratio, small, bound, seed)
+
+
+def _terms(primal: AttentionPrimal, x: Tensor, name: str) -> tuple[LinearOperator, LinearOperator]:
+    def term(letter: str, **which: bool) -> LinearOperator:
+        push, pull, dense = (partial(f, **which) for f in (primal.push, primal.pull, primal.dense))
+        operator = token_operator(push, pull, x, f"{letter} of {name}")
+        return replace(operator, dense=lambda: torch.block_diag(*dense()))
+
+    return term("B", perturbation=False), term("E", dominant=False)
+
+
+def _one_head(primal: AttentionPrimal) -> tuple[Estimate, Estimate]:
+    """Both ends of sigma(B): the Kronecker product's singular values are products of its factors'."""
+    maps = matrix_spectrum(primal.a, name="A")
+    (_, _, w_v), w_o = primal.head_maps(), primal.w_out
+    value = matrix_spectrum(w_v.double() @ w_o.double(), name="W_V W_O")[0]
+    high = max((each.sigma_max for each in maps), key=lambda end: end.value)
+    low = min((each.sigma_min for each in maps), key=lambda end: end.value)
+    return _product(high, value.sigma_max), _product(low, value.sigma_min)
+
+
+def _product(a: Estimate, b: Estimate) -> Estimate:
+    upper = None if a.upper is None or b.upper is None else a.upper * b.upper
+    return Estimate(a.value * b.value, a.lower * b.lower, upper, a.converged and b.converged, a.method)
+
+
+def _quotient(a: Estimate, b: Estimate) -> Estimate:
+    """a / b; a lower bound for its value where b may be 0."""
+    lower = a.lower / b.upper if b.upper else 0.0
+    upper = a.upper / b.lower if a.upper is not None and b.lower > 0 else None
+    value = a.value / b.value if upper is not None and b.value > 0 else lower
+    return Estimate(value, lower, upper, a.converged and b.converged, b.method, a.iterations + b.iterations)

@@ -1,0 +1,228 @@
+"""Batches whose order and augmentation depend on nothing but (seed, epoch, sample): any step can be the first.
+
+torch's DataLoader does the fetching. What is ours is its batch sampler: it knows the batch of every step without having
+drawn the ones before, so that a resumed run sees what an undisturbed one would have seen, on any number of workers.
+"""
+
+import signal
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Int64
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from skipless.data.loading.corrupt import CorruptLog, Unreadable
+from skipless.data.loading.seeding import derive_seed
+from skipless.data.loading.steps import steps_per_epoch
+from skipless.errors import InputError
+
+
+class BatchKey(NamedTuple):
+    """Which samples to fetch, and the coordinates that their augmentation is drawn from.
+
+    Attributes:
+        seed: of the whole run.
+        epoch: counted from 0.
+        indices: positions in the data set.
+    """
+
+    seed: int
+    epoch: int
+    indices: Int64[Tensor, " b"]
+
+
+@runtime_checkable
+class BatchedDataset(Protocol):
+    """A data set that is asked for whole batches. Its randomness is a function of (seed, epoch, index)."""
+
+    def __len__(self) -> int:
+        """Give the number of samples."""
+        ...
+
+    def __getitems__(self, key: BatchKey, /) -> Any:
+        """Give one collated batch: the positional arguments of the task's `forward`."""
+        ...
+
+
+@runtime_checkable
+class TolerantDataset(BatchedDataset, Protocol):
+    """A data set that can put other samples in the place of unreadable ones.
+
+    Attributes:
+        corrupt_limit: so many of its samples may be unreadable.
+    """
+
+    corrupt_limit: int
+
+    def fetch(self, key: BatchKey, /) -> tuple[Any, tuple[Unreadable, ...]]:
+        """Give one collated batch, and what could not be read for it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Order:
+    """The endless order of training: batch `step` is a pure function of the seed and the step.
+
+    Attributes:
+        samples: size of the training set.
+        batch_size: samples of one optimizer step, over all processes and micro-batches.
+        seed: of the run.
+        start_step: the first step to give; earlier ones cost nothing.
+        accumulation: micro-batches that a process splits its share of a step into.
+        rank: this process.
+        world_size: number of processes.
+
+    Example:
+        >>> first = next(iter(Order(samples=8, batch_size=4, seed=0, start_step=3)))
+        >>> first.epoch, len(first.indices)
+        (1, 4)
+    """
+
+    samples: int
+    batch_size: int
+    seed: int
+    start_step: int = 0
+    accumulation: int = 1
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size % (self.accumulation * self.world_size):
+            raise InputError(
+                f"batch_size {self.batch_size} is not divisible by accumulation {self.accumulation} x processes "
+                f"{self.world_size}; change one of them"
+            )
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        """Yield this process's micro-batches, step after step, without end."""
+        per_epoch = steps_per_epoch(self.samples, self.batch_size)
+        epoch, first = divmod(self.start_step, per_epoch)
+        while True:
+            order = epoch_order(self.samples, self.seed, epoch)
+            for step in range(first, per_epoch):
+                batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+                for indices in batch[self.rank :: self.world_size].chunk(self.accumulation):
+                    yield BatchKey(self.seed, epoch, indices)
+            epoch, first = epoch + 1, 0
+
+
+def epoch_order(samples: int, seed: int, epoch: int) -> Int64[Tensor, " n"]:
+    """Draw the permutation of one epoch."""
+    return torch.randperm(samples, generator=torch.Generator().manual_seed(derive_seed(seed, "order", epoch)))
+
+
+def train_batches(
+    dataset: BatchedDataset,
+    order: Order,
+    *,
+    workers: int = 0,
+    pin_memory: bool = False,
+    corrupt_log: Path | None = None,
+    on_corrupt: Callable[[str], None] | None = None,
+) -> Generator[Any, None, None]:
+    """Fetch the batches of an order, without end; the workers live as long as the iterator.
+
+    Args:
+        dataset: unreadable samples of a `TolerantDataset` are replaced, up to its limit.
+        order: which samples.
+        workers: processes that fetch; 0 fetches in this one.
+        pin_memory: page-locked batches, for a GPU.
+        corrupt_log: the list of unreadable images, written as they are met, shared by the processes of a run and kept
+            when it resumes (`CorruptLog`).
+        on_corrupt: called with a line for the user for each of them.
+
+    Raises:
+        InputError: where the data set finds a sample that cannot be used, or too many, also when a worker found it.
+    """
+    limit = dataset.corrupt_limit if isinstance(dataset, TolerantDataset) else 0
+    log = CorruptLog(limit, len(dataset), corrupt_log, on_corrupt)
+    for batch, unreadable in _fetched(_Guarded(dataset, replaces=True), order, workers, pin_memory):
+        log.add(unreadable)
+        yield batch
+
+
+@dataclass(frozen=True)
+class EvalLoader:
+    """Every sample once, in order and never augmented at random; iterable any number of times.
+
+    Attributes:
+        dataset: what to read.
+        batch_size: of one process; the last batch may be smaller.
+        workers: processes that fetch; 0 fetches in this one.
+        share: (rank, processes): this process reads samples rank, rank + processes, ...; None asks torch.distributed,
+            which gives all of them to a process that is alone.
+        pin_memory: page-locked batches, for a GPU.
+    """
+
+    dataset: BatchedDataset
+    batch_size: int = 256
+    workers: int = 0
+    share: tuple[int, int] | None = None
+    pin_memory: bool = False
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the batches of one pass; a share without a sample gives one empty batch, which has the shapes."""
+        rank, processes = self.share or _share()
+        indices = torch.arange(len(self.dataset))[rank::processes]
+        keys = [BatchKey(0, 0, chunk) for chunk in indices.split(self.batch_size)]
+        fetched = _fetched(_Guarded(self.dataset, replaces=False), keys, self.workers, self.pin_memory)
+        return (batch for batch, _ in fetched)
+
+
+def _share() -> tuple[int, int]:
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+
+
+class _Failure(NamedTuple):
+    """An InputError on its way out of a worker: DataLoader would bury its one line in the worker's traceback."""
+
+    message: str
+
+
+class _Fetched(NamedTuple):
+    batch: Any
+    unreadable: tuple[Unreadable, ...]
+
+
+@dataclass(frozen=True)
+class _Guarded:
+    dataset: BatchedDataset
+    replaces: bool
+
+    def __getitems__(self, key: BatchKey) -> _Fetched | _Failure:
+        try:
+            if self.replaces and isinstance(self.dataset, TolerantDataset):
+                return _Fetched(*self.dataset.fetch(key))
+            return _Fetched(self.dataset.__getitems__(key), ())
+        except InputError as error:
+            return _Failure(str(error))
+
+
+def _fetched(dataset: _Guarded, keys: Any, workers: int, pin_memory: bool) -> Generator[_Fetched, None, None]:
+    loader = DataLoader(
+        dataset,  # pyright: ignore[reportArgumentType] (DataLoader needs __getitems__ alone)
+        batch_sampler=keys,
+        collate_fn=_identity,
+        num_workers=workers,
+        worker_init_fn=_leave_ctrl_c_to_the_loop if workers else None,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # its base seed is used by nobody, and must not be drawn from the global one
+    )
+    for fetched in loader:
+        if isinstance(fetched, _Failure):
+            raise InputError(fetched.message)
+        yield fetched
+
+
+def _identity(batch: Any) -> Any:
+    return batch
+
+
+def _leave_ctrl_c_to_the_loop(worker: int) -> None:
+    """Ctrl-C reaches the whole process group; the loop wants its workers until the checkpoint is written."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,35 @@
+"""How many processes should fetch."""
+
+import os
+
+from skipless.data.loading.loader import BatchedDataset
+from skipless.data.memory import MemoryImages
+
+MOST = 16  # at 6 ms an image (docs/data.md) they fetch 2,700 a second, more than a GPU trains on
+
+
+def count_workers(asked: int | None, dataset: BatchedDataset) -> int:
+    """Give what was asked for; None stands for `default_workers`."""
+    return default_workers(dataset) if asked is None else asked
+
+
+def default_workers(dataset: BatchedDataset) -> int:
+    """Count the workers that keep the cores busy: none for images in memory, else this process's share of the cores.
+
+    The cores are those that the process may run on (its affinity), shared with the other processes that `torchrun` has
+    started on the machine; more than `MOST` are of no use.
+
+    Example:
+        >>> from skipless.data import ImageConfig, load_images
+        >>> default_workers(load_images(ImageConfig("digits")).train)
+        0
+    """
+    if isinstance(dataset, MemoryImages):
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(cores // max(_local_processes(), 1), 1), MOST)
+
+
+def _local_processes() -> int:
+    stated = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return int(stated) if stated.isdigit() else 1

@@ -1,0 +1,220 @@
+"""Linear probing for classification, on class tokens or mean patches: every block and learning rate together."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from skipless.errors import InputError
+from skipless.evaluators.probe.heads import HeadOptimizer, LinearHeads, learn_
+
+_TOP5_CLASSES = 5  # with fewer classes every answer is among the first five
+_DINO = HeadOptimizer((1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0), "sgd", schedule="cosine")
+_ROWS = 4096  # images at a time, where heads are scored
+
+
+@dataclass(frozen=True)
+class ClassificationProtocol:
+    """How a linear classifier is trained.
+
+    By default as DINO's linear evaluation (SGD with momentum 0.9, a cosine to 0, 100 epochs, no weight decay), over a
+    grid of learning rates, on features that are computed once: without its random crops and mirroring.
+
+    Attributes:
+        optimizer: of the heads, with the grid of learning rates.
+        batch_size: images.
+        epochs: passes over the training images.
+    """
+
+    optimizer: HeadOptimizer = _DINO
+    batch_size: int = 1024
+    epochs: int = 100
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.epochs < 1:
+            raise InputError(f"batch_size={self.batch_size}, epochs={self.epochs}: give at least 1")
+
+
+@dataclass(frozen=True)
+class ClassificationRate:
+    """One learning rate's head; `chosen_top1` in percent on what the rate is chosen on, None if it diverged."""
+
+    learning_rate: float
+    chosen_top1: float | None
+    finite: bool
+
+
+@dataclass(frozen=True)
+class ClassificationScore:
+    """One block's chosen head.
+
+    Attributes:
+        block: as it was named.
+        learning_rate: the chosen one; None if every head diverged.
+        top1: in percent, on the test images.
+        top5: the same; None with fewer than five classes.
+        rates: every learning rate's head.
+    """
+
+    block: int
+    learning_rate: float | None
+    top1: float | None
+    top5: float | None
+    rates: tuple[ClassificationRate, ...]
+
+
+@dataclass(frozen=True)
+class ClassificationResult:
+    """A linear classification probe's numbers, with what they depend on.
+
+    Attributes:
+        protocol: every number of it.
+        select: `val`, rates chosen on the test images, as papers do; or `holdout`, on training images set aside.
+        blocks: one score each.
+        classes: their number.
+        train: number of images that heads were trained on.
+        chosen_on: number of images that rates were chosen on.
+        test: number of images that the scores are on.
+        steps: of the heads.
+        seed: of initial weights, order and held-out images.
+    """
+
+    protocol: ClassificationProtocol
+    select: str
+    blocks: tuple[ClassificationScore, ...]
+    classes: int
+    train: int
+    chosen_on: int
+    test: int
+    steps: int
+    seed: int
+
+    def record(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return asdict(self)
+
+
+def linear_classification_probe(
+    train: Mapping[int, Float[Tensor, "n d"]],
+    train_labels: Int64[Tensor, " n"],
+    test: Mapping[int, Float[Tensor, "m e"]],
+    test_labels: Int64[Tensor, " m"],
+    *,
+    classes: int,
+    protocol: ClassificationProtocol | None = None,
+    select: Literal["val", "holdout"] = "val",
+    holdout: float = 0.1,
+    seed: int = 0,
+    device: torch.device | None = None,
+) -> ClassificationResult:
+    """Train linear classifiers for every block and learning rate on the same batches, choose rates, and score.
+
+    Args:
+        train: one vector an image, by block (`FeatureStore.pooled`).
+        train_labels: positions in the list of classes.
+        test: the same for the images that are reported on.
+        test_labels: theirs.
+        classes: number of classes.
+        protocol: every number of the training.
+        select: what rates are chosen on: `"val"` (default), the test images, as papers do; or `"holdout"`.
+        holdout: share of the training images that is set aside, with `select="holdout"`.
+        seed: of initial weights, order and held-out images.
+        device: where to train, batch by batch; by default where the vectors lie.
+
+    Raises:
+        InputError: if features and labels do not fit.
+
+    Example:
+        >>> labels = torch.arange(60) % 3
+        >>> blocks = {0: torch.eye(3)[labels], 1: torch.ones(60, 3)}
+        >>> result = linear_classification_probe(blocks, labels, blocks, labels, classes=3)
+        >>> [round(score.top1, 1) for score in result.blocks]
+        [100.0, 33.3]
+    """
+    protocol = ClassificationProtocol() if protocol is None else protocol
+    _check(train, train_labels, test, test_labels, classes, select, holdout)
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(train_labels), generator=generator)
+    aside = max(1, round(holdout * len(order))) if select == "holdout" else 0
+    if aside >= len(order):
+        raise InputError(f"holdout={holdout} leaves none of {len(order)} training images")
+    held, fitted = order[:aside], order[aside:]
+    heads = {
+        block: LinearHeads(x.shape[1], classes, protocol.optimizer, seed=seed, device=device or x.device, dtype=x.dtype)
+        for block, x in train.items()
+    }
+    steps = protocol.epochs * -(-len(fitted) // protocol.batch_size)
+    step = 0
+    for _ in range(protocol.epochs):
+        for batch in fitted[torch.randperm(len(fitted), generator=generator)].split(protocol.batch_size):
+            for block, x in train.items():
+                rows = x[batch.to(x.device), None].to(device)
+                target = one_hot(train_labels[batch.to(train_labels.device)], classes).to(rows)
+                learn_(heads[block], rows, target[:, None], step, steps)
+            step += 1
+    scores = []
+    for block, some in heads.items():
+        judged = (train[block][held], train_labels[held]) if select == "holdout" else (test[block], test_labels)
+        scores.append(_score(block, some, judged, (test[block], test_labels)))
+    chosen_on = aside or len(test_labels)
+    return ClassificationResult(
+        protocol, select, tuple(scores), classes, len(fitted), chosen_on, len(test_labels), steps, seed
+    )
+
+
+def _score(
+    block: int, heads: LinearHeads, judged: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]
+) -> ClassificationScore:
+    found = _accuracies(heads, *judged)[0]
+    rates = tuple(
+        ClassificationRate(rate, top1 if finite else None, finite)
+        for rate, top1, finite in zip(heads.optimizer.learning_rates, found, heads.finite, strict=True)
+    )
+    scored = [(-r.chosen_top1, r.learning_rate, i) for i, r in enumerate(rates) if r.chosen_top1 is not None]
+    if not scored:
+        return ClassificationScore(block, None, None, None, rates)
+    best = min(scored)[2]
+    top1, top5 = _accuracies(heads, *test)
+    classes = heads.parameters["bias"].shape[0]
+    return ClassificationScore(
+        block, rates[best].learning_rate, top1[best], top5[best] if classes >= _TOP5_CLASSES else None, rates
+    )
+
+
+def _accuracies(heads: LinearHeads, x: Tensor, labels: Tensor) -> tuple[list[float], list[float]]:
+    """Top-1 and top-5 of every head, in percent."""
+    device = heads.parameters["bias"].device
+    first = fifth = torch.zeros(len(heads.optimizer.learning_rates), device=device, dtype=torch.float64)
+    for part, truth in zip(x.split(_ROWS), labels.split(_ROWS), strict=True):
+        logits = heads.logits(heads.normalise(part.to(device), training=False))
+        guesses = logits.topk(min(_TOP5_CLASSES, logits.shape[1]), dim=1).indices
+        right = guesses == truth.to(device)[:, None, None]
+        first, fifth = first + right[:, 0].sum(0), fifth + right.any(1).sum(0)
+    return (100 * first / len(labels)).tolist(), (100 * fifth / len(labels)).tolist()
+
+
+def _check(
+    train: Mapping[int, Tensor],
+    train_labels: Tensor,
+    test: Mapping[int, Tensor],
+    test_labels: Tensor,
+    classes: int,
+    select: str,
+    holdout: float,
+) -> None:
+    if not train or set(train) != set(test):
+        raise InputError(f"training features of blocks {sorted(train)}, test features of blocks {sorted(test)}")
+    if select not in ("val", "holdout") or not 0 < holdout < 1:
+        raise InputError(f"select={select!r}, holdout={holdout}: choose from val, holdout; a share between 0 and 1")
+    for name, features, labels in (("training", train, train_labels), ("test", test, test_labels)):
+        for block, x in features.items():
+            if len(x) != len(labels) or not len(x):
+                raise InputError(f"{len(x)} {name} features of block {block}, {len(labels)} labels")
+            if not x.isfinite().all():
+                raise InputError(f"{name} features of block {block} are not finite: these weights give no features")
+        if labels.min() < 0 or labels.max() >= classes:
+            raise InputError(f"{name} labels go from {labels.min()} to {labels.max()}, classes from 0 to {classes - 1}")

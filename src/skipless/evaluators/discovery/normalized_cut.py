@@ -1,0 +1,306 @@
+"""The normalised cut of a graph of tokens (Shi and Malik 2000), with a bound that says whether it is decided.
+
+The published way solves (D - A) v = lambda D v densely. Here u = D^1/2 v is the second eigenvector, from above, of
+M = D^-1/2 A D^-1/2, whose first, D^1/2 1, is known: Lanczos' method finds it with products by the 0/1 matrix of edges,
+in float32 where that is faster. The residual, taken in float64, and the gap to the next eigenvalue bound the error of
+every entry (Davis and Kahan). Where that leaves a token's side or the seed open, more digits are computed; what they
+leave open is a tie. For few tokens LAPACK's solver for two eigenpairs of M is faster still, if SciPy is there.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from skipless.evaluators.discovery.eigenpair import Ritz, largest
+from skipless.evaluators.discovery.regions import middle
+
+DENSE = 32  # tokens up to which the dense eigensolver is fast enough
+LAPACK = 256  # tokens up to which two dense eigenpairs take less time than the calls that Lanczos' method makes
+SINGLE = 400  # tokens from which products in float32 are faster, on a CPU
+STEPS = 120  # of Lanczos; what has not converged by then is cheaper by a factorisation
+LOST_GAP = 2e-3  # of eigenvalues, below which float32 leaves too few digits of the vector to decide anything
+ROUGH = 1e-4  # residual of the third eigenvector: its eigenvalue is then good to about 1e-6
+MARGIN = 1e-7  # at least, of sigma above the second eigenvalue
+REPEATED = 1e-9  # eigenvalues closer than this are one: rounding, not the graph, would choose between their vectors
+TIE = 1e-9  # of max |v|: entries closer than this are equal
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """Two sides of a graph.
+
+    Attributes:
+        vector: the second smallest solution v of (D - A) v = lambda D v, v^T D v = 1, positive at the seed; float64.
+        foreground: v > mean(v).
+        seed: the token of largest |v|.
+        tied: number of tokens that could equally be the seed.
+        proven: whether error bounds decide every side and the seed, or show the tied tokens to be exchangeable.
+        error: bound on the error of the vector in the norm in which its length is 1.
+        eigenvalues: the three smallest lambda, or as many as there are; the third to about 1e-6.
+        method: `lapack`, `lanczos`, `shift-invert`, `dense` or `no cut`.
+    """
+
+    vector: Float[Tensor, " n"]
+    foreground: Bool[Tensor, " n"]
+    seed: int
+    tied: int
+    proven: bool
+    error: float
+    eigenvalues: tuple[float, ...]
+    method: str
+
+
+def normalised_cut(edges: Float[Tensor, "n n"], eps: float) -> Cut:
+    """Cut the graph with weight 1 where `edges` is 1 and eps where it is 0; `tokencut` states the rules for ties.
+
+    Args:
+        edges: symmetric, of zeros and ones, in float32 or float64: the precision of the first attempt.
+        eps: weight of the other pairs, positive.
+    """
+    n = len(edges)
+    count = edges.sum(1).double()
+    degree = eps * n + (1 - eps) * count
+    graph = _Graph(edges, eps, degree.rsqrt(), degree.sqrt() / degree.sum().sqrt())
+    if _uniform(edges, count):
+        return _no_cut(graph)
+    if n <= DENSE:
+        return _choose(graph, _dense(graph))
+    second = _lapack(graph) if n <= LAPACK and not edges.is_cuda else None
+    second = second or _iterate(graph)
+    cut = _choose(graph, second) if second.error < 1 else None
+    if cut is None or not (cut.proven or second.method != "lanczos"):
+        graph = replace(graph, edges=edges.double())
+        cut = _choose(graph, _iterate(graph, second))
+    return cut
+
+
+@dataclass(frozen=True, eq=False)
+class _Graph:
+    """The edges as 0 and 1 in some precision, and what does not depend on it."""
+
+    edges: Float[Tensor, "n n"]
+    eps: float
+    inverse_root: Float[Tensor, " n"]  # D^-1/2 1, float64
+    first: Float[Tensor, " n"]  # D^1/2 1 / |D^1/2 1|, float64
+
+    def product(self, vector: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Multiply by M = D^-1/2 (eps 1 1^T + (1 - eps) edges) D^-1/2, in the vector's precision."""
+        root = self.inverse_root.to(vector.dtype)
+        scaled = root * vector
+        if self.edges.dtype == vector.dtype:
+            near = self.edges @ scaled
+        else:  # converted piece by piece: a piece stays in the cache
+            near = torch.cat([part.to(vector.dtype) @ scaled for part in self.edges.split(64)])
+        return near.mul_(1 - self.eps).add_(scaled.sum() * self.eps).mul_(root)
+
+    def dense(self) -> Float[Tensor, "n n"]:
+        """Give M itself, in float64."""
+        affinity = (self.edges.double() * (1 - self.eps)).add_(self.eps)
+        return affinity.mul_(self.inverse_root[:, None]).mul_(self.inverse_root)
+
+
+@dataclass(frozen=True, eq=False)
+class _Second:
+    """The second eigenvector of M, of unit length, and a bound on its error in the 2-norm."""
+
+    vector: Float[Tensor, " n"]
+    error: float
+    eigenvalues: tuple[float, ...]
+    method: str
+    third: tuple[float, float] | None = None  # eigenvalue of M, and a bound from above
+
+
+def _uniform(edges: Float[Tensor, "n n"], count: Float[Tensor, " n"]) -> bool:
+    """Whether every pair of tokens is alike, and every token to itself: M is then a multiple of 1 plus rank one."""
+    n = len(edges)
+    if n < 3:
+        return n < 2 or bool((edges == edges[0, 0]).all())
+    low, high = (count.min(), count.max())
+    if low != high or float(low) not in (0, 1, n - 1, n):  # of most graphs this is all that is looked at
+        return False
+    own = edges.diagonal().double()
+    others = count - own
+    return bool((own == own[0]).all() and ((others == 0).all() or (others == n - 1).all()))
+
+
+def _no_cut(graph: _Graph) -> Cut:
+    """Answer for the uniform graph, where all directions but the first have the same lambda."""
+    n = len(graph.first)
+    rest = float((graph.dense().diagonal().sum() - 1) / max(n - 1, 1))  # trace less the first eigenvalue
+    whole = torch.ones_like(graph.first, dtype=torch.bool)
+    lambdas = (0.0, 1 - rest, 1 - rest)[:n]
+    return Cut(torch.zeros_like(graph.first), whole, 0, n, True, 0.0, lambdas, "no cut")
+
+
+def _choose(graph: _Graph, second: _Second) -> Cut:
+    """Take sides and seed from the eigenvector, and say whether its error leaves them open."""
+    # On the CPU: a few numbers a token, of which several are looked at one by one.
+    root, unit = (part.cpu().numpy() for part in (graph.inverse_root, second.vector))
+    vector = root * unit
+    size = np.abs(vector)
+    # |v_i - v_i'| <= d_i^-1/2 |u - u'|, and the mean's error is at most |D^-1/2 1| |u - u'| / n.
+    error = second.error * root
+    top = int(size.argmax())
+    could_be = np.flatnonzero(size + error >= size[top] - error[top])
+    twins = len(could_be) == 1 or _equal_rows(graph.edges, could_be)  # equal entries then: a tie whatever the digits
+    tied = could_be if twins else np.flatnonzero(size >= size[top] * (1 - TIE))
+    seed = middle(tied.tolist())
+    vector = vector * np.sign(vector[seed])
+    above = vector - vector.mean()
+    clear = bool((np.abs(above) > error + np.linalg.norm(error) / len(error)).all())
+    device = graph.edges.device
+    return Cut(
+        vector=torch.from_numpy(vector).to(device),
+        foreground=torch.from_numpy(above > TIE * size[top]).to(device),
+        seed=seed,
+        tied=len(tied),
+        proven=clear and twins,
+        error=second.error,
+        eigenvalues=second.eigenvalues,
+        method=second.method,
+    )
+
+
+def _equal_rows(edges: Float[Tensor, "n n"], tokens: np.ndarray) -> bool:
+    rows = edges[torch.from_numpy(tokens).to(edges.device)]
+    return bool((rows == rows[0]).all())
+
+
+def _lapack(graph: _Graph) -> _Second | None:
+    """Solve densely for two eigenpairs; for all where the eigenvalue is repeated. None without SciPy."""
+    try:
+        from scipy.linalg import get_lapack_funcs
+    except ImportError:
+        return None
+    n = len(graph.first)
+    m = graph.dense().addr_(graph.first, graph.first, alpha=-3).numpy().T  # columns, as LAPACK has them
+    (syevr,) = get_lapack_funcs(["syevr"], [m])
+    with _as_many_threads_as_torch():
+        values, vectors, *_, failed = syevr(m, range="I", il=n - 1, iu=n, overwrite_a=1)
+    gap = float(values[1] - values[0])
+    if failed or gap < 10 * REPEATED:
+        return _dense(graph)
+    error = n * torch.finfo(torch.float64).eps / gap
+    vector = torch.from_numpy(vectors[:, 1].copy())
+    return _Second(vector, error, (0.0, 1 - float(values[1]), 1 - float(values[0])), "lapack")
+
+
+def _as_many_threads_as_torch() -> AbstractContextManager[Any]:
+    """Bound SciPy's BLAS: left alone it takes every core for each small matrix, and runs side by side stall."""
+    blas = _blas()
+    return nullcontext() if blas is None else blas.limit(limits=torch.get_num_threads())
+
+
+@cache
+def _blas() -> Any:
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return None
+    return ThreadpoolController().select(user_api="blas")
+
+
+def _iterate(graph: _Graph, before: _Second | None = None) -> _Second:
+    """Find the second eigenvector by Lanczos' method, from an earlier answer if there is one, or by a factorisation."""
+    n, dtype, device = len(graph.first), graph.edges.dtype, graph.first.device
+    single = dtype == torch.float32
+    generator = torch.Generator().manual_seed(0)  # on the CPU: every device starts alike
+    random = torch.randn(2, n, generator=generator, dtype=torch.float64).to(device, dtype)
+    product = graph.dense().mv if n < SINGLE and not single else graph.product
+    start, relative = (random[0], 1e-6) if before is None else (before.vector, 1e-10)
+    floor = 2e-7 if single else 1e-13  # what rounding lets the residual reach
+    first = graph.first.to(dtype)[None]
+    ritz = largest(product, start, first, scale=1, floor=floor, relative=relative, max_steps=STEPS)
+    if not ritz.converged:
+        return _factorise(graph, ritz)
+    if single and ritz.gap < LOST_GAP:
+        return _Second(ritz.vector.double(), math.inf, (), "lanczos")
+    return _finish(graph, product, ritz, random[1], "lanczos", third=before.third if before is not None else None)
+
+
+def _finish(
+    graph: _Graph,
+    product: Callable[[Tensor], Tensor],
+    ritz: Ritz,
+    random: Float[Tensor, " n"],
+    method: str,
+    *,
+    third: tuple[float, float] | None = None,
+    to_mu: Callable[[float], float] = float,
+    scale: float = 1.0,
+) -> _Second:
+    """Measure the residual in float64, and find the gap by a second run, kept away from the vector just found.
+
+    The second run starts half at random, so that it also meets an eigenvalue that is repeated.
+    """
+    vector = ritz.vector.double()
+    vector = vector - (graph.first @ vector) * graph.first
+    vector = vector / torch.linalg.vector_norm(vector)
+    image = graph.product(vector)
+    mu = float(vector @ image)
+    residual = float(torch.linalg.vector_norm(image - mu * vector))
+    if third is None:
+        locked = torch.stack([graph.first, vector]).to(random.dtype)
+        start = random / torch.linalg.vector_norm(random)
+        start = start if ritz.following is None else start + ritz.following
+        other = largest(product, start, locked, scale=scale, floor=ROUGH * scale, max_steps=STEPS)
+        apart = ritz.value - other.value
+        if other.residual > apart / 8:
+            other = largest(product, other.vector, locked, scale=scale, floor=apart / 16, max_steps=STEPS)
+        third = to_mu(other.value), to_mu(other.value + other.residual)
+    gap = mu - third[1]
+    if gap < 10 * max(residual, REPEATED):
+        return _factorise(graph, ritz) if method == "lanczos" else _dense(graph)
+    return _Second(vector, math.sqrt(2) * residual / gap, (0.0, 1 - mu, 1 - third[0]), method, third)
+
+
+def _factorise(graph: _Graph, ritz: Ritz) -> _Second:
+    """Iterate with (sigma - M)^-1 for a sigma just above the eigenvalue: it separates what Lanczos' method could not.
+
+    That the Cholesky factorisation exists proves that no eigenvalue but the first is above sigma.
+    """
+    n = len(graph.first)
+    minus = -graph.dense()
+    minus.addr_(graph.first, graph.first, alpha=3)  # moves the first eigenvalue from 1 to -2
+    margin = max(2 * ritz.residual, MARGIN)
+    factor, failed, sigma = minus, True, ritz.value
+    while failed:
+        sigma = ritz.value + margin
+        factor, info = torch.linalg.cholesky_ex(minus + sigma * torch.eye(n, dtype=minus.dtype, device=minus.device))
+        failed, margin = bool(info), 10 * margin
+
+    def inverse(vector: Tensor) -> Tensor:
+        half = torch.linalg.solve_triangular(factor, vector[:, None], upper=False)
+        return torch.linalg.solve_triangular(factor.mT, half, upper=True)[:, 0]
+
+    generator = torch.Generator().manual_seed(1)
+    random = torch.randn(2, n, generator=generator, dtype=torch.float64).to(graph.first.device)
+    start = ritz.vector.double() + random[0] / torch.linalg.vector_norm(random[0])
+    scale = 1 / (sigma - ritz.value)
+    ritz = largest(inverse, start, graph.first[None], scale=scale, floor=1e-13 * scale, relative=1e-10, max_steps=STEPS)
+    return _finish(graph, inverse, ritz, random[1], "shift-invert", to_mu=lambda value: sigma - 1 / value, scale=scale)
+
+
+def _dense(graph: _Graph) -> _Second:
+    """Solve densely; of a repeated eigenvalue take the first token's projection onto its vectors."""
+    n = len(graph.first)
+    values, vectors = torch.linalg.eigh(graph.dense().addr_(graph.first, graph.first, alpha=-3))
+    values, vectors = values.flip(0)[: n - 1], vectors.flip(1)
+    repeated = int((values >= values[0] - REPEATED).sum())
+    space = vectors[:, :repeated]
+    vector = space[:, 0]
+    if repeated > 1:
+        shares = space.square().sum(1)
+        token = int((shares > REPEATED).nonzero()[0, 0])
+        vector = space @ space[token] / shares[token].sqrt()
+    gap = float(values[0] - values[repeated]) if repeated < n - 1 else 1.0
+    error = n * torch.finfo(values.dtype).eps / gap
+    return _Second(vector, error, (0.0, *(1 - values[:2]).tolist()), "dense")

@@ -1,0 +1,1 @@
+"""Features: of any block, in one forward pass, and kept on disk."""

@@ -1,0 +1,317 @@
+"""Computing a feature store: each shard once, whole or not at all.
+
+A file takes its name once it is whole, so an interrupted run goes on with the shard that it was at. Each file has a
+checksum; one that does not match is computed again, with a message.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from skipless.errors import InputError
+from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform, Key, forward_features
+from skipless.evaluators.features.store import (
+    DTYPES,
+    SHARD,
+    FeatureStore,
+    StoreDtype,
+    array_folder,
+    opened,
+    store_bytes,
+)
+from skipless.models.token_graying import grayings
+from skipless.models.tokens import TokenModel, token_model
+
+
+def build_store(
+    model: nn.Module,
+    load: Callable[[int], Image.Image],
+    count: int,
+    *,
+    data: str,
+    transform: ImageTransform,
+    folder: Path,
+    config: FeatureConfig | None = None,
+    dtype: StoreDtype = "fp16",
+    notify: Callable[[str], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> FeatureStore:
+    """Compute what is not on disk yet, and open the store.
+
+    In a distributed run every process computes its share, and all of them see the whole; the folder is shared.
+
+    Args:
+        model: any plain ViT of timm's, where it shall run.
+        load: image number to picture; an `InputError` from it is recorded, and the image left out.
+        count: number of images.
+        data: what identifies them: the same string must mean the same pictures.
+        transform: from picture to tensor.
+        folder: of all stores; each takes a folder of its own in it.
+        config: which features. Another block or kind is added to the store that is there.
+        dtype: `"fp16"` (default) halves the disk, and its rounding of 5e-4 is far below what moves a probe; take
+            `"fp32"` for what thresholds similarities (TokenCut, LOST), or beyond 65504, which fp16 cannot hold.
+        notify: takes messages, among them the bytes needed; standard error by default.
+        progress: takes the number of shards done and of all.
+
+    Raises:
+        InputError: if no image can be read, features are not finite or too large for `dtype`, or the disk is full: what
+            was written stays, and the same call goes on from there.
+    """
+    if dtype not in DTYPES or count < 1:
+        raise InputError(f"dtype={dtype!r} for {count} images: give 'fp16' or 'fp32', and at least one image")
+    config = FeatureConfig() if config is None else config
+    notify = _to_stderr if notify is None else notify
+    tokens = token_model(model)
+    keys = config.keys(len(tokens.views))
+    identity = {
+        "format": 1,
+        "weights": weights_hash(tokens),
+        "data": data,
+        "images": count,
+        "transform": json.loads(json.dumps(asdict(transform))),
+        "precision": config.precision,
+        "dtype": dtype,
+    }
+    home = folder / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    builder = _Builder(tokens, load, count, transform, config, keys, home, dtype, notify)
+    with _full_disk_is_an_input_error(home):
+        home.mkdir(parents=True, exist_ok=True)
+        _write(home / "key.json", json.dumps(identity, indent=2).encode())
+        builder.build(progress)
+    return builder.open()
+
+
+def files_identity(files: Iterable[Path]) -> str:
+    """What identifies images on disk: each file's path, size and time of change.
+
+    A file that is missing is part of it: it may come back.
+    """
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            about = file.stat()
+            digest.update(repr((str(file.resolve()), about.st_size, about.st_mtime_ns)).encode())
+        except OSError:
+            digest.update(repr((str(file), None)).encode())
+    return digest.hexdigest()
+
+
+def weights_hash(model: TokenModel) -> str:
+    """Hash what the features depend on in a model: its modules' text, skips and head sizes, and every parameter.
+
+    A state dict alone would not do: a skipless model has the keys and shapes of the residual one, and Token Graying has
+    neither parameters nor a name.
+    """
+    digest = hashlib.sha256(repr(model.transformer).encode())
+    for graying in grayings(model.transformer):
+        digest.update(repr(graying).encode())
+    for view in model.views:
+        digest.update(repr((view.skips, view.heads, view.key_heads, view.head_dim, view.logit_scale)).encode())
+    for name, value in sorted(model.transformer.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class _Builder:
+    model: TokenModel
+    load: Callable[[int], Image.Image]
+    count: int
+    transform: ImageTransform
+    config: FeatureConfig
+    keys: tuple[Key, ...]
+    home: Path
+    dtype: StoreDtype
+    notify: Callable[[str], None]
+
+    def build(self, progress: Callable[[int, int], None] | None) -> None:
+        """Compute this process's share of the shards that are not there, or not whole."""
+        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        missing: dict[int, list[Key]] = {}
+        for shard in range(rank, -(-self.count // SHARD), world):
+            records = {key: self._verified(key, shard) for key in self.keys}
+            absent = [key for key, record in records.items() if record is None]
+            grids = [record["grids"] for record in records.values() if record is not None]
+            # An image that was unreadable when one block was computed may have been readable for another.
+            if absent or any(other != grids[0] for other in grids):
+                missing[shard] = absent if all(other == grids[0] for other in grids) else list(self.keys)
+        if missing:
+            self._announce(missing)
+        for done, (shard, keys) in enumerate(missing.items()):
+            self._compute(shard, keys)
+            if progress is not None:
+                progress(done + 1, len(missing))
+        if world > 1:
+            dist.barrier()
+
+    def open(self) -> FeatureStore:
+        """Gather what the shards say about themselves."""
+        records: dict[Key, list[Any]] = {key: [] for key in self.keys}
+        for key in self.keys:
+            for shard in range(-(-self.count // SHARD)):
+                _, meta = self._paths(key, shard)
+                records[key].append(json.loads(meta.read_text(encoding="utf-8")))
+        first = records[self.keys[0]]
+        failures = {int(image): why for record in first for image, why in record["failures"].items()}
+        if len(failures) == self.count:
+            raise InputError(f"none of {self.count} images can be read; the first: {next(iter(failures.values()))}")
+        opened.cache_clear()  # a file that was written again is another one
+        return FeatureStore(
+            folder=self.home,
+            keys=self.keys,
+            norm=self.config.norm,
+            prefix=self.model.prefix,
+            class_token=self.model.class_token,
+            dim={key: max(record["shape"][1] for record in records[key]) for key in self.keys},
+            grids=tuple((grid[0], grid[1]) for record in first for grid in record["grids"]),
+            failures=failures,
+            nbytes=sum(record["bytes"] for key in self.keys for record in records[key]),
+        )
+
+    def _announce(self, missing: dict[int, list[Key]]) -> None:
+        """Say what will be written, and refuse if it cannot fit."""
+        images = sum(min(SHARD, self.count - shard * SHARD) for shard in missing)
+        size = self.transform.size
+        if size is None:
+            self.notify(f"features of {images} images go to {str(self.home)!r}; each has its own size")
+            return
+        cells = (size[0] // self.model.patch[0]) * (size[1] // self.model.patch[1]) + self.model.prefix
+        dims = [self._dim(key) for key in max(missing.values(), key=len)]
+        needed, free = store_bytes(images, cells, dims, self.dtype), shutil.disk_usage(self.home).free
+        room = f"{needed / 1e9:.2f} GB in {str(self.home)!r}, {free / 1e9:.2f} GB are free"
+        text = f"features of {images} images need {room}"
+        if needed > free:
+            raise InputError(f"{text}; make room, name fewer blocks, or keep them as fp16")
+        self.notify(text)
+
+    def _dim(self, key: Key) -> int:
+        view = self.model.views[key[0]]
+        heads = {"tokens": None, "q": view.heads}.get(key[1], view.key_heads)
+        return self.model.dim if heads is None else heads * view.head_dim
+
+    def _paths(self, key: Key, shard: int) -> tuple[Path, Path]:
+        folder = array_folder(self.home, key, self.config.norm)
+        return folder / f"{shard:05d}.npy", folder / f"{shard:05d}.json"
+
+    def _verified(self, key: Key, shard: int) -> dict[str, Any] | None:
+        """What a shard says about itself; None if it is not there, or not what was written."""
+        array, meta = self._paths(key, shard)
+        if not meta.exists():
+            return None
+        try:
+            record = json.loads(meta.read_text(encoding="utf-8"))
+            if record["bytes"] == array.stat().st_size and record["crc32"] == _checksum(array):
+                return record
+            why = "does not match its checksum"
+        except (OSError, ValueError, KeyError) as error:
+            why = f"cannot be read ({type(error).__name__})"
+        self.notify(f"{str(array)!r} {why}; it is computed again")
+        return None
+
+    def _compute(self, shard: int, keys: Sequence[Key]) -> None:
+        numbers = range(shard * SHARD, min(self.count, (shard + 1) * SHARD))
+        images, failures = self._images(numbers)
+        if any(self._failed_before(key, shard) != set(failures) for key in self.keys if key not in keys):
+            keys = self.keys
+        by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for number, image in images.items():
+            by_size[tuple(image.shape)].append(number)
+        rows: dict[Key, dict[int, np.ndarray]] = {key: {} for key in keys}
+        for same in by_size.values():
+            found = forward_features(self.model, torch.stack([images[n] for n in same]), self.config, keys)
+            for key, value in found.items():
+                rows[key] |= dict(zip(same, self._cast(key, value), strict=True))
+        patch = self.model.patch
+        grids = [
+            [images[n].shape[-2] // patch[0], images[n].shape[-1] // patch[1]] if n in images else [0, 0]
+            for n in numbers
+        ]
+        for key in keys:
+            empty = np.zeros((0, self._dim(key)), DTYPES[self.dtype])
+            array = np.concatenate([empty, *(rows[key][n] for n in numbers if n in images)])
+            self._save(key, shard, array, {"grids": grids, "failures": failures})
+
+    def _failed_before(self, key: Key, shard: int) -> set[int]:
+        return {int(image) for image in json.loads(self._paths(key, shard)[1].read_text(encoding="utf-8"))["failures"]}
+
+    def _images(self, numbers: Sequence[int]) -> tuple[dict[int, Tensor], dict[int, str]]:
+        images, failures = {}, {}
+        for number in numbers:
+            try:
+                images[number] = self.transform(self.load(number))
+            except (InputError, OSError) as error:  # PIL's own are OSErrors
+                failures[number] = str(error)
+        return images, failures
+
+    def _cast(self, key: Key, value: Float[Tensor, "b t d"]) -> np.ndarray:
+        narrow = value.to(torch.float16 if self.dtype == "fp16" else torch.float32).cpu()
+        if not narrow.isfinite().all():
+            if value.isfinite().all():
+                most = f"reach {value.abs().max():.3g}, beyond {self.dtype}; keep them as fp32"
+                raise InputError(f"{key[1]} of block {key[0]} {most}")
+            raise InputError(f"{key[1]} of block {key[0]} are not finite: these weights give no features")
+        return narrow.numpy().astype(DTYPES[self.dtype], copy=False)
+
+    def _save(self, key: Key, shard: int, array: np.ndarray, about: dict[str, Any]) -> None:
+        path, meta = self._paths(key, shard)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                np.save(file, array)
+            record = {"crc32": _checksum(temporary), "bytes": temporary.stat().st_size, "shape": array.shape} | about
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _write(meta, json.dumps(record).encode())
+
+
+def _checksum(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 24):
+            crc = zlib.crc32(chunk, crc)
+    return crc
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _full_disk_is_an_input_error(home: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        place = home if home.exists() else Path(home.anchor)
+        free = shutil.disk_usage(place).free / 1e6
+        raise InputError(
+            f"cannot write features to {str(home)!r} ({error}; {free:.1f} MB free); make room there, then give the "
+            "same command again: it goes on from here"
+        ) from error
+
+
+def _to_stderr(message: str) -> None:
+    print(message, file=sys.stderr)

@@ -1,0 +1,267 @@
+"""Features of any block: tokens, queries, keys and values in one forward pass, at any image size.
+
+The one place where models become features; probes, object discovery, k-NN and pictures take what is made here.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from skipless.choices import Kind, Norm, Precision
+from skipless.data.folder import to_mode
+from skipless.errors import InputError
+from skipless.models.eval_mode import evaluating
+from skipless.models.tokens import TokenModel, embed, owner, token_model
+
+Key = tuple[int, Kind]
+
+MOST_TOKENS = 2**15
+"""Of one image: the graphs of object discovery grow with its square, to 4 GiB here."""
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """Which features.
+
+    Attributes:
+        blocks: from 0; negative ones count from the last. None is every block.
+        kinds: `tokens`, a block's output; `q`, `k`, `v`, what its W_Q, W_K and W_V give, bias included, all heads
+            concatenated, before a qk-norm.
+        norm: `"final"` (default) puts every block's output through the model's last norm, as DINO's evaluations do,
+            though it was trained for the last block alone; `"none"` leaves it as it is. Of no effect on q, k and v.
+        precision: `"fp32"` computes at the parameters' precision; `"bf16"` and `"fp16"` under autocast.
+    """
+
+    blocks: tuple[int, ...] | None = None
+    kinds: tuple[Kind, ...] = ("tokens",)
+    norm: Norm = "final"
+    precision: Precision = "fp32"
+
+    def __post_init__(self) -> None:
+        for name, values, known in (
+            ("kinds", self.kinds, get_args(Kind)),
+            ("norm", (self.norm,), get_args(Norm)),
+            ("precision", (self.precision,), get_args(Precision)),
+        ):
+            if isinstance(values, str) or not values or not set(values) <= set(known):
+                raise InputError(f"{name}={getattr(self, name)!r}: choose from {', '.join(known)}")
+        if self.blocks is not None and not self.blocks:
+            raise InputError("blocks=() names no block; None stands for all of them")
+
+    def keys(self, depth: int) -> tuple[Key, ...]:
+        """Every (block, kind), blocks counted from 0.
+
+        Raises:
+            InputError: if a block is out of range or named twice.
+
+        Example:
+            >>> FeatureConfig(blocks=(0, -1), kinds=("k",)).keys(depth=12)
+            ((0, 'k'), (11, 'k'))
+        """
+        blocks = tuple(range(depth)) if self.blocks is None else self.blocks
+        counted = tuple(block + depth if block < 0 else block for block in blocks)
+        if not all(0 <= block < depth for block in counted) or len(set(counted)) < len(counted):
+            raise InputError(f"blocks={blocks!r}: name each of 0 to {depth - 1} (or -1 to -{depth}) at most once")
+        return tuple((block, kind) for block in counted for kind in self.kinds)
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Features of a batch of images of one size, from one block.
+
+    Attributes:
+        block: from 0.
+        kind: tokens, q, k or v.
+        patches: of the patches, row by row.
+        prefix: of the class token and the registers, in the model's order; the class token, if any, is the first.
+        grid: rows and columns of patches.
+    """
+
+    block: int
+    kind: Kind
+    patches: Float[Tensor, "b n d"]
+    prefix: Float[Tensor, "b p d"]
+    grid: tuple[int, int]
+
+
+def features(
+    model: nn.Module, images: Float[Tensor, "b c h w"], config: FeatureConfig | None = None, *, batch_size: int = 32
+) -> dict[Key, Features]:
+    """Compute features of a batch of images, all of them in one forward pass a chunk.
+
+    Args:
+        model: any plain ViT of timm's, with skips or without; given back in the mode that it was in.
+        images: normalised as the model wants them; height and width multiples of the patch's, or what the model was
+            built for. They may lie on another device than the model; the features lie where the images do.
+        config: which features; by default every block's output, finally normed.
+        batch_size: images at a time.
+
+    Raises:
+        InputError: if no adapter knows the model, a block is out of range, or the images do not fit.
+
+    Example:
+        >>> import timm
+        >>> vit = timm.create_model("vit_tiny_patch16_224", depth=2)
+        >>> found = features(vit, torch.rand(1, 3, 32, 48), FeatureConfig(blocks=(-1,), kinds=("tokens", "k")))
+        >>> [(key, tuple(f.patches.shape), tuple(f.prefix.shape), f.grid) for key, f in found.items()]
+        [((1, 'tokens'), (1, 6, 192), (1, 1, 192), (2, 3)), ((1, 'k'), (1, 6, 192), (1, 1, 192), (2, 3))]
+    """
+    config = FeatureConfig() if config is None else config
+    tokens = token_model(model)
+    if not len(images) or batch_size < 1:
+        raise InputError(f"{len(images)} images in batches of {batch_size}: there is nothing to compute")
+    out: dict[Key, Tensor] = {}
+    for start in range(0, len(images), batch_size):
+        part = images[start : start + batch_size]
+        for key, value in forward_features(tokens, part, config).items():
+            if key not in out:  # made outside inference mode: the caller may train on them
+                out[key] = value.new_empty((len(images), *value.shape[1:]), device=images.device)
+            out[key][start : start + len(part)] = value
+    grid = tokens.grid(images.shape[-2], images.shape[-1])
+    return {
+        (block, kind): Features(block, kind, value[:, tokens.prefix :], value[:, : tokens.prefix], grid)
+        for (block, kind), value in out.items()
+    }
+
+
+def forward_features(
+    model: TokenModel, images: Float[Tensor, "b c h w"], config: FeatureConfig, keys: Sequence[Key] | None = None
+) -> dict[Key, Float[Tensor, "b t d"]]:
+    """One forward pass, up to the last block that is asked for; prefix tokens first.
+
+    Args:
+        model: of `token_model`.
+        images: a batch small enough to go through at once.
+        config: norm and precision, and, without `keys`, blocks and kinds.
+        keys: the features, if not all that the config names.
+    """
+    keys = config.keys(len(model.views)) if keys is None else keys
+    parameter = next(model.transformer.parameters())
+    captured: dict[Key, Tensor] = {}
+    dtype = _AUTOCAST.get(config.precision)
+    with (
+        torch.inference_mode(),
+        evaluating(model.transformer),
+        torch.autocast(parameter.device.type, dtype=dtype, enabled=dtype is not None),
+        ExitStack() as hooks,
+    ):
+        for block, kind in keys:
+            if kind != "tokens":
+                hooks.enter_context(_read_projection(model, block, kind, captured))
+        x = embed(model, images.to(parameter))
+        for index, view in enumerate(model.views[: 1 + max(block for block, _ in keys)]):
+            x = view.block(x)
+            if (index, "tokens") in keys:
+                captured[index, "tokens"] = model.final_norm(x) if config.norm == "final" else x
+    wide = torch.float64 if parameter.dtype == torch.float64 else torch.float32
+    return {key: captured[key].to(wide) for key in keys}
+
+
+@contextmanager
+def _read_projection(model: TokenModel, block: int, kind: Kind, captured: dict[Key, Tensor]) -> Iterator[None]:
+    """Note what one projection gives while the model runs: timm's fused qkv has it among its outputs."""
+    view = model.views[block]
+    linear = {"q": view.query, "k": view.key, "v": view.value}[kind]
+
+    def note(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        captured[block, kind] = output[..., linear.rows]
+
+    handle = owner(view, linear).register_forward_hook(note)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def pad_to_patch(images: Float[Tensor, "*b h w"], patch: int | tuple[int, int]) -> Float[Tensor, "*b height width"]:
+    """Pad images right and bottom with zeros (grey, once normalised) to whole patches, as TokenCut and LOST do.
+
+    Example:
+        >>> pad_to_patch(torch.rand(3, 30, 32), 16).shape
+        torch.Size([3, 32, 32])
+    """
+    high, wide = (patch, patch) if isinstance(patch, int) else patch
+    return nn.functional.pad(images, (0, -images.shape[-1] % wide, 0, -images.shape[-2] % high))
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """From a picture to what a model takes.
+
+    Attributes:
+        mean, std: of each channel, for values in 0 to 1. One channel makes the picture grey.
+        patch: height and width of a patch: the size becomes a multiple of it.
+        size: height and width that pictures are resized to, without regard to their aspect; None keeps their own size
+            and pads it right and bottom with zeros, after normalisation.
+        interpolation: of the resizing.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    patch: tuple[int, int]
+    size: tuple[int, int] | None = None
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+    def __post_init__(self) -> None:
+        if self.size is not None and (
+            min(self.size) < 1 or self.size[0] % self.patch[0] or self.size[1] % self.patch[1]
+        ):
+            raise InputError(f"size {self.size} is not a multiple of the patch {self.patch}")
+        if self.size is not None:
+            self._refuse_too_many_tokens(*self.size)
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or min(self.std) <= 0:
+            raise InputError(f"mean {self.mean} and std {self.std}: give one or three numbers each, std above 0")
+
+    @classmethod
+    def of(cls, model: nn.Module, size: int | tuple[int, int] | None = None, **fields: Any) -> "ImageTransform":
+        """Make the transform that a model's configuration asks for; a `size` is rounded to whole patches.
+
+        Args:
+            model: a plain ViT; `mean`, `std` and `patch` are its own unless given in `fields`.
+            size: in pixels; None for each picture's own.
+            **fields: any other field.
+        """
+        tokens = token_model(model)
+        if size is not None:
+            sides = (size, size) if isinstance(size, int) else size
+            high, wide = (max(1, round(s / p)) * p for s, p in zip(sides, tokens.patch, strict=True))
+            size = (high, wide)
+        return cls(**{"mean": tokens.mean, "std": tokens.std, "patch": tokens.patch, "size": size} | fields)
+
+    def __call__(self, image: Image.Image) -> Float[Tensor, "c h w"]:
+        """Transform one picture.
+
+        Raises:
+            UnreadableImage: if nothing says which of its values is white (see `to_mode`).
+            InputError: if it is smaller than a patch, or makes more than `MOST_TOKENS`, and is not to be resized.
+        """
+        name = getattr(image, "filename", "") or "picture"  # what Pillow has opened knows its file
+        image = to_mode(image, "RGB" if len(self.mean) == 3 else "L", name)
+        if self.size is not None:
+            image = image.resize((self.size[1], self.size[0]), _RESAMPLING[self.interpolation])
+        elif image.height < self.patch[0] or image.width < self.patch[1]:
+            raise InputError(f"image of {image.height} x {image.width} pixels is smaller than a patch {self.patch}")
+        else:
+            self._refuse_too_many_tokens(image.height, image.width)
+        pixels = torch.from_numpy(np.array(image, dtype=np.float32) / 255).reshape(image.height, image.width, -1)
+        normalised = (pixels - torch.tensor(self.mean)) / torch.tensor(self.std)
+        return pad_to_patch(normalised.permute(2, 0, 1).contiguous(), self.patch)
+
+    def _refuse_too_many_tokens(self, height: int, width: int) -> None:
+        rows, columns = math.ceil(height / self.patch[0]), math.ceil(width / self.patch[1])
+        if rows * columns > MOST_TOKENS:
+            raise InputError(
+                f"image of {height} x {width} pixels: {rows} x {columns} patches of {self.patch[0]} x {self.patch[1]} "
+                f"are more than {MOST_TOKENS} tokens; resize images (--size), the model was built for smaller ones"
+            )

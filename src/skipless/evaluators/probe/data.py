@@ -1,0 +1,164 @@
+"""What dense probing reads: features from a store, masks from a data set, and what could not be read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from PIL import Image
+from torch import Tensor
+
+from skipless.errors import InputError
+from skipless.evaluators.features.extraction import Kind
+from skipless.evaluators.features.store import FeatureStore
+from skipless.evaluators.probe.protocols import DenseProtocol
+from skipless.evaluators.probe.segmentation import cell_distribution, check_labels, resize_labels
+
+
+@runtime_checkable
+class Segmentation(Protocol):
+    """A data set of pictures and masks.
+
+    Attributes:
+        classes: their names; a label is a position in it.
+        ignore: the label of pixels that count nowhere; None if every pixel counts.
+    """
+
+    @property
+    def classes(self) -> Sequence[str]: ...  # noqa: D102
+
+    @property
+    def ignore(self) -> int | None: ...  # noqa: D102
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int) -> tuple[Image.Image, Any]:
+        """Picture and mask (h, w) of labels; an `InputError` if it cannot be read."""
+        ...
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An image that was left out of a result, and why."""
+
+    split: str
+    index: int
+    reason: str
+
+
+@dataclass(eq=False)
+class DenseSet:
+    """A data set with its features.
+
+    Attributes:
+        store: its features, all on one grid.
+        data: its masks.
+        split: its name in messages.
+        skipped: the images that could not be used, so far.
+    """
+
+    store: FeatureStore
+    data: Segmentation
+    split: str
+    skipped: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.store) != len(self.data):
+            raise InputError(f"{self.split}: features of {len(self.store)} images, masks of {len(self.data)}")
+        self.skipped |= self.store.failures
+        if len({self.store.grids[index] for index in self.store.good}) != 1:
+            raise InputError(f"{self.split}: the images' grids differ; give the transform a size")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.store.grids[self.store.good[0]]
+
+    @property
+    def usable(self) -> np.ndarray:
+        """The images that could be used so far."""
+        return np.array([index for index in range(len(self.data)) if index not in self.skipped])
+
+    def name(self, index: int) -> str:
+        """The image's id, where the set has such; its number otherwise."""
+        items = getattr(self.data, "items", None)
+        return str(index) if items is None else items[index].id
+
+    def mask(self, index: int) -> Int64[Tensor, "h w"] | None:
+        """Read a mask; None, and a note, if it cannot be read or its labels are no classes.
+
+        Raises:
+            InputError: if most of the set's images are like that: then it is not they that are wrong.
+        """
+        try:
+            load_mask = getattr(self.data, "load_mask", None)  # where there is one, the picture is not decoded again
+            loaded = self.data.load(index)[1] if load_mask is None else load_mask(index)
+            labels = torch.from_numpy(np.asarray(loaded).astype(np.int64))
+            check_labels(labels, len(self.data.classes), self.data.ignore)
+        except (InputError, OSError) as error:
+            self.skipped[index] = str(error)
+            if len(self.skipped) > len(self.data) / 2:
+                raise InputError(
+                    f"{self.split}: {len(self.skipped)} of {len(self.data)} images cannot be used; the last, number "
+                    f"{index}: {error}"
+                ) from error
+            return None
+        return labels
+
+    def features(
+        self, blocks: Sequence[int], kind: Kind, images: Sequence[int], patches: np.ndarray | None = None
+    ) -> Float[Tensor, "b n d"]:
+        """Patch features, those of several blocks side by side."""
+        return torch.cat([self.store.take(block, kind, images, patches) for block in blocks], dim=-1)
+
+
+@dataclass(eq=False)
+class CellTargets:
+    """The masks of some images, small enough to be kept: a few pixels a cell, one byte or two each.
+
+    Attributes:
+        images: their numbers.
+        labels: (images, rows, columns) of sampled pixels.
+        cells: rows and columns of cells.
+        classes: number of classes.
+        ignore: label of pixels that count nowhere.
+    """
+
+    images: np.ndarray
+    labels: Tensor
+    cells: tuple[int, int]
+    classes: int
+    ignore: int | None
+
+    @classmethod
+    def read(cls, data: DenseSet, images: np.ndarray, cells: tuple[int, int], pixels: int) -> "CellTargets":
+        """Read masks, leaving out those that cannot be used.
+
+        Raises:
+            InputError: if none is left.
+        """
+        classes, ignore = len(data.data.classes), data.data.ignore
+        narrow = torch.uint8 if classes <= 256 and (ignore is None or 0 <= ignore < 256) else torch.int16
+        size = (cells[0] * pixels, cells[1] * pixels)
+        read: dict[int, Tensor] = {}
+        for index in images.tolist():
+            mask = data.mask(index)
+            if mask is not None:
+                read[index] = resize_labels(mask, size).to(narrow)
+        if not read:
+            raise InputError(
+                f"{data.split}: there is no image to use; {next(iter(data.skipped.values()), 'it is empty')}"
+            )
+        return cls(np.array(list(read)), torch.stack(list(read.values())), cells, classes, ignore)
+
+    def shares(self, positions: np.ndarray, device: torch.device) -> Float[Tensor, "b n c"]:
+        """The classes' shares in every cell of some of the images, by their position in `images`."""
+        labels = self.labels[torch.from_numpy(positions)].to(device).long()
+        return cell_distribution(labels, self.cells, self.classes, self.ignore)
+
+
+def loss_cells(protocol: DenseProtocol, grid: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns at which the loss is taken."""
+    return grid if protocol.loss_size is None else (protocol.loss_size, protocol.loss_size)

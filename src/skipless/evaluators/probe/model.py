@@ -1,0 +1,91 @@
+"""From a model and two data sets to a dense linear probe: features to disk, heads, scores."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from skipless.choices import MULTISCALE
+from skipless.errors import InputError
+from skipless.evaluators.features.build import build_store
+from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform
+from skipless.evaluators.probe.data import DenseSet, Segmentation
+from skipless.evaluators.probe.linear import Select, TrainedProbe, linear_probe
+from skipless.evaluators.probe.protocols import DenseProtocol, protocol_named
+from skipless.models.tokens import token_model
+
+
+def probe_model(
+    model: nn.Module,
+    train: Segmentation,
+    val: Segmentation,
+    *,
+    folder: Path,
+    identity: tuple[str, str],
+    protocol: DenseProtocol | str = "paper",
+    config: FeatureConfig | None = None,
+    multiscale: tuple[int, ...] | None = MULTISCALE,
+    select: Select = "val",
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    **store: Any,
+) -> tuple[TrainedProbe, DenseSet]:
+    """Probe a model: put the features of both sets on disk where they are not yet, then `linear_probe`.
+
+    Args:
+        model: any plain ViT of timm's, where it shall run; the heads are trained there too.
+        train: training images and masks.
+        val: images and masks that the result is on.
+        folder: for the features.
+        identity: what identifies the images of `train` and of `val`, as `build_store` takes it.
+        protocol: a name in `PROTOCOLS`, or one of your own.
+        config: blocks, norm, precision, and one kind.
+        multiscale: blocks whose features are also used side by side; None for none.
+        select: see `linear_probe`.
+        seed: see `linear_probe`.
+        progress: of the heads' training.
+        **store: `transform`, `dtype`, `notify` and `progress` of `build_store`.
+
+    Returns:
+        The probe, and the validation set with its features, for pictures.
+
+    Raises:
+        InputError: for all that `build_store` and `linear_probe` refuse.
+    """
+    protocol = protocol_named(protocol) if isinstance(protocol, str) else protocol
+    config = FeatureConfig() if config is None else config
+    if len(config.kinds) != 1:
+        raise InputError(f"kinds={config.kinds!r}: a probe takes one kind of feature")
+    depth = len(token_model(model).views)
+    singles = [block for block, _ in config.keys(depth)]
+    several = [] if multiscale is None else [block for block, _ in replace(config, blocks=multiscale).keys(depth)]
+    config = replace(config, blocks=tuple(sorted({*singles, *several})))
+    transform = store.pop("transform", None) or ImageTransform.of(model, protocol.image_size)
+    dense = []
+    for data, split, name in ((train, "train", identity[0]), (val, "val", identity[1])):
+        built = build_store(
+            model,
+            getattr(data, "load_image", None) or (lambda index, data=data: data.load(index)[0]),
+            len(data),
+            data=name,
+            transform=transform,
+            folder=folder,
+            config=config,
+            **store,
+        )
+        dense.append(DenseSet(built, data, split))
+    sets = [(block,) for block in singles]
+    sets += [tuple(several)] if several and tuple(several) not in sets else []
+    probe = linear_probe(
+        *dense,
+        protocol=protocol,
+        sets=sets,
+        kind=config.kinds[0],
+        select=select,
+        seed=seed,
+        device=next(model.parameters()).device,
+        progress=progress,
+    )
+    return probe, dense[1]

@@ -1,0 +1,108 @@
+"""Protocols of dense linear probing: every number that a result depends on, by name."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from skipless.errors import InputError
+from skipless.evaluators.probe.heads import HeadOptimizer
+
+_EIGHT_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+
+
+@dataclass(frozen=True)
+class DenseProtocol:
+    """How a linear segmentation head is trained and its learning rate chosen.
+
+    Features are computed once for each image, so no protocol has random crops or mirroring.
+
+    Attributes:
+        name: what it is called.
+        optimizer: of the heads, with the grid of learning rates.
+        image_size: side in pixels that pictures are resized to, whatever their aspect; rounded to whole patches.
+        batch_size: images.
+        epochs: passes over the training images; None where `iterations` counts.
+        iterations: steps.
+        loss_size: side in pixels that logits are resized to, bilinearly, before the loss; None is one patch a cell.
+        pixels_per_cell: side of the square of pixels that is sampled, by the nearest, from the mask in each cell of the
+            loss; their shares of the classes are the cell's target.
+        patches_per_image: so many patches of each image are drawn anew in each epoch; None is all of them.
+        choose_at: learning rates are compared by mIoU at the mask's own size (`pixel`) or with each patch's prediction
+            for all of its pixels (`patch`), which is cheap. What is reported is always at the mask's own size.
+    """
+
+    name: str
+    optimizer: HeadOptimizer
+    image_size: int
+    batch_size: int
+    epochs: int | None
+    iterations: int | None = None
+    loss_size: int | None = None
+    pixels_per_cell: int = 1
+    patches_per_image: int | None = None
+    choose_at: Literal["pixel", "patch"] = "pixel"
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.iterations is None) or (self.epochs or self.iterations or 0) < 1:
+            raise InputError(f"epochs={self.epochs}, iterations={self.iterations}: give one of them, at least 1")
+        if min(self.batch_size, self.image_size, self.pixels_per_cell, self.loss_size or 1) < 1:
+            raise InputError(f"protocol {self.name!r}: sizes must be at least 1")
+        if self.patches_per_image is not None and (self.loss_size is not None or self.patches_per_image < 1):
+            raise InputError("patches_per_image needs loss_size=None, and at least one patch")
+        if self.choose_at not in ("pixel", "patch"):
+            raise InputError(f"choose_at={self.choose_at!r}: choose from pixel, patch")
+
+    def steps(self, images: int) -> int:
+        """Number of steps for so many training images."""
+        return self.iterations or (self.epochs or 0) * -(-images // self.batch_size)
+
+
+PROTOCOLS = {
+    # Section 6.2.1 says: a linear classifier, a sweep over learning rates, 30 epochs. The rest is our reading: a 1x1
+    # head, AdamW, and what papers of the time share (pictures of 448, logits and masks compared at 100 x 100).
+    "paper": DenseProtocol(
+        name="paper",
+        optimizer=HeadOptimizer(_EIGHT_RATES, schedule="cosine"),
+        image_size=448,
+        batch_size=32,
+        epochs=30,
+        loss_size=100,
+    ),
+    # DINOv2's linear segmentation: BatchNorm and a 1x1 head, AdamW at 1e-3, 40,000 steps at 512 pixels, multiscale over
+    # the last four blocks; whole pictures in place of crops. Batch, decay and warm-up as in mmsegmentation's configs.
+    "dinov2": DenseProtocol(
+        name="dinov2",
+        optimizer=HeadOptimizer((1e-3,), weight_decay=1e-4, schedule="linear", warmup=1500 / 40_000, batch_norm=True),
+        image_size=512,
+        batch_size=16,
+        epochs=None,
+        iterations=40_000,
+        loss_size=512,
+    ),
+    # Ours, for many blocks and models: the loss is taken on patches, each against the shares of the classes among its
+    # pixels, on 32 of 196 patches an epoch (neighbours say nearly the same), and rates are compared on patches.
+    "patch": DenseProtocol(
+        name="patch",
+        optimizer=HeadOptimizer(_EIGHT_RATES, schedule="cosine"),
+        image_size=224,
+        batch_size=16,
+        epochs=30,
+        pixels_per_cell=8,
+        patches_per_image=32,
+        choose_at="patch",
+    ),
+}
+
+
+def protocol_named(name: str) -> DenseProtocol:
+    """A protocol by its name; change fields with `dataclasses.replace`.
+
+    Raises:
+        InputError: if there is none.
+
+    Example:
+        >>> protocol_named("paper").epochs
+        30
+    """
+    if name not in PROTOCOLS:
+        raise InputError(f"no probing protocol {name!r}; there are {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]

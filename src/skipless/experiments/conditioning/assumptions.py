@@ -1,0 +1,79 @@
+"""Eq. 6 and A.4.4, which the paper assumes and does not check, in the models of Table 1 before and after training."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from skipless.choices import ROWS, Row
+from skipless.conditioning.measurement.assumptions import check_assumptions
+from skipless.conditioning.measurement.network import Rows
+from skipless.conditioning.measurement.tracking import first_images
+from skipless.data import load_images
+from skipless.errors import InputError
+from skipless.experiments.conditioning.assumptions_table import assumptions_markdown
+from skipless.experiments.conditioning.kept import cached, seen
+from skipless.experiments.conditioning.recipe import made, model_recipe, planned
+from skipless.experiments.conditioning.scales import ConditioningScale
+from skipless.models import create_model
+from skipless.recipes import Recipe, open_model
+from skipless.report.write import write_files
+
+# More parameters in every sub-block than rows: the class token's output, and tokens over the image.
+WIDE = {"class token": Rows(images=4, tokens=1, outputs=16), "tokens spread": Rows(images=2, tokens=4, outputs=8)}
+# The other way round takes a model so narrow that all parameters are fewer than the rows of a few images.
+NARROW = {"embed_dim": 8, "depth": 2}
+TALL = Rows(images=13, tokens=17, outputs=8)
+
+
+def reproduce_assumptions(
+    scale: ConditioningScale,
+    out: Path,
+    *,
+    seed: int = 0,
+    data: str | None = None,
+    jobs: int | None = None,
+    epochs: int | None = None,
+) -> dict[str, Path]:
+    """Both sides of Eq. 6 and Eq. 37, rho and tau, with skips, without, and with the init; before and after training.
+
+    `digits` (and `fashion`) take the runs of Tables 5 and 6, training what is missing; `init` leaves training out. A
+    model of width 8 is checked with more rows than parameters, the only case in which Eq. 37 is proved.
+
+    Raises:
+        InputError: for other scales, and all that `reproduce_tables` refuses.
+    """
+    if scale not in ("digits", "fashion", "init"):
+        raise InputError(f"the assumptions are checked at scales digits, fashion and init, not at {scale!r}")
+    small = "digits" if scale == "init" else scale
+    recipes: dict[Row, Recipe] = {row: model_recipe(small, row, seed=seed, data=data) for row in ROWS}
+    images = load_images(recipes["skip"].data)
+    pixels = first_images(images, TALL.images)
+    cases: dict[tuple[str, str, str], Any] = {}
+
+    def add(row: str, when: str, name: str, model: nn.Module, rows: Rows) -> None:
+        file = out / f"assumptions-seed{seed}" / f"{row}-{when}-{name}.json".replace(" + ", "-").replace(" ", "-")
+        cases[row, when, name] = cached(
+            file, seen(model, pixels) | asdict(rows), lambda: check_assumptions(model, pixels, rows).as_json()
+        )
+
+    folders: Mapping[Row, Path] = {}
+    if scale != "init":
+        folders = made(planned(scale, seed=seed, data=data, epochs=epochs), scale, out, jobs)
+    for row, recipe in recipes.items():
+        models = {"init": recipe.model.build(images, seed)}
+        if folders:
+            models["trained"] = open_model(str(folders[row])).model
+        for when, model in models.items():
+            for name, rows in WIDE.items():
+                add(row, when, name, model, rows)
+        sizes = {**recipe.model.kwargs, **NARROW}
+        fitted = {"img_size": images.image_size, "in_chans": images.channels, "num_classes": len(images.classes)}
+        narrow = create_model(
+            recipe.model.name, skip=recipe.model.skip, init=recipe.model.init, seed=seed, **fitted, **sizes
+        )
+        add(row, "init", "width 8, all tokens", narrow, TALL)
+    rows = [{"model": row, "when": when, "rows": name, **found} for (row, when, name), found in cases.items()]
+    return write_files(out, {"assumptions.md": assumptions_markdown(rows), "assumptions.json": rows})

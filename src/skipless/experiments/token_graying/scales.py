@@ -1,0 +1,5 @@
+"""The scales of this room."""
+
+from typing import Literal
+
+GrayingScale = Literal["digits", "fashion", "vit-s"]

@@ -1,0 +1,1 @@
+"""SOAP: the optimizer, its eigenbases, and how several processes share its state."""

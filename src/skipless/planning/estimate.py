@@ -1,0 +1,251 @@
+"""From work and a machine to time and memory: what is computed, and what is assumed, by name."""
+
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from skipless.choices import SharedStrategy as Strategy
+from skipless.errors import InputError
+from skipless.models import block_views
+from skipless.optim import SOAP
+from skipless.planning.activations import SINGLE, Keeping
+from skipless.planning.assumptions import Assumptions
+from skipless.planning.hardware import GPU
+from skipless.planning.optimizer_cost import Cost, parameter_costs, shares, total
+from skipless.planning.work import Workload
+
+
+@dataclass(frozen=True)
+class Setup:
+    """On what, and how, a run is made.
+
+    Attributes:
+        gpu: its data sheet.
+        devices: how many of them.
+        strategy: whole copies (ddp) or shards (fsdp).
+        share: SOAP shared out over the devices (under fsdp it always is).
+        micro_batch: images that go through a device at once; None takes the largest that fits.
+        fused: fused attention.
+        checkpointing: gradient checkpointing of every block.
+    """
+
+    gpu: GPU
+    devices: int = 1
+    strategy: Strategy = "ddp"
+    share: bool = True
+    micro_batch: int | None = None
+    fused: bool = True
+    checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.devices < 1:
+            raise InputError(f"--devices {self.devices}: give at least 1")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on the fullest device, between forward and backward pass: the peak, but for temporary tensors.
+
+    Attributes:
+        weights: in float32, trained.
+        teacher: of DINO, in float32.
+        gradients: in float32.
+        buckets: the copies of gradients that DDP sends, or the blocks that FSDP has whole at a time.
+        optimizer: its state.
+        casts: weights in half precision.
+        activations: what autograd keeps, and the batch.
+    """
+
+    weights: float
+    teacher: float
+    gradients: float
+    buckets: float
+    optimizer: float
+    casts: float
+    activations: float
+
+    @property
+    def total(self) -> float:
+        """The sum."""
+        return sum(vars(self).values())
+
+
+@dataclass(frozen=True)
+class Time:
+    """Seconds of an average optimizer step, part after part."""
+
+    passes: float
+    optimizer: float
+    communication: float  # what no pass hides
+
+    @property
+    def total(self) -> float:
+        """The sum."""
+        return self.passes + self.optimizer + self.communication
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run takes.
+
+    Attributes:
+        micro_batch, accumulation: how a device's share of a step is cut.
+        flops_per_image: forward, backward and teacher, without what is computed twice.
+        optimizer_flops: of an average step, over all devices: products, and QR.
+        flops: of the whole run, evaluations and recomputation included.
+        memory: on the fullest device.
+        time: of a step.
+        hours: GPU hours, all devices together.
+        sent_bytes: by each device in a step.
+        fits: into the GPU's usable memory.
+    """
+
+    micro_batch: int
+    accumulation: int
+    flops_per_image: float
+    optimizer_flops: float
+    flops: float
+    memory: Memory
+    time: Time
+    hours: float
+    sent_bytes: float
+    fits: bool
+
+
+def plan(work: Workload, setup: Setup, assumed: Assumptions | None = None) -> Plan:
+    """Plan a run on a machine.
+
+    Raises:
+        InputError: if the batch does not divide by the devices or the micro-batch, or the GPU lacks the precision.
+
+    Example:
+        >>> from skipless.planning import find_gpu, workload
+        >>> from skipless.recipes import table1
+        >>> made = plan(workload(table1("paper", data="imagenet/")), Setup(find_gpu("h100"), devices=8))
+        >>> made.fits, made.micro_batch * made.accumulation * 8
+        (True, 4096)
+    """
+    assumed = assumed or Assumptions()
+    own, batch = _costs(work, setup), _share_of_batch(work, setup)
+    usable = assumed.usable * setup.gpu.memory
+    sizes = [setup.micro_batch] if setup.micro_batch else [n for n in range(batch, 0, -1) if batch % n == 0]
+    at_rest, each = _memory(work, setup, own)
+    size = next((size for size in sizes if at_rest.total + size * each <= usable), sizes[-1])
+    kept = replace(at_rest, activations=at_rest.activations + size * each)
+    per_image = float(work.forward + work.backward + work.teaching)
+    again = work.forward if setup.checkpointing else 0
+    peak = setup.gpu.peak(work.fit.precision) * assumed.mfu
+    passes = batch * (per_image + again) / peak
+    hidden, bare = _sent(work, setup, batch // size)
+    covering = passes if setup.strategy == "fsdp" else size * work.backward / peak
+    time = Time(
+        passes=passes,
+        optimizer=_optimizer_seconds(work, setup, own, assumed),
+        communication=max(0.0, hidden / assumed.link - covering) + bare / assumed.link,
+    )
+    everyone = total(parameter_costs(work.optimizer))
+    optimizer = everyone.products + _refreshes(work) * (everyone.refresh_products + everyone.factorisation)
+    copies = 1 if _shared(work, setup) or setup.strategy == "fsdp" else setup.devices
+    evaluation = work.evaluation
+    return Plan(
+        micro_batch=size,
+        accumulation=batch // size,
+        flops_per_image=per_image,
+        optimizer_flops=copies * optimizer,
+        flops=work.steps * (work.fit.batch_size * (per_image + again) + copies * optimizer) + evaluation,
+        memory=kept,
+        time=time,
+        hours=(setup.devices * work.steps * time.total + evaluation / peak) / 3600,
+        sent_bytes=hidden + bare,
+        fits=kept.total <= usable,
+    )
+
+
+def _memory(work: Workload, setup: Setup, own: list[Cost]) -> tuple[Memory, float]:
+    """The parts on the fullest device without an image, and what each image adds to the activations."""
+    keeping = Keeping(work.fit.precision, setup.fused, setup.checkpointing)
+    held = setup.devices if setup.strategy == "fsdp" else 1
+    at_rest = Memory(
+        weights=SINGLE * work.parameters / held,
+        teacher=SINGLE * work.frozen / held,
+        gradients=SINGLE * work.parameters / held,
+        buckets=_buckets(work, setup),
+        optimizer=max(cost.state_bytes for cost in own),
+        casts=work.casts(keeping),
+        activations=work.kept_once(keeping),
+    )
+    return at_rest, work.kept(keeping) + work.loaded()
+
+
+def _costs(work: Workload, setup: Setup) -> list[Cost]:
+    """What each rank keeps and computes for the optimizer."""
+    costs = parameter_costs(work.optimizer)
+    if _shared(work, setup):
+        return shares(costs, setup.devices)
+    if setup.strategy == "fsdp":
+        return [total(costs).divided(setup.devices)]
+    return [total(costs)]
+
+
+def _shared(work: Workload, setup: Setup) -> bool:
+    several = setup.devices > 1 and (setup.share or setup.strategy == "fsdp")
+    return several and isinstance(work.optimizer, SOAP)
+
+
+def _share_of_batch(work: Workload, setup: Setup) -> int:
+    batch, rest = divmod(work.fit.batch_size, setup.devices)
+    if rest or not batch:
+        raise InputError(
+            f"--devices {setup.devices} does not divide the batch of {work.fit.batch_size}; give --batch-size"
+        )
+    if setup.micro_batch is not None and (setup.micro_batch < 1 or batch % setup.micro_batch):
+        raise InputError(f"--micro-batch {setup.micro_batch} does not divide a device's {batch} images of a step")
+    return batch
+
+
+def _optimizer_seconds(work: Workload, setup: Setup, own: list[Cost], assumed: Assumptions) -> float:
+    """Of an average step, on the slowest rank; with the teacher's moving average, which reads two and writes one."""
+    gpu, refreshes = setup.gpu, _refreshes(work)
+    held = setup.devices if setup.strategy == "fsdp" else 1
+    bandwidth = gpu.bandwidth * assumed.bandwidth_share
+
+    def seconds(cost: Cost) -> float:
+        products = cost.products + refreshes * cost.refresh_products
+        factorising = refreshes * cost.factorisation / assumed.qr_share
+        return (products / assumed.product_share + factorising) / gpu.single + cost.moved_bytes / bandwidth
+
+    return max(seconds(cost) for cost in own) + 3 * SINGLE * work.frozen / held / bandwidth
+
+
+def _refreshes(work: Workload) -> float:
+    """Refreshes a step."""
+    return 1 / work.frequency if work.frequency else 0.0
+
+
+def _buckets(work: Workload, setup: Setup) -> float:
+    if setup.devices == 1:
+        return 0.0
+    if setup.strategy == "ddp":
+        return float(SINGLE * work.parameters)
+    # Whole while they are at work: what lies outside the blocks, and two blocks, each with its gradient.
+    blocks = [_numel(view.block) for view in block_views(work.backbone)]
+    return float(2 * SINGLE * (work.parameters - sum(blocks) + 2 * max(blocks)))
+
+
+def _sent(work: Workload, setup: Setup, accumulation: int) -> tuple[float, float]:
+    """Bytes that each device sends in a step, by ring algorithms: those that passes can hide, and the others.
+
+    A way round takes (n - 1) / n of what is sent: gradients are added up in one and handed out in another; shards are
+    gathered before forward and before backward, those of a teacher once; shared SOAP hands out what its owners know,
+    and under FSDP gathers the gradients at the owners first.
+    """
+    way = (setup.devices - 1) / setup.devices * SINGLE
+    owners = way * work.parameters * _shared(work, setup)
+    if setup.strategy == "ddp":
+        return 2 * way * work.parameters, owners
+    gathered = accumulation * way * (2 * work.parameters + work.frozen)
+    return gathered + way * work.parameters, 2 * owners
+
+
+def _numel(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,65 @@
+"""ModelConfig: which library's model, with its skips or without, and how it starts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from skipless.frozen import added
+from skipless.init.scheme import SkiplessInit
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from skipless.data import ImageData
+else:  # a recipe is described without torch, which is imported when it is run
+    ImageData = Module = Any
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A library's model, with its skips or without, and how it starts.
+
+    Attributes:
+        name: the library's name of the residual model.
+        skip: keep the skip connections.
+        init: the paper's scheme; None leaves the library's own initialisation.
+        kwargs: for the library's factory; image size, channels and classes come from the data.
+        library: whose model it is; see `skipless.models.libraries`.
+    """
+
+    name: str = "vit_base_patch16_224"
+    skip: bool = False
+    init: SkiplessInit | None = None
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    library: str = added("timm")
+
+    def build(self, data: ImageData, seed: int) -> Module:
+        """The model for some data, its weights a function of the seed.
+
+        Raises:
+            InputError: if the library has no such model, or refuses the keywords, or the images are smaller than a
+                patch, or there is no such library.
+        """
+        return self.build_for(data.image_size, data.channels, len(data.classes), seed)
+
+    def build_for(self, image_size: int, channels: int, classes: int, seed: int) -> Module:
+        """The model for images of a size in pixels; see `build`."""
+        from skipless.models.libraries import library_named
+
+        make = library_named(self.library)
+        return make(
+            self.name, image_size, channels, classes, skip=self.skip, init=self.init, seed=seed, kwargs=self.kwargs
+        )
+
+    @property
+    def title(self) -> str:
+        """The model in a few words.
+
+        Example:
+            >>> ModelConfig(kwargs={"depth": 6, "embed_dim": 64, "patch_size": 8}).title
+            'ViT of 6 blocks, width 64, patch 8'
+        """
+        sizes = self.kwargs
+        if not {"depth", "embed_dim", "patch_size"} <= sizes.keys():
+            return self.name
+        return f"ViT of {sizes['depth']} blocks, width {sizes['embed_dim']}, patch {sizes['patch_size']}"

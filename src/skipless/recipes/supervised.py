@@ -1,0 +1,132 @@
+"""SupervisedRecipe: a classifier trained on labelled images (section 6.1)."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from skipless.errors import InputError
+from skipless.recipes.recipe import Evaluate, Loaded, Passes, Prepared, Recipe
+from skipless.tasks.targets import SupervisedConfig
+from skipless.training.config import FitConfig
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from skipless.data import ImageData
+    from skipless.training import FitResult
+else:  # a recipe is described without torch, which is imported when it is run
+    FitResult = ImageData = Module = Any
+
+BATCH = 256  # images of an evaluation that go through the model at once
+
+
+@dataclass(frozen=True)
+class SupervisedRecipe(Recipe):
+    """One supervised run.
+
+    Attributes:
+        targets: mixup, cutmix and label smoothing.
+    """
+
+    targets: SupervisedConfig
+    metric: ClassVar[str] = "top1"
+    classifies: ClassVar[bool] = True
+
+    def load(self) -> Loaded:
+        """The images, training and validation."""
+        from skipless.data import load_images
+
+        data = load_images(self.data)
+        return Loaded(data.train, data)
+
+    def prepare(self, out: Path, loaded: Loaded) -> Prepared:
+        """The classifier; a folder that has learned other classes is refused."""
+        from skipless.tasks import Supervised
+
+        data = loaded.labelled
+        assert data is not None
+        _refuse_other_classes(out, data.classes, self.data.data)
+        task = Supervised(self._model(data), len(data.classes), self.targets)
+        return Prepared(task, self.evaluation(data), {"classes": data.classes})
+
+    def blank_task(self, steps: int, classes: int) -> Module:
+        """The classifier for so many classes."""
+        from skipless.tasks import Supervised
+
+        return Supervised(self.model.build_for(self.data.image_size or 224, 3, classes, 0), classes, self.targets)
+
+    def passes(self, evaluated: int) -> Passes:
+        """Every image goes through the model once."""
+        return Passes(((self.data.image_size or 224, 1),), (), evaluated)
+
+    def evaluation(self, data: ImageData, most: int | None = None) -> Evaluate:
+        """Top-1 accuracy on the validation images."""
+        from skipless.data import EvalLoader
+        from skipless.data.loading.first import FirstImages
+        from skipless.evaluators import top1
+
+        if most is None:
+            return lambda model: evaluate_top1(model, data, self.fit)
+        count = self.evaluated(data, most)
+        return lambda model: top1(model, EvalLoader(FirstImages(data.val, count), batch_size=min(count, BATCH)))
+
+    def evaluated(self, data: ImageData, most: int | None = None) -> int:
+        """Validation images."""
+        return len(data.val) if most is None else min(len(data.val), most)
+
+    def _model(self, data: ImageData) -> Module:
+        """The model; where this process only takes shards of the first one's weights, its shapes alone."""
+        import torch
+
+        from skipless.training.processes.launch import takes_shards_only
+
+        if not takes_shards_only(self.fit.strategy):
+            return self.model.build(data, self.fit.seed)
+        with torch.device("meta"):
+            return replace(self.model, init=None).build(data, self.fit.seed)
+
+
+def run(recipe: Recipe, out: Path, data: ImageData | None = None) -> FitResult:
+    """Train as a recipe says in the folder `out`; go on where an earlier run stopped, recognise a finished one.
+
+    Args:
+        recipe: what to train, of any kind.
+        out: the run folder.
+        data: what `recipe.data` names, if it is loaded already.
+
+    Raises:
+        InputError: whatever of the recipe, the data or the folder cannot be used.
+    """
+    return recipe.run(out, None if data is None else Loaded(data.train, data))
+
+
+def evaluate_top1(model: Module, data: ImageData, config: FitConfig) -> dict[str, float]:
+    """Top-1 accuracy on the data's validation images."""
+    from skipless.data import EvalLoader, count_workers
+    from skipless.evaluators import top1
+
+    workers = count_workers(config.workers, data.val)
+    return top1(model, EvalLoader(data.val, batch_size=BATCH, workers=workers))
+
+
+def recorded_classes(folder: Path) -> tuple[str, ...] | None:
+    """Names of the classes that a run has learned, by label; None where its `run.json` does not say them."""
+    from skipless.training.run_folder.atomic import read_json
+
+    classes: Any = (read_json(folder / "run.json") or {}).get("classes")
+    return None if classes is None else tuple(classes)
+
+
+def _refuse_other_classes(out: Path, classes: tuple[str, ...], data: str) -> None:
+    from skipless.training.run_folder.checkpoint import CHECKPOINT, PREVIOUS
+
+    before = recorded_classes(out) if any((out / name).exists() for name in (CHECKPOINT, PREVIOUS)) else None
+    if before is not None and before != classes:
+        raise InputError(
+            f"{str(out)!r} was trained on {len(before)} classes ({_ends(before)}), and {data!r} now has "
+            f"{len(classes)} ({_ends(classes)}); give another --out, or the data of before"
+        )
+
+
+def _ends(names: tuple[str, ...]) -> str:
+    return f"{names[0]!r} to {names[-1]!r}"

@@ -1,0 +1,75 @@
+"""Pictures of condition numbers. One that is only known from below is an open triangle, never a point."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from skipless.report.figure import COLOURS, PRINT_FONTS, ROW_COLOUR, style_axes
+from skipless.report.numbers import Number
+
+MORE_COLOURS = ("#1363c6", "#d4570a", "#7a3fa0", "#2b8a57", "#9c6b00", "#b03060", "#4f8fa0", "#7d7d2e")
+
+
+def png(figure: Figure, dpi: int = 160) -> bytes:
+    """The picture as a file's content."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor="#ffffff", bbox_inches="tight", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def depth_figure(series: Mapping[str, Sequence[tuple[int, Number]]], label: str, title: str = "") -> bytes:
+    """Kappa by block, a line a series: the log axis starts at 1, where a condition number does.
+
+    Args:
+        series: (block, kappa) by name.
+        label: what the numbers are.
+        title: above the picture.
+    """
+    with style_axes([*PRINT_FONTS[-1:]]):
+        figure = Figure(figsize=(6.4, 3.6))
+        axes = figure.add_subplot()
+        for index, (name, points) in enumerate(series.items()):
+            colour = ROW_COLOUR.get(name.removesuffix(", 8 tokens"), MORE_COLOURS[index % len(MORE_COLOURS)])
+            numbers = [found for _, found in points]
+            beside = 0.12 * (index - (len(series) - 1) / 2)  # markers of equal numbers stay apart
+            kappa_line(axes, [block + beside for block, _ in points], numbers, colour, name)
+        kappa_axis(axes, [found.value for points in series.values() for _, found in points], label)
+        axes.set_xlabel("block", loc="right", labelpad=2)
+        axes.set_xticks(sorted({block for points in series.values() for block, _ in points}))
+        kappa_legend(axes, any(found.bound for points in series.values() for _, found in points), beside=True)
+        axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=12)
+        return png(figure)
+
+
+def kappa_line(axes: Axes, x: Sequence[float], numbers: Sequence[Number], colour: str, name: str) -> None:
+    """Draw numbers and the line through them."""
+    values = [found.value for found in numbers]
+    axes.plot(x, values, color=colour, linewidth=1.4, label=name, zorder=2)
+    for bound, marker, face in ((False, "o", colour), (True, "^", "white")):
+        chosen = [i for i, found in enumerate(numbers) if found.bound == bound]
+        places = [x[i] for i in chosen], [values[i] for i in chosen]
+        axes.plot(*places, linestyle="none", color=colour, markersize=4.5, marker=marker, markerfacecolor=face)
+
+
+def kappa_axis(axes: Axes, values: Sequence[float], label: str) -> None:
+    """A log axis that starts at 1, where a condition number does."""
+    axes.set_yscale("log")
+    top = 10 * max(*values, 10.0)
+    axes.set_ylim(top**-0.04, top)  # kappa is at least 1: a little room below
+    axes.set_ylabel(label)
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color=COLOURS["hairline"], linewidth=0.6)
+
+
+def kappa_legend(axes: Axes, bounds: bool, *, beside: bool = False) -> None:
+    """Name the lines, and the triangles if there are any."""
+    if bounds:
+        axes.plot(
+            [], [], linestyle="none", marker="^", markerfacecolor="white", color=COLOURS["muted"], label="at least"
+        )
+    if beside:
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    else:
+        axes.legend(frameon=False, fontsize=8, loc="best")

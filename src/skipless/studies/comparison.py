@@ -1,0 +1,183 @@
+"""One study of several models, and the table that lays them side by side; the first model is the one that was named."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from skipless.choices import BoxName, SegmentationName
+from skipless.data import ImageConfig, load_images
+from skipless.data.dense import (
+    BoxData,
+    LayoutMissing,
+    SegmentationData,
+    load_boxes,
+    load_segmentation,
+)
+from skipless.errors import InputError
+from skipless.models.tokens import token_model
+from skipless.recipes import ModelSource
+from skipless.studies.classifier import ClassifierResult, classify
+from skipless.studies.config import ClassifierConfig, DiscoveryConfig, NeighbourConfig, PictureConfig, ProbeConfig
+from skipless.studies.discovery import discover
+from skipless.studies.names import key_name, markdown
+from skipless.studies.neighbours import NeighbourResult, nearest_neighbours
+from skipless.studies.pictures import draw_features, find_pictures
+from skipless.studies.segmentation import segment
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Models, and where the data and results lie.
+
+    Attributes:
+        study: its name, for messages.
+        sources: the models.
+        data: folder or name; None for what the first model was trained on.
+        home: where results go.
+        seed: of samples.
+        sample: use so many images; None is all of them.
+        dataset: what lies in the folder; found out by default.
+    """
+
+    study: str
+    sources: Sequence[ModelSource]
+    data: str | None
+    home: Path
+    seed: int = 0
+    sample: int | None = None
+    dataset: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The data's folder.
+
+        Raises:
+            InputError: if none was given, or it does not exist.
+        """
+        if self.data is None:
+            raise InputError(
+                f"{self.study} needs --data, a folder; `skipless data scenes --out DIR` writes one to try it on"
+            )
+        folder = Path(self.data).expanduser()
+        if not folder.is_dir():
+            raise InputError(f"--data {self.data!r} is no folder")
+        return folder
+
+
+def compare_probes(asked: Comparison, config: ProbeConfig) -> Iterator[str]:
+    """Probe every model, then lay their best beside the majority class."""
+    train, val = _segmentation(asked)
+    results = []
+    for source in asked.sources:
+        results.append(
+            segment(source.model, train, val, config, out=asked.home, name=source.title, statistics=source.statistics)
+        )
+        yield str(results[-1])
+    bests = [(result.model, result.probe.best) for result in results]
+    rows = [[name, f"{best.miou or 0:.1f}", "+".join(map(str, best.blocks))] for name, best in bests]
+    majority = ["most frequent class", f"{results[0].majority.miou or 0:.1f}", "–"]
+    yield markdown(["", "mIoU", "best blocks"], [*rows, majority])
+
+
+def compare_discoveries(asked: Comparison, config: DiscoveryConfig) -> Iterator[str]:
+    """Search by every model, then lay last-block key and best beside the whole image."""
+    data = _boxes(asked)
+    results = []
+    for source in asked.sources:
+        results.append(
+            discover(source.model, data, config, out=asked.home, name=source.title, statistics=source.statistics)
+        )
+        yield str(results[-1])
+    rows = []
+    for result in results:
+        last = "–" if result.last_key is None else f"{result.scores[result.last_key].percent:.1f}"
+        rows.append([result.model, last, f"{result.scores[result.best].percent:.1f} ({key_name(result.best)})"])
+    whole = f"{results[0].whole_image.percent:.1f}"
+    yield markdown(["CorLoc", "last block's key", "best"], [*rows, ["whole image", whole, whole]])
+
+
+def compare_neighbours(asked: Comparison, config: NeighbourConfig) -> Iterator[str]:
+    """Classify by every model's neighbours, then lay their best beside the largest class."""
+    results: list[NeighbourResult] = []
+    for result in _classified(asked, nearest_neighbours, config):
+        results.append(result)
+        yield str(result)
+    rows = [
+        [r.model, f"{r.scores[r.best[0]][r.best[1]].top1:.1f}", "block {}, k = {}".format(*r.best)] for r in results
+    ]
+    rows.append(["largest class", f"{results[0].pooled.majority:.1f}", "–"])
+    yield markdown(["k-NN", "best top-1", "at"], rows)
+
+
+def compare_classifiers(asked: Comparison, config: ClassifierConfig) -> Iterator[str]:
+    """Classify by linear heads on every model, then lay their best beside the largest class."""
+    results: list[ClassifierResult] = []
+    for result in _classified(asked, classify, config):
+        results.append(result)
+        yield str(result)
+    rows = [[result.model, f"{result.best[1]:.1f}", f"block {result.best[0]}"] for result in results]
+    rows.append(["largest class", f"{results[0].pooled.majority:.1f}", "–"])
+    yield markdown(["linear", "best top-1", "at"], rows)
+
+
+def compare_pictures(asked: Comparison, config: PictureConfig) -> Iterator[str]:
+    """Draw the features of every model side by side."""
+    images = find_pictures(asked.folder, 8 if asked.sample is None else asked.sample)
+    models = {source.title: (source.model, source.statistics) for source in asked.sources}
+    if len(models) < len(asked.sources):
+        names = ", ".join(source.title for source in asked.sources)
+        raise InputError(f"models of one name, {names}, cannot be told apart in a picture; rename a folder")
+    for path in draw_features(models, images, config, out=asked.home):
+        yield f"wrote {path}"
+
+
+def _classified(asked: Comparison, study: Callable[..., Any], config: Any) -> Iterator[Any]:
+    """Run a study of every model on the named images, or on those that the first model was trained on."""
+    first = asked.sources[0]
+    if asked.data is None and first.recipe is None:
+        raise InputError(f"{asked.study} needs --data: digits, fashion, or a folder with train/CLASS and val/CLASS")
+    base = first.recipe.data if first.recipe is not None else ImageConfig(image_size=first.image_size)
+    named = asked.data or base.data
+    images = load_images(replace(base, data=named, augmentation="none", image_size=first.image_size))
+    for source in asked.sources:
+        tokens = token_model(source.model)
+        mean, std = source.statistics or (tokens.mean, tokens.std)
+        if len(mean) != images.channels:
+            raise InputError(
+                f"{source.title} takes images of {len(mean)} channels, those of {named!r} have {images.channels}"
+            )
+        train, val = images.train.normalised_by(mean, std), images.val.normalised_by(mean, std)
+        own = replace(images, train=train, val=val)
+        yield study(source.model, own, config, out=asked.home, name=source.title, data_name=Path(named).name)
+
+
+def _segmentation(asked: Comparison) -> tuple[SegmentationData, SegmentationData]:
+    def load(name: Any) -> tuple[SegmentationData, SegmentationData]:
+        train = load_segmentation(name, asked.folder, "train", sample=asked.sample, seed=asked.seed)
+        return train, load_segmentation(name, asked.folder, "val")
+
+    return _found(asked, get_args(SegmentationName), load)
+
+
+def _boxes(asked: Comparison) -> BoxData:
+    def load(name: Any) -> BoxData:
+        return load_boxes(name, asked.folder, sample=asked.sample, seed=asked.seed)
+
+    return _found(asked, get_args(BoxName), load)
+
+
+def _found(asked: Comparison, names: Sequence[str], load: Callable[[str], Any]) -> Any:
+    """Read the data set that was named, or the first whose layout lies there."""
+    folder = asked.folder
+    if (name := asked.dataset) is not None:
+        if name not in names:
+            raise InputError(f"--dataset {name} is not for {asked.study}, which takes {', '.join(names)}")
+        return load(name)
+    refusals = []
+    for candidate in names:
+        try:
+            return load(candidate)
+        except LayoutMissing as error:
+            refusals.append(f"{candidate}: {error}")
+    raise InputError("\n  ".join([f"--data {str(folder)!r} has none of the known layouts:", *refusals]))

@@ -1,0 +1,53 @@
+"""Learning rates tuned in a sweep: every cell tries a grid of its own, and takes the best."""
+
+import sys
+from collections.abc import Mapping
+
+from skipless.errors import InputError
+from skipless.sweep.jobs import Job
+from skipless.sweep.runner import run_jobs
+
+Scores = dict[float, float | None]
+
+
+def try_rates(
+    grids: Mapping[tuple[str, str], Mapping[float, Job]], *, jobs: int | None = None, threads: int = 1
+) -> dict[tuple[str, str], Scores]:
+    """Run the grids of all cells; say where the best rate ends its grid.
+
+    Args:
+        grids: a job for each rate, by model and optimizer.
+        jobs: runs at a time.
+        threads: CPU threads of each.
+
+    Returns:
+        The score of each rate; None where the run diverged.
+
+    Raises:
+        InputError: where nothing in a grid trained, or a run failed.
+    """
+    run_jobs([job for grid in grids.values() for job in grid.values()], parallel=jobs, threads=threads)
+    reached = {
+        cell: {rate: job.score if job.state == "done" else None for rate, job in grid.items()}
+        for cell, grid in grids.items()
+    }
+    for cell, scores in reached.items():
+        if (best := best_rate(cell, scores)) in (min(scores), max(scores)):
+            print(f"note: {best:g}, the best for {', '.join(cell)}, ends its grid", file=sys.stderr)
+    return reached
+
+
+def best_rate(cell: tuple[str, str], scores: Mapping[float, float | None]) -> float:
+    """The rate of the highest score; None is a run that diverged.
+
+    Args:
+        cell: model and optimizer, for the message.
+        scores: by rate.
+
+    Raises:
+        InputError: if all of them diverged.
+    """
+    finished = {rate: value for rate, value in scores.items() if value is not None}
+    if not finished:
+        raise InputError(f"{', '.join(cell)}: every learning rate of {list(scores)} diverged; extend its grid")
+    return max(finished, key=finished.__getitem__)

@@ -1,0 +1,65 @@
+"""run_jobs: so many children at a time, until nothing is left."""
+
+import os
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from skipless.errors import InputError
+from skipless.sweep.child import server
+from skipless.sweep.display import Display
+from skipless.sweep.jobs import Call, Job
+
+POLL_SECONDS = 0.25
+
+
+def run_jobs(
+    jobs: Sequence[Job | Call], *, parallel: int | None = None, threads: int = 1, console: Console | None = None
+) -> None:
+    """Run all jobs, so many at a time; what is finished already is recognised at once.
+
+    Args:
+        jobs: in the order to start them.
+        parallel: processes at a time; by default as many as the cores have threads for, and one in all if some job
+            takes a GPU.
+        threads: of each process, on the CPU. Their number decides rounding, so it does not depend on anything else.
+        console: where to show progress.
+
+    Raises:
+        InputError: once all others have ended, if a job could not be run. A diverged run is a result, not an error.
+        KeyboardInterrupt: after all running jobs have written their checkpoints.
+    """
+    console = console or Console(stderr=True)
+    if threads < 1:
+        raise InputError(f"--threads {threads}: give at least 1")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if parallel is None:
+        parallel = 1 if any(job.on_gpu for job in jobs) else max(1, cores // threads)
+    if parallel < 1:
+        raise InputError(f"--jobs {parallel}: give at least 1")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("a sweep starts its own processes; run it without torchrun")
+    context = server()
+    waiting = list(jobs)
+    with Display(jobs, console) as display:
+        try:
+            while waiting or any(job.state == "running" for job in jobs):
+                for job in jobs:
+                    job.poll()
+                free = parallel - sum(job.state == "running" for job in jobs)
+                for job in waiting[:free]:
+                    job.start(context, threads)
+                del waiting[:free]
+                display.show()
+                time.sleep(POLL_SECONDS)
+        finally:
+            for job in jobs:
+                job.stop()
+            for job in jobs:
+                job.join()
+        display.show()
+    failed = [job for job in jobs if job.state == "failed"]
+    if failed:
+        more = f" ({len(failed) - 1} more failed)" if len(failed) > 1 else ""
+        raise InputError(f"{', '.join(failed[0].labels)}: {failed[0].error}{more}")

@@ -1,0 +1,13 @@
+from skipless.tasks.dino.checkpoint import read_dino_checkpoint as read_dino_checkpoint
+from skipless.tasks.dino.config import (
+    DINO_VIT_SMALL as DINO_VIT_SMALL,
+)
+from skipless.tasks.dino.config import (
+    DINOConfig as DINOConfig,
+)
+from skipless.tasks.dino.config import (
+    DINOSchedules as DINOSchedules,
+)
+from skipless.tasks.dino.head import DINOHead as DINOHead
+from skipless.tasks.dino.loss import DINOLoss as DINOLoss
+from skipless.tasks.dino.task import DINO as DINO

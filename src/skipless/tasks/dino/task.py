@@ -1,0 +1,227 @@
+"""DINO: a student learns to predict an average of its own past from other crops of the image (Caron et al. 2021)."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from timm.layers import DropPath  # pyright: ignore[reportPrivateImportUsage]
+from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
+
+from skipless.errors import InputError
+from skipless.models import block_views
+from skipless.tasks.dino.collapse import IMAGES, REMEDY, class_tokens, look
+from skipless.tasks.dino.config import DINOConfig
+from skipless.tasks.dino.gradients import clip_, drop_gradients_, own_parts, part_norms
+from skipless.tasks.dino.head import DINOHead
+from skipless.tasks.dino.loss import DINOLoss
+
+
+class DINO(nn.Module):
+    """A student and its teacher, who is an exponential moving average of it and starts as its copy.
+
+    A training loop calls `before_step`, `forward` on each micro-batch, `before_update` once the gradients are complete,
+    and `after_step` once the optimizer has stepped; `skipless.training.fit` does. Whatever changes during a run is a
+    pure function of the step, or in `state_dict()`.
+
+    Args:
+        backbone: images to features, initialised; it becomes the student, and its copy the teacher. A timm ViT needs
+            `num_classes=0` and `dynamic_img_size=True`. Drop path is set here, not there.
+        config: all else; the published code's by default.
+        total_steps: optimizer steps of the run.
+        steps_per_epoch: of which an epoch has so many.
+        in_dim: width of the features; by default what the backbone says (`num_features`).
+        seed: of the head.
+
+    Attributes:
+        model: the teacher's backbone: what evaluators see, and what is exported.
+        student: the student's backbone.
+        criterion: the loss, with the centre.
+        whole: gives a part of the task with all of its weights; see `skipless.training.loop.hooks`.
+        steps_done: optimizer steps of the run that are done, as of the last `after_step`.
+
+    Raises:
+        InputError: if the backbone keeps a classifier or takes one image size only, or the lengths do not fit.
+
+    Example:
+        >>> from skipless.models import create_model
+        >>> vit = create_model("vit_tiny_patch16_224", depth=2, num_classes=0, dynamic_img_size=True, seed=0)
+        >>> task = DINO(vit, DINOConfig(out_dim=64, hidden_dim=32), total_steps=10, steps_per_epoch=5)
+        >>> crops = [torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64), torch.rand(2, 3, 32, 32)]
+        >>> sorted(task(crops))
+        ['loss', 'teacher_entropy']
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        config: DINOConfig | None = None,
+        *,
+        total_steps: int,
+        steps_per_epoch: int,
+        in_dim: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.config = config = config or DINOConfig()
+        self.schedules = config.schedules(total_steps, steps_per_epoch)
+        self.model = copy.deepcopy(backbone).requires_grad_(False)
+        self.student = _with_drop_path_(backbone, config.drop_path)
+        self.student_head = DINOHead(
+            _feature_width(backbone, in_dim),
+            config.out_dim,
+            hidden_dim=config.hidden_dim,
+            bottleneck_dim=config.bottleneck_dim,
+            layers=config.head_layers,
+            norm_last_layer=config.norm_last_layer,
+            generator=Generator().manual_seed(seed),
+        )
+        self.teacher_head = copy.deepcopy(self.student_head).requires_grad_(False)
+        self.criterion = DINOLoss(
+            config.out_dim, student_temp=config.student_temp, center_momentum=config.center_momentum
+        )
+        self._step = self.steps_done = 0
+        self.whole: Callable[[nn.Module], nn.Module] = _itself
+        self._look_at: Tensor | None = None
+        self._part_norms: dict[str, Tensor] = {}
+        self.train()
+
+    def train(self, mode: bool = True) -> "DINO":
+        """Set the student's mode; the teacher neither drops out nor drops paths, ever."""
+        super().train(mode)
+        self.model.eval()
+        self.teacher_head.eval()
+        return self
+
+    def forward(self, crops: Sequence[Float[Tensor, "b c _h _w"]]) -> dict[str, Float[Tensor, ""]]:
+        """Give the loss of a batch and the teacher's mean entropy, both in nats.
+
+        Args:
+            crops: one batch of images, cropped several times; the global crops, which the teacher sees, first. Crops of
+                one size that follow each other go through the backbone together.
+
+        Raises:
+            InputError: if there are not enough crops to compare.
+        """
+        for_teacher = crops[: self.config.global_crops]
+        if len(crops) < 2 or len(for_teacher) < self.config.global_crops:
+            raise InputError(
+                f"{len(crops)} crops: DINO needs the teacher's {self.config.global_crops} and compares two or more"
+            )
+        with torch.no_grad():
+            teacher = self.teacher_head(_features(self.model, for_teacher)).chunk(len(for_teacher))
+        student = self.student_head(_features(self.student, crops)).chunk(len(crops))
+        targets = self.criterion.targets(teacher, teacher_temp=self.schedules.teacher_temp(self._step))
+        loss = self.criterion.cross_entropy(student, targets)
+        if self.training:
+            self.criterion.observe(teacher)
+            self._look_at = crops[0][:IMAGES]
+        return {"loss": loss, "teacher_entropy": torch.special.entr(targets).sum(-1).mean()}
+
+    def before_step(self, step: int, optimizer: Optimizer) -> None:
+        """Set what a step (from 0) is to be computed with: the temperature, and the decay of the groups that decay."""
+        self._step = step
+        decay = self.schedules.weight_decay(step)
+        for group in optimizer.param_groups:
+            if group["weight_decay"]:
+                group["weight_decay"] = decay
+
+    @torch.no_grad()
+    def before_update(self, step: int) -> dict[str, Float[Tensor, ""]]:
+        """Drop the prototypes' gradients in the first epochs, clip, and give the global norm before clipping."""
+        if self.schedules.epoch(step) < self.config.freeze_last_layer:
+            drop_gradients_(self.student_head.last_layer)
+        named = [(name, p) for name, p in self.named_parameters() if p.grad is not None]
+        norms = clip_([parameter for _, parameter in named], self.config.clip, self.config.clip_norm)
+        if self._looks_after(step):
+            self._part_norms = part_norms([name for name, _ in named], norms)
+        return {"grad_norm": torch.linalg.vector_norm(norms)}
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> Mapping[str, Any] | None:
+        """Move the teacher and the centre; every so many steps, look at the teacher.
+
+        Returns:
+            What was found, as JSON, with `stop` and `remedy` where the run is to end; None between two looks.
+        """
+        pairs = ((self.model, self.student), (self.teacher_head, self.student_head))
+        teacher: list[Tensor] = [parameter for module, _ in pairs for parameter in module.parameters()]
+        student: list[Tensor] = [parameter for _, module in pairs for parameter in module.parameters()]
+        moved, towards = own_parts(teacher), own_parts(student)  # sharded alike
+        torch._foreach_lerp_(moved, towards, 1 - self.schedules.momentum(step))  # pyright: ignore[reportPrivateImportUsage]
+        self.criterion.update_center_()
+        self.steps_done = step + 1
+        return self._found(step) if self._looks_after(step) else None
+
+    def teacher_state_dict(self) -> dict[str, Tensor]:
+        """The teacher's backbone, as timm's ViT of the same shape (`num_classes=0`) loads it."""
+        return dict(self.model.state_dict())
+
+    def compile_backbones_(self, **kwargs: Any) -> "DINO":
+        """Compile both backbones in place (`torch.compile`'s keywords); names of parameters stay."""
+        self.student.compile(**kwargs)
+        self.model.compile(**kwargs)
+        return self
+
+    def _looks_after(self, step: int) -> bool:
+        return bool(self.config.watch_every) and (step + 1) % self.config.watch_every == 0
+
+    def _found(self, step: int) -> Mapping[str, Any] | None:
+        if self._look_at is None:
+            return None
+        dtype = next(self.teacher_head.parameters()).dtype  # mixed precision hands out images in half precision
+        tokens = class_tokens(self.whole(self.model), self._look_at.to(dtype))
+        outputs = self.criterion.targets(
+            [self.whole(self.teacher_head)(tokens[-1])], teacher_temp=self.schedules.teacher_temp(step)
+        )
+        found = look(tokens, outputs[0], self._part_norms)
+        judged = step + 1 > self.config.watch_after * self.schedules.steps_per_epoch
+        fault = found.fault() if judged else None
+        if fault is None:
+            return found.as_json()
+        stop = {"stop": fault, "remedy": REMEDY} if self.config.on_collapse == "stop" else {}
+        return {**found.as_json(), "fault": fault, **stop}
+
+
+def _itself(module: nn.Module) -> nn.Module:
+    return module
+
+
+def _features(backbone: nn.Module, crops: Sequence[Tensor]) -> Float[Tensor, "b d"]:
+    """One pass for each run of crops of one size; features in the crops' order."""
+    runs = [list(run) for _, run in groupby(crops, key=lambda crop: crop.shape[1:])]
+    return torch.cat([backbone(torch.cat(run)) for run in runs])
+
+
+def _with_drop_path_(backbone: nn.Module, rate: float) -> nn.Module:
+    """Set timm's rates, rising linearly over depth, on the branches that a skip goes round."""
+    if not rate or not any(hasattr(module, "drop_path1") for module in backbone.modules()):
+        return backbone
+    views = block_views(backbone)
+    for index, view in enumerate(views):
+        own = rate * index / max(len(views) - 1, 1)
+        for sub_block, name in (("attn", "drop_path1"), ("mlp", "drop_path2")):
+            if sub_block in view.skips and own:
+                setattr(view.block, name, DropPath(own))
+    return backbone
+
+
+def _feature_width(backbone: nn.Module, in_dim: int | None) -> int:
+    """Refuse backbones that cannot serve, before anything fails in the depths."""
+    kind = type(backbone).__name__
+    if getattr(backbone, "num_classes", 0):
+        raise InputError(f"`{kind}` keeps a classifier of {backbone.num_classes} classes; build it with num_classes=0")
+    if getattr(backbone, "dynamic_img_size", True) is False:
+        raise InputError(f"`{kind}` takes one image size only; build it with dynamic_img_size=True for local crops")
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in backbone.modules()):
+        raise InputError(
+            f"`{kind}` has BatchNorm, whose running statistics the teacher, a mean of weights, would never have; take "
+            "a backbone without it"
+        )
+    width = in_dim or getattr(backbone, "num_features", None)
+    if not isinstance(width, int):
+        raise InputError(f"`{kind}` does not say how wide its features are (num_features); give in_dim")
+    return width

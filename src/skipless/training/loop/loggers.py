@@ -1,0 +1,78 @@
+"""TensorBoard and Weights & Biases, for those who have them."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from skipless.errors import InputError
+
+Logger = Callable[[int, Mapping[str, float | int]], None]
+
+
+@contextmanager
+def open_loggers(
+    folder: Path, record: Mapping[str, Any], step: int, *, tensorboard: bool, wandb: bool
+) -> Iterator[Logger]:
+    """Yield a function that sends named values of a step to every logger asked for.
+
+    Args:
+        folder: of the run.
+        record: what the run was asked for.
+        step: where the run goes on; what TensorBoard has beyond it is dropped.
+        tensorboard: write event files to `folder/tensorboard`.
+        wandb: send to Weights & Biases, under one id however often the run is resumed.
+
+    Raises:
+        InputError: if a library is not installed.
+    """
+    loggers: list[Logger] = []
+    with ExitStack() as stack:
+        if tensorboard:
+            loggers.append(_tensorboard(folder, step, stack))
+        if wandb:
+            loggers.append(_wandb(folder, record, stack))
+
+        def log(step: int, values: Mapping[str, float | int]) -> None:
+            for logger in loggers:
+                logger(step, values)
+
+        yield log
+
+
+def _tensorboard(folder: Path, step: int, stack: ExitStack) -> Logger:
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # optional
+    except ImportError as error:
+        raise InputError("TensorBoard is not installed: pip install 'skipless[loggers]'") from error
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+    stack.callback(writer.close)
+
+    def log(step: int, values: Mapping[str, float | int]) -> None:
+        for name, value in values.items():
+            writer.add_scalar(name, value, step)
+
+    return log
+
+
+def _wandb(folder: Path, record: Mapping[str, Any], stack: ExitStack) -> Logger:
+    try:
+        import wandb  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise InputError("Weights & Biases is not installed: pip install 'skipless[loggers]'") from error
+    name = str(folder.resolve())
+    run = wandb.init(
+        project="skipless",
+        name=folder.name,
+        id=hashlib.sha256(name.encode()).hexdigest()[:16],
+        dir=str(folder),
+        config=dict(record),
+        resume="allow",
+    )
+    stack.callback(run.finish)
+
+    def log(step: int, values: Mapping[str, float | int]) -> None:
+        run.log(dict(values), step=step)
+
+    return log

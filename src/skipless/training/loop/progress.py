@@ -1,0 +1,135 @@
+"""What a person sees of a run: a bar on a terminal, a line now and then elsewhere."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+from skipless.choices import ProgressKind
+
+BAR_REFRESH_S = 0.2  # drawing costs about a millisecond
+LINE_EVERY_S = 10.0
+NAME_WIDTH = 12  # all of the bar's columns fit into 80 characters
+
+
+@runtime_checkable
+class Progress(Protocol):
+    """What the loop tells. Entered for as long as it trains."""
+
+    def __enter__(self) -> "Progress":
+        """Show that training begins."""
+        ...
+
+    def __exit__(self, *error: object) -> None:
+        """Leave the terminal tidy."""
+        ...
+
+    def advance(self, step: int) -> None:
+        """Tell that `step` steps are done; called at each of them."""
+        ...
+
+    def report(self, values: Mapping[str, Any]) -> None:
+        """Tell the latest logged values."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Tell something worth a line of its own."""
+        ...
+
+
+class Bar:
+    """A progress bar with loss, accuracy, images/s and the time that is left."""
+
+    def __init__(self, name: str, steps: int, console: Console) -> None:
+        self._bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=12),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[values]}"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            console=console,
+            auto_refresh=False,
+        )
+        self._task = self._bar.add_task(name[-NAME_WIDTH:], total=steps, values="")
+        self._drawn = 0.0
+
+    def __enter__(self) -> "Bar":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.refresh()
+        self._bar.stop()
+
+    def advance(self, step: int) -> None:
+        """Draw, unless that was done a moment ago."""
+        now = time.monotonic()
+        if now - self._drawn >= BAR_REFRESH_S:
+            self._drawn = now
+            self._bar.update(self._task, completed=step, refresh=True)
+
+    def report(self, values: Mapping[str, Any]) -> None:
+        """Put the values beside the bar."""
+        self._bar.update(self._task, completed=values["step"], values=summary(values))
+
+    def note(self, text: str) -> None:
+        """Print above the bar."""
+        self._bar.console.print(text, markup=False, highlight=False)
+
+
+class Lines:
+    """Plain lines for logs and pipes, at most one every ten seconds; notes always, unless `silent`."""
+
+    def __init__(self, name: str, steps: int, console: Console, *, silent: bool = False) -> None:
+        self._name = name
+        self._steps = steps
+        self._console = console
+        self._silent = silent
+        self._told = time.monotonic()
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def advance(self, step: int) -> None:
+        """Do nothing: a step is not worth a line."""
+
+    def report(self, values: Mapping[str, Any]) -> None:
+        """Print the values, if the last line was a while ago."""
+        now = time.monotonic()
+        if now - self._told >= LINE_EVERY_S:
+            self._told = now
+            self.note(f"step {values['step']}/{self._steps}  {summary(values)}")
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        if not self._silent:
+            self._console.print(f"{self._name}: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def show_progress(kind: ProgressKind, name: str, steps: int) -> Progress:
+    """Choose: `auto` is a bar on a terminal and lines elsewhere. All of it goes to the standard error."""
+    console = Console(stderr=True)
+    if kind == "bar" or (kind == "auto" and console.is_terminal):
+        return Bar(name, steps, console)
+    return Lines(name, steps, console, silent=kind == "none")
+
+
+def summary(values: Mapping[str, Any]) -> str:
+    """Put logged values into a few words.
+
+    Example:
+        >>> summary({"step": 20, "loss": 2.30259, "accuracy": 0.125, "images_per_second": 3141.6})
+        'loss 2.303  acc 12.5 %  3142 img/s'
+    """
+    parts = [f"loss {values['loss']:.3f}"] if "loss" in values else []
+    if "accuracy" in values:
+        parts.append(f"acc {100 * values['accuracy']:.1f} %")
+    if "images_per_second" in values:
+        parts.append(f"{values['images_per_second']:.0f} img/s")
+    return "  ".join(parts)

@@ -1,0 +1,55 @@
+"""How a run ended: its result, or that it diverged; and how a finished run is recognised."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from skipless.errors import InputError
+from skipless.training.run_folder.checkpoint import CHECKPOINT, latest_checkpoint, load_tensors_
+from skipless.training.run_folder.fingerprint import refuse_other_record
+from skipless.training.run_folder.folder import RunFolder
+
+DIVERGED_REMEDY = "lower the learning rate, warm up longer or clip the gradients, and give another --out"
+
+
+class TrainingDiverged(InputError):
+    """The loss or a weight is no longer finite; `result.json` says so, and the last good checkpoint stays."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What came out of a run, as in `result.json`.
+
+    Attributes:
+        steps: optimizer steps taken.
+        epochs: passes over the training set.
+        seconds: training time, evaluations and checkpoints left out, over all resumptions.
+        metrics: of the last evaluation.
+    """
+
+    steps: int
+    epochs: float
+    seconds: float
+    metrics: dict[str, float]
+
+
+def earlier_result(folder: RunFolder, asked: Mapping[str, Any], task: nn.Module) -> FitResult | None:
+    """Recognise a run that has ended: give its result again, and its weights to the task."""
+    result, record = folder.read("result.json"), folder.read("run.json")
+    if result is None or record is None:
+        return None
+    refuse_other_record(record, asked, str(folder.path))
+    if result["diverged"]:
+        raise TrainingDiverged(f"{folder.path} diverged when it was run: {result['reason']}; {DIVERGED_REMEDY}")
+    state, note = latest_checkpoint(folder.path)
+    if state is None:  # the caller counts on the weights
+        raise InputError(f"{folder.path} has a result but no checkpoint; remove the folder to train again")
+    if state["step"] != result["steps"]:
+        raise InputError(
+            f"{folder.path} is finished, but its last checkpoint is of step {state['step']} of {result['steps']}"
+            f"{': ' + note if note else ''}; remove its result.json, and the same command takes the last steps again"
+        )
+    load_tensors_(task, state["task"], str(folder.path / CHECKPOINT))
+    return FitResult(result["steps"], result["epochs"], result["seconds"], state["metrics"])

@@ -1,0 +1,255 @@
+"""Checkpoints: one safetensors file, every tensor in it and all else as JSON in its header; nothing is pickled."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from skipless.errors import InputError
+from skipless.training.processes.sharding import load_whole_
+from skipless.training.run_folder.atomic import ready_folder, replacing
+from skipless.training.run_folder.serialization import join_tensors, split_tensors
+
+FORMAT = "skipless checkpoint 1"
+CHECKPOINT = "checkpoint.safetensors"
+PREVIOUS = "checkpoint-previous.safetensors"
+CORRUPT = "checkpoint-corrupt.safetensors"
+WEIGHTS = "task/model."
+"""What the names of the network's tensors start with in a checkpoint: attribute `model` of the task."""
+_SHOWN = 4  # names that an error message lists of each kind
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A state at one moment, which goes on changing elsewhere.
+
+    Attributes:
+        text: its JSON.
+        tensors: in memory of their own, on the CPU, by name.
+    """
+
+    text: str
+    tensors: Mapping[str, Tensor]
+
+
+def snapshot(state: Mapping[str, Any], *, copied: bool = True) -> Snapshot:
+    """Take a snapshot of a state.
+
+    Args:
+        state: a tree as `split_tensors` takes it.
+        copied: False leaves tensors that lie on the CPU where they are, for a state that nobody changes meanwhile.
+    """
+    tree, tensors = split_tensors(state)
+    return Snapshot(json.dumps(tree), _own_memory(tensors, copied=copied))
+
+
+def write_snapshot(folder: Path, taken: Snapshot) -> Path:
+    """Write a snapshot as the folder's checkpoint; the one before stays beside it, as `checkpoint-previous`.
+
+    Raises:
+        InputError: if it cannot be written; the checkpoint before stays in place.
+    """
+    metadata = {"format": FORMAT, "state": taken.text, "sha256": _digest(taken.text, taken.tensors)}
+    path = folder / CHECKPOINT
+    with replacing(path, keep=folder / PREVIOUS) as temporary:
+        save_file(dict(taken.tensors), temporary, metadata)
+    return path
+
+
+def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> Path:
+    """Write a state (a tree as `split_tensors` takes it) as the folder's checkpoint at once; see `write_snapshot`."""
+    return write_snapshot(folder, snapshot(state, copied=False))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint and verify its checksum.
+
+    Raises:
+        InputError: if the file is missing, cut off, altered, or no checkpoint of ours.
+    """
+    remedy = "remove it to start afresh"
+    if path.name != PREVIOUS and path.with_name(PREVIOUS).exists():
+        remedy += f", or put {PREVIOUS} in its place"
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            # Cloned: the tensors are views of the file, and an optimizer would go on using them as they are.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"checkpoint {str(path)!r} is corrupt or cut off ({error}); {remedy}") from error
+    if metadata.get("format") != FORMAT or not metadata.keys() >= {"state", "sha256"}:
+        raise InputError(
+            f"{str(path)!r} is no checkpoint of this version (format {metadata.get('format')!r}); {remedy}"
+        )
+    if _digest(metadata["state"], tensors) != metadata["sha256"]:
+        raise InputError(f"checkpoint {str(path)!r} is corrupt (its checksum does not match); {remedy}")
+    return join_tensors(json.loads(metadata["state"]), tensors)
+
+
+def latest_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, str]:
+    """Read the folder's checkpoint, or the one before where that cannot be used.
+
+    Returns:
+        The state (None in a fresh folder), and a line that says what was wrong, if anything was.
+
+    Raises:
+        InputError: if there are checkpoints and none can be used.
+    """
+    path, previous = folder / CHECKPOINT, folder / PREVIOUS
+    if not path.exists() and not previous.exists():
+        return None, ""
+    if not path.exists():
+        return load_checkpoint(previous), ""  # cut off between the two renames of a save
+    try:
+        return load_checkpoint(path), ""
+    except InputError as error:
+        if not previous.exists():
+            raise
+        return load_checkpoint(previous), f"{error}. Going on from {PREVIOUS}"
+
+
+def set_aside_corrupt(folder: Path) -> None:
+    """Move a checkpoint that could not be used out of the way: the next one must not push it over the one before."""
+    if (folder / CHECKPOINT).exists():
+        os.replace(folder / CHECKPOINT, folder / CORRUPT)
+
+
+def load_weights(model: nn.Module, path: Path | str) -> nn.Module:
+    """Load a network's weights, checking every name and shape first; the model is untouched where they do not fit.
+
+    Args:
+        model: the network (not the task).
+        path: a run folder, a checkpoint, or a plain `.safetensors` file of weights.
+
+    Returns:
+        The model.
+
+    Raises:
+        InputError: if there is no such file, it is corrupt, or it belongs to another model.
+    """
+    file = _weights_file(path)
+    try:
+        tensors = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{str(file)!r} is corrupt or cut off ({error}); copy or train it again") from error
+    if any(name.startswith(WEIGHTS) for name in tensors):
+        load_checkpoint(file)  # for its checksum
+        tensors = {name.removeprefix(WEIGHTS): value for name, value in tensors.items() if name.startswith(WEIGHTS)}
+    return load_tensors_(model, tensors, str(file))
+
+
+def weight_shapes(path: Path | str) -> dict[str, torch.Size]:
+    """Shapes of a network's weights by name, without reading the weights: from what `load_weights` takes.
+
+    Raises:
+        InputError: if there is no such file, or it is no safetensors file.
+    """
+    file = _weights_file(path)
+    try:
+        with safe_open(file, framework="pt") as opened:
+            shapes = {name: torch.Size(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{str(file)!r} is corrupt or cut off ({error}); copy or train it again") from error
+    ours = {name.removeprefix(WEIGHTS): shape for name, shape in shapes.items() if name.startswith(WEIGHTS)}
+    return ours or shapes
+
+
+def _weights_file(path: Path | str) -> Path:
+    path = Path(path)
+    file = path / CHECKPOINT if path.is_dir() else path
+    if not file.exists():
+        raise InputError(f"no weights at {str(file)!r}; give a run folder, a checkpoint, or a .safetensors file")
+    if file.suffix != ".safetensors":
+        raise InputError(f"{str(file)!r} is no .safetensors file; convert pickled weights with safetensors first")
+    return file
+
+
+def check_weights_name(path: Path) -> None:
+    """Raise `InputError` unless a file's name says that it holds safetensors: readers go by it."""
+    if path.suffix != ".safetensors":
+        raise InputError(f"--out {str(path)!r}: give a name that ends in .safetensors")
+
+
+def save_weights(model: nn.Module, path: Path | str, *, note: Mapping[str, str] | None = None) -> Path:
+    """Write a network's weights, and nothing else, as a plain `.safetensors` file.
+
+    Args:
+        model: the network.
+        path: the file.
+        note: what the file's metadata say besides.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    path = Path(path)
+    ready_folder(path.parent)
+    with replacing(path) as temporary:
+        save_file(_own_memory(model.state_dict()), temporary, {"format": "pt", **(note or {})})
+    return path
+
+
+def load_tensors_(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> nn.Module:
+    """Copy tensors into a module whose names and shapes must be theirs.
+
+    Raises:
+        InputError: that says what differs.
+    """
+    check_tensors(module, tensors, source)
+    load_whole_(module, tensors)
+    return module
+
+
+def check_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise `InputError`, saying what differs, unless tensors have a module's names and shapes."""
+    wanted = module.state_dict()
+    shapes = [
+        f"{name} {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in tensors and tensors[name].shape != wanted[name].shape
+    ]
+    kinds = {
+        "missing": [name for name in wanted if name not in tensors],
+        "unexpected": [name for name in tensors if name not in wanted],
+        "of another shape": shapes,
+    }
+    if any(kinds.values()):
+        listed = "; ".join(f"{kind}: {_listed(names)}" for kind, names in kinds.items() if names)
+        raise InputError(f"{source!r} holds the weights of another model ({listed}); build the model it was made with")
+
+
+def _own_memory(tensors: Mapping[str, Tensor], *, copied: bool = False) -> dict[str, Tensor]:
+    """Bring tensors to the CPU, contiguous, no two sharing memory (tied weights do, and the format has no aliases).
+
+    With `copied`, none shares it with the tensor given, either.
+    """
+    owned, seen = {}, set()
+    for name, tensor in tensors.items():
+        on_cpu = tensor.detach().cpu().contiguous()
+        if copied and on_cpu.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr():
+            on_cpu = on_cpu.clone()
+        storage = on_cpu.untyped_storage()
+        owned[name] = on_cpu.clone() if storage.data_ptr() in seen or storage.nbytes() != on_cpu.nbytes else on_cpu
+        seen.add(storage.data_ptr())
+    return owned
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -1,0 +1,55 @@
+"""What a run was asked for, compared with what is asked now."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from skipless.errors import InputError
+from skipless.frozen import to_json
+from skipless.training.config import CHANGEABLE, FitConfig
+
+_SHOWN = 5  # differences that an error message lists
+
+
+def fingerprint(recipe: Mapping[str, Any], config: FitConfig, samples: int) -> dict[str, Any]:
+    """Give what a run must share with its checkpoint, as JSON would give it back."""
+    return json.loads(json.dumps({"recipe": _fixed(recipe), "fit": _fixed(to_json(config)), "samples": samples}))
+
+
+def refuse_other(before: Mapping[str, Any], now: Mapping[str, Any], source: str) -> None:
+    """Check that two fingerprints agree.
+
+    Raises:
+        InputError: that says what differs.
+    """
+    if changes := differences(before, now):
+        listed = "; ".join(changes[:_SHOWN]) + (f"; {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else "")
+        raise InputError(
+            f"{source!r} was made by another recipe ({listed}); give another --out, or the recipe of before"
+        )
+
+
+def refuse_other_record(record: Mapping[str, Any], asked: Mapping[str, Any], source: str) -> None:
+    """Do the same for the contents of `run.json`."""
+    refuse_other({key: _fixed(record[key]) for key in ("recipe", "fit", "samples")}, asked, source)
+
+
+def differences(before: Any, now: Any, path: str = "") -> list[str]:
+    """List what differs between two JSON trees, in words.
+
+    Example:
+        >>> differences({"lr": 0.003, "model": {"depth": 12}}, {"lr": 0.001, "model": {"depth": 12}})
+        ['lr was 0.003, now 0.001']
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = dict.fromkeys([*before, *now])
+        return [
+            text for key in keys for text in differences(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
+        ]
+    return [] if before == now else [f"{path} was {json.dumps(before)}, now {json.dumps(now)}"]
+
+
+def _fixed(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {key: _fixed(value) for key, value in tree.items() if key not in CHANGEABLE}
+    return tree

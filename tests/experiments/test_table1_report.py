@@ -1,0 +1,167 @@
+"""Table, page and the files of a whole report."""
+
+import csv
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from reference.run_folders import write_run
+
+from skipless.errors import InputError
+from skipless.experiments.supervised.cells import CellRuns as Cell
+from skipless.experiments.supervised.cells import table1_cells
+from skipless.experiments.supervised.report import write_report
+from skipless.experiments.supervised.table import learning_rate, table1_csv, table1_markdown
+from skipless.report.records import Setting, read_run
+
+SETTING = Setting("ViT, width 32", "digits", 30, 10)
+TEXTS = {"title": "Six <models>", "description": "A & B", "command": "skipless reproduce table1 --scale digits"}
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cell, ...]:
+    folder = tmp_path_factory.mktemp("runs")
+
+    def run(name: str, **values):
+        return read_run(write_run(folder / name, **values))
+
+    return table1_cells(
+        {
+            ("skip", "AdamW"): [run(f"a{seed}", seed=seed, lr=1e-3, top1=95.0 + seed) for seed in range(3)],
+            ("skip", "SOAP"): [run("b", top1=95.5)],
+            ("skipless", "AdamW"): [run("c", top1=None, diverges_at=60)],
+            ("skipless", "SOAP"): [run("d0", top1=10.0), run("d1", seed=1, top1=None, diverges_at=60)],
+            ("skipless + init", "SOAP"): [run("e", top1=94.0)],
+        }
+    )
+
+
+def test_markdown_shows_every_case(cells) -> None:
+    head, _, *rows = table1_markdown(cells, SETTING).splitlines()
+    assert "paper: ViT-B, ImageNet-1k, 300 epochs" in head
+    assert "ours: ViT, width 32, digits, 30 epochs" in head
+    assert rows[:6] == [
+        "| skip | AdamW | 80.3 | 96.0 ± 1.0 | 3 | 1e-3 | 0 of 3 |",
+        "| skip | SOAP | 80.1 | 95.5 | 1 | 3e-3 | 0 of 1 |",
+        "| skipless | AdamW | 61.4 | diverged | 0 | 3e-3 | 1 of 1 |",
+        "| skipless | SOAP | 77.0 | 10.0 | 1 | 3e-3 | 1 of 2 |",
+        "| skipless + init | AdamW | 78.1 | not run | 0 | – | 0 of 0 |",
+        "| skipless + init | SOAP | 80.8 | 94.0 | 1 | 3e-3 | 0 of 1 |",
+    ]
+
+
+def test_the_caption_explains_only_what_is_there(cells) -> None:
+    whole = table1_markdown(cells, SETTING)
+    assert "over n seeds" in whole
+    assert "no spread" in whole
+    assert "diverged run has no accuracy" in whole
+    empty = table1_markdown(table1_cells({}), SETTING)
+    assert "seeds" not in empty
+    assert "diverged run" not in empty
+
+
+def test_csv_holds_the_numbers_unrounded(cells) -> None:
+    rows = list(csv.DictReader(table1_csv(cells, SETTING).splitlines()))
+    assert [float(row["paper_top1"]) for row in rows] == [80.3, 80.1, 61.4, 77.0, 78.1, 80.8]
+    assert (rows[0]["top1_mean"], rows[0]["top1_sd"], rows[0]["n"], rows[0]["seeds"]) == ("96.0", "1.0", "3", "0 1 2")
+    assert (rows[2]["top1_mean"], rows[2]["diverged"]) == ("", "1")
+    assert (rows[4]["top1_mean"], rows[4]["n"], rows[4]["learning_rate"]) == ("", "0", "")
+    assert {row["setting"] for row in rows} == {str(SETTING)}
+
+
+@pytest.mark.parametrize(("lr", "text"), [(1e-3, "1e-3"), (3e-4, "3e-4"), (0.0125, "1.25e-2"), (1.0, "1e0")])
+def test_learning_rates_are_written_as_typed(tmp_path: Path, lr: float, text: str) -> None:
+    assert learning_rate(Cell("skip", "AdamW", 80.3, (read_run(write_run(tmp_path / "a", lr=lr)),))) == text
+
+
+class Outline(HTMLParser):
+    """Collects what the page asks for, and holds every element to being closed."""
+
+    VOID = frozenset({"meta", "col", "br", "link", "img"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def page(cells, tmp_path_factory: pytest.TempPathFactory) -> str:
+    files = write_report(cells, tmp_path_factory.mktemp("out"), setting=SETTING, notes=["n < 3"], **TEXTS)
+    return files["index.html"].read_text()
+
+
+def test_the_page_is_well_formed_and_asks_for_nothing(page: str) -> None:
+    outline = Outline()
+    outline.feed(page)
+    assert outline.open == []
+    tags = [tag for tag, _ in outline.seen]
+    assert not {"script", "link", "img", "iframe", "object"} & set(tags)
+    assert "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+    assert all(not attrs.get("xlink:href", "#").startswith("http") for _, attrs in outline.seen)
+    assert tags.count("h1") == 1
+    assert tags.count("svg") == 2
+    assert [attrs.get("lang") for tag, attrs in outline.seen if tag == "html"] == ["en"]
+
+
+def test_what_the_user_wrote_is_escaped(page: str) -> None:
+    assert "Six &lt;models&gt;" in page
+    assert "<models>" not in page
+    assert "A &amp; B" in page
+    assert "n &lt; 3" in page
+
+
+def test_the_page_tells_each_case(page: str) -> None:
+    assert '<b>96.0</b> <span class="spread">± 1.0</span>' in page
+    assert '<b>95.5</b><span class="bar' in page  # n = 1: no spread
+    assert "1 of 2 diverged" in page
+    assert "not run" in page
+    assert "diverged: loss is nan at step 60" in page
+    assert "+84.0 points with SOAP (the paper: +3.8)" in page
+    assert "points with AdamW" not in page  # one side diverged, the other was not run
+    assert "0123456789abcdef" in page
+    assert TEXTS["command"] in page
+
+
+def test_runs_that_differ_in_their_versions_are_told_apart(cells, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "other", seed=5, lr=1e-3)
+    file = folder / "run.json"
+    file.write_text(file.read_text().replace("2.11.0", "2.12.0"))
+    mixed = (Cell("skip", "AdamW", 80.3, (*cells[0].runs, read_run(folder))), *cells[1:])
+    page = write_report(mixed, tmp_path / "out", setting=SETTING, **TEXTS)["index.html"].read_text()
+    assert "torch 2.12.0, skipless 0.1.0 (1 of 9 runs)" in page
+    assert "torch 2.11.0, skipless 0.1.0 (8 of 9 runs)" in page
+
+
+def test_the_files_of_a_report_and_no_others(cells, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    for _ in range(2):  # writing again replaces
+        files = write_report(cells, out, setting=SETTING, **TEXTS)
+    assert sorted(files) == ["figure1.png", "figure1.svg", "index.html", "table1.csv", "table1.md"]
+    assert sorted(out.iterdir()) == sorted(files.values())
+    assert all(path.stat().st_size for path in files.values())
+
+
+def test_a_report_of_nothing_says_so(tmp_path: Path) -> None:
+    page = write_report(table1_cells({}), tmp_path, setting=SETTING, **TEXTS)["index.html"].read_text()
+    assert page.count("not run") == 6
+    assert "Every run" not in page
+
+
+def test_a_folder_that_cannot_be_written_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write the report to .*file"):
+        write_report(table1_cells({}), tmp_path / "file", setting=SETTING, **TEXTS)
