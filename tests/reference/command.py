@@ -6,7 +6,7 @@ from skipless import cli
 from skipless.cli.data import _KINDS
 from skipless.cli.main import VERBS
 from skipless.registry import recipes, reports
-from skipless.studies.registry import STUDIES
+from skipless.studies.named import STUDIES
 
 
 def skipless(capsys: Any, *arguments: str) -> tuple[int, str, str]:

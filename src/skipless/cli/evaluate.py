@@ -12,7 +12,7 @@ from skipless.cli.parse import asks_for_help, choose, parse, told
 from skipless.cli.signature import Argument, arguments_of, build
 from skipless.cli.words import words as named_numbers
 from skipless.options import Option
-from skipless.studies.registry import STUDIES, Study
+from skipless.studies.named import STUDIES, Study
 
 TOP1 = "top1"
 _TITLES = {TOP1: "accuracy of a run's own classifier (the default)"} | {

@@ -127,7 +127,7 @@ def _annotated(argument: Argument) -> Any:
         help=argument.help,
         metavar=argument.name.upper() if shown.positional else _metavar(kind),
         aliases=shown.aliases or None,
-        **({} if hint is None else {"help_behavior_hint": hint}),
+        help_behavior_hint=hint,
     )
     kind = Annotated[kind, told]
     return tyro.conf.Positional[kind] if shown.positional else kind

@@ -138,7 +138,8 @@ class Recipe:
 
     def __new__(cls, *_: Any, **parts: Any) -> Self:
         """Of the base class, the kind that has these parts."""
-        return object.__new__(_kind_of(parts) if cls is Recipe and parts else cls)
+        kind: Any = _kind_of(parts) if cls is Recipe and parts else cls
+        return object.__new__(kind)
 
     def with_(self, **changes: Any) -> Self:
         """A copy in which fields are changed by their dotted name, `optimizer__lr=1e-3`; None changes nothing.

@@ -14,6 +14,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
 
+from skipless.choices import Row
 from skipless.report.labels import ROW_CLASS
 
 # The baseline is neutral; orange and blue stay apart in every common colour blindness, and in grey by their lightness.
@@ -25,7 +26,7 @@ COLOURS: Mapping[str, str] = {
     "skipless": "#d4570a",
     "init": "#1363c6",
 }
-ROW_COLOUR: Mapping[str, str] = {row: COLOURS[name] for row, name in ROW_CLASS.items()}
+ROW_COLOUR: Mapping[Row, str] = {row: COLOURS[name] for row, name in ROW_CLASS.items()}
 
 _STYLE: Mapping[str, object] = {
     "font.size": 10,

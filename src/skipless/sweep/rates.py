@@ -2,17 +2,19 @@
 
 import sys
 from collections.abc import Mapping
+from typing import TypeVar
 
 from skipless.errors import InputError
 from skipless.sweep.jobs import Job
 from skipless.sweep.runner import run_jobs
 
 Scores = dict[float, float | None]
+Cell = TypeVar("Cell", bound=tuple[str, str])
 
 
 def try_rates(
-    grids: Mapping[tuple[str, str], Mapping[float, Job]], *, jobs: int | None = None, threads: int = 1
-) -> dict[tuple[str, str], Scores]:
+    grids: Mapping[Cell, Mapping[float, Job]], *, jobs: int | None = None, threads: int = 1
+) -> dict[Cell, Scores]:
     """Run the grids of all cells; say where the best rate ends its grid.
 
     Args:
