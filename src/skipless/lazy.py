@@ -31,8 +31,8 @@ def attach_stub(package: str, file: str) -> tuple[Callable[[str], Any], Callable
     }
 
     def get(name: str) -> Any:
-        if name in places:
-            module, attribute = places[name]
+        module, attribute = places.get(name, (package, name))
+        if module != package:
             value = getattr(importlib.import_module(module), attribute)
         elif not name.startswith("_") and find_spec(f"{package}.{name}") is not None:
             value = importlib.import_module(f"{package}.{name}")

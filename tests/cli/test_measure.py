@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from skipless.cli.measure import measure
+from skipless.cli.verbs.measure import measure
 from skipless.errors import InputError
 from skipless.recipes import run, table1
 

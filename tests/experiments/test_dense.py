@@ -11,10 +11,10 @@ from PIL import Image
 from reference.tiny_scale import EPOCHS, make_tiny
 
 from skipless.errors import InputError
-from skipless.experiments.dense import evaluation as dense_evaluation
 from skipless.experiments.dense.paper import PAPER_FIGURE3, PAPER_TABLE2, PAPER_TABLE3, PAPER_TABLE4, Key
+from skipless.experiments.dense.pretraining.runs import Member
 from skipless.experiments.dense.run import reproduce_dense
-from skipless.experiments.dense.runs import Member
+from skipless.experiments.dense.scores import evaluation as dense_evaluation
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def made(patch, tmp_path_factory) -> tuple[Path, dict[str, dict[str, Path]]]:
     out = tmp_path_factory.mktemp("dino")
     # Ten and thirty pictures of COCO's validation set are the paper's; twelve are here.
     patch.setitem(
-        __import__("skipless.experiments.dense.pictures", fromlist=["IMAGES"]).IMAGES, "figure7", slice(10, 12)
+        __import__("skipless.experiments.dense.scores.pictures", fromlist=["IMAGES"]).IMAGES, "figure7", slice(10, 12)
     )
     asked = ("table2", "figure2", "figure3", "table4", "table3", "figure4", "figure7", "figure8", "figure9")
     return out, {what: reproduce_dense(what, "scenes", out, command=f"skipless reproduce {what}") for what in asked}
@@ -154,7 +154,7 @@ def test_what_is_done_is_not_done_again(made, patch) -> None:
     with pytest.MonkeyPatch.context() as context:
         context.setattr(dense_evaluation, "run_jobs", lambda *_, **__: pytest.fail("an evaluation ran twice"))
         context.setattr(
-            "skipless.experiments.dense.runs.run_jobs", lambda *_, **__: pytest.fail("a run was made twice")
+            "skipless.experiments.dense.pretraining.runs.run_jobs", lambda *_, **__: pytest.fail("a run was made twice")
         )
         reproduce_dense("table2", "scenes", out)
         assert files["table2"]["table2.csv"].read_bytes() == before

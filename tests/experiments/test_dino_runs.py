@@ -11,10 +11,10 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from skipless.errors import InputError
-from skipless.experiments.dense import tuning as dino_tuning
+from skipless.experiments.dense.pretraining import tuning as dino_tuning
+from skipless.experiments.dense.pretraining.runs import epochs_of, members
+from skipless.experiments.dense.pretraining.tuning import read_rates
 from skipless.experiments.dense.run import reproduce_dense
-from skipless.experiments.dense.runs import epochs_of, members
-from skipless.experiments.dense.tuning import read_rates
 from skipless.recipes import dino, teacher_snapshots
 from skipless.recipes.teacher_snapshots import kept_teachers
 from skipless.sweep import Job, run_jobs

@@ -3,8 +3,8 @@
 from typing import Any
 
 from skipless import cli
-from skipless.cli.data import _KINDS
 from skipless.cli.main import VERBS
+from skipless.cli.verbs.data import _KINDS
 from skipless.registry import recipes, reports
 from skipless.studies.named import STUDIES
 

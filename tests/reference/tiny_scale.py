@@ -51,7 +51,7 @@ def in_this_process(jobs: Sequence[Job | Call], **_: Any) -> None:
 
 def make_tiny(patch: pytest.MonkeyPatch, *, processes: bool = False) -> None:
     """Replace the scale's sizes, and its processes."""
-    for module in ("run", "runs"):
+    for module in ("run", "pretraining.runs"):
         patch.setattr(f"skipless.experiments.dense.{module}.dino", tiny)
     small = {"objects": "digits"}
     for index, key in enumerate(dense_scale.SCENES):
@@ -68,5 +68,5 @@ def make_tiny(patch: pytest.MonkeyPatch, *, processes: bool = False) -> None:
     )
     patch.setitem(dense_scale.SCALES, "scenes", scale)
     if not processes:
-        for module in ("evaluation", "runs"):
+        for module in ("scores.evaluation", "pretraining.runs"):
             patch.setattr(f"skipless.experiments.dense.{module}.run_jobs", in_this_process)

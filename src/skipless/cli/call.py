@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from skipless.cli.listing import examples as listed_examples
-from skipless.cli.loading import load_torch
+from skipless.cli.loading import MODELS, load
 from skipless.cli.parse import parse
 from skipless.cli.signature import arguments_of, build, summary
 
@@ -20,5 +20,5 @@ def call(function: Callable[..., Any], words: list[str], *, prog: str, examples:
     """
     description = "\n\n".join(part for part in (summary(function), listed_examples(examples)) if part)
     values = parse(arguments_of(function), words, prog=prog, description=description)
-    load_torch()
+    load(*MODELS)
     return build(function, values)

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from skipless.cli.listing import listed
 from skipless.errors import InputError
 
-# Each is a module of this package with a function `main`.
+# Each is a module of `skipless.cli.verbs` with a function `main`.
 VERBS = {
     "train": "train a model by a named recipe; the same command goes on where it was cut off",
     "eval": "measure what a model's features are worth: probes, object discovery, neighbours, pictures",
@@ -48,7 +48,7 @@ def _run(given: list[str]) -> None:
     elif verb in ("-V", "--version"):
         print(f"skipless {version('skipless')}")
     elif verb in VERBS:
-        importlib.import_module(f"skipless.cli.{_MODULE.get(verb, verb)}").main(rest)
+        importlib.import_module(f"skipless.cli.verbs.{_MODULE.get(verb, verb)}").main(rest)
     else:
         raise InputError(f"no verb {verb!r}; there is {', '.join(VERBS)}; `skipless --help` says what they do")
 

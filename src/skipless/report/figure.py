@@ -48,6 +48,12 @@ PRINT_FONTS = ("Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "DejaV
 _QUIET = {"Date": None, "Creator": None}
 
 
+def row_colour(name: str, otherwise: str) -> str:
+    """The colour of a row, or another one for what is none."""
+    colours: Mapping[str, str] = {**ROW_COLOUR}
+    return colours.get(name, otherwise)
+
+
 def style_axes(fonts: Sequence[str], salt: str | None = None) -> AbstractContextManager[None]:
     """Draw in this package's style, in these fonts; a salt makes SVG files repeatable."""
     return mpl.rc_context(cast("Any", {**_STYLE, "font.family": list(fonts), "svg.hashsalt": salt}))

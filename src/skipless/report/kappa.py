@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from skipless.report.figure import COLOURS, PRINT_FONTS, ROW_COLOUR, style_axes
+from skipless.report.figure import COLOURS, PRINT_FONTS, row_colour, style_axes
 from skipless.report.numbers import Number
 
 MORE_COLOURS = ("#1363c6", "#d4570a", "#7a3fa0", "#2b8a57", "#9c6b00", "#b03060", "#4f8fa0", "#7d7d2e")
@@ -31,7 +31,7 @@ def depth_figure(series: Mapping[str, Sequence[tuple[int, Number]]], label: str,
         figure = Figure(figsize=(6.4, 3.6))
         axes = figure.add_subplot()
         for index, (name, points) in enumerate(series.items()):
-            colour = ROW_COLOUR.get(name.removesuffix(", 8 tokens"), MORE_COLOURS[index % len(MORE_COLOURS)])
+            colour = row_colour(name.removesuffix(", 8 tokens"), MORE_COLOURS[index % len(MORE_COLOURS)])
             numbers = [found for _, found in points]
             beside = 0.12 * (index - (len(series) - 1) / 2)  # markers of equal numbers stay apart
             kappa_line(axes, [block + beside for block, _ in points], numbers, colour, name)

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from skipless.experiments.conditioning.report import Moment, table5_number
-from skipless.report.figure import COLOURS, PRINT_FONTS, ROW_COLOUR, style_axes
+from skipless.report.figure import COLOURS, PRINT_FONTS, row_colour, style_axes
 from skipless.report.kappa import kappa_axis, kappa_legend, kappa_line, png
 
 
@@ -22,9 +22,7 @@ def training_figure(found: Mapping[str, Sequence[Moment]], title: str) -> bytes:
         for index, (name, get) in enumerate(panels):
             axes = figure.add_subplot(-(-len(panels) // columns), columns, index + 1)
             for row, moments in found.items():
-                kappa_line(
-                    axes, [m.share for m in moments], [get(m) for m in moments], ROW_COLOUR.get(row, "#000000"), row
-                )
+                kappa_line(axes, [m.share for m in moments], [get(m) for m in moments], row_colour(row, "#000000"), row)
             values = [get(moment).value for moments in found.values() for moment in moments]
             kappa_axis(axes, values, "kappa of the Gram matrix" if index % columns == 0 else "")
             axes.set_title(name, loc="left", fontsize=10)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from skipless.choices import MULTISCALE
-from skipless.experiments.dense.evaluation import Found
-from skipless.experiments.dense.page import DensePage, dense_page
+from skipless.experiments.dense.layout.page import DensePage, dense_page
+from skipless.experiments.dense.layout.table import DenseTable, Line, Value, dense_csv, dense_markdown
 from skipless.experiments.dense.paper import (
     EARLY_EPOCH,
     PAPER_DEPTH,
@@ -16,9 +16,9 @@ from skipless.experiments.dense.paper import (
     PAPER_TABLE4,
     Key,
 )
-from skipless.experiments.dense.record import UNTRAINED, DenseRuns
-from skipless.experiments.dense.runs import Member, early_epoch
-from skipless.experiments.dense.table import DenseTable, Line, Value, dense_csv, dense_markdown
+from skipless.experiments.dense.pretraining.runs import Member, early_epoch
+from skipless.experiments.dense.scores.evaluation import Found
+from skipless.experiments.dense.scores.record import UNTRAINED, DenseRuns
 from skipless.experiments.dense.text import (
     DESCRIPTIONS,
     METRICS,
@@ -40,7 +40,7 @@ GROUPS: dict[str, dict[Which, str]] = {
 
 def report_scores(runs: DenseRuns) -> dict[str, Any]:
     """Files of Tables 2 to 4 and Figures 2 and 3: Markdown, CSV, SVG, PNG and the page."""
-    figures = drawing("skipless.experiments.dense.figures")
+    figures = drawing("skipless.experiments.dense.layout.figures")
     table = scores_table(runs)
     by_depth = runs.what in BY_DEPTH
     drawn = _depth_figure(runs, figures) if by_depth else _epoch_figure(runs, figures)
@@ -59,7 +59,7 @@ def report_scores(runs: DenseRuns) -> dict[str, Any]:
 
 def report_loss(runs: DenseRuns) -> dict[str, Any]:
     """Files of Figure 9."""
-    figures = drawing("skipless.experiments.dense.figures")
+    figures = drawing("skipless.experiments.dense.layout.figures")
     classes = runs.recipe.task.out_dim
     words = figures.Words(TITLES["figure9"], "epoch", "training loss", f"nothing learnt, ln {classes}")
     pictures = _render(figures.loss_figure(runs.pretrained, words), "figure9")

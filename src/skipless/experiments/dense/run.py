@@ -6,15 +6,23 @@ from typing import Any
 
 from skipless.choices import slug
 from skipless.errors import InputError
-from skipless.experiments.dense.evaluation import evaluate_all, evaluation_of
-from skipless.experiments.dense.pictures import feature_pictures
-from skipless.experiments.dense.pretraining import Pretraining
+from skipless.experiments.dense.pretraining.history import Pretraining
+from skipless.experiments.dense.pretraining.runs import (
+    Member,
+    epochs_of,
+    make_runs,
+    members,
+    read_runs,
+    recipe_of,
+    teacher_of,
+)
+from skipless.experiments.dense.pretraining.tuning import read_rates, tune, with_rates
 from skipless.experiments.dense.recipe import DinoScale, dino
-from skipless.experiments.dense.record import UNTRAINED, DenseRuns, Scores
 from skipless.experiments.dense.report import report_loss, report_pictures, report_scores
-from skipless.experiments.dense.runs import Member, epochs_of, make_runs, members, read_runs, recipe_of, teacher_of
 from skipless.experiments.dense.scale import SCALES, DenseScale, Folders, find_folders
-from skipless.experiments.dense.tuning import read_rates, tune, with_rates
+from skipless.experiments.dense.scores.evaluation import evaluate_all, evaluation_of
+from skipless.experiments.dense.scores.pictures import feature_pictures
+from skipless.experiments.dense.scores.record import UNTRAINED, DenseRuns, Scores
 from skipless.experiments.dense.what import DENSE, DenseWhat, kind_of
 from skipless.recipes.self_supervised import DinoRecipe
 from skipless.report.write import write_files

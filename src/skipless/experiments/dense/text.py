@@ -1,8 +1,8 @@
 """What reports of section 6.2 say in words: titles, settings, where ours differs, and how far to trust it."""
 
-from skipless.experiments.dense.record import DenseRuns
-from skipless.experiments.dense.runs import early_epoch
+from skipless.experiments.dense.pretraining.runs import early_epoch
 from skipless.experiments.dense.scale import SCENES
+from skipless.experiments.dense.scores.record import DenseRuns
 from skipless.experiments.dense.what import BY_DEPTH, PICTURES, DenseWhat, kind_of
 from skipless.init import SkiplessInit
 from skipless.recipes.self_supervised import DinoRecipe

@@ -3,10 +3,10 @@
 import os
 
 from skipless.cli.listing import examples
-from skipless.cli.loading import load_torch
-from skipless.cli.recipe import OUT, THREADS, chosen_recipe, parsed_recipe, use_threads
+from skipless.cli.loading import RUNS, load
+from skipless.cli.named_recipe import OUT, THREADS, chosen_recipe, parsed_recipe, use_threads
+from skipless.cli.numbers import words as named_numbers
 from skipless.cli.signature import summary
-from skipless.cli.words import words as named_numbers
 from skipless.registry import recipes
 
 
@@ -19,7 +19,7 @@ def main(words: list[str]) -> None:
         f"{examples(named.examples)}"
     )
     made, values = parsed_recipe(named, rest, (OUT, THREADS), prog=f"skipless train {name}", description=description)
-    load_torch()
+    load(*RUNS)
     use_threads(values["threads"])
     from skipless import recipes as running
 

@@ -8,7 +8,7 @@ from skipless.choices import OPTIMIZERS, ROWS, OptimizerName, Row, slug
 from skipless.data.multicrop import load_multicrop
 from skipless.errors import InputError
 from skipless.experiments.dense.paper import EARLY_EPOCH, PAPER_EPOCHS
-from skipless.experiments.dense.pretraining import Pretraining, read_pretraining
+from skipless.experiments.dense.pretraining.history import Pretraining, read_pretraining
 from skipless.experiments.dense.recipe import DinoScale, dino
 from skipless.experiments.dense.what import BY_DEPTH, PICTURES, DenseWhat
 from skipless.recipes.command import training_command

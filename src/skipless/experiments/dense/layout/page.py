@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from skipless.experiments.dense.pretraining import Pretraining, pretraining_table
-from skipless.experiments.dense.table import DenseTable, Line, Value
+from skipless.experiments.dense.layout.table import DenseTable, Line, Value
+from skipless.experiments.dense.pretraining.history import Pretraining, pretraining_table
 from skipless.report.figure import for_page
 from skipless.report.labels import ROW_CLASS
 from skipless.report.page import bar, bullets, document, environment, header, picture, section

@@ -1,7 +1,7 @@
 """`skipless reproduce REPORT`: the reports are the experiments' own."""
 
 from skipless.cli.listing import examples, listed
-from skipless.cli.loading import load_torch
+from skipless.cli.loading import RUNS, load
 from skipless.cli.parse import asks_for_help, choose, parse, told
 from skipless.cli.signature import arguments_of, build
 from skipless.errors import InputError
@@ -23,7 +23,7 @@ def main(words: list[str]) -> None:
     prog = f"skipless reproduce {name}"
     description = f"{report.title}.\n\nWhat is missing is run, what was cut off goes on.\n\n{examples(report.examples)}"
     values = parse(options, rest, prog=prog, description=description, elsewhere=_flags(str(name)))
-    load_torch()
+    load(*RUNS)
     files = report.make(build(report.options, values), stated_command(tuple(prog.split()), report.options, values))
     print(next(path for path in files.values() if path.suffix == ".md").read_text(encoding="utf-8"))
     print("\n".join(f"wrote {path}" for path in files.values()))

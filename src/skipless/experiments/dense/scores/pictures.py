@@ -8,7 +8,7 @@ import torch
 from skipless.choices import slug
 from skipless.data.images import pixel_statistics
 from skipless.errors import InputError
-from skipless.experiments.dense.runs import Member
+from skipless.experiments.dense.pretraining.runs import Member
 from skipless.experiments.dense.what import DenseWhat
 from skipless.recipes.self_supervised import DinoRecipe
 from skipless.recipes.teacher_snapshots import kept_teachers

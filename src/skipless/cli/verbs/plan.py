@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from skipless.choices import OPTIMIZERS, OptimizerName, Precision, SharedStrategy
 from skipless.cli.call import call
-from skipless.cli.recipe import paper_recipes, recipe_at_paper_scale
+from skipless.cli.named_recipe import paper_recipes, recipe_at_paper_scale
 from skipless.data.config import IMAGENET_TRAIN
 from skipless.errors import InputError
 from skipless.options import Option

@@ -6,7 +6,7 @@ from typing import Any
 
 from skipless.choices import OptimizerName, Row, slug
 from skipless.data.multicrop import load_multicrop
-from skipless.experiments.dense.runs import Member
+from skipless.experiments.dense.pretraining.runs import Member
 from skipless.recipes.self_supervised import DinoRecipe
 from skipless.report.write import write_files
 from skipless.sweep import Job

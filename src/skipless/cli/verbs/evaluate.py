@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 from skipless.choices import Device
 from skipless.cli.listing import examples, listed
-from skipless.cli.loading import load_torch
+from skipless.cli.loading import RUNS, load
+from skipless.cli.numbers import words as named_numbers
 from skipless.cli.parse import asks_for_help, choose, parse, told
 from skipless.cli.signature import Argument, arguments_of, build
-from skipless.cli.words import words as named_numbers
 from skipless.options import Option
 from skipless.studies.named import STUDIES, Study
 
@@ -79,7 +79,7 @@ def main(words: list[str]) -> None:
         f"{examples(study.examples)}"
     )
     values = parse(_arguments(study), rest, prog=prog, description=description, elsewhere=_flags(str(name)))
-    load_torch()
+    load(*RUNS)
     _compare(str(name), study, values)
 
 
@@ -87,7 +87,7 @@ def _top1(words: list[str], prog: str) -> None:
     lines = ("skipless eval runs/s1 top1", "skipless eval runs/s1 top1 --data imagenet/")
     description = f"Accuracy of a run's own classifier on validation images.\n\n{examples(lines)}"
     values = parse(arguments_of(_Top1), words, prog=prog, description=description, elsewhere=_flags(TOP1))
-    load_torch()
+    load(*RUNS)
     from skipless.studies.top1 import top1_of_run
 
     found = top1_of_run(values["source"], data=values["data"], weights=values["weights"], device=values["device"])

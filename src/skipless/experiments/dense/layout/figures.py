@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from skipless.choices import OptimizerName, Row
-from skipless.experiments.dense.pretraining import Pretraining
-from skipless.experiments.dense.table import Value
+from skipless.experiments.dense.layout.table import Value
+from skipless.experiments.dense.pretraining.history import Pretraining
 from skipless.report.curves import band, thin
 from skipless.report.figure import COLOURS, ROW_COLOUR, print_fonts, style_axes
 from skipless.report.labels import OPTIMIZER_LABEL
 
-_DASHES = {"adamw": (), "soap": (4, 2)}
+_DASHES: Mapping[OptimizerName, tuple[int, ...]] = {"adamw": (), "soap": (4, 2)}
 _MARKERS = {"adamw": "o", "soap": "s"}
 _PANEL = (3.3, 2.5)  # inches
 _TICKS = 8
@@ -83,7 +83,7 @@ def panels_figure(grid: Sequence[Sequence[Panel]], words: Words, *, shared: bool
 
 def loss_figure(runs: Sequence[Pretraining], words: Words) -> Figure:
     """Figure 9: training loss by epoch, a panel an optimizer; raw losses behind their mean over the seeds."""
-    optimizers = [name for name in _DASHES if any(one.optimizer == name for one in runs)]
+    optimizers: list[OptimizerName] = [name for name in _DASHES if any(one.optimizer == name for one in runs)]
     with style_axes(print_fonts()):
         figure, axes = _axes(1, len(optimizers), words.title, 1, width=4.6, height=3.2)
         top = _loss_limit(runs)

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from skipless.experiments.dense.evaluation import Found
-from skipless.experiments.dense.pretraining import Pretraining
-from skipless.experiments.dense.runs import Member
+from skipless.experiments.dense.pretraining.history import Pretraining
+from skipless.experiments.dense.pretraining.runs import Member
 from skipless.experiments.dense.scale import DenseScale
+from skipless.experiments.dense.scores.evaluation import Found
 from skipless.experiments.dense.what import DenseWhat
 from skipless.recipes.self_supervised import DinoRecipe
 

@@ -53,9 +53,11 @@ def parsed_recipe(
         InputError: for what the recipe does not have.
     """
     makes = _making(named)
-    base = _base(named, makes, words)
+    base, problem = _base(named, makes, words)
     changes = _changes(base)
     values = parse([*makes, *changes, *more], words, prog=prog, description=description, elsewhere=_flags())
+    if problem is not None:
+        raise problem
     made = _made(named, values)
     defaults = {argument.name: argument.default for argument in changes}
     given = {name: values[name] for name in defaults if values[name] != defaults[name]}
@@ -75,8 +77,8 @@ def _making(named: NamedRecipe) -> list[Argument]:
     return found
 
 
-def _base(named: NamedRecipe, makes: Sequence[Argument], words: Sequence[str]) -> Recipe:
-    """The recipe before anything in it is changed; whatever cannot be read is told when all is parsed."""
+def _base(named: NamedRecipe, makes: Sequence[Argument], words: Sequence[str]) -> tuple[Recipe, InputError | None]:
+    """The recipe before anything in it is changed, and why there is none if it lacks its data."""
     known = {flag for argument in makes for flag in argument.flags}
     own: list[str] = []
     taking = False
@@ -87,11 +89,9 @@ def _base(named: NamedRecipe, makes: Sequence[Argument], words: Sequence[str]) -
             own.append(word)
     values = parse(makes, own, prog="skipless", description="")
     try:
-        return _made(named, values)
-    except InputError:
-        if not asks_for_help(words):
-            raise
-        return _made(named, {**values, "data": values.get("data") or "DIR"})
+        return _made(named, values), None
+    except InputError as error:  # options are read before data is asked for
+        return _made(named, {**values, "data": values.get("data") or "DIR"}), error
 
 
 def _made(named: NamedRecipe, values: Mapping[str, Any]) -> Recipe:

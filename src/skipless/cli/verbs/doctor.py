@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 
 from skipless.cli.listing import examples
-from skipless.cli.loading import load_torch
+from skipless.cli.loading import RUNS, load
+from skipless.cli.named_recipe import THREADS, chosen_recipe, parsed_recipe, use_threads
 from skipless.cli.parse import parse
-from skipless.cli.recipe import THREADS, chosen_recipe, parsed_recipe, use_threads
 from skipless.cli.signature import Argument
 from skipless.errors import InputError
 from skipless.options import Option
@@ -33,7 +33,7 @@ def main(words: list[str]) -> None:
         _refuse_options_of_recipes(words)
         lines = ("skipless doctor", *(f"skipless doctor {one} --help" for one in recipes()))
         parse([], words, prog="skipless doctor", description=_INSTALLED + examples(lines))
-        load_torch()
+        load("torch")
         _print_findings()
         return
     lines = (f"skipless doctor {name} --data DIR", f"skipless doctor {name} --data DIR --batch-size 32 --seconds 20")
@@ -44,7 +44,7 @@ def main(words: list[str]) -> None:
         prog=f"skipless doctor {name}",
         description=f"{_WATCHED}\n\n{examples(lines)}",
     )
-    load_torch()
+    load(*RUNS)
     use_threads(values["threads"])
     from skipless.planning.limits import limits_text
     from skipless.planning.watch import watch

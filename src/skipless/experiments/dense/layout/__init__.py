@@ -1,0 +1,1 @@
+"""How this room's numbers are laid out: tables, figures and pages."""

@@ -1,0 +1,1 @@
+"""The pretrainings of this room: made once, tuned, and read back."""

@@ -1,0 +1,1 @@
+"""What the teachers of this room are worth: evaluations and pictures, each kept in a file."""

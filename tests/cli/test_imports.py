@@ -1,0 +1,93 @@
+"""What is imported when: help needs no torch, `import skipless` neither, and timm meets our models all the same."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "timm", "torchvision", "lightning_fabric", "matplotlib", "sklearn", "PIL", "scipy")
+
+
+def imported(code: str) -> list[str]:
+    """Which of the heavy modules a fresh process has after it."""
+    told = f"{code}\nimport sys; print('heavy:', *[m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1].split()[1:]
+
+
+def test_no_help_text_needs_torch() -> None:
+    """Every command in one process: what one has imported, the next finds there."""
+    code = f"""
+import contextlib, io, sys
+sys.path[:0] = {sys.path!r}
+from skipless.cli import main
+from reference.command import every_command
+verbs = [[verb] for verb in ("train", "reproduce", "eval", "data")]
+for command in [[], ["--version"], *verbs, *every_command()]:
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        try:
+            main([*command, "--help"] if command != ["--version"] else command)
+        except SystemExit as error:
+            assert not error.code, command
+    assert len(printed.getvalue()) > 10, command
+    heavy = [m for m in {HEAVY!r} if m in sys.modules]
+    assert not heavy, (command, heavy)
+"""
+    assert imported(code) == []
+
+
+def test_the_top_of_the_command_line_needs_next_to_nothing() -> None:
+    code = """
+import contextlib, io, sys
+before = len(sys.modules)
+from skipless.cli import main
+with contextlib.redirect_stdout(io.StringIO()):
+    main(["--help"])
+assert "tyro" not in sys.modules and "numpy" not in sys.modules
+assert len(sys.modules) - before < 120, len(sys.modules) - before
+"""
+    assert imported(code) == []
+
+
+def test_skipless_is_imported_lazily_and_whole() -> None:
+    assert imported("import skipless; dir(skipless); skipless.InputError") == []
+    assert imported("import skipless; skipless.recipes.table1('fashion').as_json()") == []
+    code = "import skipless; skipless.conditioning.spectrum; skipless.optim.soap; skipless.SOAP"
+    assert "torch" in imported(code)
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import skipless, timm",
+        "import timm, skipless",
+        "import skipless; from timm.models import create_model; import timm",
+    ],
+)
+def test_the_twins_are_in_timms_registry_whoever_comes_first(imports) -> None:
+    code = f"""
+{imports}
+assert timm.is_model("skipless_vit_tiny_patch16_224")
+model = timm.create_model("skipless_vit_tiny_patch16_224", depth=1, img_size=32)
+assert type(model.blocks[0]).__name__ == "SkiplessBlock"
+import importlib
+assert not type(importlib.reload(timm).__loader__).__name__.startswith("_")
+"""
+    assert "timm" in imported(code)
+
+
+def test_a_star_import_and_the_version() -> None:
+    code = """
+from skipless import *
+assert SOAP.__name__ == "SOAP" and callable(param_groups) and callable(spectrum)
+import skipless
+from importlib.metadata import version
+assert skipless.__version__ == version("skipless")
+try:
+    skipless.nothing
+except AttributeError as error:
+    assert str(error) == "module 'skipless' has no attribute 'nothing'"
+else:
+    raise AssertionError
+"""
+    assert "torch" in imported(code)

@@ -1,0 +1,46 @@
+"""Lazy packages: every name that a stub promises is there, and none is hidden by a module of its name."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+import skipless
+
+ROOT = Path(skipless.__file__).parent
+STUBS = sorted(ROOT.rglob("__init__.pyi"))
+
+
+def names_of(stub: Path) -> set[str]:
+    tree = ast.parse(stub.read_text())
+    return {one.asname or one.name for node in tree.body if isinstance(node, ast.ImportFrom) for one in node.names}
+
+
+@pytest.mark.parametrize("stub", STUBS, ids=lambda stub: str(stub.parent.relative_to(ROOT)))
+def test_every_promised_name_is_there(stub) -> None:
+    package = importlib.import_module(".".join(stub.relative_to(ROOT.parent).parent.parts))
+    assert set(package.__all__) == names_of(stub)
+    assert set(package.__all__) <= set(dir(package))
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+        assert name in vars(package)  # kept: asked for once
+
+
+@pytest.mark.parametrize("stub", STUBS[1:], ids=lambda stub: str(stub.parent.relative_to(ROOT)))
+def test_no_module_hides_a_name(stub) -> None:
+    """Importing `package.name` as a module would put it in the place of the name."""
+    modules = {path.stem for path in stub.parent.glob("*.py")} | {
+        path.parent.name for path in stub.parent.glob("*/__init__.py")
+    }
+    assert not names_of(stub) & modules
+
+
+def test_what_the_top_level_says_stays() -> None:
+    """Names that were public before it became lazy."""
+    public = (
+        "PRESETS SOAP BlockView InputError SkiplessInit WarmupCosine attn_jacobian block_views create_model "
+        "initialize_ inspect_init measure_conditioning mlp_jacobian param_groups param_jacobian query_key "
+        "remove_skips_ scaled_uniform_orthogonal spectrum value_output"
+    )
+    assert set(public.split()) <= set(skipless.__all__)
