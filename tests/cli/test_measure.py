@@ -4,9 +4,15 @@ import json
 
 import pytest
 
-from skipless.cli.verbs.measure import measure
+from skipless.cli.verbs import measure as verb
 from skipless.errors import InputError
 from skipless.recipes import run, table1
+
+
+def measure(model, **given):
+    """The verb, its options already read."""
+    verb.measure(verb.Options(model=model, **given))
+
 
 TINY = {"embed_dim": 12, "depth": 2, "num_heads": 2, "patch_size": 4}
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,37 +21,15 @@ def main(words: list[str]) -> None:
     call(measure, words, prog="skipless measure", examples=lines)
 
 
-def measure(
-    model: Annotated[str, Option(positional=True)],
-    *,
-    blocks: Annotated[tuple[int, ...] | None, Option("every block")] = None,
-    images: int = 1,
-    data: Annotated[str | None, Option("the run's own; N(0, 1) pixels for a timm name", group="data")] = None,
-    weights: Annotated[Path | None, Option("the run's last", group="model")] = None,
-    pretrained: Annotated[bool, Option(group="model")] = False,
-    untrained: Annotated[bool, Option(group="model")] = False,
-    full: bool = False,
-    network: bool = False,
-    rows: tuple[int, int, int] = (4, 4, 8),
-    at: TokensAt = "normed",
-    tokens: Annotated[int | None, Option("all")] = None,
-    dtype: Annotated[Literal["float32", "float64"] | None, Option("the model's")] = None,
-    method: SpectrumMethod = "auto",
-    iterations: int = 1000,
-    seed: int = 0,
-    device: Annotated[Device, Option(group="machine")] = "auto",
-    out: Annotated[Path | None, Option("none is written", group="output")] = None,
-) -> None:
-    """Measure the conditioning of a model's Jacobians: kappa of every block, with and without its skip.
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is measured, of which model, and where.
 
-    Prints a table, and with --out writes it as JSON with a picture of kappa by depth. The numbers of the paper's Table
-    6 are in the column of this name.
-
-    Args:
+    Attributes:
         model: a run folder of skipless train, or timm's name of a plain ViT, skipless_vit_small_patch16_224 too.
-        blocks: 0 4 7 11; all by default.
+        blocks: counted from 0: 0 4 7 11.
         images: how many images to measure at, each by itself; the table has the median.
-        data: digits, fashion, or a folder of images; a run's own by default, for a timm name N(0, 1) pixels.
+        data: digits, fashion, or a folder of images.
         weights: other weights than the run's last, or those of the timm model: a safetensors file.
         pretrained: take timm's pretrained weights.
         untrained: measure a run's model as it was before its first step.
@@ -66,45 +45,87 @@ def measure(
         device: where to compute.
         out: folder for conditioning.json and conditioning.png.
     """
+
+    model: Annotated[str, Option(positional=True)]
+    blocks: Annotated[tuple[int, ...] | None, Option("every block")] = None
+    images: int = 1
+    data: Annotated[str | None, Option("the run's own; N(0, 1) pixels for a timm name", group="data")] = None
+    weights: Annotated[Path | None, Option("the run's last", group="model")] = None
+    pretrained: Annotated[bool, Option(group="model")] = False
+    untrained: Annotated[bool, Option(group="model")] = False
+    full: bool = False
+    network: bool = False
+    rows: tuple[int, int, int] = (4, 4, 8)
+    at: TokensAt = "normed"
+    tokens: Annotated[int | None, Option("all")] = None
+    dtype: Annotated[Literal["float32", "float64"] | None, Option("the model's")] = None
+    method: SpectrumMethod = "auto"
+    iterations: int = 1000
+    seed: int = 0
+    device: Annotated[Device, Option(group="machine")] = "auto"
+    out: Annotated[Path | None, Option("none is written", group="output")] = None
+
+
+def measure(asked: Options) -> None:
+    """Measure the conditioning of a model's Jacobians: kappa of every block, with and without its skip.
+
+    Prints a table, and with --out writes it as JSON with a picture of kappa by depth. The numbers of the paper's Table
+    6 are in the column of this name.
+    """
+    from skipless.recipes import open_model
+    from skipless.report.write import drawing
+    from skipless.training.run_folder.atomic import ready_folder
+
+    source = open_model(
+        asked.model,
+        weights=asked.weights,
+        pretrained=asked.pretrained,
+        untrained=asked.untrained,
+        seed=asked.seed,
+    )
+    if asked.out is not None:  # what cannot be drawn or written is told before the work
+        drawing("skipless.report.kappa")
+        ready_folder(asked.out)
+    count = max(asked.images, asked.rows[0]) if asked.network else asked.images
+    pixels, named = _pixels(source, count, asked.data, asked.seed)
+    found = _measured(source.model, pixels, asked)
+    print(f"{source.name}, {'trained' if source.trained else 'not trained'}, {named}\n{found}")
+    if asked.out is not None:
+        about = {"model": source.name, "trained": source.trained, "data": named}
+        _write(asked.out, {**about, **found.as_json()}, f"{source.name}, {named}")
+
+
+def _measured(model: Any, pixels: Any, asked: Options) -> Any:
     import torch
 
     from skipless.conditioning.measurement.measure import measure_conditioning
     from skipless.conditioning.measurement.network import Rows
-    from skipless.recipes import open_model
-    from skipless.report.write import drawing, write_files
     from skipless.training.processes.launch import launch
-    from skipless.training.run_folder.atomic import ready_folder
 
-    source = open_model(model, weights=weights, pretrained=pretrained, untrained=untrained, seed=seed)
-    figures = None
-    if out is not None:  # what cannot be drawn or written is told before the work
-        figures = drawing("skipless.report.kappa")
-        ready_folder(out)
-    count = max(images, rows[0]) if network else images
-    pixels, named = _pixels(source, count, data, seed)
-    fabric = launch(device, "fp32")
-    found = measure_conditioning(
-        fabric.to_device(source.model),
+    fabric = launch(asked.device, "fp32")
+    return measure_conditioning(
+        fabric.to_device(model),
         fabric.to_device(pixels),
-        blocks=blocks,
-        parts=("attn", "mlp", "maps", "tokens") if full else ("attn", "maps", "tokens"),
-        forms="both" if full else "own",
-        at=at,
-        tokens=tokens,
-        network=Rows(*rows) if network else None,
-        dtype=None if dtype is None else getattr(torch, dtype),
-        method=method,
-        max_iterations=iterations,
-        seed=seed,
+        blocks=asked.blocks,
+        parts=("attn", "mlp", "maps", "tokens") if asked.full else ("attn", "maps", "tokens"),
+        forms="both" if asked.full else "own",
+        at=asked.at,
+        tokens=asked.tokens,
+        network=Rows(*asked.rows) if asked.network else None,
+        dtype=None if asked.dtype is None else getattr(torch, asked.dtype),
+        method=asked.method,
+        max_iterations=asked.iterations,
+        seed=asked.seed,
         progress=lambda line: print(line, file=sys.stderr),
     )
-    print(f"{source.name}, {'trained' if source.trained else 'not trained'}, {named}\n{found}")
-    if out is not None and figures is not None:
-        values = {"model": source.name, "trained": source.trained, "data": named, **found.as_json()}
-        series = _series(values["blocks"])
-        picture = figures.depth_figure(series, "kappa", f"{source.name}, {named}")
-        files = write_files(out, {"conditioning.json": values, "conditioning.png": picture})
-        print("\n".join(f"wrote {path}" for path in files.values()))
+
+
+def _write(out: Path, values: Mapping[str, Any], title: str) -> None:
+    from skipless.report.write import drawing, write_files
+
+    picture = drawing("skipless.report.kappa").depth_figure(_series(values["blocks"]), "kappa", title)
+    files = write_files(out, {"conditioning.json": values, "conditioning.png": picture})
+    print("\n".join(f"wrote {path}" for path in files.values()))
 
 
 def _pixels(source: Any, count: int, data: str | None, seed: int) -> tuple[Any, str]:

@@ -1,6 +1,6 @@
 """`skipless plan`."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from json import dumps
 from typing import Annotated, Any
@@ -13,8 +13,6 @@ from skipless.errors import InputError
 from skipless.options import Option
 from skipless.planning.assumptions import Assumptions
 
-_ASSUMED = Assumptions()
-
 
 def main(words: list[str]) -> None:
     """Say what a run at the paper's scale would take."""
@@ -25,34 +23,11 @@ def main(words: list[str]) -> None:
     call(plan, words, prog="skipless plan", examples=lines)
 
 
-def plan(
-    models: Annotated[tuple[str, ...], Option(positional=True)] = ("vit_base_patch16_224",),
-    *,
-    recipe: Annotated[str, Option(choices=paper_recipes)] = "table1",
-    optimizer: tuple[OptimizerName, ...] = OPTIMIZERS,
-    devices: tuple[int, ...] = (1, 8, 64),
-    gpu: str = "h100",
-    strategy: SharedStrategy = "ddp",
-    share: bool = True,
-    skip: bool = False,
-    depth: Annotated[tuple[int, ...], Option("the model's own")] = (),
-    epochs: Annotated[int | None, Option("the recipe's")] = None,
-    batch_size: Annotated[int | None, Option("the recipe's")] = None,
-    micro_batch: Annotated[int | None, Option("the largest that fits")] = None,
-    images: int = IMAGENET_TRAIN,
-    precision: Annotated[Precision | None, Option("the recipe's")] = None,
-    precondition_frequency: Annotated[int | None, Option("the recipe's")] = None,
-    checkpointing: bool = False,
-    fused: bool = True,
-    assumed: Annotated[Assumptions, Option(group="assumption")] = _ASSUMED,
-    json: bool = False,
-) -> None:
-    """Say what a run at the paper's scale would take: FLOPs, GPU hours and memory, a row for each combination.
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which runs, and on what.
 
-    Work and memory are counted from the model, the optimizer and the recipe; hours rest on assumptions, which are
-    printed. Nothing is trained and no data needed.
-
-    Args:
+    Attributes:
         models: timm's names of plain ViTs, vit_small_patch16_224 vit_base_patch16_224.
         recipe: what is trained, at the paper's scale.
         optimizer: adamw, soap or both.
@@ -73,30 +48,71 @@ def plan(
         assumed: what is taken for granted.
         json: print JSON, unrounded, instead of tables.
     """
-    from skipless.planning import find_gpu, workload
-    from skipless.planning.estimate import Setup
-    from skipless.planning.table import assumptions_text, compute_table, memory_table
 
-    if not (models and optimizer and devices):
+    models: Annotated[tuple[str, ...], Option(positional=True)] = ("vit_base_patch16_224",)
+    recipe: Annotated[str, Option(choices=paper_recipes)] = "table1"
+    optimizer: tuple[OptimizerName, ...] = OPTIMIZERS
+    devices: tuple[int, ...] = (1, 8, 64)
+    gpu: str = "h100"
+    strategy: SharedStrategy = "ddp"
+    share: bool = True
+    skip: bool = False
+    depth: Annotated[tuple[int, ...], Option("the model's own")] = ()
+    epochs: Annotated[int | None, Option("the recipe's")] = None
+    batch_size: Annotated[int | None, Option("the recipe's")] = None
+    micro_batch: Annotated[int | None, Option("the largest that fits")] = None
+    images: int = IMAGENET_TRAIN
+    precision: Annotated[Precision | None, Option("the recipe's")] = None
+    precondition_frequency: Annotated[int | None, Option("the recipe's")] = None
+    checkpointing: bool = False
+    fused: bool = True
+    assumed: Annotated[Assumptions, Option(group="assumption")] = field(default_factory=Assumptions)
+    json: bool = False
+
+
+def plan(asked: Options) -> None:
+    """Say what a run at the paper's scale would take: FLOPs, GPU hours and memory, a row for each combination.
+
+    Work and memory are counted from the model, the optimizer and the recipe; hours rest on assumptions, which are
+    printed. Nothing is trained and no data needed.
+    """
+    from skipless.planning import find_gpu
+
+    if not (asked.models and asked.optimizer and asked.devices):
         raise InputError("plan: name at least one model, one optimizer and one number of GPUs")
-    lines = []
-    for name, blocks, kind in product(models, depth or (None,), optimizer):
-        base = recipe_at_paper_scale(recipe, "skip" if skip else "skipless", kind, name, blocks).with_(
-            fit__epochs=epochs,
-            fit__batch_size=batch_size,
-            fit__precision=precision,
-            optimizer__precondition_frequency=precondition_frequency,
-        )
-        work = workload(base, images=images)
-        title = name if blocks is None else f"{name}, {blocks} blocks"
-        for count in devices:
-            setup = Setup(find_gpu(gpu), count, strategy, share, micro_batch, fused, checkpointing)
-            lines.append(_line(title, kind, work, setup, assumed))
-    if json:
-        described = {"gpu": asdict(find_gpu(gpu)), "assumptions": asdict(assumed)}
+    lines = _lines(asked)
+    if asked.json:
+        described = {"gpu": asdict(find_gpu(asked.gpu)), "assumptions": asdict(asked.assumed)}
         print(dumps({**described, "runs": [line.as_json() for line in lines]}, indent=2))
         return
-    print(f"{compute_table(lines)}\n\n{memory_table(lines)}\n\n{assumptions_text(lines, assumed)}")
+    from skipless.planning.table import assumptions_text, compute_table, memory_table
+
+    print(f"{compute_table(lines)}\n\n{memory_table(lines)}\n\n{assumptions_text(lines, asked.assumed)}")
+
+
+def _lines(asked: Options) -> list[Any]:
+    """A line for each combination of model, depth, optimizer and number of GPUs."""
+    from skipless.planning import find_gpu, workload
+    from skipless.planning.estimate import Setup
+
+    lines = []
+    for name, blocks, kind in product(asked.models, asked.depth or (None,), asked.optimizer):
+        row = "skip" if asked.skip else "skipless"
+        base = recipe_at_paper_scale(asked.recipe, row, kind, name, blocks).with_(
+            fit__epochs=asked.epochs,
+            fit__batch_size=asked.batch_size,
+            fit__precision=asked.precision,
+            optimizer__precondition_frequency=asked.precondition_frequency,
+        )
+        work = workload(base, images=asked.images)
+        title = name if blocks is None else f"{name}, {blocks} blocks"
+        for count in asked.devices:
+            setup = Setup(
+                find_gpu(asked.gpu), count, asked.strategy, asked.share, asked.micro_batch, asked.fused,
+                asked.checkpointing,
+            )  # fmt: skip
+            lines.append(_line(title, kind, work, setup, asked.assumed))
+    return lines
 
 
 def _line(title: str, optimizer: str, work: Any, setup: Any, assumed: Assumptions) -> Any:

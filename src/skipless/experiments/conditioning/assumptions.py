@@ -17,7 +17,6 @@ from skipless.experiments.conditioning.assumptions_table import assumptions_mark
 from skipless.experiments.conditioning.kept import cached, seen
 from skipless.experiments.conditioning.recipe import made, model_recipe, planned
 from skipless.experiments.conditioning.scales import ConditioningScale
-from skipless.models import create_model
 from skipless.recipes import Recipe, open_model
 from skipless.report.write import write_files
 
@@ -69,11 +68,7 @@ def reproduce_assumptions(
         for when, model in models.items():
             for name, rows in WIDE.items():
                 add(row, when, name, model, rows)
-        sizes = {**recipe.model.kwargs, **NARROW}
-        fitted = {"img_size": images.image_size, "in_chans": images.channels, "num_classes": len(images.classes)}
-        narrow = create_model(
-            recipe.model.name, skip=recipe.model.skip, init=recipe.model.init, seed=seed, **fitted, **sizes
-        )
-        add(row, "init", "width 8, all tokens", narrow, TALL)
+        narrow = recipe.with_(model__kwargs={**recipe.model.kwargs, **NARROW})
+        add(row, "init", "width 8, all tokens", narrow.model.build(images, seed), TALL)
     rows = [{"model": row, "when": when, "rows": name, **found} for (row, when, name), found in cases.items()]
     return write_files(out, {"assumptions.md": assumptions_markdown(rows), "assumptions.json": rows})

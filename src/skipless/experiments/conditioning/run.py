@@ -21,7 +21,7 @@ from skipless.experiments.conditioning.report import (
     table6_markdown,
     table6_number,
 )
-from skipless.experiments.conditioning.scales import ConditioningScale
+from skipless.experiments.conditioning.scales import ConditioningScale, RunScale
 from skipless.experiments.conditioning.vit_small import DINO, VIT_S, measured_vit_small, words_of
 from skipless.models import create_model
 from skipless.recipes import Recipe, open_model
@@ -65,21 +65,12 @@ def reproduce_tables(
     figures = drawing("skipless.experiments.conditioning.figures")
     kappa = drawing("skipless.report.kappa")
     if scale == "vit-s":
-        found, setting = (
-            measured_vit_small(what, out, seed),
-            f"{VIT_S} at initialisation, an image of N(0, 1) pixels, seed {seed}",
-        )
+        found = measured_vit_small(what, out, seed)
+        setting = f"{VIT_S} at initialisation, an image of N(0, 1) pixels, seed {seed}"
     elif scale == "init":
-        images = load_images(model_recipe("digits", "skip", data=data).data)
-        recipes = {row: model_recipe("digits", row, seed=seed, data=data) for row in ROWS}
-        found = {row: _at_init(recipe, images, out / f"init-seed{seed}", row) for row, recipe in recipes.items()}
-        setting = f"{recipes['skip'].model.title}, digits, at initialisation, seed {seed}"
+        found, setting = _before_training(out, seed, data)
     else:
-        recipes = planned(scale, seed=seed, data=data, epochs=epochs)
-        folders = made(recipes, scale, out, jobs)
-        found = {row: read_moments(folder) for row, folder in folders.items()}
-        one = recipes["skip"]
-        setting = f"{one.model.title}, {one.data.data}, {one.fit.epochs} epochs, SOAP, seed {seed}"
+        found, setting = _through_training(scale, out, seed=seed, data=data, jobs=jobs, epochs=epochs)
     table = table5_markdown(found, setting) if what == "table5" else table6_markdown(found, setting)
     files: dict[str, Any] = {
         f"{what}.md": f"{table}\nMade by `{command}`.\n" if command else table,
@@ -93,6 +84,25 @@ def reproduce_tables(
             title = f"Table 6 at initialisation{f': {reading}' if reading else ''}"
             files["-".join(["table6-depth", *words_of(reading)]) + ".png"] = kappa.depth_figure(series, label, title)
     return write_files(out, files)
+
+
+def _before_training(out: Path, seed: int, data: str | None) -> tuple[dict[str, tuple[Moment, ...]], str]:
+    """What the models of digits have at initialisation, and their setting in words."""
+    recipes = {row: model_recipe("digits", row, seed=seed, data=data) for row in ROWS}
+    images = load_images(recipes["skip"].data)
+    found = {row: _at_init(recipe, images, out / f"init-seed{seed}", row) for row, recipe in recipes.items()}
+    return found, f"{recipes['skip'].model.title}, digits, at initialisation, seed {seed}"
+
+
+def _through_training(
+    scale: RunScale, out: Path, *, seed: int, data: str | None, jobs: int | None, epochs: int | None
+) -> tuple[dict[str, tuple[Moment, ...]], str]:
+    """What the runs' folders hold, once they are made, and their setting in words."""
+    recipes = planned(scale, seed=seed, data=data, epochs=epochs)
+    folders = made(recipes, scale, out, jobs)
+    found = {row: read_moments(folder) for row, folder in folders.items()}
+    one = recipes["skip"]
+    return found, f"{one.model.title}, {one.data.data}, {one.fit.epochs} epochs, SOAP, seed {seed}"
 
 
 def reproduce_figure6(

@@ -66,20 +66,15 @@ def reproduce_dense(
     Raises:
         InputError: for data that is missing or cannot be used, runs that fail, or folders that hold other runs.
     """
-    if what not in DENSE or scale not in SCALES:
-        raise InputError(f"no {what!r} at scale {scale!r}; scales are {', '.join(SCALES)}")
-    if seeds < 1:
-        raise InputError(f"--seeds {seeds}: give at least 1")
-    chosen = SCALES[scale]
+    chosen = _scale_named(what, scale, seeds)
     shape = dino(scale, data="unknown")  # of the model and its images, whatever the folder
     folders = find_folders(what, chosen, data or {}, out, shape.data.image_size or 224)
-    full = shape.model.kwargs["depth"]
-    wanted = members(what, full, seeds, shape.optimizer.name)
+    wanted = members(what, shape.model.kwargs["depth"], seeds, shape.optimizer.name)
     recipes = {one: recipe_of(scale, one, folders["imagenet"], epochs) for one in wanted}
-    start = scale == "scenes" if pretrain is None else pretrain
     if tuned:
         tune(recipes, out, jobs=jobs, threads=threads)
     recipes = with_rates(recipes, read_rates(out, shape.metric))
+    start = scale == "scenes" if pretrain is None else pretrain
     made = make_runs(recipes, out, jobs=jobs, threads=threads, pretrain=start)
     first = next(iter(recipes.values()))
     evaluated = (UNTRAINED, *epochs_of(first, (points or chosen.points) if what == "figure2" else 0))
@@ -89,12 +84,18 @@ def reproduce_dense(
     if kind in ("masks", "boxes"):
         scores = _scores(what, chosen, folders, recipes, made, pretrained, evaluated, out, jobs, threads)
     runs = DenseRuns(what, chosen, recipes, pretrained, evaluated, scores, command)
-    if what == "figure9":
-        return write_files(out, report_loss(runs))
     if kind == "pictures":
         drawn = feature_pictures(what, runs.recipes, made, folders["coco"], out)
         return write_files(out, report_pictures(runs, drawn))
-    return write_files(out, report_scores(runs))
+    return write_files(out, report_scores(runs) if kind else report_loss(runs))
+
+
+def _scale_named(what: DenseWhat, scale: DinoScale, seeds: int) -> DenseScale:
+    if what not in DENSE or scale not in SCALES:
+        raise InputError(f"no {what!r} at scale {scale!r}; scales are {', '.join(SCALES)}")
+    if seeds < 1:
+        raise InputError(f"--seeds {seeds}: give at least 1")
+    return SCALES[scale]
 
 
 def _scores(

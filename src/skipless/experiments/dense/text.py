@@ -40,45 +40,46 @@ def our_setting(runs: DenseRuns) -> str:
 
 def differences(runs: DenseRuns) -> list[str]:
     """What is otherwise than in the paper."""
-    recipe, said = runs.recipe, []
     if runs.scale.name == "scenes":
-        plan = SCENES["imagenet"]
-        crops = recipe.crops
-        said.append(
-            f"The model is a {_model(recipe)}, not ViT-S/16 (12 blocks, width 384), pretrained on {plan.train:,} "
-            f"generated scenes for {recipe.fit.epochs} epochs, not on 1.28 million photos for 300; crops have "
-            f"{crops.global_size} and {crops.local_size} pixels, not 224 and 96."
-        )
-        optimizers = {member.optimizer for member in runs.recipes}
-        if optimizers == {"soap"}:
-            said.append("The optimizer is SOAP, by which this scale learns in minutes; the paper's here is AdamW.")
-        if kind_of(runs.what):
-            said.append(
-                "The data sets are generated scenes, written in the layouts of VOC2012, COCO and ADE20K: real objects "
-                "on real photos, the same kinds in all three. The names are those of the layouts."
-            )
-        init = next((r.model.init for r in runs.recipes.values() if r.model.init is not None), None)
-        if init is not None:
-            paper = SkiplessInit.preset("dino_vit_small")
-            said.append(
-                f"The initialisation has α = {init.alpha:g}, β = {init.beta:g}, c = {init.c:g}, which suit this width; "
-                f"the paper's has {paper.alpha:g}, {paper.beta:g}, {paper.c:g}."
-            )
-        if kind_of(runs.what) == "masks":
-            probe = runs.scale.probe
-            said.append(
-                f"The linear probe is the protocol “{probe.protocol}” at {recipe.data.image_size} pixels, epochs: "
-                f"{probe.epochs} (docs: evaluate), and COCO-Stuff has its 27 coarse classes; the paper's has 30 epochs."
-            )
+        said = _differences_at_scenes(runs)
     else:
-        said.append(
-            "The paper names the model, α, β, c and 300 epochs; all else is the published DINO's: see the docs."
-        )
+        said = ["The paper names the model, α, β, c and 300 epochs; all else is the published DINO's: see the docs."]
     if kind_of(runs.what) in ("masks", "boxes"):
         said.append(
-            f"Epoch {early_epoch(recipe)} of {recipe.fit.epochs} stands for the paper's 200 of 300. “skipless + init” "
-            "is what the paper calls skipless; it shows neither skipless models without the initialisation nor "
-            "untrained ones."
+            f"Epoch {early_epoch(runs.recipe)} of {runs.recipe.fit.epochs} stands for the paper's 200 of 300. "
+            "“skipless + init” is what the paper calls skipless; it shows neither skipless models without the "
+            "initialisation nor untrained ones."
+        )
+    return said
+
+
+def _differences_at_scenes(runs: DenseRuns) -> list[str]:
+    recipe, plan, kind = runs.recipe, SCENES["imagenet"], kind_of(runs.what)
+    crops = recipe.crops
+    said = [
+        f"The model is a {_model(recipe)}, not ViT-S/16 (12 blocks, width 384), pretrained on {plan.train:,} "
+        f"generated scenes for {recipe.fit.epochs} epochs, not on 1.28 million photos for 300; crops have "
+        f"{crops.global_size} and {crops.local_size} pixels, not 224 and 96."
+    ]
+    if {member.optimizer for member in runs.recipes} == {"soap"}:
+        said.append("The optimizer is SOAP, by which this scale learns in minutes; the paper's here is AdamW.")
+    if kind:
+        said.append(
+            "The data sets are generated scenes, written in the layouts of VOC2012, COCO and ADE20K: real objects "
+            "on real photos, the same kinds in all three. The names are those of the layouts."
+        )
+    init = next((r.model.init for r in runs.recipes.values() if r.model.init is not None), None)
+    if init is not None:
+        paper = SkiplessInit.preset("dino_vit_small")
+        said.append(
+            f"The initialisation has α = {init.alpha:g}, β = {init.beta:g}, c = {init.c:g}, which suit this width; "
+            f"the paper's has {paper.alpha:g}, {paper.beta:g}, {paper.c:g}."
+        )
+    if kind == "masks":
+        probe = runs.scale.probe
+        said.append(
+            f"The linear probe is the protocol “{probe.protocol}” at {recipe.data.image_size} pixels, epochs: "
+            f"{probe.epochs} (docs: evaluate), and COCO-Stuff has its 27 coarse classes; the paper's has 30 epochs."
         )
     return said
 
