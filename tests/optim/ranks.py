@@ -1,6 +1,7 @@
-"""What several processes do for `test_shares`: `python ranks.py FOLDER` runs 4, 2 and 1 of them, once, for all tests.
+"""What several processes do for `test_state_sharding`.
 
-The interpreter that forks them has run nothing yet; each leaves `WORLD-RANK.pt` with all that the tests look at.
+`python ranks.py FOLDER` runs 4, 2 and 1 processes, once, for all tests. The interpreter that forks them has run nothing
+yet; each leaves `WORLD-RANK.pt` with all that the tests look at.
 """
 
 import multiprocessing

@@ -85,7 +85,7 @@ def test_triangular_products_are_whole_after_filling(dtype: torch.dtype) -> None
     for layout in (x, x.mT.contiguous().mT, torch.randn(2, 300, 300, dtype=dtype)[..., ::2]):
         start = torch.randn(2, 300, 300, dtype=dtype)
         start = start + start.mT
-        factor = eigenbasis_module.symmetric_(eigenbasis_module.accumulate_(start.clone(), layout, 0.7))
+        factor = eigenbasis_module.symmetrize_(eigenbasis_module.accumulate_(start.clone(), layout, 0.7))
         torch.testing.assert_close(factor, 0.7 * start + 0.3 * layout @ layout.mT, rtol=1e-4, atol=1e-4)
         assert torch.equal(factor, factor.mT)
 
