@@ -35,7 +35,7 @@ from skipless.evaluators.features.store import (
     opened,
     store_bytes,
 )
-from skipless.models.token_graying import grayings
+from skipless.models.token_graying import find_token_graying
 from skipless.models.tokens import TokenModel, token_model
 
 
@@ -119,7 +119,7 @@ def weights_hash(model: TokenModel) -> str:
     neither parameters nor a name.
     """
     digest = hashlib.sha256(repr(model.transformer).encode())
-    for graying in grayings(model.transformer):
+    for graying in find_token_graying(model.transformer):
         digest.update(repr(graying).encode())
     for view in model.views:
         digest.update(repr((view.skips, view.heads, view.key_heads, view.head_dim, view.logit_scale)).encode())
