@@ -7,7 +7,7 @@ that works on the block goes on working.
 """
 
 # pyright: reportPrivateImportUsage=false
-# timm.layers re-exports without saying so.
+# timm.layers does not declare its re-exports.
 
 import re
 from collections.abc import Callable
