@@ -1,4 +1,4 @@
-"""SOAP's products: the same in every layout, and exact whoever makes them."""
+"""SOAP's matrix products: exact in every memory layout, by either library."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import Tensor
 from skipless.optim import SOAP
 from skipless.optim.soap import matmul as matmul_module
 
-SIDE = 192  # cubed more than what is worth oneDNN's while
+SIDE = 192  # its cube is above the smallest product that goes to oneDNN
 
 needs_onednn = pytest.mark.skipif(
     not matmul_module._has_onednn(torch.zeros(1)), reason="torch has no oneDNN on this processor"
@@ -32,7 +32,7 @@ LAYOUTS = ["plain", "transposed", "rows", "columns", "columns transposed"]
 
 @pytest.fixture
 def calls(monkeypatch) -> list[tuple[int, ...]]:
-    """Shapes of the products that oneDNN makes."""
+    """Shapes of the products that oneDNN computes."""
     made: list[tuple[int, ...]] = []
     linear = matmul_module._onednn_linear
     monkeypatch.setattr(
