@@ -3,7 +3,7 @@
 from typing import Any
 
 from skipless.lazy import attach_stub
-from skipless.models.twins import register_with_timm
+from skipless.models.timm_registry import register_with_timm
 
 _get, __dir__, __all__ = attach_stub(__name__, __file__)
 

@@ -22,7 +22,7 @@ from skipless.evaluators.features.build import build_store, files_identity
 from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform, features, pad_to_patch
 from skipless.evaluators.features.store import SHARD, FeatureStore, store_bytes
 from skipless.models import block_views, create_model, remove_skips_
-from skipless.models.tokens import token_model
+from skipless.models.vit_view import find_vit
 
 SIZES = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2}
 ALL = FeatureConfig(kinds=("tokens", "q", "k", "v"), norm="none")
@@ -96,7 +96,7 @@ def test_the_final_norm_goes_on_every_blocks_tokens_and_on_nothing_else() -> Non
         assert torch.allclose(normed[block, "tokens"].patches, model.norm(plain[block, "tokens"].patches), atol=1e-5)
         assert torch.equal(normed[block, "k"].patches, plain[block, "k"].patches)
     pooled = vit(class_token=False, global_pool="avg")
-    assert token_model(pooled).final_norm is pooled.fc_norm
+    assert find_vit(pooled).final_norm is pooled.fc_norm
 
 
 @pytest.mark.parametrize("size", [(48, 32), (16, 16), (40, 64)])
@@ -178,7 +178,7 @@ def test_bad_requests_are_one_line(unchecked: None) -> None:
         ("at most once", lambda: FeatureConfig(blocks=(0, -3)).keys(3)),
         ("choose from tokens, q, k, v", lambda: FeatureConfig(kinds=("keys",))),
         ("choose from final, none", lambda: FeatureConfig(norm="last")),
-        ("has 0 plain vision transformers", lambda: token_model(torch.nn.Linear(1, 1))),
+        ("has 0 plain vision transformers", lambda: find_vit(torch.nn.Linear(1, 1))),
         ("names no block", lambda: FeatureConfig(blocks=())),
     ):
         with pytest.raises(InputError, match=words) as caught:

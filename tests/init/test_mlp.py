@@ -4,7 +4,7 @@ from reference.init import mean_square_gain
 
 from skipless.errors import InputError
 from skipless.init import scaled_uniform_orthogonal
-from skipless.init.draws import haar
+from skipless.init.random_matrices import haar
 
 
 @pytest.mark.parametrize(("fan_in", "fan_out"), [(64, 256), (256, 64), (32, 32), (5, 7), (1, 9)])

@@ -7,7 +7,7 @@ from reference.init import truncated_target
 
 from skipless.errors import InputError
 from skipless.init import query_key
-from skipless.init.draws import normal, uniform
+from skipless.init.random_matrices import normal, uniform
 
 
 def heads_of(w: torch.Tensor, heads: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
-from skipless.init.draws import normal
+from skipless.init.random_matrices import normal
 from skipless.models import block_views, create_model, inspect_init
 
 INIT = SkiplessInit(alpha=1.0, beta=1.5, c=3.0)

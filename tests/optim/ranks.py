@@ -1,6 +1,7 @@
-"""What several processes do for `test_shares`: `python ranks.py FOLDER` runs 4, 2 and 1 of them, once, for all tests.
+"""What several processes do for `test_state_sharding`.
 
-The interpreter that forks them has run nothing yet; each leaves `WORLD-RANK.pt` with all that the tests look at.
+`python ranks.py FOLDER` runs 4, 2 and 1 processes, once, for all tests. The interpreter that forks them has run nothing
+yet; each leaves `WORLD-RANK.pt` with all that the tests look at.
 """
 
 import multiprocessing
@@ -38,7 +39,7 @@ def groups(params: list[Parameter]) -> list[dict[str, Any]]:
 
 
 def gradients(now: int) -> list[Tensor | None]:
-    """One comes late, one pauses: what the ranks send must not depend on that."""
+    """One gradient comes late and one pauses: what the ranks send must not depend on that."""
     generator = torch.Generator().manual_seed(100 + now)
     grads: list[Tensor | None] = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in SHAPES]
     if now < 2:
@@ -56,7 +57,7 @@ def train(optimizer: Any, params: list[Parameter], steps: range) -> None:
 
 
 def placed(tensor: Tensor, param: Any) -> Tensor:
-    """Cut a tensor as a parameter is cut."""
+    """Shard a tensor as a parameter is sharded."""
     if not hasattr(param, "device_mesh"):
         return tensor
     from torch.distributed.tensor import distribute_tensor
@@ -65,7 +66,7 @@ def placed(tensor: Tensor, param: Any) -> Tensor:
 
 
 def shard(params: list[Parameter], mesh: Any, placements: list[Any]) -> list[Parameter]:
-    """Cut parameters as `fully_shard` does; a scalar becomes a vector, which it demands."""
+    """Shard parameters as `fully_shard` does; it demands that a scalar becomes a vector."""
     from torch.distributed.tensor import distribute_tensor
 
     whole = [param.detach().reshape(param.shape or (1,)) for param in params]
@@ -84,7 +85,7 @@ def kept(value: Any) -> list[Tensor]:
 
 
 def message(call: Any) -> str:
-    """What a call says when it refuses."""
+    """The message of the `InputError` that a call raises."""
     from skipless.errors import InputError
 
     try:
@@ -142,7 +143,7 @@ def descend(kind: str, wrap: str, dtype: torch.dtype, steps: int = 12) -> tuple[
 
 
 def shared(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
-    """Plain parameters, shared out; also what the first run of the worlds leaves for the next one."""
+    """Plain parameters with sharded state; also a state that the run on 4 ranks saves for those on 2 and on 1."""
     from skipless.optim import SOAP, gathered_state, load_gathered_state_
 
     params = draw(dtype)
@@ -217,7 +218,7 @@ def cut_up(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def refused() -> dict[str, str]:
-    """What ranks that do not fit together are told, and placements that SOAP does not take."""
+    """The errors for ranks with different parameters, and for placements that SOAP does not take."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Replicate, Shard
 

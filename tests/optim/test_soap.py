@@ -85,7 +85,7 @@ def test_triangular_products_are_whole_after_filling(dtype: torch.dtype) -> None
     for layout in (x, x.mT.contiguous().mT, torch.randn(2, 300, 300, dtype=dtype)[..., ::2]):
         start = torch.randn(2, 300, 300, dtype=dtype)
         start = start + start.mT
-        factor = eigenbasis_module.symmetric_(eigenbasis_module.accumulate_(start.clone(), layout, 0.7))
+        factor = eigenbasis_module.symmetrize_(eigenbasis_module.accumulate_(start.clone(), layout, 0.7))
         torch.testing.assert_close(factor, 0.7 * start + 0.3 * layout @ layout.mT, rtol=1e-4, atol=1e-4)
         assert torch.equal(factor, factor.mT)
 
@@ -113,7 +113,7 @@ def test_vectors_get_a_basis_on_request() -> None:
     assert optimizer.state[params[0]]["bases"][0].shape == (1, 6, 6)
 
 
-def test_the_second_moment_follows_its_directions_when_energies_change_places() -> None:
+def test_the_second_moment_follows_its_directions_when_eigenvalues_change_places() -> None:
     """A moment that stayed behind, or moved without its direction, would miss the twin's trace by far."""
     params, grads = draw([(6, 6)], 9, seed=3)
     for now, grad in enumerate(grads):
@@ -145,7 +145,7 @@ def test_rounding_of_the_first_gradient_stays_rounding(shape: Shape, frequency: 
 @pytest.mark.parametrize("frequency", [3, 100])
 @pytest.mark.parametrize("shape", [(16, 16), (24, 8), (8, 24)])
 def test_rounding_of_gradients_with_a_steep_spectrum_stays_rounding(shape: Shape, frequency: int, dtype, bound) -> None:
-    """As a network has them that hardly learns yet. What counts is the loss: weak directions may differ.
+    """A network that hardly learns yet has such gradients. Only the loss must agree: weak directions may differ.
 
     With `eigh` of the product and refreshes without a shift it is 1e-5 to 1e-4, and 1e-11 to 1e-7.
     """

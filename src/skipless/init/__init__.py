@@ -1,4 +1,4 @@
-"""Section 5 as tensor maths, in the paper's orientation (`x @ w`); its modules import torch and jaxtyping alone."""
+"""The initialisation of section 5, in the paper's orientation (`x @ w`); it imports torch and jaxtyping alone."""
 
 from skipless.lazy import attach_stub
 

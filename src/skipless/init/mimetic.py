@@ -1,4 +1,7 @@
-"""W_Q W_K^T = alpha Z + beta I, for every head of a multi-head attention (Eq. 11, section 5.2)."""
+"""Query and key weights with W_Q W_K^T = alpha Z + beta I, for every head of an attention (Eq. 11, section 5.2).
+
+The form is that of mimetic initialisation (Trockman and Kolter 2023, arXiv 2305.09828).
+"""
 
 import math
 
@@ -8,7 +11,7 @@ from torch import Generator, Tensor
 
 from skipless.choices import Factors, Noise
 from skipless.errors import InputError
-from skipless.init.draws import haar, normal, uniform
+from skipless.init.random_matrices import haar, normal, uniform
 from skipless.init.validate import check_target
 
 
@@ -25,23 +28,23 @@ def query_key(
     generator: Generator | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Float[Tensor, "d hq"], Float[Tensor, "d hk"]]:
-    """Query and key weights whose products are the best rank-d_h copies of alpha Z + beta I (Eq. 11).
+    """Query and key weights whose products are the best rank-d_h approximations of alpha Z + beta I (Eq. 11).
 
-    The paper writes Eq. 11 for one head of full width; a head of size d_h can hold d_h of the d singular directions.
-    Which ones it does not say, hence `factors`:
+    The paper writes Eq. 11 for one head of full width. A head of size d_h can hold only d_h of the d singular
+    directions, and the paper does not say which ones. `factors` chooses:
 
-    - `"per_head"` (default): each head has its own Z and keeps the top d_h directions of its own alpha Z + beta I. The
-      only reading under which every head's attention starts diagonally dominant: one SVD sliced across six heads of
+    - `"per_head"` (default): each head has its own Z and keeps the top d_h directions of its own alpha Z + beta I. Only
+      with this reading does every head's attention start diagonally dominant: one SVD sliced across six heads of
       d = 384 gave mean diagonals from 0.98 down to 0.01.
-    - `"sliced"`: one Z a block; its singular directions are dealt to the heads in descending order. The sum over the
-      heads is then exactly alpha Z + beta I.
-    - `"partition"` (alpha = 0 only): one random basis of R^d dealt to the heads; their products sum to beta I.
+    - `"sliced"`: each block has one Z, and its singular directions are dealt to the heads in descending order. The sum
+      over the heads is then exactly alpha Z + beta I.
+    - `"partition"` (alpha = 0 only): one random basis of R^d is dealt to the heads. Their products sum to beta I.
 
-    With alpha = 0 every basis is one of singular vectors of beta I, and a library's choice, the coordinate axes, would
-    give each head the *same* d_h axes: `"per_head"` then draws a random orthonormal basis for each head.
+    With alpha = 0 any basis consists of singular vectors of beta I. An SVD would return the coordinate axes and so give
+    each head the *same* d_h axes. Hence `"per_head"` then draws a random orthonormal basis for each head.
 
-    Where r query heads share a key head (grouped-query attention), the key takes the top d_h right singular directions
-    of its r matrices stacked: the least-squares choice, and the same thing for r = 1.
+    In grouped-query attention r query heads share a key head. The key then takes the top d_h right singular directions
+    of its r matrices stacked. This is the least-squares choice, and for r = 1 the same as above.
 
     Args:
         dim: token width d.
@@ -51,10 +54,10 @@ def query_key(
         head_dim: d_h; d / heads by default.
         key_heads: number of key heads; a divisor of `heads`, equal to it by default.
         factors: which directions a head keeps, see above.
-        noise: the entries of Z, all of variance 1/d: N(0, 1/d) as in the paper, or uniform on +-sqrt(3/d) as in the
-            first author's public code.
+        noise: distribution of Z's entries, whose variance is 1/d: N(0, 1/d) as in the paper, or uniform on +-sqrt(3/d)
+            as in the first author's public code.
         generator: source of randomness.
-        dtype: of the result; the factorisation is done in float64.
+        dtype: dtype of the result; the factorisation is done in float64.
 
     Returns:
         `(w_q, w_k)` of shapes (d, heads x d_h) and (d, key_heads x d_h), heads side by side, used as `x @ w`. Each pair
@@ -69,48 +72,48 @@ def query_key(
         True
     """
     check_target(alpha, beta, factors, noise)
-    head_dim, key_heads = _sizes(dim, heads, head_dim, key_heads, factors)
+    head_dim, key_heads = _resolve_sizes(dim, heads, head_dim, key_heads, factors)
     if alpha == 0:
-        pairs = _without_noise(dim, beta, head_dim, key_heads, heads // key_heads, factors, generator)
+        pairs = _scaled_identity_factors(dim, beta, head_dim, key_heads, heads // key_heads, factors, generator)
     else:
         draw = normal if noise == "normal" else uniform
         sliced = factors == "sliced"
-        count, shared, rank = (1, 1, heads * head_dim) if sliced else (key_heads, heads // key_heads, head_dim)
+        count, group, rank = (1, 1, heads * head_dim) if sliced else (key_heads, heads // key_heads, head_dim)
         pairs = []
         for _ in range(count):
-            targets = alpha * draw(shared, dim, dim, std=dim**-0.5, generator=generator)
+            targets = alpha * draw(group, dim, dim, std=dim**-0.5, generator=generator)
             targets.diagonal(dim1=1, dim2=2).add_(beta)
-            pairs.append(_top_factors(targets, rank, generator))
+            pairs.append(_low_rank_factors(targets, rank, generator))
     w_q, w_k = (torch.cat(side, dim=1) for side in zip(*pairs, strict=True))
     return w_q.to(dtype), w_k.to(dtype)
 
 
-def _top_factors(
+def _low_rank_factors(
     targets: Float64[Tensor, "r d d"], rank: int, generator: Generator | None
 ) -> tuple[Float64[Tensor, "d rk"], Float64[Tensor, "d k"]]:
-    """The r query factors, side by side, and the one key factor that best rebuild r matrices at a given rank.
+    """The r query factors, side by side, and the one key factor that best approximate r matrices at a given rank.
 
-    The right singular vectors come from the Gram matrix, four times faster than the SVD; the products are exact all the
-    same, A V s^-1/2 (V s^1/2)^T = A V V^T, for only the sharing-out between the two factors depends on s.
+    The right singular vectors come from the Gram matrix, which is four times faster than an SVD. The products are exact
+    all the same: A V s^-1/2 (V s^1/2)^T = A V V^T. Only the balance between the two factors depends on s.
     """
-    shared, dim, _ = targets.shape
+    group, dim, _ = targets.shape
     kept = min(rank, dim)
-    stack = targets.reshape(shared * dim, dim)
+    stack = targets.reshape(group * dim, dim)
     s_squared, v = torch.linalg.eigh(stack.mT @ stack)
     v = v.flip(-1)[:, :kept]
-    # sqrt(shared) is what stacking adds to s; taking it out keeps every head's factors equal in norm.
-    s = (s_squared.flip(-1)[:kept].clamp_min(torch.finfo(s_squared.dtype).tiny) / shared).sqrt()
+    # Stacking multiplies s by sqrt(group). Dividing by it keeps every head's two factors equal in norm.
+    s = (s_squared.flip(-1)[:kept].clamp_min(torch.finfo(s_squared.dtype).tiny) / group).sqrt()
     queries, key = targets @ (v * s.rsqrt()), v * s.sqrt()
-    if rank > dim:  # more directions than exist: rotate them over the whole head, so that no column is dead
+    if rank > dim:  # the head is wider than d: spread the d directions over it, so that no column is dead
         spread = haar(dim, rank, generator=generator)
         queries, key = queries @ spread, key @ spread
-    return queries.transpose(0, 1).reshape(dim, shared * rank), key
+    return queries.transpose(0, 1).reshape(dim, group * rank), key
 
 
-def _without_noise(
+def _scaled_identity_factors(
     dim: int, beta: float, head_dim: int, key_heads: int, group: int, factors: Factors, generator: Generator | None
 ) -> list[tuple[Float64[Tensor, "d rk"], Float64[Tensor, "d k"]]]:
-    """beta B B^T for every key head, each B a random basis: its own, or its share of one basis of R^d."""
+    """Factors of beta B B^T for every key head, where B is a random basis of its own or a part of one basis of R^d."""
     if factors == "per_head":
         bases = [haar(dim, head_dim, generator=generator) for _ in range(key_heads)]
     else:
@@ -119,8 +122,10 @@ def _without_noise(
     return [((math.copysign(root, beta) * basis).repeat(1, group), root * basis) for basis in bases]
 
 
-def _sizes(dim: int, heads: int, head_dim: int | None, key_heads: int | None, factors: Factors) -> tuple[int, int]:
-    """Settle head_dim and key_heads, and refuse sizes that do not fit each other."""
+def _resolve_sizes(
+    dim: int, heads: int, head_dim: int | None, key_heads: int | None, factors: Factors
+) -> tuple[int, int]:
+    """Fill in the defaults of head_dim and key_heads, and refuse sizes that do not fit each other."""
     if heads < 1 or dim < 1:
         raise InputError(f"query_key needs dim >= 1 and heads >= 1, got dim={dim}, heads={heads}")
     if head_dim is None and dim % heads:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from skipless.errors import InputError
-from skipless.init.draws import haar
+from skipless.init.random_matrices import haar
 
 
 def scaled_uniform_orthogonal(
@@ -19,16 +19,16 @@ def scaled_uniform_orthogonal(
 ) -> Float[Tensor, "i o"]:
     """W = max(sqrt(fan_out / fan_in), 1) x Haar-orthogonal, so that the mean square of `x @ W` is that of x.
 
-    The orientation decides where the gain lands. Read as (out, in), the same formula gives 64 -> 256 a mean-square gain
-    of 0.25 and 256 -> 64 one of 4, instead of 1 and 1: a silent mistake that `inspect_init` reports.
+    The gain depends on the orientation. Read as (out, in), the same formula gives 64 -> 256 a mean-square gain of 0.25
+    and 256 -> 64 a gain of 4, instead of 1 and 1. This mistake raises no error, but `inspect_init` reports it.
 
-    A gated MLP has two maps from d to hidden; each is drawn on its own, also where a library stacks them in one weight.
+    A gated MLP has two maps from d to hidden. Each is drawn on its own, even if a library stacks them in one weight.
 
     Args:
         fan_in: width of x.
         fan_out: width of `x @ W`.
         generator: source of randomness.
-        dtype: of the result; drawn in float64.
+        dtype: dtype of the result; W is drawn in float64.
 
     Returns:
         W in the paper's orientation, `x @ W`.

@@ -1,4 +1,4 @@
-"""W_V W_O = c^2 U V^T: values and output projection start as one scaled rotation (section 5.1)."""
+"""Value and output weights with W_V W_O = c^2 U V^T, an orthogonal matrix times c^2 (section 5.1)."""
 
 import math
 
@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from skipless.errors import InputError
-from skipless.init.draws import haar, normal
+from skipless.init.random_matrices import haar, normal
 
 
 def value_output(
@@ -25,16 +25,16 @@ def value_output(
     Args:
         dim: token width d.
         c: scale of each factor.
-        inner: heads x head_dim, where that is not d. A wider inner space keeps the product an exact scaled rotation; a
-            narrower one cannot, and gives the best there is: `inner` singular values of c^2, the rest 0.
+        inner: heads x head_dim, d by default. If it is larger than d, the product is still c^2 times an orthogonal
+            matrix. If it is smaller, `inner` singular values are c^2 and the rest 0.
         generator: source of randomness.
-        dtype: of the result; the factorisation is done in float64.
+        dtype: dtype of the result; the factorisation is done in float64.
 
     Returns:
         `(w_v, w_o)` in the paper's orientation: `x @ w_v @ w_o`.
 
     Raises:
-        InputError: if `dim` or `inner` is not positive, or `c` is not.
+        InputError: if `dim`, `inner` or `c` is not positive.
 
     Example:
         >>> w_v, w_o = value_output(6, 3.0, dtype=torch.float64)

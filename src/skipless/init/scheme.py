@@ -12,7 +12,7 @@ from skipless.init.validate import check_choice, check_target
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
-else:  # a scheme is described without torch, which is imported when one is drawn
+else:  # torch is imported only when weights are drawn
     Generator = Tensor = Any
 
 MLP = Literal["orthogonal", "kept"]
@@ -20,21 +20,21 @@ MLP = Literal["orthogonal", "kept"]
 
 @dataclass(frozen=True)
 class SkiplessInit:
-    """How a skipless transformer starts: alpha, beta and c, and what the paper leaves to its reader.
+    """How a skipless transformer is initialised: alpha, beta, c, and choices that the paper leaves open.
 
     Attributes:
         alpha: scale of the noise in W_Q W_K^T = alpha Z + beta I (Eq. 11).
-        beta: scale of the identity there: what makes attention diagonally dominant.
+        beta: scale of the identity there, which makes attention diagonally dominant.
         c: scale of W_V and of W_O; every singular value of their product is c^2 (section 5.1).
-        factors: how alpha Z + beta I is cut into heads, see `query_key`.
+        factors: how alpha Z + beta I is split into heads, see `query_key`.
         noise: distribution of Z, `"normal"` (the paper) or `"uniform"` (the first author's public code).
-        logit_scale: softmax(Q K^T) in the paper has no 1 / sqrt(d_h); every library has one. `"kept"` leaves it, as the
-            first author's code does; `"compensated"` multiplies W_Q by sqrt(d_h), so that the logits at initialisation
-            are those of the formula.
-        mlp: `"orthogonal"` is the paper's; `"kept"` leaves the library's own, for ablations.
+        logit_scale: softmax(Q K^T) in the paper has no 1 / sqrt(d_h), but every library has one. `"kept"` leaves it, as
+            the first author's code does. `"compensated"` multiplies W_Q by sqrt(d_h), so that the logits at
+            initialisation are those of the formula.
+        mlp: `"orthogonal"` is the paper's initialisation; `"kept"` leaves the library's own, for ablations.
 
-    The values are not dimension-free: (2, 0.6), the paper's for ViT-Base, gives a mean diagonal of 0.76 there and 0.11
-    at d = 64 with 4 heads. `inspect_init` prints the diagonal that a model has.
+    The right values depend on the width. With (2, 0.6), the paper's values for ViT-Base, the attention's mean diagonal
+    is 0.76 there, and 0.11 at d = 64 with 4 heads. `inspect_init` prints the mean diagonal of a model.
 
     Raises:
         InputError: for values that are not finite, c <= 0, or names that do not exist.

@@ -1,4 +1,4 @@
-"""What the scheme's values must be; nothing is drawn here."""
+"""Checks of the scheme's values, without torch."""
 
 import math
 from typing import get_args
@@ -8,10 +8,10 @@ from skipless.errors import InputError
 
 
 def check_target(alpha: float, beta: float, factors: Factors, noise: Noise) -> None:
-    """Refuse a target alpha Z + beta I, or a way to cut it into heads, that has no meaning.
+    """Refuse a target alpha Z + beta I, or a way to split it into heads, that has no meaning.
 
     Raises:
-        InputError: for alpha = beta = 0 or no finite numbers, unknown names, or `"partition"` with alpha != 0.
+        InputError: for alpha = beta = 0, numbers that are not finite, unknown names, or `"partition"` with alpha != 0.
     """
     check_choice("factors", factors, get_args(Factors))
     check_choice("noise", noise, get_args(Noise))
@@ -25,7 +25,7 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Refuse a name that is none of the choices.
 
     Raises:
-        InputError: that lists them.
+        InputError: if it is none of them; the message lists them.
     """
     if value not in choices:
         raise InputError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}")

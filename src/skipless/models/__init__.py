@@ -1,4 +1,4 @@
-"""The paper's maths meets other people's modules."""
+"""Vision transformers of other libraries: their blocks, the removal of their skips, and their initialisation."""
 
 from skipless.lazy import attach_stub
 

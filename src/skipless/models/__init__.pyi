@@ -1,14 +1,14 @@
-# How a block looks from here
+# Views of a block
 from skipless.models.blocks import BlockView as BlockView
 from skipless.models.blocks import LinearMap as LinearMap
 from skipless.models.blocks import SubBlock as SubBlock
 
-# What is wrong with a model's initialisation
+# Checks of a model's initialisation
 from skipless.models.inspection import BlockInit as BlockInit
 from skipless.models.inspection import InitReport as InitReport
 from skipless.models.inspection import inspect_init as inspect_init
 
-# What is done to a model
+# Changes to a model
 from skipless.models.surgery import (
     REGISTERED as REGISTERED,
 )

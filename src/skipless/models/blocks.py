@@ -1,8 +1,8 @@
-"""BlockView: one vocabulary for every library's transformer block, in the paper's orientation.
+"""BlockView: one description of every library's transformer block, in the paper's orientation.
 
-An adapter (`timm_vit`) answers three questions about a block: where W_Q, W_K, W_V and W_O lie and how many heads share
-them; where the linear maps of its MLP lie; how its forward goes with chosen skips left out. All else is written once,
-against this view. It is the only place that transposes.
+An adapter (`timm_vit`) answers three questions about a block. Where are W_Q, W_K, W_V and W_O, and how many heads share
+them? Where are the linear maps of its MLP? What is its forward with chosen skips left out? All other code is written
+once, against this view. No other module transposes weights.
 """
 
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class LinearMap:
     """One linear map of a block, read and written as `x @ w`, whatever weight a library keeps it in.
 
     Attributes:
-        weight: the parameter that holds it, (out, in) as `nn.Linear` stores it.
-        bias: its bias parameter, if there is one.
-        rows: its share of the rows, where several maps are fused in one weight (qkv, packed gates).
+        weight: the parameter that holds the map, (out, in) as `nn.Linear` stores it.
+        bias: the bias parameter, if there is one.
+        rows: the rows of `weight` and `bias` that are this map's; several maps may be fused (qkv, packed gates).
     """
 
     weight: Tensor
@@ -31,7 +31,7 @@ class LinearMap:
 
     @classmethod
     def parts(cls, linear: nn.Linear, count: int = 1) -> tuple["LinearMap", ...]:
-        """The `count` equal maps fused in one `nn.Linear`, top to bottom."""
+        """The `count` maps of equal size that one `nn.Linear` fuses, top to bottom."""
         size = linear.out_features // count
         return tuple(cls(linear.weight, linear.bias, slice(i * size, (i + 1) * size)) for i in range(count))
 
@@ -47,7 +47,7 @@ class LinearMap:
 
     @torch.no_grad()
     def write_(self, w: Float[Tensor, "i o"]) -> None:
-        """Put `w` in its place, in the parameter's own dtype and on its device, and set the bias to 0."""
+        """Write `w` into the weight, in the weight's own dtype and on its device, and set the bias to 0."""
         self.weight[self.rows] = w.mT.to(self.weight)
         if self.bias is not None:
             self.bias[self.rows] = 0
@@ -55,7 +55,7 @@ class LinearMap:
 
 @dataclass(frozen=True, eq=False)
 class BlockView:
-    """One block as the paper sees it.
+    """One transformer block in the paper's terms.
 
     Attributes:
         name: its path in the model, `blocks.0`.
@@ -64,13 +64,13 @@ class BlockView:
         heads: number of query heads.
         key_heads: number of key heads; fewer with grouped-query attention.
         head_dim: d_h.
-        logit_scale: what queries times keys are multiplied by before the softmax; d_h^-0.5 in every library.
-        attn, mlp: the two sub-blocks, tokens `(b, n, d)` to tokens, without norm, LayerScale and skip.
+        logit_scale: factor of the logits before the softmax; d_h^-0.5 in every library.
+        attn, mlp: the two sub-blocks without norm, LayerScale and skip; both map tokens `(b, n, d)` to tokens.
         attn_norm, mlp_norm: the norm before each of them.
-        attn_scale, mlp_scale: LayerScale after each of them (`nn.Identity` without).
+        attn_scale, mlp_scale: LayerScale after each of them; `nn.Identity` if there is none.
         query, key, value, output: W_Q, W_K, W_V, W_O.
-        query_norm, key_norm: applied to each head's queries and keys before their product (`nn.Identity` without).
-        mlp_in: the map from d to hidden; with a gated MLP two, in the library's order.
+        query_norm, key_norm: norms of each head's queries and keys (qk-norm); `nn.Identity` if there is none.
+        mlp_in: the map from d to hidden; a gated MLP has two, in the library's order.
         mlp_out: the map from hidden to d.
         norms: every normalisation layer inside the block.
         layer_scales: names of the LayerScale parameters inside the block.

@@ -1,4 +1,4 @@
-"""A model looked at without being changed."""
+"""A context manager for evaluation mode."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module into evaluation mode, and back into the mode that it was in."""
+    """Put every module into evaluation mode, and restore each module's own mode afterwards."""
     before = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -1,8 +1,8 @@
-"""inspect_init: what a model's weights say about its initialisation, and what departs from the scheme.
+"""inspect_init: measures the initialisation of a model's weights, and flags what departs from the scheme.
 
-A wrong initialisation raises no error; the model just trains worse. Here are the numbers that betray it: a transposed
-MLP matrix has gains of 0.25 and 4, a Z shared by all heads shows as heads that agree, a `c` on one side only as a wrong
-scale of W_V W_O, a block that was missed as all of these.
+A wrong initialisation raises no error; the model just trains worse. These numbers reveal it. A transposed MLP matrix
+has gains of 0.25 and 4. A Z that all heads share gives heads with the same W_Q W_K^T. A `c` on one side only gives a
+wrong scale of W_V W_O. A block that was missed shows all of these.
 """
 
 from dataclasses import dataclass, replace
@@ -17,33 +17,33 @@ from skipless.init import SkiplessInit
 from skipless.models.blocks import BlockView
 from skipless.models.surgery import block_views
 
-# The paper's settings for images give mean diagonals of 0.76 (ViT-Base) and 0.98 (ViT-Small); one half separates them
-# from the (2, 0.6) of ViT-Base put into a model of width 64, 0.11. Its setting for language, 0.21, is flagged.
+# The paper's settings for images give mean diagonals of 0.76 (ViT-Base) and 0.98 (ViT-Small). ViT-Base's (2, 0.6) in a
+# model of width 64 gives 0.11; one half separates the two cases. The paper's setting for language, 0.21, is flagged.
 DIAGONAL_FLOOR = 0.5
-# Products of two independent heads overlap by about d_h / d, at most 0.5; heads that share one Z by 1.
+# The products of two independent heads have a cosine of about d_h / d, at most 0.5; heads that share one Z, of 1.
 HEAD_OVERLAP_CEILING = 0.9
-# Room for rounding in bf16 weights; the silent mistakes are off by a factor of 2 and more.
+# Allows for rounding in bf16 weights; the mistakes above are off by a factor of 2 and more.
 TOLERANCE = 0.05
-# Room for the draw in norm and trace of one head's W_Q W_K^T: a tenth at d = 32, less at every larger width.
+# Norm and trace of one head's W_Q W_K^T vary with the draw of Z: by a tenth at d = 32, less at every larger width.
 DRAW_TOLERANCE = 0.2
 
 
 @dataclass(frozen=True)
 class BlockInit:
-    """What one block's weights say.
+    """Measurements of one block's weights.
 
     Attributes:
         name: the block's path in the model.
         skips: the skip connections it has.
-        kappa_vo: kappa(W_V W_O) over the directions that the inner width allows; 1 in the scheme.
+        kappa_vo: kappa(W_V W_O) over the first min(d, heads x d_h) singular values; 1 in the scheme.
         scale_vo: geometric mean of those singular values; c^2 in the scheme.
-        trace: for each head, tr(W_Q W_K^T) / d: what truncation to d_h directions keeps of beta.
+        trace: for each head, tr(W_Q W_K^T) / d: the part of beta that truncation to d_h directions keeps.
         diagonal: for each head, the mean of the attention matrix's diagonal for layer-normed Gaussian tokens.
         norm: for each head, the Frobenius norm of W_Q W_K^T.
         head_overlap: the largest cosine between two heads' W_Q W_K^T; 0 with one head.
         mlp_gain: for each linear map of the MLP, input maps first, the mean-square gain of `x @ W` over x; 1 for SUO.
         mlp_kappa: for each of them, kappa(W); 1 for SUO.
-        flags: what departs from the scheme, in words.
+        flags: departures from the scheme, in words.
     """
 
     name: str
@@ -61,7 +61,7 @@ class BlockInit:
 
 @dataclass(frozen=True)
 class InitReport:
-    """One `BlockInit` a block; its text is a table with a line a block and every flag below."""
+    """One `BlockInit` for each block; as text, a table with a line for each block, and all flags below it."""
 
     blocks: tuple[BlockInit, ...]
     tokens: int
@@ -78,11 +78,11 @@ class InitReport:
             (
                 block.name,
                 "+".join(block.skips) or "none",
-                _number(block.kappa_vo),
-                _number(block.scale_vo),
-                " ".join(map(_number, block.trace)),
-                " ".join(map(_number, block.diagonal)),
-                " ".join(map(_number, block.mlp_gain)),
+                _format(block.kappa_vo),
+                _format(block.scale_vo),
+                " ".join(map(_format, block.trace)),
+                " ".join(map(_format, block.diagonal)),
+                " ".join(map(_format, block.mlp_gain)),
             )
             for block in self.blocks
         ]
@@ -98,16 +98,16 @@ class InitReport:
 
 @torch.no_grad()
 def inspect_init(model: nn.Module, init: SkiplessInit | None = None, *, tokens: int = 197, seed: int = 0) -> InitReport:
-    """Measure every block's initialisation, and name what departs from the scheme (section 5).
+    """Measure every block's initialisation, and flag what departs from the scheme (section 5).
 
-    Meant for a model before training: printed, it is a line a block and a line a flag. The attention diagonal is that
-    of `tokens` layer-normed N(0, I) tokens (section A.4.1), with the model's biases, qk-norm and 1 / sqrt(d_h).
+    It is meant for a model before training. The attention diagonal is that of `tokens` layer-normed N(0, I) tokens
+    (section A.4.1), with the model's biases, qk-norm and 1 / sqrt(d_h).
 
     Args:
         model: a model with blocks that an adapter knows.
-        init: the scheme it should follow; without it, what needs alpha, beta or c to be judged is not flagged.
+        init: the scheme that the model should follow. Without it, nothing is flagged that depends on alpha, beta or c.
         tokens: n, the number of tokens of the attention matrix.
-        seed: of the tokens.
+        seed: seed of the tokens.
 
     Raises:
         InputError: if no adapter knows the model, or a weight is not finite or on the meta device.
@@ -153,12 +153,12 @@ def _measure(view: BlockView, init: SkiplessInit | None, tokens: int, seed: int)
         diagonal=tuple(_diagonals(view, tokens, seed).tolist()),
         norm=tuple(products.flatten(1).norm(dim=1).tolist()),
         head_overlap=_overlap(products),
-        # E|x W|^2 = |W|_F^2 for white x; per output unit, over the 1 of an input unit.
+        # E|x W|^2 = |W|_F^2 for white x. Per output unit, and divided by the mean square of an input unit, which is 1.
         mlp_gain=tuple((w.square().sum() / w.shape[1]).item() for w in maps),
         mlp_kappa=tuple((s[0] / s[-1]).item() for s in spectra),
         flags=(),
     )
-    return replace(measured, flags=tuple(_departures(measured, view, init)))
+    return replace(measured, flags=tuple(_flags(measured, view, init)))
 
 
 def _head_products(view: BlockView) -> Float[Tensor, "h d d"]:
@@ -190,27 +190,27 @@ def _overlap(products: Float[Tensor, "h d d"]) -> float:
     return (flat @ flat.mT).fill_diagonal_(0).max().item()
 
 
-def _departures(block: BlockInit, view: BlockView, init: SkiplessInit | None) -> list[str]:
-    """What is wrong with a block, worst first."""
+def _flags(block: BlockInit, view: BlockView, init: SkiplessInit | None) -> list[str]:
+    """Departures of a block from the scheme, worst first."""
     flags = []
-    if not block.kappa_vo <= 1 + TOLERANCE:  # NaN, too: all of them may be 0
-        flags.append(f"kappa(W_V W_O) is {_number(block.kappa_vo)}, not 1: not a scaled rotation")
-    elif init is not None and not _near(block.scale_vo, init.c**2, TOLERANCE):
-        flags.append(f"singular values of W_V W_O are {_number(block.scale_vo)}, not c^2 = {_number(init.c**2)}")
+    if not block.kappa_vo <= 1 + TOLERANCE:  # written so that NaN is flagged: all singular values may be 0
+        flags.append(f"kappa(W_V W_O) is {_format(block.kappa_vo)}, not 1: not a scaled rotation")
+    elif init is not None and not _is_close(block.scale_vo, init.c**2, TOLERANCE):
+        flags.append(f"singular values of W_V W_O are {_format(block.scale_vo)}, not c^2 = {_format(init.c**2)}")
     if init is not None and init.factors != "sliced":
-        flags += _query_key_departures(block, view, init)
+        flags += _query_key_flags(block, view, init)
     diffuse = [head for head, value in enumerate(block.diagonal) if value < DIAGONAL_FLOOR]
     if diffuse:
         flags.append(
             f"attention of {len(diffuse)} of {view.heads} heads starts diffuse (mean diagonal "
-            f"{_number(min(block.diagonal))}): alpha and beta do not suit d = {view.dim}, d_h = {view.head_dim}"
+            f"{_format(min(block.diagonal))}): alpha and beta do not suit d = {view.dim}, d_h = {view.head_dim}"
         )
     if view.head_dim < view.dim and block.head_overlap > HEAD_OVERLAP_CEILING:
-        flags.append(f"two heads have the same W_Q W_K^T (cosine {_number(block.head_overlap)}): Z is shared")
+        flags.append(f"two heads have the same W_Q W_K^T (cosine {_format(block.head_overlap)}): Z is shared")
     if init is None or init.mlp == "orthogonal":
-        for place, gain, kappa in zip(_places(view), block.mlp_gain, block.mlp_kappa, strict=True):
-            if not (_near(gain, 1, TOLERANCE) and _near(kappa, 1, TOLERANCE)):
-                flags.append(f"MLP {place} map has gain {_number(gain)} and kappa {_number(kappa)}, not 1 and 1")
+        for place, gain, kappa in zip(_mlp_map_names(view), block.mlp_gain, block.mlp_kappa, strict=True):
+            if not (_is_close(gain, 1, TOLERANCE) and _is_close(kappa, 1, TOLERANCE)):
+                flags.append(f"MLP {place} map has gain {_format(gain)} and kappa {_format(kappa)}, not 1 and 1")
     if any(linear.bias is not None and linear.bias.detach()[linear.rows].any() for linear in view.maps):
         flags.append("a bias is not 0")
     if not isinstance(view.query_norm, nn.Identity):
@@ -223,36 +223,36 @@ def _departures(block: BlockInit, view: BlockView, init: SkiplessInit | None) ->
     return flags
 
 
-def _query_key_departures(block: BlockInit, view: BlockView, init: SkiplessInit) -> list[str]:
-    """Norm and trace of every head's product beside those of one fresh draw: they barely depend on it."""
+def _query_key_flags(block: BlockInit, view: BlockView, init: SkiplessInit) -> list[str]:
+    """Compare norm and trace of every head's product with those of one fresh draw, on which they barely depend."""
     generator = torch.Generator().manual_seed(0)
     w_q, w_k = init.query_key(view.dim, view.heads // view.key_heads, view.head_dim, 1, generator)
     product = w_q[:, : view.head_dim] @ w_k.mT
     norm, trace = product.norm().item(), product.trace().item() / view.dim
-    off = [head for head, value in enumerate(block.norm) if not _near(value, norm, DRAW_TOLERANCE)]
+    off = [head for head, value in enumerate(block.norm) if not _is_close(value, norm, DRAW_TOLERANCE)]
     flags = []
     if off:
         flags.append(
-            f"|W_Q W_K^T| is {_number(block.norm[off[0]])} in {len(off)} of {view.heads} heads, not {_number(norm)}: "
+            f"|W_Q W_K^T| is {_format(block.norm[off[0]])} in {len(off)} of {view.heads} heads, not {_format(norm)}: "
             f"not alpha = {init.alpha:g}, beta = {init.beta:g}"
         )
     if not abs(sum(block.trace) / view.heads - trace) <= DRAW_TOLERANCE * (norm / view.dim**0.5):
         flags.append(
-            f"tr(W_Q W_K^T) / d is {_number(sum(block.trace) / view.heads)}, not {_number(trace)}: not alpha = "
+            f"tr(W_Q W_K^T) / d is {_format(sum(block.trace) / view.heads)}, not {_format(trace)}: not alpha = "
             f"{init.alpha:g}, beta = {init.beta:g}"
         )
     return flags
 
 
-def _near(value: float, expected: float, tolerance: float) -> bool:
-    """Whether a value is as expected; NaN is not."""
+def _is_close(value: float, expected: float, tolerance: float) -> bool:
+    """Whether a value is within a relative tolerance of what is expected; NaN is not."""
     return abs(value / expected - 1) <= tolerance
 
 
-def _places(view: BlockView) -> tuple[str, ...]:
+def _mlp_map_names(view: BlockView) -> tuple[str, ...]:
     inputs = ("input",) if len(view.mlp_in) == 1 else ("first input", "second input")
     return (*inputs, "output")
 
 
-def _number(value: float) -> str:
+def _format(value: float) -> str:
     return f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""Libraries whose models a recipe can name: how each of them builds one for images of some size."""
+"""Model builders of the libraries that a recipe can name, for images of a given size."""
 
 import re
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ from skipless.models.surgery import create_model
 
 
 @runtime_checkable
-class Build(Protocol):
-    """Builds a library's model for images, its weights a function of the seed."""
+class ModelBuilder(Protocol):
+    """Builds a library's model for images of a given size; the weights are a function of the seed."""
 
     def __call__(
         self,
@@ -27,7 +27,7 @@ class Build(Protocol):
         seed: int,
         kwargs: Mapping[str, Any],
     ) -> nn.Module:
-        """Build it; sizes in `kwargs` go before those of the images."""
+        """Build the model; sizes in `kwargs` take precedence over those of the images."""
         ...
 
 
@@ -42,32 +42,34 @@ def build_timm(
     seed: int,
     kwargs: Mapping[str, Any],
 ) -> nn.Module:
-    """A plain vision transformer by timm's name.
+    """Build a plain vision transformer by timm's name.
 
     Raises:
-        InputError: if timm has no such model, or refuses the keywords, or the images are smaller than a patch.
+        InputError: if timm has no such model or refuses the keywords, or if the images are smaller than a patch.
     """
-    stated = re.search(r"patch(\d+)", name)
-    patch = kwargs.get("patch_size") or (int(stated[1]) if stated else None)
+    match = re.search(r"patch(\d+)", name)
+    patch = kwargs.get("patch_size") or (int(match[1]) if match else None)
     if patch is not None and image_size < patch:
         raise InputError(f"images of {image_size} pixels are smaller than a patch of {patch} of {name}")
-    fitted = {"img_size": image_size, "in_chans": channels, "num_classes": classes}
-    return create_model(name, skip=skip, init=init, seed=seed, **{**fitted, **kwargs})
+    sizes = {"img_size": image_size, "in_chans": channels, "num_classes": classes}
+    return create_model(name, skip=skip, init=init, seed=seed, **{**sizes, **kwargs})
 
 
-LIBRARIES: dict[str, Build] = {"timm": build_timm}
+LIBRARIES: dict[str, ModelBuilder] = {"timm": build_timm}
 
 
-def library_named(name: str) -> Build:
-    """How a library builds a model.
+def model_builder(library: str) -> ModelBuilder:
+    """Look up the model builder of a library.
 
     Raises:
         InputError: for a library that has no adapter.
 
     Example:
-        >>> library_named("timm") is build_timm
+        >>> model_builder("timm") is build_timm
         True
     """
-    if name not in LIBRARIES:
-        raise InputError(f"no models of library {name!r}; there is {', '.join(LIBRARIES)}; to add one: docs/adapters")
-    return LIBRARIES[name]
+    if library not in LIBRARIES:
+        raise InputError(
+            f"no models of library {library!r}; there is {', '.join(LIBRARIES)}; to add one: docs/adapters"
+        )
+    return LIBRARIES[library]

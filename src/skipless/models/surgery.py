@@ -1,4 +1,4 @@
-"""remove_skips_, initialize_ and create_model: the paper's two changes, made to other people's models."""
+"""remove_skips_, initialize_ and create_model: the paper's two changes to other libraries' models."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,12 @@ from skipless.init import SkiplessInit
 from skipless.models import timm_vit
 from skipless.models.blocks import BlockView, SubBlock
 
-# How timm's factory refuses keywords, tags and checkpoint paths that it cannot use.
-_TIMM_REFUSALS = (TypeError, ValueError, KeyError, AssertionError, ArithmeticError, RuntimeError, OSError)
+# What timm's factory raises for keywords, tags and checkpoint paths that it cannot use.
+_TIMM_ERRORS = (TypeError, ValueError, KeyError, AssertionError, ArithmeticError, RuntimeError, OSError)
 
 
 def block_views(model: nn.Module) -> list[BlockView]:
-    """Every transformer block of the model, first to last, each in the paper's vocabulary.
+    """Give a view of every transformer block of the model, first to last.
 
     Raises:
         InputError: if the model has no block that an adapter knows.
@@ -39,22 +39,22 @@ def remove_skips_(
 ) -> nn.Module:
     """Leave out the skip connections of every block, in place: x = f(norm(x)) for x = x + f(norm(x)).
 
-    Parameters and state-dict keys stay, so checkpoints load both ways; only the class of each block changes.
-    Each sub-block's skip goes on its own, and what is gone already stays gone.
+    Parameters and state-dict keys stay, so checkpoints load both ways; only the class of each block changes. The skips
+    of the two sub-blocks are removed independently. A skip that is removed already stays removed.
 
     Args:
         model: a model with blocks that an adapter knows, or one such block's parent.
         sub_blocks: `"attn"`, `"mlp"` or both.
-        layer_scale: LayerScale starts a residual branch near zero (1e-5); without the skip that near-zero is the whole
-            signal, and LayerNorm's eps takes over. `"remove"` (default) takes it out of the sub-blocks concerned, with
-            its `gamma` keys; `"keep"` leaves it, for those who mean it.
+        layer_scale: what happens to LayerScale, which starts a residual branch near zero (1e-5). Without the skip this
+            is the whole signal, and LayerNorm's eps dominates it. `"remove"` (default) removes LayerScale from the
+            chosen sub-blocks, with its `gamma` keys; `"keep"` leaves it.
 
     Returns:
         The model.
 
     Raises:
-        InputError: if no adapter knows the model, a name is unknown, or a sub-block has drop path; nothing is changed
-            then.
+        InputError: if no adapter knows the model, a name is unknown, or a sub-block has drop path. The model is then
+            unchanged.
 
     Example:
         >>> model = remove_skips_(timm.create_model("vit_tiny_patch16_224", depth=2))
@@ -78,21 +78,21 @@ def remove_skips_(
 def initialize_(model: nn.Module, init: SkiplessInit | None = None, *, generator: Generator | None = None) -> nn.Module:
     """Give every block the paper's initialisation, in place (section 5; MLP: section 6.1).
 
-    W_Q, W_K, W_V, W_O and the MLP are drawn by `init`, biases set to 0, norms to their identity; a parameter of a block
-    that has no such rule is an error. Patch embedding, tokens, final norm and head keep what the library gave them:
-    the paper says nothing about them; so does an attention-pooling head. LayerScale that was kept keeps its value.
+    `init` draws W_Q, W_K, W_V, W_O and the MLP. Biases are set to 0 and norms to the identity. Any other parameter of a
+    block is an error, except that LayerScale keeps its value. Patch embedding, class and register tokens, final norm,
+    attention pooling and head keep the library's values, because the paper says nothing about them.
 
     Args:
         model: a model with blocks that an adapter knows, on a real device, of any floating dtype.
-        init: the scheme; `SkiplessInit()` by default, the paper's ViT-Base.
-        generator: source of randomness. A CPU generator (or none: torch's global one) gives the same weights on every
-            device, up to the parameter's dtype.
+        init: the scheme; `SkiplessInit()` by default, the paper's values for ViT-Base.
+        generator: source of randomness, torch's global CPU generator by default. A CPU generator gives the same weights
+            on every device, up to the parameter's dtype.
 
     Returns:
         The model.
 
     Raises:
-        InputError: if no adapter knows the model, if parameters are on the meta device, or if one has no rule.
+        InputError: if no adapter knows the model, or a parameter has no rule or is on the meta device.
 
     Example:
         >>> model = remove_skips_(timm.create_model("vit_tiny_patch16_224", depth=2))
@@ -130,18 +130,18 @@ def create_model(
     seed: int | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """A timm model with its skips, without them, or without them and initialised: the three rows of Table 1.
+    """Create a timm model with skips, without skips, or without skips and initialised: the three rows of Table 1.
 
     Args:
         name: timm's name of the residual model, `vit_small_patch16_224`.
         skip: keep the skips; `create_model(name, skip=True)` is timm's own model.
         init: the scheme; None leaves timm's own initialisation.
-        sub_blocks: the skips to leave out if `skip` is False.
-        seed: makes weights drawn on the CPU a function of this number, and leaves torch's global generator as it was.
+        sub_blocks: the sub-blocks whose skips are left out if `skip` is False.
+        seed: if given, weights drawn on the CPU depend on this number only, and torch's global generator is restored.
         **kwargs: for `timm.create_model`.
 
     Raises:
-        InputError: for an unknown model, keywords that timm refuses, and all that `remove_skips_` refuses.
+        InputError: for an unknown model, keywords that timm refuses, and whatever `remove_skips_` refuses.
 
     Example:
         >>> model = create_model("vit_tiny_patch16_224", init=SkiplessInit(alpha=1.8, beta=1.0), depth=2, seed=0)
@@ -159,24 +159,24 @@ def create_model(
             torch.default_generator.manual_seed(seed)
         try:
             model = timm.create_model(name, **kwargs)
-        except _TIMM_REFUSALS as error:
-            raise InputError(f"timm cannot build {name!r} with {kwargs}: {error}{_perhaps_no_vit(error)}") from error
+        except _TIMM_ERRORS as error:
+            raise InputError(f"timm cannot build {name!r} with {kwargs}: {error}{_supported_hint(error)}") from error
         if not skip:
             remove_skips_(model, sub_blocks)
         return model if init is None else initialize_(model, init)
 
 
 def load_timm(name: str, *, pretrained: bool = False, seed: int = 0, **kwargs: Any) -> nn.Module:
-    """A timm model by its name, as `timm.create_model` makes it, our registered skipless twins among them.
+    """Create a timm model by its name, as `timm.create_model` does; the name may be one of our skipless variants.
 
     Args:
-        name: timm's.
-        pretrained: take timm's weights, which it downloads.
-        seed: of weights that are drawn.
+        name: timm's name of the model.
+        pretrained: use timm's weights, which it downloads.
+        seed: seed of the weights that are drawn.
         **kwargs: for `timm.create_model`.
 
     Raises:
-        InputError: if timm does not know the name or refuses the keywords, or the weights cannot be had.
+        InputError: if timm does not know the name or refuses the keywords, or the weights cannot be loaded.
     """
     _check_known(name)
     with torch.random.fork_rng(devices=[]):
@@ -185,9 +185,9 @@ def load_timm(name: str, *, pretrained: bool = False, seed: int = 0, **kwargs: A
             return timm.create_model(name, pretrained=pretrained, **kwargs)
         except InputError:
             raise
-        except _TIMM_REFUSALS as error:
+        except _TIMM_ERRORS as error:
             what = "load the pretrained weights of" if pretrained else "build"
-            raise InputError(f"timm cannot {what} {name!r} with {kwargs}: {error}{_perhaps_no_vit(error)}") from error
+            raise InputError(f"timm cannot {what} {name!r} with {kwargs}: {error}{_supported_hint(error)}") from error
 
 
 def _check_known(name: str) -> None:
@@ -197,18 +197,18 @@ def _check_known(name: str) -> None:
         raise InputError(f"timm has no model {name!r}{hint}")
 
 
-def _perhaps_no_vit(error: Exception) -> str:
-    """A word on keywords that only other models refuse."""
+def _supported_hint(error: Exception) -> str:
+    """List the supported models if the error is about a keyword that only other models refuse."""
     return f"; supported: {timm_vit.SUPPORTED}" if "'img_size'" in str(error) else ""
 
 
 def _check_covered(view: BlockView) -> None:
-    """Every parameter of the block has a rule and a place in memory, or is named."""
-    ruled = {id(parameter) for linear in view.maps for parameter in (linear.weight, linear.bias)}
+    """Raise `InputError` unless every parameter of the block has a rule, memory and a floating-point dtype."""
+    covered = {id(parameter) for linear in view.maps for parameter in (linear.weight, linear.bias)}
     for norm in view.norms:
-        ruled |= {id(parameter) for name, parameter in norm.named_parameters() if name in ("weight", "bias")}
+        covered |= {id(parameter) for name, parameter in norm.named_parameters() if name in ("weight", "bias")}
     for name, parameter in view.block.named_parameters():
-        if id(parameter) not in ruled and name not in view.layer_scales:
+        if id(parameter) not in covered and name not in view.layer_scales:
             raise InputError(
                 f"no rule for the parameter {view.name}.{name} {tuple(parameter.shape)}: the scheme has rules for the "
                 f"matrices and biases of attention and MLP, and for norms; supported: {timm_vit.SUPPORTED}"
@@ -222,7 +222,7 @@ def _check_covered(view: BlockView) -> None:
             raise InputError(f"{view.name}.{name} is {parameter.dtype}: initialise before quantising")
 
 
-def _finish(
+def _to_skipless(
     model: nn.Module,
     name: str,
     *,
@@ -232,15 +232,15 @@ def _finish(
     layer_scale: timm_vit.LayerScaleChoice = "remove",
     generator: Generator | None = None,
 ) -> nn.Module:
-    """What makes timm's model its registered skipless twin; weights that were loaded stay as they are."""
+    """Turn timm's model into its registered skipless variant; weights that were loaded stay as they are."""
     remove_skips_(model, sub_blocks, layer_scale=layer_scale)
     if loaded:
         return model
-    if init is None:  # the paper's values for the nearer of its two widths
+    if init is None:  # the paper's values for ViT-Small or ViT-Base, whichever width is nearer
         init = SkiplessInit.preset("dino_vit_small" if "_tiny_" in name or "_small_" in name else "vit_base")
     elif isinstance(init, Mapping):
         init = SkiplessInit(**init)
     return initialize_(model, init, generator=generator)
 
 
-REGISTERED = timm_vit.register(_finish)
+REGISTERED = timm_vit.register(_to_skipless)

@@ -1,12 +1,13 @@
-"""The adapter for timm's plain vision transformer, and its skipless twin in timm's registry.
+"""The adapter for timm's plain vision transformer, and its skipless variants in timm's registry.
 
-Plain means blocks of `timm.models.vision_transformer.Block` with timm's standard `Attention`: class or average token,
-registers, any MLP (plain, GLU, SwiGLU), qkv bias or none, qk-norm, LayerScale. A skip goes by giving the block another
-class with the same parameters, so the state-dict keys stay, and everything that works on the block goes on working.
+A plain vision transformer has blocks of `timm.models.vision_transformer.Block` with timm's standard `Attention`. It may
+have a class token or average pooling, registers, any MLP (plain, GLU, SwiGLU), a qkv bias, qk-norm and LayerScale. A
+skip is removed by giving the block another class with the same parameters. So the state-dict keys stay, and everything
+that works on the block goes on working.
 """
 
 # pyright: reportPrivateImportUsage=false
-# timm.layers re-exports without saying so.
+# timm.layers does not declare its re-exports.
 
 import re
 from collections.abc import Callable
@@ -29,21 +30,22 @@ SUPPORTED = "timm's plain VisionTransformer (Block with Attention and Mlp, GluMl
 class SkiplessBlock(Block):
     """timm's pre-norm block in which each sub-block's skip connection can be left out (Eqs. 1 and 2 without `X +`).
 
-    Made from a `Block` by `remove_skips_`, never constructed: parameters, buffers and state-dict keys are the block's.
+    `remove_skips_` makes it from a `Block`; it is never constructed. Parameters, buffers and state-dict keys are the
+    block's.
     """
 
     attn_skip: bool
     mlp_skip: bool
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        """The standard forward, each `x +` on its own switch."""
+        """The forward of `Block`, in which `attn_skip` and `mlp_skip` switch the two `x +` on or off."""
         y = self.ls1(self.attn(self.norm1(x), attn_mask=attn_mask, is_causal=is_causal))
         x = x + self.drop_path1(y) if self.attn_skip else y
         y = self.ls2(self.mlp(self.norm2(x)))
         return x + self.drop_path2(y) if self.mlp_skip else y
 
 
-_KNOWN = (Block, SkiplessBlock)  # exactly: a subclass of timm's may have a forward of its own
+_KNOWN = (Block, SkiplessBlock)  # exactly these: another subclass may have a forward of its own
 
 
 def blocks(model: nn.Module) -> list[tuple[str, Block]]:
@@ -53,7 +55,7 @@ def blocks(model: nn.Module) -> list[tuple[str, Block]]:
     sequence of blocks.
 
     Raises:
-        InputError: if there is no plain vision transformer, or one of its blocks is of another kind: a model is
+        InputError: if there is no plain vision transformer, or one of its blocks is of another class. A model is
             converted whole or not at all.
     """
     if type(model) in _KNOWN:
@@ -73,10 +75,10 @@ def blocks(model: nn.Module) -> list[tuple[str, Block]]:
 
 
 def view(name: str, block: Block) -> BlockView:
-    """The block as the paper sees it.
+    """Describe a block in the paper's terms.
 
     Raises:
-        InputError: if its attention or MLP is of a kind whose maps are not known here.
+        InputError: if this adapter does not know the class of its attention or MLP.
     """
     attn: Any = block.attn
     mlp: Any = block.mlp
@@ -114,7 +116,7 @@ def view(name: str, block: Block) -> BlockView:
 
 
 def _mlp_in(name: str, mlp: nn.Module) -> tuple[LinearMap, ...]:
-    """The map or, in a gated MLP, the two maps from d to hidden."""
+    """The map from d to hidden; two maps in a gated MLP."""
     if type(mlp) is Mlp and isinstance(mlp.fc1, nn.Linear):
         return LinearMap.parts(mlp.fc1)
     if type(mlp) is GluMlp and isinstance(mlp.fc1, nn.Linear):
@@ -128,12 +130,12 @@ def skips(block: Block) -> tuple[SubBlock, ...]:
     """The sub-blocks that still have their skip connection."""
     if not isinstance(block, SkiplessBlock):
         return ("attn", "mlp")
-    present: dict[SubBlock, bool] = {"attn": block.attn_skip, "mlp": block.mlp_skip}
-    return tuple(name for name, is_there in present.items() if is_there)
+    kept: dict[SubBlock, bool] = {"attn": block.attn_skip, "mlp": block.mlp_skip}
+    return tuple(name for name, is_kept in kept.items() if is_kept)
 
 
 def check_removable(name: str, block: Block, sub_blocks: tuple[SubBlock, ...]) -> None:
-    """Refuse drop path where the skip is to go.
+    """Refuse drop path in sub-blocks whose skip is to be removed.
 
     Raises:
         InputError: if a named sub-block has drop path.
@@ -147,7 +149,7 @@ def check_removable(name: str, block: Block, sub_blocks: tuple[SubBlock, ...]) -
 
 
 def remove_skips_(block: Block, sub_blocks: tuple[SubBlock, ...], layer_scale: LayerScaleChoice) -> Block:
-    """Leave out the skips of the named sub-blocks; `check_removable` first."""
+    """Remove the skips of the named sub-blocks; call `check_removable` first."""
     kept = [name for name in skips(block) if name not in sub_blocks]
     block.__class__ = SkiplessBlock
     block.attn_skip = "attn" in kept  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
@@ -165,37 +167,43 @@ _PLAIN = re.compile(r"vit_(tiny|small|base|large|huge)_patch\d+_(224|384|dinov2|
 _OTHER_PATCH = ("vit_tiny_patch14_224", "vit_small_patch14_224", "vit_base_patch14_224")
 
 
-def register(finish: Callable[..., nn.Module]) -> tuple[str, ...]:
-    """Register `skipless_NAME` for every plain NAME of timm's; `finish(model, name, loaded=, **ours)` takes its skips.
+def register(to_skipless: Callable[..., nn.Module]) -> tuple[str, ...]:
+    """Register a variant `skipless_NAME` for every plain vision transformer NAME of timm's.
 
-    The twins take every keyword that timm's own entry points take, and `init` (a `SkiplessInit`, or its fields as a
-    dict, which timm can save with the model), `sub_blocks`, `layer_scale` and `generator`. timm has no patch-14 tiny,
-    small and base at 224; those are its patch-16 models with `patch_size=14`.
+    The variants take every keyword that timm's own entry points take. They also take `init` (a `SkiplessInit`, or its
+    fields as a dict, which timm can save with the model), `sub_blocks`, `layer_scale` and `generator`. timm has no
+    tiny, small and base with patch 14 at 224; those are its patch-16 models with `patch_size=14`.
+
+    Args:
+        to_skipless: called as `to_skipless(model, name, loaded=, **ours)`; removes the skips and initialises.
+
+    Returns:
+        The registered names.
     """
     names = [name for name in timm.list_models("vit_*", module="vision_transformer") if _PLAIN.fullmatch(name)]
     names += [name for name in _OTHER_PATCH if name not in names]
-    return tuple(_register_twin(name, finish) for name in names)
+    return tuple(_register_variant(name, to_skipless) for name in names)
 
 
-def _register_twin(name: str, finish: Callable[..., nn.Module]) -> str:
-    twin = f"skipless_{name}"
+def _register_variant(name: str, to_skipless: Callable[..., nn.Module]) -> str:
+    variant = f"skipless_{name}"
     base, patch = (name.replace("patch14", "patch16"), {"patch_size": 14}) if name in _OTHER_PATCH else (name, {})
 
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         if pretrained and not kwargs.get("pretrained_cfg"):
             raise InputError(
-                f"no pretrained weights exist for {twin}: residual weights mean nothing without the skips; train it, "
-                "or load your own with checkpoint_path= or pretrained_cfg="
+                f"no pretrained weights exist for {variant}: residual weights mean nothing without the skips; train "
+                "it, or load your own with checkpoint_path= or pretrained_cfg="
             )
         ours = {key: kwargs.pop(key) for key in ("init", "sub_blocks", "layer_scale", "generator") if key in kwargs}
         model = timm.model_entrypoint(base)(pretrained=pretrained, **{**patch, **kwargs})
         config = getattr(model, "pretrained_cfg", None)
-        if isinstance(config, dict):  # what timm saves with the weights, so that they come back as they were
-            model.pretrained_cfg = model.default_cfg = {**config, "architecture": twin}
-        return finish(model, name, loaded=pretrained, **ours)
+        if isinstance(config, dict):  # timm saves it with the weights, so that loading builds the variant again
+            model.pretrained_cfg = model.default_cfg = {**config, "architecture": variant}
+        return to_skipless(model, name, loaded=pretrained, **ours)
 
-    entrypoint.__name__ = entrypoint.__qualname__ = twin
+    entrypoint.__name__ = entrypoint.__qualname__ = variant
     entrypoint.__module__ = __name__
     entrypoint.__doc__ = f"`{name}` without skip connections, initialised by the scheme of section 5."
     register_model(entrypoint)
-    return twin
+    return variant

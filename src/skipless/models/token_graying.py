@@ -1,4 +1,4 @@
-"""Token Graying put into a model, and what it does to the condition of the tokens that enter the first block."""
+"""Insert Token Graying into a model, and measure the condition number of the tokens that enter the first block."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from skipless.errors import InputError
 from skipless.nn import TokenGraying
 
-_PLACE = "_skipless_token_graying"
+_ATTRIBUTE = "_skipless_token_graying"
 
 
 class _Hook:
@@ -27,19 +27,19 @@ class _Hook:
 def insert_token_graying_(model: nn.Module, graying: TokenGraying | None = None) -> nn.Module:
     """Apply Token Graying to the tokens that enter the first block, in place (Always Skip Attention).
 
-    It has no parameters and hangs on the model as a forward hook of the last thing before the blocks, `norm_pre`:
-    module names, state-dict keys and `forward_features` stay, checkpoints load both ways. Insert it before
-    `torch.compile` or a distributed wrapper.
+    It has no parameters. It is a forward hook of `norm_pre`, the last module before the blocks. So module names,
+    state-dict keys and `forward_features` stay, and checkpoints load both ways. Insert it before `torch.compile` or a
+    distributed wrapper.
 
     Args:
-        model: a model with one of timm's plain vision transformers.
-        graying: `TokenGraying()` by default.
+        model: a model that contains exactly one of timm's plain vision transformers.
+        graying: the layer; `TokenGraying()` by default.
 
     Returns:
         The model.
 
     Raises:
-        InputError: if there is no plain vision transformer, or it has its Token Graying already.
+        InputError: if there is not exactly one plain vision transformer, or it has Token Graying already.
 
     Example:
         >>> import timm
@@ -48,32 +48,32 @@ def insert_token_graying_(model: nn.Module, graying: TokenGraying | None = None)
         >>> list(insert_token_graying_(model, TokenGraying(0.7, "dct")).state_dict()) == keys
         True
     """
-    place = _place(model)
-    if hasattr(place, _PLACE):
+    norm_pre = _norm_pre(model)
+    if hasattr(norm_pre, _ATTRIBUTE):
         raise InputError("the model has Token Graying already; take it out first with remove_token_graying_")
-    # A plain attribute: as a submodule it would appear in the model's names.
-    object.__setattr__(place, _PLACE, place.register_forward_hook(_Hook(graying or TokenGraying())))
+    # A plain attribute, because a submodule would appear among the model's names.
+    object.__setattr__(norm_pre, _ATTRIBUTE, norm_pre.register_forward_hook(_Hook(graying or TokenGraying())))
     return model
 
 
 def remove_token_graying_(model: nn.Module) -> nn.Module:
-    """Take it out again; a model without it stays as it is."""
-    place = _place(model)
-    if hasattr(place, _PLACE):
-        getattr(place, _PLACE).remove()
-        object.__delattr__(place, _PLACE)
+    """Remove Token Graying from a model, in place; a model without it stays as it is."""
+    norm_pre = _norm_pre(model)
+    if hasattr(norm_pre, _ATTRIBUTE):
+        getattr(norm_pre, _ATTRIBUTE).remove()
+        object.__delattr__(norm_pre, _ATTRIBUTE)
     return model
 
 
-def grayings(model: nn.Module) -> list[TokenGraying]:
-    """Those that have been put into a model, wherever in it they are."""
+def find_token_graying(model: nn.Module) -> list[TokenGraying]:
+    """All Token Graying that has been inserted into a model or any of its parts."""
     hooks = [hook for module in model.modules() for hook in module._forward_hooks.values()]
     return [hook.graying for hook in hooks if isinstance(hook, _Hook)]
 
 
 @torch.no_grad()
 def input_kappas(tokens: Float[Tensor, "b n d"], grayings: Sequence[TokenGraying]) -> list[Float[Tensor, " b"]]:
-    """kappa(X) of each image's tokens, ungrayed and then by each graying; from float64 factorisations.
+    """kappa(X) of each image's tokens, in float64: first of the tokens as they are, then after each graying.
 
     Example:
         >>> x = torch.diag(torch.tensor([4.0, 1.0, 0.25]))[None]
@@ -87,7 +87,7 @@ def input_kappas(tokens: Float[Tensor, "b n d"], grayings: Sequence[TokenGraying
     return [s[:, 0] / s[:, -1] for s in spectra]
 
 
-def _place(model: nn.Module) -> nn.Module:
+def _norm_pre(model: nn.Module) -> nn.Module:
     found = [module for module in model.modules() if isinstance(module, VisionTransformer)]
     if len(found) != 1:
         raise InputError(f"{type(model).__name__} has {len(found)} of timm's plain vision transformers, not one")

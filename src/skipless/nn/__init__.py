@@ -1,4 +1,4 @@
-"""Layers of the sibling papers."""
+"""Layers of related papers."""
 
 from skipless.nn.token_graying import TokenGraying
 

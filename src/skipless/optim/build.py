@@ -1,4 +1,4 @@
-"""From a frozen description to an optimizer."""
+"""Build an optimizer from an `OptimizerConfig`."""
 
 from torch import nn
 from torch.optim import AdamW, Optimizer
@@ -13,13 +13,13 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, *, scaled: bool =
     """Build an optimizer over all trainable parameters of a model.
 
     Args:
-        model: may move to another device afterwards.
-        config: which optimizer.
-        scaled: whether losses will be scaled, as fp16 needs it. AdamW is then not the fused one, which takes the scale
-            out of the gradients on its own: too late to clip them before.
+        model: the model; it may move to another device afterwards.
+        config: the optimizer and its hyperparameters.
+        scaled: whether losses will be scaled, as fp16 needs it. AdamW is then not fused: a fused AdamW unscales the
+            gradients inside its step, which is too late to clip them before.
 
     Raises:
-        InputError: a hyperparameter cannot be used, or the model has no trainable parameter.
+        InputError: if a hyperparameter cannot be used, or the model has no trainable parameter.
 
     Example:
         >>> optimizer = build_optimizer(nn.Linear(4, 2), OptimizerConfig(name="soap", lr=3e-3))

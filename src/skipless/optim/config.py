@@ -1,4 +1,4 @@
-"""Which optimizer: the description that a recipe holds of it."""
+"""OptimizerConfig: the optimizer of a recipe."""
 
 from dataclasses import dataclass
 
@@ -17,9 +17,9 @@ class OptimizerConfig:
         weight_decay: decoupled decay of the decaying parameters (see `param_groups`).
         no_decay: names of parameters that do not decay, besides vectors and biases.
         precondition_frequency: SOAP: steps between two refreshes of the eigenbases.
-        max_precond_dim: SOAP: longer sides are not preconditioned.
+        max_precond_dim: SOAP: longer dimensions are not preconditioned.
         split_qkv: SOAP: treat a fused qkv weight as three matrices.
-        share: SOAP: where several processes train together, each keeps a part of the state; alone it changes nothing.
+        share: SOAP: if several processes train together, each keeps a part of the state. Alone it changes nothing.
     """
 
     name: OptimizerName = "adamw"

@@ -1,4 +1,4 @@
-"""Schedules: pure functions of the step, so that a resumed run needs none of their state."""
+"""Schedules: pure functions of the step. They have no state, so a resumed run needs none."""
 
 from dataclasses import dataclass
 from math import cos, isfinite, pi
@@ -10,19 +10,20 @@ from skipless.errors import InputError
 class WarmupCosine:
     """Linear warm-up from `start` to `peak`, then half a cosine towards `final`.
 
-    The convention of DINO and of the supervised recipe (Xu et al. 2024): the last of the `warmup_steps` is already at
-    `peak`, the first step of the cosine is there too, and the step after the last one would be at `final`. Values may
-    rise as well: with `peak=0.04, final=0.4` it is DINO's weight decay, with `0.996, 1.0` its teacher's momentum.
+    The convention is that of DINO and of the supervised recipe (Xu et al. 2024): the last of the `warmup_steps` is
+    already at `peak`, the first step of the cosine is at `peak` too, and the step after the last one would be at
+    `final`. The cosine may also rise: with `peak=0.04, final=0.4` it is DINO's weight decay, with `0.996, 1.0` its
+    teacher's momentum.
 
     Args:
         peak: value at the end of the warm-up, in the unit of whatever is scheduled.
         total_steps: steps of the whole run, warm-up included.
         warmup_steps: steps of the linear part.
-        start: value at step 0 where there is a warm-up.
-        final: value that the cosine ends at.
+        start: value at step 0, if there is a warm-up.
+        final: value at which the cosine ends.
 
     Raises:
-        InputError: a value is not finite, or a number of steps is out of range.
+        InputError: if a value is not finite, or a number of steps is out of range.
 
     Example:
         >>> schedule = WarmupCosine(peak=1.0, total_steps=7, warmup_steps=3, final=0.0)

@@ -1,4 +1,7 @@
-"""An optimizer's state in one piece, whatever it is spread over: for checkpoints that any number of ranks can load."""
+"""Full optimizer state dicts: gathered on rank 0 from all ranks, and loaded on any number of ranks.
+
+FSDP calls this a full state dict.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,23 +11,23 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from skipless.errors import InputError
-from skipless.optim.soap.collectives import is_first, is_sharded
+from skipless.optim.soap.collectives import is_dtensor, is_rank_zero
 from skipless.optim.soap.optimizer import SOAP
 
 
 @torch.no_grad()
 def gathered_state(optimizer: Optimizer) -> dict[str, Any] | None:
-    """Bring an optimizer's state together on rank 0.
+    """Gather an optimizer's full state on rank 0.
 
-    All ranks must call it, at the same step: SOAP's shares and the shards of DTensors travel; what every rank holds
-    alike does not.
+    All ranks must call it, at the same step. The ranks send SOAP's sharded state and the shards of DTensors; what every
+    rank holds alike is not sent.
 
     Args:
-        optimizer: any; not wrapped.
+        optimizer: any optimizer, not a wrapper around one.
 
     Returns:
-        On rank 0, or alone: what `state_dict` of one process would give, its tensors on the CPU, each with a storage of
-        its own. `None` on all other ranks.
+        On rank 0, or in a single process: what `state_dict` of one process would give. The tensors are on the CPU, and
+        each has a storage of its own. On all other ranks: `None`.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.ones(2))
@@ -34,27 +37,27 @@ def gathered_state(optimizer: Optimizer) -> dict[str, Any] | None:
     """
     if isinstance(optimizer, SOAP):
         return optimizer.full_state_dict()
-    first = is_first()
+    rank_zero = is_rank_zero()
 
-    def whole(tensor: Any) -> Tensor | None:
-        if is_sharded(tensor):
+    def full_tensor(tensor: Any) -> Tensor | None:
+        if is_dtensor(tensor):
             tensor = tensor.full_tensor()
-        return tensor.detach().to("cpu", copy=True) if first else None
+        return tensor.detach().to("cpu", copy=True) if rank_zero else None
 
     saved = optimizer.state_dict()
-    saved["state"] = _map_tensors(whole, saved["state"])
-    return saved if first else None
+    saved["state"] = _map_tensors(full_tensor, saved["state"])
+    return saved if rank_zero else None
 
 
 @torch.no_grad()
 def load_gathered_state_(optimizer: Optimizer, state: Mapping[str, Any]) -> Optimizer:
-    """Load a whole state, as `gathered_state` and `state_dict` give it: every rank keeps what is its own to keep.
+    """Load a full state, from `gathered_state` or from `state_dict` of one process; every rank keeps its own part.
 
-    Nothing travels: each rank is given everything, which may lie in a mapped file.
+    The ranks send nothing: every rank passes the full state, which may lie in a memory-mapped file.
 
     Args:
-        optimizer: of the same kind and the same parameters in the same groups; not wrapped.
-        state: stays as it is.
+        optimizer: of the same class, with the same parameters in the same groups; not a wrapper around one.
+        state: the full state; it is not changed.
 
     Returns:
         The optimizer.
@@ -73,7 +76,7 @@ def load_gathered_state_(optimizer: Optimizer, state: Mapping[str, Any]) -> Opti
             "checkpoint of this model"
         )
     states = {
-        index: _map_tensors(lambda tensor, param=param: _cut_like(param, tensor), state["state"][index])
+        index: _map_tensors(lambda tensor, param=param: _shard_like(param, tensor), state["state"][index])
         for index, param in zip(saved, params, strict=True)
         if index in state["state"]
     }
@@ -84,9 +87,9 @@ def load_gathered_state_(optimizer: Optimizer, state: Mapping[str, Any]) -> Opti
     return optimizer
 
 
-def _cut_like(param: Any, tensor: Tensor) -> Tensor:
-    """Copy a tensor; what has the shape of a DTensor parameter is cut as it is."""
-    if not is_sharded(param) or tensor.shape != param.shape:
+def _shard_like(param: Any, tensor: Tensor) -> Tensor:
+    """Copy a tensor; if it has the shape of a DTensor parameter, shard it as the parameter is sharded."""
+    if not is_dtensor(param) or tensor.shape != param.shape:
         return tensor.detach().clone()
     from torch.distributed.tensor import DTensor, distribute_tensor
 

@@ -1,4 +1,4 @@
-"""Parameter groups: what decays, what does not, and the proof that nothing is lost."""
+"""Parameter groups with and without weight decay, and a check that they hold every parameter once."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -22,21 +22,21 @@ def param_groups(
 ) -> list[dict[str, Any]]:
     """Sort a model's trainable parameters into groups with and without weight decay.
 
-    No decay on vectors, scalars, biases and parameters whose own name (the last part of `blocks.0.norm1.weight`) is in
-    `no_decay`; where `cls_token` is, `dist_token` of DeiT's distilled models is too. Frozen parameters are left out; a
-    parameter that is shared by two modules comes once, under its first name.
+    Vectors, scalars and biases do not decay. Neither do parameters whose own name (the last part of
+    `blocks.0.norm1.weight`) is in `no_decay`. If `cls_token` is in it, `dist_token` of DeiT's distilled models does not
+    decay either. Frozen parameters are left out. A parameter that two modules share comes once, under its first name.
 
     Args:
         model: the model.
         weight_decay: decay of the decaying groups, in the optimizer's unit.
         no_decay: own names of parameters that do not decay.
-        split_qkv: give fused qkv weights, `(3k, d)`, a group with `split=3`: SOAP then sees three matrices.
+        split_qkv: give fused qkv weights, `(3k, d)`, a group with `split=3`; SOAP then sees three matrices.
 
     Returns:
-        Groups for any `torch.optim.Optimizer`: `params`, `weight_decay` and, for SOAP, `split`. None is empty.
+        Groups for any `torch.optim.Optimizer`: `params`, `weight_decay` and, for SOAP, `split`. No group is empty.
 
     Raises:
-        InputError: nothing is trainable, the decay is negative, or a fused weight does not fall into three.
+        InputError: if nothing is trainable, the decay is negative, or a fused weight does not split into three.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8))
@@ -46,12 +46,12 @@ def param_groups(
     if not (isfinite(weight_decay) and weight_decay >= 0):
         raise InputError(f"weight_decay={weight_decay} must be a finite number, zero or more")
     members: dict[tuple[float, int], list[Tensor]] = {(weight_decay, 1): [], (weight_decay, 3): [], (0.0, 1): []}
-    # Here and not in the defaults: those are written into runs' recipes, which must go on being what they were.
-    spared = {"bias", *no_decay, *(("dist_token",) if "cls_token" in no_decay else ())}
+    # `dist_token` is not in the default of `no_decay`, because recipes record that default and must not change.
+    exempt = {"bias", *no_decay, *(("dist_token",) if "cls_token" in no_decay else ())}
     for name, param in model.named_parameters():
         if param.requires_grad:
-            decays = param.ndim > 1 and name.rpartition(".")[2] not in spared
-            key = (weight_decay if decays else 0.0, _split(name, param) if split_qkv else 1)
+            decays = param.ndim > 1 and name.rpartition(".")[2] not in exempt
+            key = (weight_decay if decays else 0.0, _num_matrices(name, param) if split_qkv else 1)
             members.setdefault(key, []).append(param)
     groups = [
         {"params": params, "weight_decay": decay, "split": split}
@@ -64,15 +64,15 @@ def param_groups(
 
 def check_complete(model: nn.Module, groups: Sequence[Mapping[str, Any]]) -> None:
     """Raise `InputError` unless the groups hold every trainable parameter of the model exactly once, and no other."""
-    held = Counter(id(param) for group in groups for param in group["params"])
+    counts = Counter(id(param) for group in groups for param in group["params"])
     names = {id(param): name for name, param in model.named_parameters()}
     trainable = {id(param) for param in model.parameters() if param.requires_grad}
     if not trainable:
         raise InputError(f"{type(model).__name__} has no trainable parameter: set requires_grad on some")
     faults = {
-        "in no group": trainable - held.keys(),
-        "more than once": {key for key, times in held.items() if times > 1},
-        "frozen or of another model": held.keys() - trainable,
+        "in no group": trainable - counts.keys(),
+        "more than once": {key for key, times in counts.items() if times > 1},
+        "frozen or of another model": counts.keys() - trainable,
     }
     for fault, keys in faults.items():
         if keys:
@@ -80,8 +80,8 @@ def check_complete(model: nn.Module, groups: Sequence[Mapping[str, Any]]) -> Non
             raise InputError(f"parameter groups of {type(model).__name__}: {fault}: {listed}")
 
 
-def _split(name: str, param: Tensor) -> int:
-    """Into how many matrices a weight falls."""
+def _num_matrices(name: str, param: Tensor) -> int:
+    """How many stacked matrices a weight holds: three if it is a fused qkv weight."""
     if not name.endswith(_FUSED_QKV):
         return 1
     if param.ndim != 2 or param.shape[0] % 3:

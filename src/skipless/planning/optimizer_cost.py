@@ -10,8 +10,8 @@ from torch.optim import Optimizer
 
 from skipless.optim import SOAP
 from skipless.optim.soap.layout import Layout
-from skipless.optim.soap.sharding import share_out, work
 from skipless.optim.soap.stack import state_dtype
+from skipless.optim.soap.state_sharding import assign_greedily, step_macs
 
 # Bytes of fp32 numbers that Adam's update reads (weight, gradient, two moments) and writes (all but the gradient).
 MOVED = 28
@@ -71,7 +71,7 @@ def total(costs: Sequence[Cost]) -> Cost:
 def shares(costs: Sequence[Cost], ranks: int) -> list[Cost]:
     """What each rank keeps and computes where SOAP is shared out, by the optimizer's own rule."""
     held = [Cost()] * ranks
-    for cost, rank in zip(costs, share_out([cost.balance for cost in costs], [0.0] * ranks), strict=True):
+    for cost, rank in zip(costs, assign_greedily([cost.balance for cost in costs], [0.0] * ranks), strict=True):
         held[rank] = held[rank] + cost
     return held
 
@@ -89,8 +89,8 @@ def _soap_cost(param: Tensor, group: Mapping[str, Any]) -> Cost:
     """
     layout = Layout.of(param, group)
     size = state_dtype(param).itemsize
-    sides = [side for side, active in zip(layout.sides, layout.active, strict=True) if active]
-    entries = layout.split * prod(layout.sides)
+    sides = [dim for dim, preconditioned in zip(layout.dims, layout.preconditioned, strict=True) if preconditioned]
+    entries = layout.split * prod(layout.dims)
     cubes = layout.split * sum(side**3 for side in sides)
     turn = 2.0 * entries * sum(sides)
     return Cost(
@@ -99,5 +99,5 @@ def _soap_cost(param: Tensor, group: Mapping[str, Any]) -> Cost:
         refresh_products=2 * turn + 2.0 * cubes,
         factorisation=8 / 3 * cubes,
         moved_bytes=MOVED * param.numel(),
-        balance=work(layout, group["precondition_frequency"]),
+        balance=step_macs(layout, group["precondition_frequency"]),
     )

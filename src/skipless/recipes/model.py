@@ -44,10 +44,10 @@ class ModelConfig:
 
     def build_for(self, image_size: int, channels: int, classes: int, seed: int) -> Module:
         """The model for images of a size in pixels; see `build`."""
-        from skipless.models.libraries import library_named
+        from skipless.models.libraries import model_builder
 
-        make = library_named(self.library)
-        return make(
+        build = model_builder(self.library)
+        return build(
             self.name, image_size, channels, classes, skip=self.skip, init=self.init, seed=seed, kwargs=self.kwargs
         )
 

@@ -15,7 +15,7 @@ from skipless.data.dense import (
     load_segmentation,
 )
 from skipless.errors import InputError
-from skipless.models.tokens import token_model
+from skipless.models.vit_view import find_vit
 from skipless.recipes import ModelSource
 from skipless.studies.classifier import ClassifierResult, classify
 from skipless.studies.config import ClassifierConfig, DiscoveryConfig, NeighbourConfig, PictureConfig, ProbeConfig
@@ -141,7 +141,7 @@ def _classified(asked: Comparison, study: Callable[..., Any], config: Any) -> It
     named = asked.data or base.data
     images = load_images(replace(base, data=named, augmentation="none", image_size=first.image_size))
     for source in asked.sources:
-        tokens = token_model(source.model)
+        tokens = find_vit(source.model)
         mean, std = source.statistics or (tokens.mean, tokens.std)
         if len(mean) != images.channels:
             raise InputError(

@@ -15,7 +15,7 @@ from skipless.errors import InputError
 from skipless.evaluators.discovery import CorLoc, Discovery, corloc, draw_discoveries, lost, tokencut
 from skipless.evaluators.features.build import files_identity, weights_hash
 from skipless.evaluators.features.extraction import FeatureConfig, Features, ImageTransform, Key, features
-from skipless.models.tokens import token_model
+from skipless.models.vit_view import find_vit
 from skipless.studies.config import DiscoveryConfig
 from skipless.studies.folder import StudyFolder, process, wait_for_all
 from skipless.studies.names import key_name, markdown
@@ -113,7 +113,7 @@ def discover(
         InputError: if no image can be used, or a setting does not fit the model.
     """
     config = config or DiscoveryConfig()
-    tokens = token_model(model)
+    tokens = find_vit(model)
     if tokens.patch[0] != tokens.patch[1]:
         raise InputError(f"patches of {tokens.patch[0]} x {tokens.patch[1]}: object discovery takes square ones")
     keys = FeatureConfig(config.blocks, config.kinds, config.norm, config.precision).keys(len(tokens.views))

@@ -18,7 +18,7 @@ from skipless.evaluators.features.build import weights_hash
 from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform, Key, features
 from skipless.evaluators.pictures.grids import save_png
 from skipless.evaluators.pictures.pca import PcaColours, pca_picture
-from skipless.models.tokens import token_model
+from skipless.models.vit_view import find_vit
 from skipless.studies.config import PictureConfig
 from skipless.studies.folder import StudyFolder, process
 from skipless.studies.names import file_name, key_name, markdown
@@ -94,7 +94,7 @@ def _settings(
     """Everything that the pictures depend on."""
     seen = {}
     for name, (model, statistics) in models.items():
-        tokens = token_model(model)
+        tokens = find_vit(model)
         seen[name] = (weights_hash(tokens), statistics or (tokens.mean, tokens.std))
     pixels = [(name, image.size, hashlib.sha256(image.tobytes()).hexdigest()) for name, image in images]
     return {"models": seen, "images": pixels, **asdict(config)}
@@ -144,7 +144,7 @@ def _features(
     config: PictureConfig,
 ) -> tuple[tuple[int, int], dict[Key, list[torch.Tensor]]]:
     """The grid, and every block's patches of every image."""
-    tokens = token_model(model)
+    tokens = find_vit(model)
     mean, std = statistics or (tokens.mean, tokens.std)
     size = config.size or (tokens.image_size or (224, 224))[0]
     transform = ImageTransform.of(model, size, mean=mean, std=std)

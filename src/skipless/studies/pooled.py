@@ -19,7 +19,7 @@ from skipless.data.on_disk import StoredImages
 from skipless.errors import InputError
 from skipless.evaluators.features.build import files_identity, weights_hash
 from skipless.evaluators.features.extraction import FeatureConfig, features
-from skipless.models.tokens import token_model
+from skipless.models.vit_view import find_vit
 from skipless.studies.config import PoolConfig
 from skipless.studies.folder import StudyFolder, process, wait_for_all
 from skipless.studies.progress import counted
@@ -78,7 +78,7 @@ def pool(
     Raises:
         InputError: if no image of a split can be read, or there is no class token.
     """
-    tokens = token_model(model)
+    tokens = find_vit(model)
     if config.pooling == "class" and not tokens.class_token:
         raise InputError("pooling='class': this model has no class token; choose 'mean'")
     pooling: Pooling = config.pooling or ("class" if tokens.class_token else "mean")
@@ -140,7 +140,7 @@ class _Pool:
             if len(errors) < len(chunk):
                 vectors.append(self._pooled(images))
             else:
-                vectors.append(torch.zeros(len(chunk), len(self.blocks), token_model(self.model).dim))
+                vectors.append(torch.zeros(len(chunk), len(self.blocks), find_vit(self.model).dim))
         content = {
             "features": torch.cat(vectors).numpy(),
             "labels": torch.cat(labels).numpy(),

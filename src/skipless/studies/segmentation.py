@@ -20,7 +20,7 @@ from skipless.evaluators.probe.picture import prediction_picture
 from skipless.evaluators.probe.protocols import DenseProtocol, protocol_named
 from skipless.evaluators.probe.results import ProbeResult
 from skipless.evaluators.probe.segmentation import SegmentationScores, segmentation_scores
-from skipless.models.tokens import token_model
+from skipless.models.vit_view import find_vit
 from skipless.studies.config import ProbeConfig
 from skipless.studies.folder import StudyFolder, process
 from skipless.studies.progress import counted
@@ -92,7 +92,7 @@ def segment(
         InputError: if most images of a set cannot be used, or a setting does not fit the model.
     """
     config = config or ProbeConfig()
-    protocol, tokens = _resolved(config), token_model(model)
+    protocol, tokens = _resolved(config), find_vit(model)
     mean, std = statistics or (tokens.mean, tokens.std)
     identity = (files_identity(i.image for i in train.items), files_identity(i.image for i in val.items))
     masks = [files_identity(item.mask for item in data.items) for data in (train, val)]

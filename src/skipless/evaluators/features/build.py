@@ -35,8 +35,8 @@ from skipless.evaluators.features.store import (
     opened,
     store_bytes,
 )
-from skipless.models.token_graying import grayings
-from skipless.models.tokens import TokenModel, token_model
+from skipless.models.token_graying import find_token_graying
+from skipless.models.vit_view import ViTView, find_vit
 
 
 def build_store(
@@ -77,7 +77,7 @@ def build_store(
         raise InputError(f"dtype={dtype!r} for {count} images: give 'fp16' or 'fp32', and at least one image")
     config = FeatureConfig() if config is None else config
     notify = _to_stderr if notify is None else notify
-    tokens = token_model(model)
+    tokens = find_vit(model)
     keys = config.keys(len(tokens.views))
     identity = {
         "format": 1,
@@ -112,14 +112,14 @@ def files_identity(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def weights_hash(model: TokenModel) -> str:
+def weights_hash(model: ViTView) -> str:
     """Hash what the features depend on in a model: its modules' text, skips and head sizes, and every parameter.
 
     A state dict alone would not do: a skipless model has the keys and shapes of the residual one, and Token Graying has
     neither parameters nor a name.
     """
     digest = hashlib.sha256(repr(model.transformer).encode())
-    for graying in grayings(model.transformer):
+    for graying in find_token_graying(model.transformer):
         digest.update(repr(graying).encode())
     for view in model.views:
         digest.update(repr((view.skips, view.heads, view.key_heads, view.head_dim, view.logit_scale)).encode())
@@ -131,7 +131,7 @@ def weights_hash(model: TokenModel) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Builder:
-    model: TokenModel
+    model: ViTView
     load: Callable[[int], Image.Image]
     count: int
     transform: ImageTransform

@@ -19,7 +19,7 @@ from skipless.choices import Kind, Norm, Precision
 from skipless.data.folder import to_mode
 from skipless.errors import InputError
 from skipless.models.eval_mode import evaluating
-from skipless.models.tokens import TokenModel, embed, owner, token_model
+from skipless.models.vit_view import ViTView, embed, find_vit, projection_module
 
 Key = tuple[int, Kind]
 
@@ -118,7 +118,7 @@ def features(
         [((1, 'tokens'), (1, 6, 192), (1, 1, 192), (2, 3)), ((1, 'k'), (1, 6, 192), (1, 1, 192), (2, 3))]
     """
     config = FeatureConfig() if config is None else config
-    tokens = token_model(model)
+    tokens = find_vit(model)
     if not len(images) or batch_size < 1:
         raise InputError(f"{len(images)} images in batches of {batch_size}: there is nothing to compute")
     out: dict[Key, Tensor] = {}
@@ -136,12 +136,12 @@ def features(
 
 
 def forward_features(
-    model: TokenModel, images: Float[Tensor, "b c h w"], config: FeatureConfig, keys: Sequence[Key] | None = None
+    model: ViTView, images: Float[Tensor, "b c h w"], config: FeatureConfig, keys: Sequence[Key] | None = None
 ) -> dict[Key, Float[Tensor, "b t d"]]:
     """One forward pass, up to the last block that is asked for; prefix tokens first.
 
     Args:
-        model: of `token_model`.
+        model: of `find_vit`.
         images: a batch small enough to go through at once.
         config: norm and precision, and, without `keys`, blocks and kinds.
         keys: the features, if not all that the config names.
@@ -169,7 +169,7 @@ def forward_features(
 
 
 @contextmanager
-def _read_projection(model: TokenModel, block: int, kind: Kind, captured: dict[Key, Tensor]) -> Iterator[None]:
+def _read_projection(model: ViTView, block: int, kind: Kind, captured: dict[Key, Tensor]) -> Iterator[None]:
     """Note what one projection gives while the model runs: timm's fused qkv has it among its outputs."""
     view = model.views[block]
     linear = {"q": view.query, "k": view.key, "v": view.value}[kind]
@@ -177,7 +177,7 @@ def _read_projection(model: TokenModel, block: int, kind: Kind, captured: dict[K
     def note(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
         captured[block, kind] = output[..., linear.rows]
 
-    handle = owner(view, linear).register_forward_hook(note)
+    handle = projection_module(view, linear).register_forward_hook(note)
     try:
         yield
     finally:
@@ -232,7 +232,7 @@ class ImageTransform:
             size: in pixels; None for each picture's own.
             **fields: any other field.
         """
-        tokens = token_model(model)
+        tokens = find_vit(model)
         if size is not None:
             sides = (size, size) if isinstance(size, int) else size
             high, wide = (max(1, round(s / p)) * p for s, p in zip(sides, tokens.patch, strict=True))

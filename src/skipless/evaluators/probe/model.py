@@ -14,7 +14,7 @@ from skipless.evaluators.features.extraction import FeatureConfig, ImageTransfor
 from skipless.evaluators.probe.data import DenseSet, Segmentation
 from skipless.evaluators.probe.linear import Select, TrainedProbe, linear_probe
 from skipless.evaluators.probe.protocols import DenseProtocol, protocol_named
-from skipless.models.tokens import token_model
+from skipless.models.vit_view import find_vit
 
 
 def probe_model(
@@ -58,7 +58,7 @@ def probe_model(
     config = FeatureConfig() if config is None else config
     if len(config.kinds) != 1:
         raise InputError(f"kinds={config.kinds!r}: a probe takes one kind of feature")
-    depth = len(token_model(model).views)
+    depth = len(find_vit(model).views)
     singles = [block for block, _ in config.keys(depth)]
     several = [] if multiscale is None else [block for block, _ in replace(config, blocks=multiscale).keys(depth)]
     config = replace(config, blocks=tuple(sorted({*singles, *several})))

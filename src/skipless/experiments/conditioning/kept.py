@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from skipless.evaluators.features.build import weights_hash
-from skipless.models.tokens import token_model
+from skipless.models.vit_view import find_vit
 from skipless.report.write import write_files
 from skipless.training.run_folder.atomic import read_json
 
@@ -34,6 +34,6 @@ def cached(file: Path, asked: Any, make: Callable[[], Any]) -> Any:
 def seen(model: nn.Module, pixels: torch.Tensor) -> dict[str, str]:
     """What a measurement depends on: weights and images."""
     return {
-        "weights": weights_hash(token_model(model)),
+        "weights": weights_hash(find_vit(model)),
         "images": hashlib.sha256(pixels.contiguous().numpy().tobytes()).hexdigest(),
     }

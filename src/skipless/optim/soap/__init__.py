@@ -1,1 +1,1 @@
-"""SOAP: the optimizer, its eigenbases, and how several processes share its state."""
+"""SOAP: the optimizer, its eigenbases, and the sharding of its state."""

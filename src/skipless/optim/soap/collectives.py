@@ -1,6 +1,6 @@
-"""What ranks send each other, in few large messages; and how a DTensor is cut.
+"""Collective operations on lists of tensors, in few large messages; and how a DTensor is sharded.
 
-Everything travels as bytes: not every backend knows every dtype.
+All tensors are sent as bytes, because not every backend knows every dtype.
 """
 
 from collections.abc import Iterator
@@ -13,120 +13,131 @@ from torch import Tensor
 
 from skipless.errors import InputError
 
-# Entries that all ranks together publish in one message: bounds what it takes in memory.
-_MESSAGE = 2**26
+# Entries that all ranks together send in one message. This bounds the memory that a message takes.
+_MAX_MESSAGE_NUMEL = 2**26
 
 
-def everyone() -> dist.ProcessGroup | None:
-    """All processes, if there are several."""
+def world_group() -> dist.ProcessGroup | None:
+    """The process group of all processes; `None` if there is only one process."""
     several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
     return dist.group.WORLD if several else None
 
 
-def is_first() -> bool:
-    """Whether this is the process that writes: the first of all, or the only one."""
-    return everyone() is None or dist.get_rank() == 0
+def is_rank_zero() -> bool:
+    """Whether this process is rank 0 of all processes, or the only one."""
+    return world_group() is None or dist.get_rank() == 0
 
 
-def is_sharded(param: Tensor) -> bool:
-    """Whether a parameter is a DTensor, without importing what defines them."""
+def is_dtensor(param: Tensor) -> bool:
+    """Whether a parameter is a DTensor; this does not import `torch.distributed.tensor`."""
     return hasattr(param, "device_mesh")
 
 
-def cut(param: Any) -> tuple[int, dist.ProcessGroup]:
-    """Tell along which dimension a DTensor is cut, and over which ranks; along a mesh's other dimensions it is copied.
+def shard_placement(param: Any) -> tuple[int, dist.ProcessGroup]:
+    """Give the dimension along which a DTensor is sharded, and the process group that holds its shards.
+
+    Along the other dimensions of its device mesh it is replicated.
 
     Raises:
-        InputError: if it is not cut, or in another way than `fully_shard` does.
+        InputError: if it is not sharded, or not in the way of `fully_shard`.
     """
     from torch.distributed.tensor import Shard
 
-    cuts = [(axis, placed) for axis, placed in enumerate(param.placements) if not placed.is_replicate()]
-    if len(cuts) != 1 or type(cuts[0][1]) is not Shard:
+    sharded = [(axis, placement) for axis, placement in enumerate(param.placements) if not placement.is_replicate()]
+    if len(sharded) != 1 or type(sharded[0][1]) is not Shard:
         raise InputError(
             f"SOAP: a parameter of shape {tuple(param.shape)} is placed as {param.placements}; SOAP takes DTensors as "
             "fully_shard makes them: sharded over one dimension of their mesh, replicated over the others"
         )
-    axis, placed = cuts[0]
-    return placed.dim, param.device_mesh.get_group(axis)
+    axis, placement = sharded[0]
+    return placement.dim, param.device_mesh.get_group(axis)
 
 
-def shard_shapes(shape: torch.Size, dim: int, ranks: int) -> list[torch.Size]:
-    """Give the shape of every rank's shard: equal parts rounded up, so that the last ones may be short or empty.
+def shard_shapes(shape: torch.Size, dim: int, world_size: int) -> list[torch.Size]:
+    """Give the shape of every rank's shard, as `torch.chunk` cuts: the last shards may be smaller or empty.
 
     Example:
         >>> [tuple(shape) for shape in shard_shapes(torch.Size([5, 2]), 0, 4)]
         [(2, 2), (2, 2), (1, 2), (0, 2)]
     """
-    part = -(-shape[dim] // ranks)
-    rows = [min(part, max(0, shape[dim] - rank * part)) for rank in range(ranks)]
+    chunk = -(-shape[dim] // world_size)
+    rows = [min(chunk, max(0, shape[dim] - rank * chunk)) for rank in range(world_size)]
     return [torch.Size([*shape[:dim], count, *shape[dim + 1 :]]) for count in rows]
 
 
-def swap(
-    outgoing: list[list[Tensor]], expected: list[list[torch.Size]], like: Tensor, group: dist.ProcessGroup
+def all_to_all(
+    outputs: list[list[Tensor]], input_shapes: list[list[torch.Size]], like: Tensor, group: dist.ProcessGroup
 ) -> list[list[Tensor]]:
-    """Hand every rank its own list of tensors and take one list from each, in one message a pair.
+    """Send a list of tensors to every rank and receive a list from each, in one message for each pair of ranks.
 
     Args:
-        outgoing: tensors for each rank.
-        expected: shapes of the tensors from each rank.
-        like: gives dtype and device of all of them.
+        outputs: the tensors to send to each rank.
+        input_shapes: the shapes of the tensors to receive from each rank.
+        like: gives the dtype and the device of all tensors.
         group: the ranks.
+
+    Returns:
+        The tensors received from each rank.
     """
-    sent = _flat([tensor for tensors in outgoing for tensor in tensors], like)
-    send_sizes = [like.element_size() * sum(tensor.numel() for tensor in tensors) for tensors in outgoing]
-    take_sizes = [like.element_size() * sum(shape.numel() for shape in shapes) for shapes in expected]
-    taken = like.new_empty(sum(take_sizes) // like.element_size())
-    dist.all_to_all_single(taken.view(torch.uint8), sent.view(torch.uint8), take_sizes, send_sizes, group=group)
-    pieces = iter(_parts(taken, [shape for shapes in expected for shape in shapes]))
-    return [[next(pieces) for _ in shapes] for shapes in expected]
+    sent = _flatten([tensor for tensors in outputs for tensor in tensors], like)
+    send_sizes = [like.element_size() * sum(tensor.numel() for tensor in tensors) for tensors in outputs]
+    receive_sizes = [like.element_size() * sum(shape.numel() for shape in shapes) for shapes in input_shapes]
+    received = like.new_empty(sum(receive_sizes) // like.element_size())
+    dist.all_to_all_single(received.view(torch.uint8), sent.view(torch.uint8), receive_sizes, send_sizes, group=group)
+    tensors = iter(_unflatten(received, [shape for shapes in input_shapes for shape in shapes]))
+    return [[next(tensors) for _ in shapes] for shapes in input_shapes]
 
 
-def gather_from_all(taken: Tensor, sent: Tensor, group: dist.ProcessGroup) -> None:
-    """Put every rank's `sent`, one after the other, into `taken`."""
+def all_gather_into(gathered: Tensor, local: Tensor, group: dist.ProcessGroup) -> None:
+    """Put every rank's `local`, one after the other, into `gathered`."""
     # torch 2.14 gave all_gather_into_tensor a new name, and warns of the old one.
     gather = dist.all_gather_single if hasattr(dist, "all_gather_single") else dist.all_gather_into_tensor
-    gather(taken, sent, group=group)
+    gather(gathered, local, group=group)
 
 
-def publish_(shares: list[list[Tensor]], group: dist.ProcessGroup) -> None:
-    """Overwrite every tensor with its owner's: `shares[rank]` are the tensors of one dtype that a rank owns."""
-    rank, ranks = dist.get_rank(group), len(shares)
-    for portions in zip_longest(*(_portions(share, _MESSAGE // ranks) for share in shares), fillvalue=()):
-        longest = max(sum(tensor.numel() for tensor in portion) for portion in portions)
-        like = next(tensor for portion in portions for tensor in portion)
-        sent, taken = like.new_zeros(longest), like.new_empty(ranks, longest)
-        for part, tensor in zip(_parts(sent, [tensor.shape for tensor in portions[rank]]), portions[rank], strict=True):
-            part.copy_(tensor)
-        gather_from_all(taken.view(torch.uint8).flatten(), sent.view(torch.uint8), group)
-        for owner, portion in enumerate(portions):
+def all_gather_owned_(owned: list[list[Tensor]], group: dist.ProcessGroup) -> None:
+    """Overwrite every tensor with its owner's values.
+
+    Args:
+        owned: the tensors that each rank owns, all of one dtype; every rank passes the same lists.
+        group: the ranks.
+    """
+    rank, world_size = dist.get_rank(group), len(owned)
+    limit = _MAX_MESSAGE_NUMEL // world_size
+    for buckets in zip_longest(*(_buckets(tensors, limit) for tensors in owned), fillvalue=()):
+        longest = max(sum(tensor.numel() for tensor in bucket) for bucket in buckets)
+        like = next(tensor for bucket in buckets for tensor in bucket)
+        local, gathered = like.new_zeros(longest), like.new_empty(world_size, longest)
+        views = _unflatten(local, [tensor.shape for tensor in buckets[rank]])
+        for view, tensor in zip(views, buckets[rank], strict=True):
+            view.copy_(tensor)
+        all_gather_into(gathered.view(torch.uint8).flatten(), local.view(torch.uint8), group)
+        for owner, bucket in enumerate(buckets):
             if owner != rank:
-                for part, tensor in zip(
-                    _parts(taken[owner], [tensor.shape for tensor in portion]), portion, strict=True
-                ):
-                    tensor.copy_(part)
+                views = _unflatten(gathered[owner], [tensor.shape for tensor in bucket])
+                for view, tensor in zip(views, bucket, strict=True):
+                    tensor.copy_(view)
 
 
-def _portions(tensors: list[Tensor], limit: int) -> Iterator[list[Tensor]]:
-    """Cut a list where its tensors would exceed `limit` entries; a longer tensor stands alone."""
-    portion: list[Tensor] = []
+def _buckets(tensors: list[Tensor], limit: int) -> Iterator[list[Tensor]]:
+    """Split a list into buckets of at most `limit` entries; a tensor that is longer gets a bucket of its own."""
+    bucket: list[Tensor] = []
     size = 0
     for tensor in tensors:
-        if portion and size + tensor.numel() > limit:
-            yield portion
-            portion, size = [], 0
-        portion.append(tensor)
+        if bucket and size + tensor.numel() > limit:
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(tensor)
         size += tensor.numel()
-    if portion:
-        yield portion
+    if bucket:
+        yield bucket
 
 
-def _flat(tensors: list[Tensor], like: Tensor) -> Tensor:
+def _flatten(tensors: list[Tensor], like: Tensor) -> Tensor:
     return torch.cat([tensor.reshape(-1).to(like.dtype) for tensor in tensors]) if tensors else like.new_empty(0)
 
 
-def _parts(flat: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
+def _unflatten(flat: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
     """View the beginning of a flat tensor as tensors of these shapes."""
     sizes = [shape.numel() for shape in shapes]
     parts = flat[: sum(sizes)].split(sizes) if sizes else ()

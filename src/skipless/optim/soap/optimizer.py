@@ -1,9 +1,10 @@
 """SOAP: Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024, arXiv 2409.11321).
 
-Every call but a parameter's first rotates its gradient into the eigenbases, lets Adam choose the step there and rotates
-that back. The first moment *lives* in the eigenbases and is turned only when they are, the bases are refreshed every
-`precondition_frequency` calls, and parameters of one shape go through all this as one stack. Several processes can
-share the work out (`shares`). `docs/soap.md` says what is exact and what is ours.
+Every step rotates a parameter's gradient into the eigenbases, computes Adam's update there and rotates the update back.
+A parameter's first gradient is an exception: it only initialises the eigenbases. The bases are refreshed every
+`precondition_frequency` steps. The first moment *lives* in the eigenbases and is rotated only when they are refreshed.
+Parameters of one shape are updated together (`stack`). Several processes can shard the state (`state_sharding`).
+`docs/soap.md` says what equals the authors' implementation and what differs from it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,27 +18,27 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from skipless.errors import InputError
-from skipless.optim.soap.collectives import is_first, is_sharded
-from skipless.optim.soap.eigenbasis import symmetric_
+from skipless.optim.soap.collectives import is_dtensor, is_rank_zero
+from skipless.optim.soap.eigenbasis import symmetrize_
 from skipless.optim.soap.layout import Layout
-from skipless.optim.soap.sharding import Shares
-from skipless.optim.soap.stack import Stack, check_state, descend_, state_dtype
+from skipless.optim.soap.stack import Stack, apply_updates_, check_state, state_dtype
+from skipless.optim.soap.state_sharding import StateSharding
 from skipless.optim.soap.validate import check_group
 
-# What shapes a parameter's state; a change after its first gradient is an error.
-_SHAPING = ("max_precond_dim", "merge_dims", "precondition_1d", "data_format", "split")
+# Hyperparameters that determine a parameter's layout; a change after its first gradient is an error.
+_LAYOUT_KEYS = ("max_precond_dim", "merge_dims", "precondition_1d", "data_format", "split")
 
-# Entries up to which matrices of different parameters share a stack. On one CPU core this saves a fifth of an ordinary
-# step at 256 x 64, a tenth at 512 x 128 and nothing at 384 x 384.
-_STACKED = 2**16
+# A tensor of more entries gets a stack of its own. On one CPU core, common stacks save a fifth of an ordinary step at
+# 256 x 64, a tenth at 512 x 128 and nothing at 384 x 384.
+_MAX_STACKED_NUMEL = 2**16
 
 
 class SOAP(Optimizer):
     """Shampoo with Adam in the preconditioner's eigenbasis.
 
-    The names are the reference's; all may differ by group, and a changed value in `param_groups` takes effect at the
-    next step, except for those that shape the state (`max_precond_dim`, `merge_dims`, `precondition_1d`, `data_format`,
-    `split`): changing these after a parameter's first gradient is an `InputError`.
+    The names are the reference's. All values may differ by group, and a changed value in `param_groups` takes effect at
+    the next step. The exceptions are those that determine the layout of the state (`max_precond_dim`, `merge_dims`,
+    `precondition_1d`, `data_format`, `split`): changing these after a parameter's first gradient is an `InputError`.
 
     Args:
         params: parameters or groups, as for any optimizer.
@@ -47,21 +48,22 @@ class SOAP(Optimizer):
         eps: added to the root of the second moment.
         weight_decay: decoupled: after the update the parameter shrinks by `lr * weight_decay`.
         precondition_frequency: steps between two refreshes of the eigenbases.
-        max_precond_dim: a longer side keeps the identity for its basis, without work or state.
-        merge_dims: join neighbouring sides of a tensor while their product is at most `max_precond_dim`.
-        precondition_1d: give vectors an eigenbasis too; else they get plain Adam.
+        max_precond_dim: a longer dimension keeps the identity for its basis, without work or state.
+        merge_dims: merge neighbouring dimensions of a tensor while their product is at most `max_precond_dim`.
+        precondition_1d: give vectors an eigenbasis too; otherwise they get plain Adam.
         normalize_grads: scale every matrix's update to a root mean square of one.
-        data_format: layout of 4-D parameters; matters where `merge_dims` joins sides.
+        data_format: layout of 4-D parameters; matters where `merge_dims` merges dimensions.
         correct_bias: Adam's bias correction.
-        split: rows of the parameters are this many matrices stacked, each with its own bases (fused qkv: 3).
-        share: where `torch.distributed` has several processes, which then must hold the same parameters and gradients:
-            each keeps the state of a part of the parameters, moves these, and all take its values. DTensors, as
-            `fully_shard` makes them, are shared out among the holders of their shards in any case. Every step is then
-            a collective operation; the processes are looked up at the first one.
+        split: the rows of a parameter are this many matrices stacked, each with its own bases (fused qkv: 3).
+        share: shard the state over the processes of `torch.distributed`, if there are several. All of them must hold
+            the same parameters and gradients. Each process keeps the state of a part of the parameters and updates
+            these; then all processes take over the new values. The state of DTensors, as `fully_shard` makes them, is
+            sharded over the ranks that hold their shards in any case. With a sharded state every step is a collective
+            operation. The processes are looked up at the first step.
 
     Parameters in bf16 and fp16 keep their state in fp32, all others in their own dtype. The first gradient of a
-    parameter only warms its preconditioner: it moves nothing. A matrix whose gradient is not finite is treated as if
-    its gradient were zero, with a `RuntimeWarning` at the next refresh.
+    parameter only initialises its preconditioner and moves nothing. A matrix whose gradient is not finite is treated as
+    if its gradient were zero, with a `RuntimeWarning` at the next refresh.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.eye(3))
@@ -108,27 +110,27 @@ class SOAP(Optimizer):
             "correct_bias": correct_bias,
             "split": split,
         }
-        self.share, self._shares = share, Shares()
+        self.share, self._sharding = share, StateSharding()
         self._stacks: list[Stack] = []
-        self._arranged: object = None
+        self._stacked_for: object = None
         super().__init__(params, defaults)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What pickling and copying keep: no process group can be."""
+        """What pickling and copying keep. Process groups cannot be pickled."""
         return {**super().__getstate__(), "share": self.share}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore after unpickling, copying and loading; stacks are built anew from the state."""
+        """Restore after unpickling, copying and loading; the stacks are rebuilt from the state."""
         super().__setstate__(state)
         self.__dict__.setdefault("share", False)
-        self.__dict__.setdefault("_shares", Shares())
+        self.__dict__.setdefault("_sharding", StateSharding())
         for group in self.param_groups:
             for name in self.defaults.keys() - {"differentiable"}:  # torch's own, which no group holds
                 group.setdefault(name, self.defaults[name])
-        self._stacks, self._arranged = [], None
+        self._stacks, self._stacked_for = [], None
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; its values are checked and its parameters must be real."""
+        """Add a group, after a check of its values; its parameters must be real."""
         super().add_param_group(param_group)
         try:
             check_group(self.param_groups[-1])
@@ -148,77 +150,78 @@ class SOAP(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        live = self._live()
-        self._settle()
-        for team in self._shares.teams:
-            team.agree()
-        whole = {param: grad for team in self._shares.teams for param, grad in team.gather_gradients().items()}
+        with_grad = self._params_with_grad()
+        self._assign_owners()
+        shard_groups = self._sharding.shard_groups
+        for shard_group in shard_groups:
+            shard_group.verify_params()
+        gathered = {param: grad for group in shard_groups for param, grad in group.gather_gradients().items()}
         updates: dict[Tensor, Tensor] = {}
-        stacks = self._arrange([(param, index) for param, index in live if self._shares.mine(param)])
+        stacks = self._get_stacks([(param, index) for param, index in with_grad if self._sharding.owns(param)])
         with _full_precision({stack.params[0].device.type for stack in stacks}):
             for stack in stacks:
-                moves = stack.advance_([whole.get(p, p.grad) for p in stack.params])  # pyright: ignore[reportArgumentType]
-                if moves is not None and not is_sharded(stack.params[0]):
-                    descend_(stack.params, moves, stack.group, stack.states[0]["step"])
-                elif moves is not None:
-                    updates.update(zip(stack.params, moves, strict=True))
-        if self._shares.teams:
-            self._share_(live, updates)
+                grads = [gathered.get(p, p.grad) for p in stack.params]
+                own = stack.compute_updates_(grads)  # pyright: ignore[reportArgumentType]
+                if own is not None and not is_dtensor(stack.params[0]):
+                    apply_updates_(stack.params, own, stack.group, stack.states[0]["step"])
+                elif own is not None:
+                    updates.update(zip(stack.params, own, strict=True))
+        if shard_groups:
+            self._exchange_updates_(with_grad, updates)
         return loss
 
-    def _share_(self, live: list[tuple[Tensor, int]], updates: dict[Tensor, Tensor]) -> None:
-        """Bring what this rank has made to the others, and what they have made here."""
-        for param, _ in live:
-            if not self._shares.mine(param):
+    def _exchange_updates_(self, with_grad: list[tuple[Tensor, int]], updates: dict[Tensor, Tensor]) -> None:
+        """Send the values and updates that this rank has computed, and apply those of the other ranks."""
+        for param, _ in with_grad:
+            if not self._sharding.owns(param):
                 self.state[param]["step"] = self.state[param].get("step", -1) + 1
-        for team in self._shares.teams:
-            team.publish_()
-            shards = team.scatter_updates(updates)
-            for param, index in live:
+        for shard_group in self._sharding.shard_groups:
+            shard_group.sync_params_()
+            shards = shard_group.scatter_updates(updates)
+            for param, index in with_grad:
                 if param in shards and (step := self.state[param]["step"]) > 0:
                     local: Tensor = param.to_local()  # pyright: ignore[reportAttributeAccessIssue]
-                    descend_([local], [shards[param]], self.param_groups[index], step)
+                    apply_updates_([local], [shards[param]], self.param_groups[index], step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers, strings, lists and dicts only, and every tensor with a storage of its own.
+        """This rank's state: tensors, numbers, strings, lists and dicts; every tensor has a storage of its own.
 
-        Of a parameter whose state another rank keeps there is only the `step`, and such a dict cannot be loaded:
-        `full_state_dict` has everything.
+        A parameter whose state another rank keeps has only its `step` here. Such a dict cannot be loaded:
+        `full_state_dict` gives the whole state.
         """
-        saved = self._packed()
-        saved["state"] = _map_tensors(_own, saved["state"])
+        saved = self._state_dict_of_views()
+        saved["state"] = _map_tensors(_own_storage, saved["state"])
         return saved
 
     def full_state_dict(self) -> dict[str, Any] | None:
-        """`state_dict` of all ranks, on the CPU; on rank 0 only, `None` on the others. All must call it."""
-        self._settle()
-        saved = self._packed()
-        held, saved["state"] = saved["state"], {}
+        """The state of all ranks, on the CPU of rank 0; `None` on all other ranks. All ranks must call it."""
+        self._assign_owners()
+        saved = self._state_dict_of_views()
+        local, saved["state"] = saved["state"], {}
         params = [(param, group) for group in self.param_groups for param in group["params"]]
         for index, (param, group) in enumerate(params):
-            if state := held.get(index):
-                team = self._shares.team(param)
-                state = team.at_first(param, state, Layout.of(param, group)) if team else state
-                saved["state"][index] = _map_tensors(_to_cpu, state) if is_first() else None
-        return saved if is_first() else None
+            if state := local.get(index):
+                shard_group = self._sharding.shard_group(param)
+                state = shard_group.gather_state(param, state, Layout.of(param, group)) if shard_group else state
+                saved["state"][index] = _map_tensors(_to_cpu, state) if is_rank_zero() else None
+        return saved if is_rank_zero() else None
 
-    def _packed(self) -> dict[str, Any]:
-        """The state under the parameters' places, its tensors not yet copied."""
+    def _state_dict_of_views(self) -> dict[str, Any]:
+        """The state under the parameters' indices, its tensors not yet copied."""
         for state in self.state.values():
             for factor in state.get("factors", []):
                 if factor is not None:
-                    symmetric_(factor)
+                    symmetrize_(factor)
         saved = super().state_dict()
         saved["state"] = dict(saved["state"])
         saved["param_groups"] = [{**group, "betas": list(group["betas"])} for group in saved["param_groups"]]
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore bit for bit: tensors move to their parameter's device.
+        """Restore the state bit for bit; tensors move to their parameter's device.
 
-        The state of a model in another dtype is cast to the one that this model's state has.
-
-        Shared out, every rank is given the whole state, whatever the number of ranks that made it, and keeps its part.
+        The state of a model in another dtype is cast to the dtype of this model's state. If the state is sharded, every
+        rank passes the whole state, from any number of ranks, and keeps its part.
 
         Raises:
             InputError: the state is another optimizer's, or was made for other parameters or another layout.
@@ -228,62 +231,65 @@ class SOAP(Optimizer):
             super().load_state_dict({**state_dict, "state": {}})
         except ValueError as error:
             raise InputError(f"SOAP: {error}: the checkpoint is of another model or of other groups") from error
-        self._settle()
+        self._assign_owners()
         params = [(param, group) for group in self.param_groups for param in group["params"]]
         for index, (param, group) in zip(saved, params, strict=True):
             if state := state_dict["state"].get(index):
                 check_state(state, Layout.of(param, group))
-                state = state if self._shares.mine(param) else {"step": state["step"]}
-                moved = partial(_moved, device=param.device, dtype=state_dtype(param))
-                self.state[param] = _map_tensors(moved, state)
+                state = state if self._sharding.owns(param) else {"step": state["step"]}
+                copied = partial(_copy_to, device=param.device, dtype=state_dtype(param))
+                self.state[param] = _map_tensors(copied, state)
 
-    def _settle(self) -> None:
-        """Find out which rank keeps what; what others keep is let go here."""
-        if self._shares.settle(self.param_groups, share=self.share):
+    def _assign_owners(self) -> None:
+        """Decide which rank keeps which state, and drop the states here that other ranks keep."""
+        if self._sharding.assign_owners(self.param_groups, share=self.share):
             for param, state in self.state.items():
-                if state and not self._shares.mine(param):
+                if state and not self._sharding.owns(param):
                     self.state[param] = {"step": state["step"]}
-            self._arranged = None
+            self._stacked_for = None
 
-    def _live(self) -> list[tuple[Tensor, int]]:
-        """Parameters that have entries and a gradient, with their groups."""
-        live = []
+    def _params_with_grad(self) -> list[tuple[Tensor, int]]:
+        """Parameters that have entries and a gradient, each with the index of its group."""
+        with_grad = []
         for index, group in enumerate(self.param_groups):
             check_group(group)
             for param in group["params"]:
                 if (grad := param.grad) is not None and param.numel():
-                    live.append((param, index))
+                    with_grad.append((param, index))
                     if grad.layout is not torch.strided:
                         raise InputError(
                             f"SOAP: a parameter of shape {tuple(param.shape)} has a sparse gradient; SOAP takes dense "
                             "ones: give such parameters to another optimizer"
                         )
-        return live
+        return with_grad
 
-    def _arrange(self, live: list[tuple[Tensor, int]]) -> list[Stack]:
+    def _get_stacks(self, with_grad: list[tuple[Tensor, int]]) -> list[Stack]:
         """Stacks of these parameters: those of the last step unless something has changed."""
-        arranged = [[id(p) for p, _ in live], [[group[key] for key in _SHAPING] for group in self.param_groups]]
-        if arranged != self._arranged or not all(stack.holds(self.state) for stack in self._stacks):
-            self._stacks = self._stacked(live)
-            self._arranged = arranged
+        stacked_for = [
+            [id(p) for p, _ in with_grad],
+            [[group[key] for key in _LAYOUT_KEYS] for group in self.param_groups],
+        ]
+        if stacked_for != self._stacked_for or not all(stack.is_current(self.state) for stack in self._stacks):
+            self._stacks = self._build_stacks(with_grad)
+            self._stacked_for = stacked_for
         return self._stacks
 
-    def _stacked(self, live: list[tuple[Tensor, int]]) -> list[Stack]:
-        """Group parameters that can share a stack: of one group, layout, dtype, device and age."""
-        places = {id(p): place for place, p in enumerate(p for group in self.param_groups for p in group["params"])}
+    def _build_stacks(self, with_grad: list[tuple[Tensor, int]]) -> list[Stack]:
+        """Put parameters of one group, layout, dtype, device and step count into one stack."""
+        indices = {id(p): index for index, p in enumerate(p for group in self.param_groups for p in group["params"])}
         members: dict[Any, list[Tensor]] = {}
-        for param, index in live:
+        for param, index in with_grad:
             layout = Layout.of(param, self.param_groups[index])
-            alone = prod(layout.sides) > _STACKED
-            age = self.state[param].get("step", -1)
-            kind = (param.dtype, param.device, is_sharded(param))
-            key = (index, layout, kind, age, id(param) if alone else None)
+            alone = prod(layout.dims) > _MAX_STACKED_NUMEL
+            step = self.state[param].get("step", -1)
+            kind = (param.dtype, param.device, is_dtensor(param))
+            key = (index, layout, kind, step, id(param) if alone else None)
             members.setdefault(key, []).append(param)
         return [
             Stack(
                 params,
                 [self.state[p] for p in params],
-                [places[id(p)] for p in params],
+                [indices[id(p)] for p in params],
                 self.param_groups[index],
                 layout,
             )
@@ -309,29 +315,29 @@ def _map_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     return [_map_tensors(change, item) for item in value] if isinstance(value, list) else value
 
 
-def _own(tensor: Tensor) -> Tensor:
-    """Part a tensor from the stack that it is a view of."""
+def _own_storage(tensor: Tensor) -> Tensor:
+    """Copy a tensor if it is a view of a stack."""
     return tensor.clone() if tensor.nbytes < tensor.untyped_storage().nbytes() else tensor
 
 
 def _to_cpu(tensor: Tensor) -> Tensor:
-    """Copy a tensor to the CPU: training goes on while the copy is written."""
+    """Copy a tensor to the CPU, always: training goes on while the copy is written."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def _moved(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+def _copy_to(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Copy a tensor to a device, in a dtype."""
     return tensor.detach().to(device, dtype, copy=True).contiguous()
 
 
 @contextmanager
 def _full_precision(devices: Iterable[str]) -> Iterator[None]:
-    """Keep TF32, bf16 matrix units and autocast out: they break the eigenvalue estimates."""
+    """Turn TF32, bf16 matrix units and autocast off: they break the eigenvalue estimates."""
     backends: Any = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # pyright: ignore
     before = [backend.fp32_precision for backend in backends]
     try:
         overall = torch.get_float32_matmul_precision()
-    except RuntimeError:  # the backends were set one by one; then this is what is underneath
+    except RuntimeError:  # raised where the backends were set one by one; "highest" is then torch's overall setting
         overall = "highest"
     with ExitStack() as stack:
         for backend, precision in zip(backends, before, strict=True):

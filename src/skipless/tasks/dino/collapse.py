@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from skipless.errors import InputError
-from skipless.models.tokens import embed, token_model
+from skipless.models.vit_view import embed, find_vit
 
 IMAGES = 64
 """Largest number of images that a look takes, on each process: a per cent of the time at one look in 100 steps."""
@@ -146,7 +146,7 @@ def class_tokens(backbone: nn.Module, images: Float[Tensor, "n c h w"]) -> list[
     """
     features = backbone(images)
     try:
-        model = token_model(backbone)
+        model = find_vit(backbone)
     except InputError:
         return [features]
     found = []

@@ -1,15 +1,17 @@
-"""SOAP's products: the same in every layout, and exact whoever makes them."""
+"""SOAP's matrix products: exact in every memory layout, by either library."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from skipless.optim import SOAP
-from skipless.optim.soap import matmul as products
+from skipless.optim.soap import matmul as matmul_module
 
-SIDE = 192  # cubed more than what is worth oneDNN's while
+SIDE = 192  # its cube is above the smallest product that goes to oneDNN
 
-needs_onednn = pytest.mark.skipif(not products._onednn(torch.zeros(1)), reason="torch has no oneDNN on this processor")
+needs_onednn = pytest.mark.skipif(
+    not matmul_module._has_onednn(torch.zeros(1)), reason="torch has no oneDNN on this processor"
+)
 
 
 def laid_out(layout: str, stack: int) -> Tensor:
@@ -30,10 +32,12 @@ LAYOUTS = ["plain", "transposed", "rows", "columns", "columns transposed"]
 
 @pytest.fixture
 def calls(monkeypatch) -> list[tuple[int, ...]]:
-    """Shapes of the products that oneDNN makes."""
+    """Shapes of the products that oneDNN computes."""
     made: list[tuple[int, ...]] = []
-    linear = products._linear
-    monkeypatch.setattr(products, "_linear", lambda x, w: (made.append((*x.shape, len(w))), linear(x, w))[1])
+    linear = matmul_module._onednn_linear
+    monkeypatch.setattr(
+        matmul_module, "_onednn_linear", lambda x, w: (made.append((*x.shape, len(w))), linear(x, w))[1]
+    )
     return made
 
 
@@ -42,8 +46,8 @@ def calls(monkeypatch) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize("right", LAYOUTS)
 def test_a_product_does_not_depend_on_how_matrices_lie(left: str, right: str, stack: int, calls) -> None:
     x, y = laid_out(left, stack), laid_out(right, stack)
-    made = products.matmul(x, y)
-    assert len(calls) == (stack if products._onednn(x) else 0)
+    made = matmul_module.matmul(x, y)
+    assert len(calls) == (stack if matmul_module._has_onednn(x) else 0)
     assert made.shape == (stack, SIDE, SIDE)
     torch.testing.assert_close(made.double(), x.double() @ y.double(), rtol=0, atol=3e-4)  # entries of about 14
 
@@ -51,10 +55,10 @@ def test_a_product_does_not_depend_on_how_matrices_lie(left: str, right: str, st
 @needs_onednn
 def test_small_products_and_float64_are_left_to_torch(calls, monkeypatch) -> None:
     small, large = torch.randn(1, 96, 96), torch.randn(1, SIDE, SIDE)
-    assert torch.equal(products.matmul(small, small), small @ small)
-    assert torch.equal(products.matmul(large.double(), large.double()), large.double() @ large.double())
+    assert torch.equal(matmul_module.matmul(small, small), small @ small)
+    assert torch.equal(matmul_module.matmul(large.double(), large.double()), large.double() @ large.double())
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
-    assert torch.equal(products.matmul(large, large), large @ large)
+    assert torch.equal(matmul_module.matmul(large, large), large @ large)
     assert not calls
 
 

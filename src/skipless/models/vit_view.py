@@ -1,7 +1,7 @@
-"""How a plain ViT turns images into tokens: patches, prefix tokens, position embeddings at any size, the last norm."""
+"""ViTView: how a plain ViT turns images into tokens, by patches, prefix tokens, position embeddings and final norm."""
 
 # pyright: reportPrivateImportUsage=false
-# timm.layers re-exports without saying so.
+# timm.layers does not declare its re-exports.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,20 +20,20 @@ from skipless.models.blocks import BlockView, LinearMap
 
 
 @dataclass(frozen=True, eq=False)
-class TokenModel:
-    """A vision transformer as that which makes tokens of images.
+class ViTView:
+    """A plain vision transformer in the terms that feature extraction needs.
 
     Attributes:
         transformer: the module that has the blocks; the given model or a part of it.
         views: its blocks, first to last.
-        patch: height and width of a patch in pixels.
-        prefix: how many tokens (class, registers) stand before those of the patches.
-        class_token: whether the first of them is a class token.
-        channels: of the images.
+        patch: height and width of a patch in pixels (timm's `patch_size`).
+        prefix: number of tokens (class, registers) before those of the patches (timm's `num_prefix_tokens`).
+        class_token: whether the first token is a class token.
+        channels: number of image channels.
         dim: token width d.
-        image_size: height and width that it was built for; None if any.
-        mean, std: what its pretrained configuration subtracts from the channels and divides them by.
-        final_norm: the norm that it applies last: `norm`, or `fc_norm` where a pooled model has it behind the pooling.
+        image_size: height and width that it was built for; None if it takes any size.
+        mean, std: per-channel normalisation of its pretrained configuration.
+        final_norm: the norm that it applies last: `norm`, or `fc_norm` if the model pools before its norm.
     """
 
     transformer: nn.Module
@@ -49,21 +49,21 @@ class TokenModel:
     final_norm: nn.Module
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of patches that `embed` makes of an image of so many pixels."""
+        """Rows and columns of patches that `embed` makes of an image of this size in pixels."""
         embedding: Any = self.transformer.patch_embed
         return tuple(embedding.dynamic_feat_size((height, width)))
 
 
-def token_model(model: nn.Module) -> TokenModel:
+def find_vit(model: nn.Module) -> ViTView:
     """Find the vision transformer in a model, which may be wrapped (`torch.compile`, `DistributedDataParallel`).
 
     Raises:
-        InputError: if there is not exactly one, a block is of a kind that no adapter knows, or its tokens are not made
-            of square or rectangular patches by one convolution.
+        InputError: if there is not exactly one, if no adapter knows one of its blocks, or if its patch embedding is not
+            timm's `PatchEmbed`.
 
     Example:
         >>> import timm
-        >>> found = token_model(timm.create_model("vit_tiny_patch16_224", depth=1))
+        >>> found = find_vit(timm.create_model("vit_tiny_patch16_224", depth=1))
         >>> found.patch, found.prefix, found.dim, found.image_size
         ((16, 16), 1, 192, (224, 224))
     """
@@ -82,7 +82,7 @@ def token_model(model: nn.Module) -> TokenModel:
     channels = embedding.proj.in_channels
     config: Any = getattr(vit, "pretrained_cfg", None)
     config = config if isinstance(config, Mapping) else {}
-    return TokenModel(
+    return ViTView(
         transformer=vit,
         views=tuple(timm_vit.view(name, block) for name, block in timm_vit.blocks(vit)),
         patch=tuple(embedding.patch_size),
@@ -97,38 +97,40 @@ def token_model(model: nn.Module) -> TokenModel:
     )
 
 
-def embed(model: TokenModel, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b t d"]:
+def embed(model: ViTView, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b t d"]:
     """Give the tokens that enter the first block: prefix tokens, then patches row by row.
 
-    Position embeddings are interpolated to the images' size as timm's `dynamic_img_size` does (bicubic, antialiased);
-    the model is as it was afterwards. Of images of the size that the model was built for, in whole patches or not, its
-    patch embedding makes what it makes without us: timm's drops what is left over.
+    Position embeddings are interpolated to the images' size as timm's `dynamic_img_size` does it (bicubic,
+    antialiased); the model itself is unchanged afterwards. Images of the size that the model was built for need not be
+    whole patches: timm's patch embedding then drops or pads the rest, as it does without us.
 
     Raises:
-        InputError: if the size is neither a multiple of the patch's nor what the model was built for and takes, or the
-            number of channels is another.
+        InputError: if the size is neither a multiple of the patch size nor the model's own size, or the number of
+            channels is not the model's.
     """
     height, width = images.shape[-2:]
     vit: Any = model.transformer
     whole = not (height % model.patch[0] or width % model.patch[1])
-    own = (height, width) == model.image_size and (vit.patch_embed.strict_img_size or vit.patch_embed.dynamic_img_pad)
-    if not (whole or own) or not height * width:
+    built_for = (height, width) == model.image_size and (
+        vit.patch_embed.strict_img_size or vit.patch_embed.dynamic_img_pad
+    )
+    if not (whole or built_for) or not height * width:
         raise InputError(
             f"images of {height} x {width} are not whole patches of {model.patch[0]} x {model.patch[1]}; resize them, "
             "or pad them with skipless.evaluators.features.extraction.pad_to_patch"
         )
     if images.shape[1] != model.channels:
         raise InputError(f"images have {images.shape[1]} channels, the model takes {model.channels}")
-    with _any_image_size(vit, strict=not whole):  # what is strict does not ask for whole patches
+    with _any_image_size(vit, strict=not whole):  # with strict=True timm does not ask for whole patches
         x = vit._pos_embed(vit.patch_embed(images))
     return vit.norm_pre(vit.patch_drop(x))
 
 
-def owner(view: BlockView, linear: LinearMap) -> nn.Module:
-    """The module in a block's attention whose output has this map's among its last dimension's entries.
+def projection_module(view: BlockView, linear: LinearMap) -> nn.Module:
+    """Find the module in a block's attention that applies a linear map, alone or fused with others (qkv).
 
     Raises:
-        InputError: if the weight is not applied by a module of its own.
+        InputError: if no module of the attention holds the map's weight.
     """
     for module in view.attn.modules():
         if getattr(module, "weight", None) is linear.weight:
@@ -140,7 +142,7 @@ def owner(view: BlockView, linear: LinearMap) -> nn.Module:
 
 @contextmanager
 def _any_image_size(vit: Any, *, strict: bool) -> Iterator[None]:
-    """What timm sets up for `dynamic_img_size=True`, for as long as this lasts."""
+    """Give a model timm's settings for `dynamic_img_size=True`, and restore its own afterwards."""
     settings = (
         (vit, "dynamic_img_size", True),
         (vit.patch_embed, "strict_img_size", strict),
@@ -158,6 +160,6 @@ def _any_image_size(vit: Any, *, strict: bool) -> Iterator[None]:
 
 
 def _per_channel(values: Any, channels: int) -> tuple[float, ...]:
-    """One number a channel; a model for other channels than RGB has their mean for each."""
+    """One number for each channel; if the model's channels are not RGB, each gets the mean of the three."""
     values = tuple(float(value) for value in values)
     return values if len(values) == channels else (sum(values) / len(values),) * channels

@@ -1,4 +1,4 @@
-"""SOAP shared out over 4, 2 and 1 processes, which `ranks.py` runs once for all these tests."""
+"""SOAP's state sharded over 4, 2 and 1 processes, which `ranks.py` runs once for all these tests."""
 
 import copy
 import os
@@ -20,7 +20,7 @@ from skipless.errors import InputError
 from skipless.optim import SOAP, gathered_state, load_gathered_state_
 from skipless.optim.soap.collectives import shard_shapes
 from skipless.optim.soap.layout import Layout
-from skipless.optim.soap.sharding import share_out, work
+from skipless.optim.soap.state_sharding import assign_greedily, step_macs
 
 SEVERAL = [world for world in WORLDS if world > 1]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
@@ -195,10 +195,10 @@ def test_states_of_other_models_are_refused() -> None:
 
 @given(works=st.lists(st.floats(0, 1e6), max_size=30), ranks=st.integers(1, 8))
 def test_no_rank_has_more_than_its_part_and_one_piece(works: list[float], ranks: int) -> None:
-    owners = share_out(works, [0.0] * ranks)
+    owners = assign_greedily(works, [0.0] * ranks)
     loads = [sum(w for w, owner in zip(works, owners, strict=True) if owner == rank) for rank in range(ranks)]
     assert max(loads) <= sum(works) / ranks + max(works, default=0.0) + 1e-6
-    assert owners == share_out(works, [0.0] * ranks)
+    assert owners == assign_greedily(works, [0.0] * ranks)
 
 
 @given(rows=st.integers(0, 40), ranks=st.integers(1, 9))
@@ -212,7 +212,7 @@ def test_shards_are_those_of_torch(rows: int, ranks: int) -> None:
 def test_work_grows_with_the_cube_of_the_sides_and_falls_with_the_frequency() -> None:
     def cost(shape: tuple[int, ...], frequency: int = 1, **changes: Any) -> float:
         group = SOAP([Parameter(torch.ones(1))], **changes).param_groups[0]
-        return work(Layout.of(torch.empty(shape), group), frequency)
+        return step_macs(Layout.of(torch.empty(shape), group), frequency)
 
     assert cost((64, 64)) / cost((32, 32)) == pytest.approx(8, rel=0.05)
     assert cost((64, 64), 1000) < cost((64, 64))
