@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 
 from skipless.errors import InputError
-from skipless.models.libraries import LIBRARIES, library_named
+from skipless.models.libraries import LIBRARIES, model_builder
 from skipless.recipes import DinoRecipe, ModelConfig, Recipe, SupervisedRecipe, dino, scenes, table1
 
 MADE = {
@@ -73,4 +73,4 @@ def test_a_model_says_whose_it_is(monkeypatch) -> None:
     assert (named["seed"], named["skip"]) == (3, False)
     assert changed.as_json()["model"]["library"] == "other"
     assert "library" not in table1("digits").as_json()["model"]  # as before there was a choice
-    assert library_named("timm") is LIBRARIES["timm"]
+    assert model_builder("timm") is LIBRARIES["timm"]
