@@ -15,6 +15,7 @@ import torch
 from skipless.data.dense import load_boxes, load_segmentation
 from skipless.data.images import pixel_statistics
 from skipless.experiments.dense.scale import Boxes, DenseScale, Folders, Masks
+from skipless.frozen import to_json
 from skipless.recipes.self_supervised import DinoRecipe
 from skipless.report.write import write_files
 from skipless.studies import DiscoveryConfig, ProbeConfig, discover, segment
@@ -56,7 +57,7 @@ class Evaluation:
     def asked(self) -> dict[str, Any]:
         """Everything that the outcome depends on, as JSON."""
         weights = None if self.weights is None else hashlib.sha256(self.weights.read_bytes()).hexdigest()
-        model, seed = asdict(self.recipe.model), self.recipe.fit.seed
+        model, seed = to_json(self.recipe.model), self.recipe.fit.seed
         values = {"data": asdict(self.data), "root": str(self.root), "config": asdict(self.config)}
         return json.loads(json.dumps({**values, "model": model, "seed": seed, "weights": weights}))
 
