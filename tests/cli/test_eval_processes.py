@@ -18,7 +18,7 @@ from skipless.data.dense import load_boxes, load_segmentation
 from skipless.studies import (
     DiscoveryConfig, NeighbourConfig, PoolConfig, ProbeConfig, discover, nearest_neighbours, pooled, segment
 )
-from skipless.studies.folder import process, wait_for_all
+from skipless.studies.study_folder import process, wait_for_all
 from skipless.training.processes.launch import launch
 
 root, out = Path(sys.argv[1]), Path(sys.argv[2])

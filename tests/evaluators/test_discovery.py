@@ -443,7 +443,7 @@ def test_a_picture_shows_boxes_and_sides(tmp_path: Path, monkeypatch: pytest.Mon
         told.update(how)
         return labelled_pictures(rows, **how)
 
-    monkeypatch.setattr("skipless.evaluators.discovery.picture.labelled_pictures", together)
+    monkeypatch.setattr("skipless.evaluators.discovery.discovery_picture.labelled_pictures", together)
     given = {"boxes_true": [[(4, 4, 30, 30), (50, 50, 50.2, 50.2)]], "names": ["2012_000001"], "height": 92}
     path = draw_discoveries(tmp_path / "new" / "a.png", [image], found, **given)
     sheet = np.asarray(Image.open(path).convert("RGB")).astype(int)

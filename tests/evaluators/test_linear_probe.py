@@ -15,12 +15,12 @@ from torch.nn.functional import interpolate
 
 from skipless.errors import InputError
 from skipless.evaluators.features.extraction import FeatureConfig
-from skipless.evaluators.probe.data import DenseSet
+from skipless.evaluators.probe.dense_set import DenseSet
 from skipless.evaluators.probe.heads import HeadOptimizer, LinearHeads, learn_
-from skipless.evaluators.probe.linear import linear_probe
-from skipless.evaluators.probe.model import probe_model
+from skipless.evaluators.probe.linear_probe import linear_probe
+from skipless.evaluators.probe.pipeline import probe_model
 from skipless.evaluators.probe.protocols import PROTOCOLS, DenseProtocol, protocol_named
-from skipless.evaluators.probe.segmentation import (
+from skipless.evaluators.probe.segmentation_metrics import (
     cell_distribution,
     confusion_matrix,
     resample,
@@ -331,7 +331,7 @@ from pathlib import Path
 import torch, torch.distributed as dist
 sys.path.insert(0, sys.argv[2])
 from reference.scenes import Squares
-from skipless.evaluators.probe.model import probe_model
+from skipless.evaluators.probe.pipeline import probe_model
 from skipless.models import create_model
 torch.set_num_threads(1)
 if sys.argv[3] == "2":

@@ -58,7 +58,7 @@ def scenes(
         colours: of objects: any hue, or a hue for each class, which makes classes far easier to learn.
     """
     from skipless.data.scenes import write_scenes
-    from skipless.studies.progress import counted
+    from skipless.studies.progress_bar import counted
 
     with counted("scenes") as report:
         made = write_scenes(

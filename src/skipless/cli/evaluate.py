@@ -99,7 +99,7 @@ def _compare(name: str, study: Study, values: dict[str, Any]) -> None:
     from skipless.recipes import open_model
     from skipless.recipes.export import open_source
     from skipless.studies.comparison import Comparison
-    from skipless.studies.folder import process
+    from skipless.studies.study_folder import process
     from skipless.training.processes.launch import launch
 
     config = build(study.config, values, study.fixed)

@@ -69,16 +69,16 @@ def measure(
     import torch
 
     from skipless.conditioning.measurement.measure import measure_conditioning
-    from skipless.conditioning.measurement.network import Rows
+    from skipless.conditioning.measurement.network_jacobian import Rows
     from skipless.recipes import open_model
-    from skipless.report.write import drawing, write_files
+    from skipless.report.write_files import drawing, write_files
     from skipless.training.processes.launch import launch
     from skipless.training.run_folder.atomic import ready_folder
 
     source = open_model(model, weights=weights, pretrained=pretrained, untrained=untrained, seed=seed)
     figures = None
     if out is not None:  # what cannot be drawn or written is told before the work
-        figures = drawing("skipless.report.kappa")
+        figures = drawing("skipless.report.kappa_figure")
         ready_folder(out)
     count = max(images, rows[0]) if network else images
     pixels, named = _pixels(source, count, data, seed)
@@ -129,7 +129,7 @@ def _pixels(source: Any, count: int, data: str | None, seed: int) -> tuple[Any, 
 
 def _series(blocks: list[Mapping[str, Any]]) -> dict[str, list[tuple[int, Any]]]:
     """kappa by depth, a line an operator."""
-    from skipless.report.numbers import number
+    from skipless.report.condition_number import number
 
     series: dict[str, list[tuple[int, Any]]] = {}
     for block in blocks:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from skipless.report.records import Run
+from skipless.report.run_records import Run
 
 
 class Band(NamedTuple):

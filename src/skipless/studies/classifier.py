@@ -7,14 +7,14 @@ from typing import Any
 from torch import nn
 
 from skipless.data.images import ImageData
-from skipless.evaluators.classification.linear import (
+from skipless.evaluators.classification.linear_classification import (
     ClassificationProtocol,
     ClassificationResult,
     linear_classification_probe,
 )
 from skipless.studies.config import ClassifierConfig
-from skipless.studies.folder import StudyFolder
-from skipless.studies.names import markdown
+from skipless.studies.study_folder import StudyFolder
+from skipless.studies.formatting import markdown
 from skipless.studies.pooled import PooledData, pool
 
 

@@ -20,9 +20,9 @@ from skipless.recipes import ModelSource
 from skipless.studies.classifier import ClassifierResult, classify
 from skipless.studies.config import ClassifierConfig, DiscoveryConfig, NeighbourConfig, PictureConfig, ProbeConfig
 from skipless.studies.discovery import discover
-from skipless.studies.names import key_name, markdown
+from skipless.studies.formatting import key_name, markdown
 from skipless.studies.neighbours import NeighbourResult, nearest_neighbours
-from skipless.studies.pictures import draw_features, find_pictures
+from skipless.studies.feature_pictures import draw_features, find_pictures
 from skipless.studies.segmentation import segment
 
 

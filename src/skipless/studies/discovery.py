@@ -13,13 +13,13 @@ from torch import nn
 from skipless.data.dense import BoxData
 from skipless.errors import InputError
 from skipless.evaluators.discovery import CorLoc, Discovery, corloc, draw_discoveries, lost, tokencut
-from skipless.evaluators.features.build import files_identity, weights_hash
+from skipless.evaluators.features.store_builder import files_identity, weights_hash
 from skipless.evaluators.features.extraction import FeatureConfig, Features, ImageTransform, Key, features
 from skipless.models.tokens import token_model
 from skipless.studies.config import DiscoveryConfig
-from skipless.studies.folder import StudyFolder, process, wait_for_all
-from skipless.studies.names import key_name, markdown
-from skipless.studies.progress import counted
+from skipless.studies.study_folder import StudyFolder, process, wait_for_all
+from skipless.studies.formatting import key_name, markdown
+from skipless.studies.progress_bar import counted
 
 WHOLE = "whole image"
 

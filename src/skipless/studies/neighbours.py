@@ -10,8 +10,8 @@ from torch import nn
 from skipless.data.images import ImageData
 from skipless.evaluators.classification.nearest_neighbours import KnnAccuracy, knn_blocks
 from skipless.studies.config import NeighbourConfig
-from skipless.studies.folder import StudyFolder
-from skipless.studies.names import markdown
+from skipless.studies.study_folder import StudyFolder
+from skipless.studies.formatting import markdown
 from skipless.studies.pooled import PooledData, pool
 
 

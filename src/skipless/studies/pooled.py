@@ -17,12 +17,12 @@ from skipless.data.loading.loader import BatchedDataset, BatchKey
 from skipless.data.memory import MemoryImages
 from skipless.data.on_disk import StoredImages
 from skipless.errors import InputError
-from skipless.evaluators.features.build import files_identity, weights_hash
+from skipless.evaluators.features.store_builder import files_identity, weights_hash
 from skipless.evaluators.features.extraction import FeatureConfig, features
 from skipless.models.tokens import token_model
 from skipless.studies.config import PoolConfig
-from skipless.studies.folder import StudyFolder, process, wait_for_all
-from skipless.studies.progress import counted
+from skipless.studies.study_folder import StudyFolder, process, wait_for_all
+from skipless.studies.progress_bar import counted
 from skipless.training.run_folder.atomic import replacing
 
 SHARD = 512  # images: what an interruption costs

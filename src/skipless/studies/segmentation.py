@@ -12,18 +12,18 @@ from torch import nn
 
 from skipless.choices import MULTISCALE
 from skipless.data.dense import SegmentationData, UnreadableItem
-from skipless.evaluators.features.build import files_identity, weights_hash
+from skipless.evaluators.features.store_builder import files_identity, weights_hash
 from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform
 from skipless.evaluators.pictures.grids import save_png
-from skipless.evaluators.probe.model import probe_model
-from skipless.evaluators.probe.picture import prediction_picture
+from skipless.evaluators.probe.pipeline import probe_model
+from skipless.evaluators.probe.prediction_picture import prediction_picture
 from skipless.evaluators.probe.protocols import DenseProtocol, protocol_named
 from skipless.evaluators.probe.results import ProbeResult
-from skipless.evaluators.probe.segmentation import SegmentationScores, segmentation_scores
+from skipless.evaluators.probe.segmentation_metrics import SegmentationScores, segmentation_scores
 from skipless.models.tokens import token_model
 from skipless.studies.config import ProbeConfig
-from skipless.studies.folder import StudyFolder, process
-from skipless.studies.progress import counted
+from skipless.studies.study_folder import StudyFolder, process
+from skipless.studies.progress_bar import counted
 
 
 @dataclass(frozen=True)

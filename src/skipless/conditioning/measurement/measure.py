@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from skipless.conditioning.measurement.network import Rows, network_conditioning, spread
-from skipless.conditioning.measurement.report import At, BlockConditioning, ConditioningReport, HeadMaps, Measured
-from skipless.conditioning.measurement.tokens import (
+from skipless.conditioning.measurement.network_jacobian import Rows, network_conditioning, spread
+from skipless.conditioning.measurement.conditioning_report import At, BlockConditioning, ConditioningReport, HeadMaps, Measured
+from skipless.conditioning.measurement.block_inputs import (
     BlockInputs,
     attention_maps,
     block_inputs,

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from skipless.conditioning.measurement.measure import measure_conditioning
-from skipless.conditioning.measurement.network import Rows, network_conditioning
+from skipless.conditioning.measurement.network_jacobian import Rows, network_conditioning
 from skipless.data import ImageData
 from skipless.errors import InputError
 from skipless.models import block_views

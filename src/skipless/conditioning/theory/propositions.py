@@ -16,7 +16,7 @@ from skipless.conditioning.spectra.estimates import Estimate
 from skipless.conditioning.spectra.spectrum import spectrum
 from skipless.conditioning.theory.concatenation import ConcatenationBound, concatenation_bound
 from skipless.conditioning.theory.moments import GapMoments, LogitMoments, gap_moments, logit_moments
-from skipless.conditioning.theory.softmax import SoftmaxBound, diffuse_bound, dominance_bound, row_margin, row_range
+from skipless.conditioning.theory.softmax_bounds import SoftmaxBound, diffuse_bound, dominance_bound, row_margin, row_range
 from skipless.models.blocks import BlockView
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 from skipless.evaluators.discovery.corloc import CorLoc, corloc, iou
 from skipless.evaluators.discovery.lost import lost
-from skipless.evaluators.discovery.picture import draw_discoveries
+from skipless.evaluators.discovery.discovery_picture import draw_discoveries
 from skipless.evaluators.discovery.regions import Discovery
 from skipless.evaluators.discovery.tokencut import tokencut
 

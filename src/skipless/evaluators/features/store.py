@@ -8,7 +8,7 @@ FOLDER/KEY/
     └── 00000.json             its checksum, the images' grids, the images that could not be read; written last
 ```
 
-`feature_build` writes it, this file reads it.
+`store_builder` writes it, this file reads it.
 """
 
 from collections.abc import Sequence

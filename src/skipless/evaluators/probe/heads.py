@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from skipless.errors import InputError
-from skipless.evaluators.probe.segmentation import resample
+from skipless.evaluators.probe.segmentation_metrics import resample
 
 Schedule = Literal["constant", "cosine", "linear"]
 _BATCH_NORM_EPS = 1e-5  # torch's own

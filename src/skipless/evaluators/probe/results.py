@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from skipless.evaluators.probe.data import Skipped
+from skipless.evaluators.probe.dense_set import Skipped
 from skipless.evaluators.probe.protocols import DenseProtocol
-from skipless.evaluators.probe.segmentation import SegmentationScores
+from skipless.evaluators.probe.segmentation_metrics import SegmentationScores
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skipless.conditioning.measurement.report import TOKENS_AT
+from skipless.conditioning.measurement.conditioning_report import TOKENS_AT
 from skipless.experiments.conditioning.paper import PAPER_EPOCHS, PAPER_TABLE5, PAPER_TABLE6
-from skipless.report.numbers import Number, number
-from skipless.report.records import read_lines, read_record
+from skipless.report.condition_number import Number, number
+from skipless.report.run_records import read_lines, read_record
 
 
 @dataclass(frozen=True)

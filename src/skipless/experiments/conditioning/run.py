@@ -25,8 +25,8 @@ from skipless.experiments.conditioning.scales import ConditioningScale
 from skipless.experiments.conditioning.vit_small import DINO, VIT_S, measured_vit_small, words_of
 from skipless.models import create_model
 from skipless.recipes import Recipe, open_model
-from skipless.report.numbers import Number
-from skipless.report.write import drawing, write_files
+from skipless.report.condition_number import Number
+from skipless.report.write_files import drawing, write_files
 
 TOKEN_IMAGES = 64  # of Figure 6
 
@@ -63,7 +63,7 @@ def reproduce_tables(
         InputError: for data that cannot be used, runs that fail, or folders that hold other runs.
     """
     figures = drawing("skipless.experiments.conditioning.figures")
-    kappa = drawing("skipless.report.kappa")
+    kappa = drawing("skipless.report.kappa_figure")
     if scale == "vit-s":
         found, setting = (
             measured_vit_small(what, out, seed),

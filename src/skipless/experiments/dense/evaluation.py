@@ -16,9 +16,9 @@ from skipless.data.dense import load_boxes, load_segmentation
 from skipless.data.images import pixel_statistics
 from skipless.experiments.dense.scale import Boxes, DenseScale, Folders, Masks
 from skipless.recipes.self_supervised import DinoRecipe
-from skipless.report.write import write_files
+from skipless.report.write_files import write_files
 from skipless.studies import DiscoveryConfig, ProbeConfig, discover, segment
-from skipless.studies.names import file_name, key_name
+from skipless.studies.formatting import file_name, key_name
 from skipless.sweep import Call, run_jobs
 from skipless.training import load_weights
 from skipless.training.processes.launch import launch

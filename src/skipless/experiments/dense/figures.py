@@ -12,7 +12,7 @@ from skipless.choices import OptimizerName, Row
 from skipless.experiments.dense.pretraining import Pretraining
 from skipless.experiments.dense.table import Value
 from skipless.report.curves import band, thin
-from skipless.report.figure import COLOURS, ROW_COLOUR, print_fonts, style_axes
+from skipless.report.figure_style import COLOURS, ROW_COLOUR, print_fonts, style_axes
 from skipless.report.labels import OPTIMIZER_LABEL
 
 _DASHES = {"adamw": (), "soap": (4, 2)}

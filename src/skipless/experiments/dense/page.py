@@ -6,9 +6,9 @@ from html import escape
 
 from skipless.experiments.dense.pretraining import Pretraining, pretraining_table
 from skipless.experiments.dense.table import DenseTable, Line, Value
-from skipless.report.figure import for_page
+from skipless.report.figure_style import for_page
 from skipless.report.labels import ROW_CLASS
-from skipless.report.page import bar, bullets, document, environment, header, picture, section
+from skipless.report.html_page import bar, bullets, document, environment, header, picture, section
 
 
 @dataclass(frozen=True)

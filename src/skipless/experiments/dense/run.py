@@ -17,7 +17,7 @@ from skipless.experiments.dense.scale import SCALES, DenseScale, Folders, find_f
 from skipless.experiments.dense.tuning import read_rates, tune, with_rates
 from skipless.experiments.dense.what import DENSE, DenseWhat, kind_of
 from skipless.recipes.self_supervised import DinoRecipe
-from skipless.report.write import write_files
+from skipless.report.write_files import write_files
 
 
 def reproduce_dense(

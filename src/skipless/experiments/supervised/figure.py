@@ -11,9 +11,9 @@ from matplotlib.ticker import MaxNLocator
 from skipless.choices import Row
 from skipless.experiments.supervised.cells import CellRuns
 from skipless.report.curves import band, thin
-from skipless.report.figure import COLOURS, ROW_COLOUR, for_page, print_fonts, spread_apart, style_axes, svg_text
+from skipless.report.figure_style import COLOURS, ROW_COLOUR, for_page, print_fonts, spread_apart, style_axes, svg_text
 from skipless.report.labels import OPTIMIZER_LABELS, OptimizerLabel
-from skipless.report.records import Setting
+from skipless.report.run_records import Setting
 
 _PANEL = (5.2, 3.5)  # inches
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from skipless.report.figure import COLOURS, PRINT_FONTS, ROW_COLOUR, style_axes
-from skipless.report.numbers import Number
+from skipless.report.figure_style import COLOURS, PRINT_FONTS, ROW_COLOUR, style_axes
+from skipless.report.condition_number import Number
 
 MORE_COLOURS = ("#1363c6", "#d4570a", "#7a3fa0", "#2b8a57", "#9c6b00", "#b03060", "#4f8fa0", "#7d7d2e")
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from PIL import Image
 
 from skipless.evaluators.pictures.grids import mask_legend, mask_picture, picture_grid
-from skipless.evaluators.probe.data import DenseSet
-from skipless.evaluators.probe.linear import TrainedProbe
+from skipless.evaluators.probe.dense_set import DenseSet
+from skipless.evaluators.probe.linear_probe import TrainedProbe
 
 
 def prediction_picture(

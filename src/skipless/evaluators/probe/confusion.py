@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from skipless.evaluators.features.extraction import Kind
-from skipless.evaluators.probe.data import CellTargets, DenseSet
-from skipless.evaluators.probe.segmentation import count_pairs, largest, true_rows
+from skipless.evaluators.probe.dense_set import CellTargets, DenseSet
+from skipless.evaluators.probe.segmentation_metrics import count_pairs, largest, true_rows
 
 Blocks = tuple[int, ...]
 # Linear maps of each set of blocks: one for each learning rate.

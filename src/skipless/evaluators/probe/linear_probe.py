@@ -17,12 +17,12 @@ from torch import Tensor
 from skipless.choices import Select
 from skipless.errors import InputError
 from skipless.evaluators.features.extraction import Kind
-from skipless.evaluators.probe.data import CellTargets, DenseSet, Skipped, loss_cells
+from skipless.evaluators.probe.dense_set import CellTargets, DenseSet, Skipped, loss_cells
 from skipless.evaluators.probe.heads import LinearHeads, learn_
 from skipless.evaluators.probe.protocols import DenseProtocol
 from skipless.evaluators.probe.results import BlockScore, ProbeResult, RateScore, at_edge, choose
-from skipless.evaluators.probe.scoring import BatchReader, Blocks, patch_confusions, pixel_confusions
-from skipless.evaluators.probe.segmentation import largest, segmentation_scores
+from skipless.evaluators.probe.confusion import BatchReader, Blocks, patch_confusions, pixel_confusions
+from skipless.evaluators.probe.segmentation_metrics import largest, segmentation_scores
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from skipless.errors import InputError
 from skipless.evaluators.features.extraction import Kind
 from skipless.evaluators.features.store import FeatureStore
 from skipless.evaluators.probe.protocols import DenseProtocol
-from skipless.evaluators.probe.segmentation import cell_distribution, check_labels, resize_labels
+from skipless.evaluators.probe.segmentation_metrics import cell_distribution, check_labels, resize_labels
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from typing import Any
 import torch.distributed as dist
 
 from skipless.errors import InputError
-from skipless.studies.names import file_name
+from skipless.studies.formatting import file_name
 from skipless.training.run_folder.atomic import replacing, write_json
 
 JOURNAL = "journal"

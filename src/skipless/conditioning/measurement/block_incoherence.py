@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from skipless.conditioning.measurement.network import RowChoice, Rows, columns_of, jacobian_rows, sub_block_columns
-from skipless.conditioning.measurement.tokens import block_inputs
+from skipless.conditioning.measurement.network_jacobian import RowChoice, Rows, columns_of, jacobian_rows, sub_block_columns
+from skipless.conditioning.measurement.block_inputs import block_inputs
 from skipless.conditioning.operators.linear_operator import LinearOperator
 from skipless.conditioning.spectra.estimates import Estimate, Spectrum
 from skipless.conditioning.spectra.spectrum import spectrum

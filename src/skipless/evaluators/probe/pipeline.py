@@ -9,10 +9,10 @@ from torch import nn
 
 from skipless.choices import MULTISCALE
 from skipless.errors import InputError
-from skipless.evaluators.features.build import build_store
+from skipless.evaluators.features.store_builder import build_store
 from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform
-from skipless.evaluators.probe.data import DenseSet, Segmentation
-from skipless.evaluators.probe.linear import Select, TrainedProbe, linear_probe
+from skipless.evaluators.probe.dense_set import DenseSet, Segmentation
+from skipless.evaluators.probe.linear_probe import Select, TrainedProbe, linear_probe
 from skipless.evaluators.probe.protocols import DenseProtocol, protocol_named
 from skipless.models.tokens import token_model
 

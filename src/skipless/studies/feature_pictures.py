@@ -14,14 +14,14 @@ from torch import nn
 from skipless.data.dense.reading import read_rgb
 from skipless.data.folder import EXTENSIONS, image_files
 from skipless.errors import InputError
-from skipless.evaluators.features.build import weights_hash
+from skipless.evaluators.features.store_builder import weights_hash
 from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform, Key, features
 from skipless.evaluators.pictures.grids import save_png
 from skipless.evaluators.pictures.pca import PcaColours, pca_picture
 from skipless.models.tokens import token_model
 from skipless.studies.config import PictureConfig
-from skipless.studies.folder import StudyFolder, process
-from skipless.studies.names import file_name, key_name, markdown
+from skipless.studies.study_folder import StudyFolder, process
+from skipless.studies.formatting import file_name, key_name, markdown
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 

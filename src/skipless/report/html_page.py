@@ -8,7 +8,7 @@ from typing import Any
 
 from skipless.choices import Row
 from skipless.report.labels import ROW_CLASS, duration
-from skipless.report.records import Run
+from skipless.report.run_records import Run
 
 _PAPER_LINK = '<a href="https://arxiv.org/abs/2510.00345">Cutting the Skip: Training Residual-Free Transformers</a>'
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from skipless.studies.folder import process
+from skipless.studies.study_folder import process
 
 LINE_EVERY_S = 10.0
 

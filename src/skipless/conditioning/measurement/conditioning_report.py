@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from skipless.choices import TokensAt as At
-from skipless.conditioning.measurement.network import NetworkConditioning
-from skipless.conditioning.measurement.tokens import TokenDistribution
+from skipless.conditioning.measurement.network_jacobian import NetworkConditioning
+from skipless.conditioning.measurement.block_inputs import TokenDistribution
 from skipless.conditioning.spectra.estimates import Estimate, Spectrum
 
 TOKENS_AT: dict[At, str] = {
