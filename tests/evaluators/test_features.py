@@ -18,9 +18,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from skipless.data.folder import UnreadableImage
 from skipless.errors import InputError
 from skipless.evaluators.features import store_builder
-from skipless.evaluators.features.store_builder import build_store, files_identity
 from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform, features, pad_to_patch
 from skipless.evaluators.features.store import SHARD, FeatureStore, store_bytes
+from skipless.evaluators.features.store_builder import build_store, files_identity
 from skipless.models import block_views, create_model, remove_skips_
 from skipless.models.tokens import token_model
 

@@ -4,9 +4,9 @@ from skipless.evaluators.classification.accuracy import top1
 from skipless.evaluators.classification.linear_classification import linear_classification_probe
 from skipless.evaluators.classification.nearest_neighbours import KnnAccuracy, knn, knn_blocks
 from skipless.evaluators.discovery import CorLoc, Discovery, corloc, draw_discoveries, lost, tokencut
-from skipless.evaluators.features.store_builder import build_store, files_identity
 from skipless.evaluators.features.extraction import FeatureConfig, Features, ImageTransform, features, pad_to_patch
 from skipless.evaluators.features.store import FeatureStore, store_bytes
+from skipless.evaluators.features.store_builder import build_store, files_identity
 from skipless.evaluators.pictures.pca import PcaColours, pca_colours, pca_picture
 from skipless.evaluators.probe.dense_set import DenseSet
 from skipless.evaluators.probe.linear_probe import TrainedProbe, linear_probe

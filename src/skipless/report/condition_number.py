@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Number:
+class ConditionNumber:
     """A condition number as a table shows it.
 
     Attributes:
@@ -27,7 +27,7 @@ class Number:
         return f"{text} (rank {self.rank} of {self.size})" if singular else text
 
 
-def number(estimate: Mapping[str, Any], rank: int | None = None, size: int | None = None) -> Number:
+def number(estimate: Mapping[str, Any], rank: int | None = None, size: int | None = None) -> ConditionNumber:
     """What a table shows of an estimate: its value where that is known to a tenth, else its lower bound.
 
     Example:
@@ -35,7 +35,7 @@ def number(estimate: Mapping[str, Any], rank: int | None = None, size: int | Non
         '≥ 3e9 (rank 7 of 9)'
     """
     known = estimate["error"] is not None and estimate["error"] <= 0.21  # of a square: twice the tenth of kappa itself
-    return Number(estimate["value"] if known else estimate["lower"], not known, rank, size)
+    return ConditionNumber(estimate["value"] if known else estimate["lower"], not known, rank, size)
 
 
 def short(value: float) -> str:

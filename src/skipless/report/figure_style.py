@@ -44,7 +44,7 @@ _STYLE: Mapping[str, object] = {
 }
 _WEB_FONTS = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
 PRINT_FONTS = ("Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "DejaVu Sans")
-_QUIET = {"Date": None, "Creator": None}
+_NO_METADATA = {"Date": None, "Creator": None}
 
 
 def style_axes(fonts: Sequence[str], salt: str | None = None) -> AbstractContextManager[None]:
@@ -58,24 +58,24 @@ def print_fonts() -> list[str]:
     return [font for font in PRINT_FONTS if font in installed]
 
 
-def svg_text(figure: Figure, *, background: str = "#ffffff") -> str:
+def figure_svg(figure: Figure, *, background: str = "#ffffff") -> str:
     """A figure as SVG in the reader's own typeface; draw and write it within `style_axes(["DejaVu Sans"], salt)`."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", facecolor=background, metadata=_QUIET)
-    return in_readers_font(buffer.getvalue())
+    figure.savefig(buffer, format="svg", facecolor=background, metadata=_NO_METADATA)
+    return with_web_fonts(buffer.getvalue())
 
 
 def render(figure: Figure, name: str) -> dict[str, bytes]:
     """A figure as `NAME.svg` and `NAME.png`."""
     png = io.BytesIO()
     with style_axes(["DejaVu Sans"], f"skipless {name}"):
-        svg = svg_text(figure)
+        svg = figure_svg(figure)
     with style_axes(print_fonts()):
         figure.savefig(png, format="png", dpi=180, facecolor="#ffffff", metadata={"Software": None})
     return {f"{name}.svg": svg.encode(), f"{name}.png": png.getvalue()}
 
 
-def for_page(svg: str) -> str:
+def inline_svg(svg: str) -> str:
     """A standalone SVG as a page takes it in: no XML prologue, no size of its own, colours that are CSS variables."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
@@ -85,7 +85,7 @@ def for_page(svg: str) -> str:
     return svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
 
 
-def in_readers_font(svg: str) -> str:
+def with_web_fonts(svg: str) -> str:
     """Text laid out in DejaVu Sans, shown in the reader's own typeface."""
     return svg.replace("'DejaVu Sans'", _WEB_FONTS)
 
@@ -101,19 +101,22 @@ def spread_apart(positions: Sequence[float], gap: float) -> list[float]:
     groups: list[list[int]] = []
     for index in order:
         groups.append([index])
-        while len(groups) > 1 and _low(groups[-1], positions, gap) - _high(groups[-2], positions, gap) < gap:
+        while (
+            len(groups) > 1
+            and _lowest_place(groups[-1], positions, gap) - _highest_place(groups[-2], positions, gap) < gap
+        ):
             groups[-2:] = [groups[-2] + groups[-1]]
     placed = [0.0] * len(positions)
     for group in groups:
         for offset, index in enumerate(group):
-            placed[index] = _low(group, positions, gap) + offset * gap
+            placed[index] = _lowest_place(group, positions, gap) + offset * gap
     return placed
 
 
-def _low(group: Sequence[int], positions: Sequence[float], gap: float) -> float:
+def _lowest_place(group: Sequence[int], positions: Sequence[float], gap: float) -> float:
     """Lowest place in a group that stays centred on the mean of what it labels."""
     return sum(positions[index] for index in group) / len(group) - gap * (len(group) - 1) / 2
 
 
-def _high(group: Sequence[int], positions: Sequence[float], gap: float) -> float:
-    return _low(group, positions, gap) + gap * (len(group) - 1)
+def _highest_place(group: Sequence[int], positions: Sequence[float], gap: float) -> float:
+    return _lowest_place(group, positions, gap) + gap * (len(group) - 1)

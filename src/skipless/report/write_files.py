@@ -32,7 +32,7 @@ def write_files(out: Path, contents: Mapping[str, Any]) -> dict[str, Path]:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return {name: write_whole(out / name, _bytes(content)) for name, content in contents.items()}
+        return {name: write_atomically(out / name, _bytes(content)) for name, content in contents.items()}
     except OSError as error:
         raise InputError(f"cannot write the report to {out} ({error.strerror}); choose another --out") from error
 
@@ -44,7 +44,7 @@ def _bytes(content: Any) -> bytes:
     return text.encode()
 
 
-def write_whole(path: Path, content: bytes) -> Path:
+def write_atomically(path: Path, content: bytes) -> Path:
     """Replace `path` in one step, so that a reader never meets half a file."""
     partial = path.with_name(f".{path.name}.partial")
     try:

@@ -13,9 +13,9 @@ from skipless.evaluators.classification.linear_classification import (
     linear_classification_probe,
 )
 from skipless.studies.config import ClassifierConfig
-from skipless.studies.study_folder import StudyFolder
-from skipless.studies.formatting import markdown
+from skipless.studies.formatting import markdown_table
 from skipless.studies.pooled import PooledData, pool
+from skipless.studies.study_folder import StudyFolder
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class ClassifierResult:
         block, top1 = self.best
         chosen = "validation" if self.probe.select == "val" else "held-out training"
         lines = [
-            markdown([f"linear top-1, {self.model}", "top-1", "learning rate"], rows),
+            markdown_table([f"linear top-1, {self.model}", "top-1", "learning rate"], rows),
             "",
             f"best (block {block}, chosen on these images): {top1:.1f}",
             f"largest class: {self.pooled.majority:.1f}",

@@ -13,15 +13,15 @@ from torch import nn
 from skipless.data.dense import BoxData
 from skipless.errors import InputError
 from skipless.evaluators.discovery import CorLoc, Discovery, corloc, draw_discoveries, lost, tokencut
-from skipless.evaluators.features.store_builder import files_identity, weights_hash
 from skipless.evaluators.features.extraction import FeatureConfig, Features, ImageTransform, Key, features
+from skipless.evaluators.features.store_builder import files_identity, weights_hash
 from skipless.models.tokens import token_model
 from skipless.studies.config import DiscoveryConfig
-from skipless.studies.study_folder import StudyFolder, process, wait_for_all
-from skipless.studies.formatting import key_name, markdown
-from skipless.studies.progress_bar import counted
+from skipless.studies.formatting import feature_name, markdown_table
+from skipless.studies.progress_bar import progress_bar
+from skipless.studies.study_folder import StudyFolder, barrier, rank_and_world_size
 
-WHOLE = "whole image"
+WHOLE_IMAGE = "whole image"
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class DiscoveryResult:
             "model": self.model,
             "data": self.data,
             "config": asdict(self.config),
-            "corloc": {key_name(key): _brief(score) for key, score in self.scores.items()},
-            "last_key": self.last_key and key_name(self.last_key),
-            "best": key_name(self.best),
-            "whole_image": _brief(self.whole_image),
+            "corloc": {feature_name(key): _corloc_record(score) for key, score in self.scores.items()},
+            "last_key": self.last_key and feature_name(self.last_key),
+            "best": feature_name(self.best),
+            "whole_image": _corloc_record(self.whole_image),
             "n": self.n,
             "without_boxes": self.without_boxes,
             "unreadable": dict(self.unreadable),
@@ -71,10 +71,10 @@ class DiscoveryResult:
         kinds = self.config.kinds
         blocks = dict.fromkeys(block for block, _ in self.scores)
         rows = [[f"block {b}", *(f"{self.scores[b, kind].percent:.1f}" for kind in kinds)] for b in blocks]
-        lines = [markdown([f"CorLoc, {self.model}", *kinds], rows), ""]
+        lines = [markdown_table([f"CorLoc, {self.model}", *kinds], rows), ""]
         if self.last_key is not None:
             lines.append(f"last block's key: {self.scores[self.last_key].percent:.1f}")
-        lines.append(f"best ({key_name(self.best)}, chosen on these images): {self.scores[self.best].percent:.1f}")
+        lines.append(f"best ({feature_name(self.best)}, chosen on these images): {self.scores[self.best].percent:.1f}")
         lines.append(f"whole image as the box: {self.whole_image.percent:.1f}")
         lines.append(f"{self.data}, n = {self.n}, {self.config.method}; per cent of images with an IoU of at least 0.5")
         lines += [f"! {len(self.unreadable)} images could not be used, see result.json"] if self.unreadable else []
@@ -129,10 +129,10 @@ def discover(
     }
     folder = StudyFolder(out, f"{config.method}-{data.name}", settings)
     search.run(folder, show=progress)
-    wait_for_all()
-    result = _result(folder, name, data, config, keys, last=len(tokens.views) - 1)
+    barrier()
+    result = _collect_result(folder, name, data, config, keys, last=len(tokens.views) - 1)
     folder.finish(result.record(), str(result))
-    if process()[0] == 0 and examples:
+    if rank_and_world_size()[0] == 0 and examples:
         search.draw(folder, result, examples)
     return result
 
@@ -148,32 +148,32 @@ class _Search:
 
     def run(self, folder: StudyFolder, *, show: bool) -> None:
         """Search the images that no journal has."""
-        rank, world = process()
-        done = {line["image"] for line in folder.notes()}
-        wait_for_all()  # all have read before one writes
+        rank, world = rank_and_world_size()
+        done = {line["image"] for line in folder.read_journal()}
+        barrier()  # all have read before one writes
         left = [i for i, item in enumerate(self.data.items) if item.id not in done][rank::world]
-        with counted(f"{self.config.method} on {self.data.name}", show=show) as report:
+        with progress_bar(f"{self.config.method} on {self.data.name}", show=show) as report:
             for count, index in enumerate(left, 1):
-                folder.note({"image": self.data.items[index].id} | self._searched(index))
+                folder.append_journal({"image": self.data.items[index].id} | self._search_image(index))
                 report(count, len(left))
 
-    def _searched(self, index: int) -> dict[str, Any]:
+    def _search_image(self, index: int) -> dict[str, Any]:
         try:
             image, objects = self.data.load(index)
             if not len(objects):
                 return {"true": []}
-            shown, scale = self._shown(image)
+            shown, scale = self._resized(image)
             found = self.discoveries(shown)
         except InputError as error:
             return {"failed": str(error)}
         limits = np.tile(image.size, 2)
         boxes = {
-            key_name(key): np.minimum(np.round(np.array(discovery.box) / scale), limits).astype(int).tolist()
+            feature_name(key): np.minimum(np.round(np.array(discovery.box) / scale), limits).astype(int).tolist()
             for key, discovery in found.items()
         }
-        return {"true": objects.boxes.tolist(), "found": boxes | {WHOLE: [0, 0, image.width, image.height]}}
+        return {"true": objects.boxes.tolist(), "found": boxes | {WHOLE_IMAGE: [0, 0, image.width, image.height]}}
 
-    def _shown(self, image: Image.Image) -> tuple[Image.Image, float]:
+    def _resized(self, image: Image.Image) -> tuple[Image.Image, float]:
         """The picture at the size that is asked for, and by how much it was scaled."""
         if self.config.size is None:
             return image, 1.0
@@ -190,10 +190,10 @@ class _Search:
         for kind in self.config.kinds:  # every block of a kind has the same width: one stack
             own = [key for key in self.keys if key[1] == kind]
             stack = torch.cat([made[key].patches for key in own])
-            found |= zip(own, self._found(stack, made[own[0]], (shown.height, shown.width)), strict=True)
+            found |= zip(own, self._discover(stack, made[own[0]], (shown.height, shown.width)), strict=True)
         return {key: found[key] for key in self.keys}
 
-    def _found(self, stack: torch.Tensor, like: Features, size: tuple[int, int]) -> list[Discovery]:
+    def _discover(self, stack: torch.Tensor, like: Features, size: tuple[int, int]) -> list[Discovery]:
         if self.config.method == "lost":
             return lost(stack, like.grid, k=self.config.k, patch=self.patch, image_size=size)
         return tokencut(stack, like.grid, tau=self.config.tau, patch=self.patch, image_size=size)
@@ -201,27 +201,27 @@ class _Search:
     def draw(self, folder: StudyFolder, result: DiscoveryResult, examples: int) -> None:
         """Draw what the last block's key and the best feature find in the first images."""
         chosen = list(dict.fromkeys(key for key in (result.last_key, result.best) if key is not None))
-        images, true, names, found = [], [], [], {key_name(key): [] for key in chosen}
+        images, true, names, found = [], [], [], {feature_name(key): [] for key in chosen}
         for index, item in enumerate(self.data.items):
             if len(images) == examples:
                 break
             if item.id in result.unreadable:
                 continue
             image, objects = self.data.load(index)
-            shown, scale = self._shown(image)
+            shown, scale = self._resized(image)
             discoveries = self.discoveries(shown)
             images.append(torch.from_numpy(np.array(shown)).permute(2, 0, 1))
             true.append((objects.boxes * scale).tolist())
             names.append(item.id)
             for key in chosen:
-                found[key_name(key)].append(discoveries[key])
+                found[feature_name(key)].append(discoveries[key])
         draw_discoveries(folder.path / "pictures.png", images, found, boxes_true=true, names=names, patch=self.patch)
 
 
-def _result(
+def _collect_result(
     folder: StudyFolder, name: str, data: BoxData, config: DiscoveryConfig, keys: Sequence[Key], last: int
 ) -> DiscoveryResult:
-    lines = {line["image"]: line for line in folder.notes()}
+    lines = {line["image"]: line for line in folder.read_journal()}
     ordered = [lines[item.id] for item in data.items if item.id in lines]
     failed = {line["image"]: line["failed"] for line in ordered if "failed" in line}
     usable = [line for line in ordered if line.get("found")]
@@ -229,7 +229,7 @@ def _result(
         reason = next(iter(failed.values()), "no image has an object")
         raise InputError(f"none of the {len(data)} images of {data.name} can be used: {reason}")
     true = [line["true"] for line in usable]
-    scores = {key: corloc([line["found"][key_name(key)] for line in usable], true) for key in keys}
+    scores = {key: corloc([line["found"][feature_name(key)] for line in usable], true) for key in keys}
     return DiscoveryResult(
         model=name,
         data=f"{data.name} {data.split}",
@@ -237,12 +237,12 @@ def _result(
         scores=scores,
         last_key=(last, "k") if (last, "k") in scores else None,
         best=max(scores, key=lambda key: scores[key].percent),
-        whole_image=corloc([line["found"][WHOLE] for line in usable], true),
+        whole_image=corloc([line["found"][WHOLE_IMAGE] for line in usable], true),
         n=len(usable),
         without_boxes=len(ordered) - len(failed) - len(usable),
         unreadable=failed,
     )
 
 
-def _brief(score: CorLoc) -> dict[str, float]:
+def _corloc_record(score: CorLoc) -> dict[str, float]:
     return {"percent": score.percent, "hits": score.hits, "n": score.n}

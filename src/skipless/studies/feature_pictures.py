@@ -14,14 +14,14 @@ from torch import nn
 from skipless.data.dense.reading import read_rgb
 from skipless.data.folder import EXTENSIONS, image_files
 from skipless.errors import InputError
-from skipless.evaluators.features.store_builder import weights_hash
 from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform, Key, features
+from skipless.evaluators.features.store_builder import weights_hash
 from skipless.evaluators.pictures.grids import save_png
 from skipless.evaluators.pictures.pca import PcaColours, pca_picture
 from skipless.models.tokens import token_model
 from skipless.studies.config import PictureConfig
-from skipless.studies.study_folder import StudyFolder, process
-from skipless.studies.formatting import file_name, key_name, markdown
+from skipless.studies.formatting import feature_name, file_name, markdown_table
+from skipless.studies.study_folder import StudyFolder, rank_and_world_size
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -69,9 +69,9 @@ def draw_features(
     """
     config = config or PictureConfig()
     folder = StudyFolder(out, "pca", _settings(models, images, config))
-    rows = {name: _features(model, statistics, images, config) for name, (model, statistics) in models.items()}
+    rows = {name: _patch_features(model, statistics, images, config) for name, (model, statistics) in models.items()}
     drawn: dict[str, dict[str, PcaColours]] = {}
-    for file, (columns, grid) in _sheets(rows).items():
+    for file, (columns, grid) in _picture_columns(rows).items():
         picture, drawn[file] = pca_picture(
             [image for _, image in images],
             columns,
@@ -80,9 +80,9 @@ def draw_features(
             scope=config.scope,
             foreground=config.foreground,
         )
-        if process()[0] == 0:
+        if rank_and_world_size()[0] == 0:
             save_png(picture, folder.path / file)
-    folder.finish(*_explained(drawn, images))
+    folder.finish(*_variance_table(drawn, images))
     return [folder.path / file for file in drawn]
 
 
@@ -100,13 +100,13 @@ def _settings(
     return {"models": seen, "images": pixels, **asdict(config)}
 
 
-def _sheets(
+def _picture_columns(
     rows: Mapping[str, tuple[tuple[int, int], Mapping[Key, list[torch.Tensor]]]],
 ) -> dict[str, tuple[dict[str, list[torch.Tensor]], tuple[int, int]]]:
     """The columns of every file, and their grid."""
     if len(rows) == 1:
         ((name, (grid, made)),) = rows.items()
-        return {f"pca-{file_name(name)}.png": ({key_name(key): patches for key, patches in made.items()}, grid)}
+        return {f"pca-{file_name(name)}.png": ({feature_name(key): patches for key, patches in made.items()}, grid)}
     grids = {grid for grid, _ in rows.values()}
     shared = [key for key in next(iter(rows.values()))[1] if all(key in made for _, made in rows.values())]
     if len(grids) > 1 or not shared:
@@ -120,7 +120,7 @@ def _sheets(
     }
 
 
-def _explained(
+def _variance_table(
     drawn: Mapping[str, Mapping[str, PcaColours]], images: Sequence[tuple[str, Image.Image]]
 ) -> tuple[dict[str, Any], str]:
     """What the colours show of the variance, as a record and as a table."""
@@ -134,10 +134,10 @@ def _explained(
                 for whose, shares, n in zip(of, found.explained, found.n, strict=True)
             ]
     head = ["picture", "column", "components of", "1 (%)", "2 (%)", "3 (%)", "patches"]
-    return {"images": [name for name, _ in images], "pictures": record}, markdown(head, rows)
+    return {"images": [name for name, _ in images], "pictures": record}, markdown_table(head, rows)
 
 
-def _features(
+def _patch_features(
     model: nn.Module,
     statistics: Statistics | None,
     images: Sequence[tuple[str, Image.Image]],

@@ -15,17 +15,17 @@ def file_name(text: str) -> str:
     return re.sub(r"[^\w.]+", "-", text).strip("-")
 
 
-def key_name(key: Key) -> str:
+def feature_name(key: Key) -> str:
     """A block, counted from 0, and a kind of feature.
 
     Example:
-        >>> key_name((11, "k"))
+        >>> feature_name((11, "k"))
         'block 11 k'
     """
     return f"block {key[0]} {key[1]}"
 
 
-def markdown(head: list[str], rows: list[list[str]]) -> str:
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     """A Markdown table, its first column to the left and all others to the right."""
     ruler = [":--", *["--:"] * (len(head) - 1)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ruler, *rows))

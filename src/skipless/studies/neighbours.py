@@ -10,9 +10,9 @@ from torch import nn
 from skipless.data.images import ImageData
 from skipless.evaluators.classification.nearest_neighbours import KnnAccuracy, knn_blocks
 from skipless.studies.config import NeighbourConfig
-from skipless.studies.study_folder import StudyFolder
-from skipless.studies.formatting import markdown
+from skipless.studies.formatting import markdown_table
 from skipless.studies.pooled import PooledData, pool
+from skipless.studies.study_folder import StudyFolder
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class NeighbourResult:
         last = max(self.scores)
         first = self.scores[last][self.config.ks[0]]
         lines = [
-            markdown(head, rows),
+            markdown_table(head, rows),
             "",
             f"best (block {block}, k = {k}, chosen on these images): {self.scores[block][k].top1:.1f}",
             f"block {last}, k = {first.k}: {first.top1:.1f}",

@@ -12,8 +12,8 @@ from torch import nn
 
 from skipless.choices import MULTISCALE
 from skipless.data.dense import SegmentationData, UnreadableItem
-from skipless.evaluators.features.store_builder import files_identity, weights_hash
 from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform
+from skipless.evaluators.features.store_builder import files_identity, weights_hash
 from skipless.evaluators.pictures.grids import save_png
 from skipless.evaluators.probe.pipeline import probe_model
 from skipless.evaluators.probe.prediction_picture import prediction_picture
@@ -22,8 +22,8 @@ from skipless.evaluators.probe.results import ProbeResult
 from skipless.evaluators.probe.segmentation_metrics import SegmentationScores, segmentation_scores
 from skipless.models.tokens import token_model
 from skipless.studies.config import ProbeConfig
-from skipless.studies.study_folder import StudyFolder, process
-from skipless.studies.progress_bar import counted
+from skipless.studies.progress_bar import progress_bar
+from skipless.studies.study_folder import StudyFolder, rank_and_world_size
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def segment(
         InputError: if most images of a set cannot be used, or a setting does not fit the model.
     """
     config = config or ProbeConfig()
-    protocol, tokens = _resolved(config), token_model(model)
+    protocol, tokens = _resolved_protocol(config), token_model(model)
     mean, std = statistics or (tokens.mean, tokens.std)
     identity = (files_identity(i.image for i in train.items), files_identity(i.image for i in val.items))
     masks = [files_identity(item.mask for item in data.items) for data in (train, val)]
@@ -100,7 +100,7 @@ def segment(
     settings |= {"statistics": (mean, std), **asdict(config), "protocol": asdict(protocol)}
     folder = StudyFolder(out, f"linear-probe-{train.name}", settings)
     shallow = config.multiscale == MULTISCALE and len(tokens.views) < len(MULTISCALE)
-    with counted("linear heads", show=progress) as heads:
+    with progress_bar("linear heads", show=progress) as heads:
         probe, judged = probe_model(
             model,
             train,
@@ -117,12 +117,12 @@ def segment(
         )
     result = SegmentationResult(name, train.name, probe.result, majority_scores(train, val))
     folder.finish(result.record(), str(result))
-    if process()[0] == 0 and (picture := prediction_picture(probe, judged, images=examples)) is not None:
+    if rank_and_world_size()[0] == 0 and (picture := prediction_picture(probe, judged, images=examples)) is not None:
         save_png(picture, folder.path / "pictures.png")
     return result
 
 
-def _resolved(config: ProbeConfig) -> DenseProtocol:
+def _resolved_protocol(config: ProbeConfig) -> DenseProtocol:
     """The protocol with what is changed in it."""
     protocol = protocol_named(config.protocol)
     if config.size is not None:

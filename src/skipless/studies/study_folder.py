@@ -35,39 +35,39 @@ class StudyFolder:
 
     def finish(self, result: Mapping[str, Any], table: str) -> None:
         """Write `result.json` and `table.md`; the process of rank 0 alone."""
-        if process()[0] == 0:
+        if rank_and_world_size()[0] == 0:
             with replacing(self.path / "table.md") as temporary:
                 temporary.write_text(table + "\n", encoding="utf-8")
             write_json(self.path / "result.json", {"settings": self.settings, **result})
 
-    def note(self, line: Mapping[str, Any]) -> None:
+    def append_journal(self, line: Mapping[str, Any]) -> None:
         """Append a line to this process's journal: what is in it need not be computed again."""
         try:
-            with (self.path / f"{JOURNAL}-{process()[0]}.jsonl").open("a", encoding="utf-8") as file:
+            with (self.path / f"{JOURNAL}-{rank_and_world_size()[0]}.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
             raise InputError(
                 f"cannot write to {str(self.path)!r} ({error.strerror}); make room, then give the same command again"
             ) from error
 
-    def notes(self) -> Iterator[dict[str, Any]]:
+    def read_journal(self) -> Iterator[dict[str, Any]]:
         """Every whole line of every process's journal; a line that was cut off is left out."""
         for file in sorted(self.path.glob(f"{JOURNAL}-*.jsonl")):
             lines = file.read_bytes().splitlines(keepends=True)
             if lines and not lines[-1].endswith(b"\n"):
                 cut = sum(map(len, lines[:-1]))
                 lines = lines[:-1]
-                if file.name == f"{JOURNAL}-{process()[0]}.jsonl":
+                if file.name == f"{JOURNAL}-{rank_and_world_size()[0]}.jsonl":
                     os.truncate(file, cut)
             yield from map(json.loads, lines)
 
 
-def process() -> tuple[int, int]:
+def rank_and_world_size() -> tuple[int, int]:
     """This process's rank, and how many there are."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
-def wait_for_all() -> None:
+def barrier() -> None:
     """Wait until every process is here."""
-    if process()[1] > 1:
+    if rank_and_world_size()[1] > 1:
         dist.barrier()

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from skipless.errors import InputError
-from skipless.evaluators.probe.heads import HeadOptimizer, LinearHeads, learn_
+from skipless.evaluators.probe.heads import HeadOptimizer, LinearHeads, train_step_
 
 _TOP5_CLASSES = 5  # with fewer classes every answer is among the first five
-_DINO = HeadOptimizer((1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0), "sgd", schedule="cosine")
-_ROWS = 4096  # images at a time, where heads are scored
+_DINO_OPTIMIZER = HeadOptimizer((1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0), "sgd", schedule="cosine")
+_CHUNK_ROWS = 4096  # images at a time, where heads are scored
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ClassificationProtocol:
         epochs: passes over the training images.
     """
 
-    optimizer: HeadOptimizer = _DINO
+    optimizer: HeadOptimizer = _DINO_OPTIMIZER
     batch_size: int = 1024
     epochs: int = 100
 
@@ -139,10 +139,10 @@ def linear_classification_probe(
     _check(train, train_labels, test, test_labels, classes, select, holdout)
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(train_labels), generator=generator)
-    aside = max(1, round(holdout * len(order))) if select == "holdout" else 0
-    if aside >= len(order):
+    held_out_count = max(1, round(holdout * len(order))) if select == "holdout" else 0
+    if held_out_count >= len(order):
         raise InputError(f"holdout={holdout} leaves none of {len(order)} training images")
-    held, fitted = order[:aside], order[aside:]
+    held_out, fitted = order[:held_out_count], order[held_out_count:]
     heads = {
         block: LinearHeads(x.shape[1], classes, protocol.optimizer, seed=seed, device=device or x.device, dtype=x.dtype)
         for block, x in train.items()
@@ -154,22 +154,24 @@ def linear_classification_probe(
             for block, x in train.items():
                 rows = x[batch.to(x.device), None].to(device)
                 target = one_hot(train_labels[batch.to(train_labels.device)], classes).to(rows)
-                learn_(heads[block], rows, target[:, None], step, steps)
+                train_step_(heads[block], rows, target[:, None], step, steps)
             step += 1
     scores = []
-    for block, some in heads.items():
-        judged = (train[block][held], train_labels[held]) if select == "holdout" else (test[block], test_labels)
-        scores.append(_score(block, some, judged, (test[block], test_labels)))
-    chosen_on = aside or len(test_labels)
+    for block, block_heads in heads.items():
+        selection = (
+            (train[block][held_out], train_labels[held_out]) if select == "holdout" else (test[block], test_labels)
+        )
+        scores.append(_score(block, block_heads, selection, (test[block], test_labels)))
+    chosen_on = held_out_count or len(test_labels)
     return ClassificationResult(
         protocol, select, tuple(scores), classes, len(fitted), chosen_on, len(test_labels), steps, seed
     )
 
 
 def _score(
-    block: int, heads: LinearHeads, judged: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]
+    block: int, heads: LinearHeads, selection: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]
 ) -> ClassificationScore:
-    found = _accuracies(heads, *judged)[0]
+    found = _accuracies(heads, *selection)[0]
     rates = tuple(
         ClassificationRate(rate, top1 if finite else None, finite)
         for rate, top1, finite in zip(heads.optimizer.learning_rates, found, heads.finite, strict=True)
@@ -189,7 +191,7 @@ def _accuracies(heads: LinearHeads, x: Tensor, labels: Tensor) -> tuple[list[flo
     """Top-1 and top-5 of every head, in percent."""
     device = heads.parameters["bias"].device
     first = fifth = torch.zeros(len(heads.optimizer.learning_rates), device=device, dtype=torch.float64)
-    for part, truth in zip(x.split(_ROWS), labels.split(_ROWS), strict=True):
+    for part, truth in zip(x.split(_CHUNK_ROWS), labels.split(_CHUNK_ROWS), strict=True):
         logits = heads.logits(heads.normalise(part.to(device), training=False))
         guesses = logits.topk(min(_TOP5_CLASSES, logits.shape[1]), dim=1).indices
         right = guesses == truth.to(device)[:, None, None]

@@ -12,7 +12,7 @@ from torch import Tensor
 from skipless.errors import InputError
 
 TOP5 = 5
-SIMILARITIES = 2**25  # at a time: 128 MiB in float32, whatever the number of training images
+MAX_SIMILARITIES = 2**25  # at a time: 128 MiB in float32, whatever the number of training images
 Block = TypeVar("Block", bound=Hashable)
 
 
@@ -122,12 +122,12 @@ def knn_accuracies(
     labels, truth = train_labels.to(train.device), test_labels.to(train.device)
     classes = int(max(labels.max(), truth.max())) + 1
     hits = {k: torch.zeros(2, dtype=torch.int64, device=train.device) for k in ks}
-    rows = max(1, SIMILARITIES // max(len(train), classes))
+    rows = max(1, MAX_SIMILARITIES // max(len(train), classes))
     for chunk, true in zip(test.split(rows), truth.split(rows), strict=True):
-        similarity, neighbours = _nearest(chunk @ train.T, max(ks))
+        similarity, neighbours = _stable_topk(chunk @ train.T, max(ks))
         # The nearest one votes with 1: a common factor changes no rank, and exp(1 / temperature) may overflow.
         votes = ((similarity - similarity[:, :1]).double() / temperature).exp()
-        for k, ranks in _ranks(votes, labels[neighbours], true, classes, set(ks)):
+        for k, ranks in _true_class_ranks(votes, labels[neighbours], true, classes, set(ks)):
             hits[k] += torch.stack([(ranks == 0).sum(), (ranks < min(TOP5, k)).sum()])
     results = {}
     for k in ks:
@@ -136,7 +136,9 @@ def knn_accuracies(
     return results
 
 
-def _nearest(similarity: Float[Tensor, "n n_train"], k: int) -> tuple[Float[Tensor, "n {k}"], Int64[Tensor, "n {k}"]]:
+def _stable_topk(
+    similarity: Float[Tensor, "n n_train"], k: int
+) -> tuple[Float[Tensor, "n {k}"], Int64[Tensor, "n {k}"]]:
     """Give the k largest of each row; of equal ones the first, which topk alone does not promise."""
     values, order = similarity.topk(min(k + 1, similarity.shape[1]), dim=1)
     tied = (values[:, 1:] == values[:, :-1]).any(1)
@@ -146,18 +148,24 @@ def _nearest(similarity: Float[Tensor, "n n_train"], k: int) -> tuple[Float[Tens
     return values[:, :k], order[:, :k]
 
 
-def _ranks(
-    votes: Float[Tensor, "n k"], voted: Int64[Tensor, "n k"], truth: Int64[Tensor, " n"], classes: int, ks: set[int]
+def _true_class_ranks(
+    votes: Float[Tensor, "n k"],
+    neighbour_labels: Int64[Tensor, "n k"],
+    truth: Int64[Tensor, " n"],
+    classes: int,
+    ks: set[int],
 ) -> Iterator[tuple[int, Int64[Tensor, " n"]]]:
     """Yield the true class's rank, from 0, after the votes of the first k neighbours, for each k asked for."""
     images = torch.arange(len(votes), device=votes.device)
-    before = torch.arange(classes, device=votes.device) < truth[:, None]
+    lower_numbered = torch.arange(classes, device=votes.device) < truth[:, None]
     sums = votes.new_zeros(len(votes), classes)
     for place in range(votes.shape[1]):
-        sums[images, voted[:, place]] += votes[:, place]  # nearest first, always: scatter_add may change equal sums
+        sums[images, neighbour_labels[:, place]] += votes[
+            :, place
+        ]  # nearest first, always: scatter_add may change equal sums
         if place + 1 in ks:
             true = sums.gather(1, truth[:, None])
-            yield place + 1, ((sums > true) | ((sums == true) & before)).sum(1)
+            yield place + 1, ((sums > true) | ((sums == true) & lower_numbered)).sum(1)
 
 
 def _check(

@@ -63,23 +63,25 @@ def draw_discoveries(
         photo, panels = Image.fromarray(image.permute(1, 2, 0).cpu().numpy()), []
         for discovery in (found[row] for found in discoveries.values()):
             boxes = [*((box, TRUE) for box in true[row]), (discovery.box, FOUND)]
-            panels += [_framed(picture, boxes, height) for picture in (photo, _heat(discovery, patch, image))]
+            panels += [_with_boxes(picture, boxes, height) for picture in (photo, _heatmap(discovery, patch, image))]
         rows.append(panels)
     titles = [
-        f"{name}: {what}" for name, found in discoveries.items() for what in ("image and boxes", _compared(found[0]))
+        f"{name}: {what}"
+        for name, found in discoveries.items()
+        for what in ("image and boxes", _heatmap_title(found[0]))
     ]
     legend = [("true box", TRUE)] if boxes_true is not None else []
     legend += [("found box", FOUND), ("seed's side", ABOVE), ("other side", BELOW), ("seed", SEED)]
     return save_png(labelled_pictures(rows, titles=titles, names=names, legend=legend), Path(path))
 
 
-def _compared(discovery: Discovery) -> str:
+def _heatmap_title(discovery: Discovery) -> str:
     if discovery.eigenvector is not None:
         return "eigenvector"
     return "summed similarity" if discovery.similarity is not None else "foreground"
 
 
-def _heat(discovery: Discovery, patch: int, image: UInt8[Tensor, "3 _h _w"]) -> Image.Image:
+def _heatmap(discovery: Discovery, patch: int, image: UInt8[Tensor, "3 _h _w"]) -> Image.Image:
     """Colour the tokens, white where the sides meet, and cut off the padding."""
     if discovery.eigenvector is not None:
         values = discovery.eigenvector - discovery.eigenvector.mean()
@@ -100,7 +102,7 @@ def _heat(discovery: Discovery, patch: int, image: UInt8[Tensor, "3 _h _w"]) -> 
     return Image.fromarray(pixels[: image.shape[1], : image.shape[2]])
 
 
-def _framed(picture: Image.Image, boxes: Sequence[tuple[Sequence[float], Colour]], height: int) -> Image.Image:
+def _with_boxes(picture: Image.Image, boxes: Sequence[tuple[Sequence[float], Colour]], height: int) -> Image.Image:
     """A picture at a height, with boxes of its pixels in colours."""
     scale = height / picture.height
     return draw_boxes_(picture.resize((max(1, round(picture.width * scale)), height)), boxes, scale, width=2)

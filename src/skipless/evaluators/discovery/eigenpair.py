@@ -14,7 +14,7 @@ BREAKDOWN = 1.0  # a new direction shorter than this many roundings is none: the
 
 
 @dataclass(frozen=True, eq=False)
-class Ritz:
+class RitzPair:
     """The largest Ritz pair, and the next one as far as it has come.
 
     Attributes:
@@ -36,7 +36,7 @@ class Ritz:
     converged: bool
 
 
-def largest(
+def largest_eigenpair(
     product: Callable[[Float[Tensor, " n"]], Float[Tensor, " n"]],
     start: Float[Tensor, " n"],
     locked: Float[Tensor, "locked n"],
@@ -45,7 +45,7 @@ def largest(
     floor: float,
     relative: float = 0.0,
     max_steps: int,
-) -> Ritz:
+) -> RitzPair:
     """Find the largest eigenpair of a symmetric operator on the space orthogonal to locked eigenvectors.
 
     Args:
@@ -57,39 +57,39 @@ def largest(
         relative: or once it is below this share of the gap to the next Ritz value, which bounds the vector's error.
         max_steps: stop then at the latest; the pair's residual tells how far it came.
     """
-    away, max_steps = len(locked), min(max_steps, len(start) - len(locked))
+    locked_count, max_steps = len(locked), min(max_steps, len(start) - len(locked))
     # Rows are contiguous, so that both products with the basis run along memory.
-    basis = start.new_empty(away + max_steps + 1, len(start))
-    basis[:away] = locked
+    basis = start.new_empty(locked_count + max_steps + 1, len(start))
+    basis[:locked_count] = locked
     vector = start
     for _ in range(2):
-        vector = torch.addmv(vector, basis[:away].T, basis[:away] @ vector, alpha=-1)
-    torch.div(vector, torch.linalg.vector_norm(vector), out=basis[away])
-    recurrence: list[Tensor] = []  # the tridiagonal matrix: on its diagonal, beside it, on its diagonal, ...
+        vector = torch.addmv(vector, basis[:locked_count].T, basis[:locked_count] @ vector, alpha=-1)
+    torch.div(vector, torch.linalg.vector_norm(vector), out=basis[locked_count])
+    coefficients: list[Tensor] = []  # the tridiagonal matrix: on its diagonal, beside it, on its diagonal, ...
     step = 0
     while True:
         step += 1
-        known = basis[: away + step]
-        vector = product(basis[away + step - 1])
-        inner = known @ vector
-        vector = torch.addmv(vector, known.T, inner, alpha=-1)
-        vector = torch.addmv(vector, known.T, known @ vector, alpha=-1)  # once loses digits where little is left
+        span = basis[: locked_count + step]
+        vector = product(basis[locked_count + step - 1])
+        inner = span @ vector
+        vector = torch.addmv(vector, span.T, inner, alpha=-1)
+        vector = torch.addmv(vector, span.T, span @ vector, alpha=-1)  # once loses digits where little is left
         length = torch.linalg.vector_norm(vector)
-        torch.div(vector, length, out=basis[away + step])
-        recurrence += (inner[-1], length)
+        torch.div(vector, length, out=basis[locked_count + step])
+        coefficients += (inner[-1], length)
         if step % CHECK_EVERY == 0 or step == max_steps:
-            numbers = torch.stack(recurrence).double().cpu().numpy()
-            small = _solve(numbers[::2], numbers[1::2], scale * torch.finfo(start.dtype).eps)
-            converged = small.complete or small.residual <= max(floor, relative * small.gap)
+            numbers = torch.stack(coefficients).double().cpu().numpy()
+            solution = _solve_tridiagonal(numbers[::2], numbers[1::2], scale * torch.finfo(start.dtype).eps)
+            converged = solution.complete or solution.residual <= max(floor, relative * solution.gap)
             if converged or step == max_steps:
                 break
-    weights = torch.from_numpy(small.vectors[:, -2:].T.copy()).to(basis)
-    *following, vector = weights @ basis[away : away + len(small.vectors)]
+    weights = torch.from_numpy(solution.vectors[:, -2:].T.copy()).to(basis)
+    *following, vector = weights @ basis[locked_count : locked_count + len(solution.vectors)]
     following = following[0] if following else None
-    return Ritz(vector, small.value, small.gap, small.residual, following, step, converged)
+    return RitzPair(vector, solution.value, solution.gap, solution.residual, following, step, converged)
 
 
-class _Small(NamedTuple):
+class _TridiagonalSolution(NamedTuple):
     value: float
     gap: float
     residual: float
@@ -97,13 +97,15 @@ class _Small(NamedTuple):
     complete: bool
 
 
-def _solve(diagonal: np.ndarray, beside: np.ndarray, rounding: float) -> _Small:
+def _solve_tridiagonal(diagonal: np.ndarray, off_diagonal: np.ndarray, rounding: float) -> _TridiagonalSolution:
     """Solve the tridiagonal problem, up to where the Krylov space is complete if it is: after that comes only noise."""
-    ends = np.flatnonzero(~(beside > BREAKDOWN * rounding))  # not: NaN follows a division by zero
-    steps = int(ends[0]) + 1 if len(ends) else len(beside)
+    ends = np.flatnonzero(~(off_diagonal > BREAKDOWN * rounding))  # not: NaN follows a division by zero
+    steps = int(ends[0]) + 1 if len(ends) else len(off_diagonal)
     matrix = np.zeros((steps, steps))
     matrix.flat[:: steps + 1] = diagonal[:steps]
-    matrix.flat[steps :: steps + 1] = beside[: steps - 1]
+    matrix.flat[steps :: steps + 1] = off_diagonal[: steps - 1]
     values, vectors = np.linalg.eigh(matrix)  # reads the lower triangle
     gap = float(values[-1] - values[-2]) if steps > 1 else 0.0
-    return _Small(float(values[-1]), gap, float(beside[steps - 1] * abs(vectors[-1, -1])), vectors, len(ends) > 0)
+    return _TridiagonalSolution(
+        float(values[-1]), gap, float(off_diagonal[steps - 1] * abs(vectors[-1, -1])), vectors, len(ends) > 0
+    )

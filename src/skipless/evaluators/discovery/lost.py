@@ -7,7 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from skipless.errors import InputError
-from skipless.evaluators.discovery.regions import Discovery, box_of, checked, region, similar
+from skipless.evaluators.discovery.regions import (
+    Discovery,
+    bounding_box,
+    connected_component,
+    similarity_graph,
+    validate_features,
+)
 
 
 @torch.no_grad()
@@ -52,19 +58,19 @@ def lost(
     """
     if k < 1:
         raise InputError(f"k is {k}; give at least 1 token to expand the seed by, 100 in the original")
-    features, sizes = checked(features, grid, patch, image_size)
-    return [_grow(image, grid, k, patch, size) for image, size in zip(features, sizes, strict=True)]
+    features, sizes = validate_features(features, grid, patch, image_size)
+    return [_grow_seed(image, grid, k, patch, size) for image, size in zip(features, sizes, strict=True)]
 
 
-def _grow(
+def _grow_seed(
     features: Float[Tensor, "tokens dim"], grid: tuple[int, int], k: int, patch: int, size: tuple[int, int]
 ) -> Discovery:
-    positive = similar(features, 0.0, torch.float32).bool()
+    positive = similarity_graph(features, 0.0, torch.float32).bool()
     features = features.double()
     # A common factor changes no sign; squares of large features must not overflow.
     features = features / features.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
-    directed = features.any(1)
-    degree = torch.where(directed, positive.sum(1) - 1, len(features))
+    nonzero = features.any(1)
+    degree = torch.where(nonzero, positive.sum(1) - 1, len(features))
     order = degree.argsort(stable=True)
     seed = int(order[0])
     lowest = order[:k]
@@ -72,15 +78,15 @@ def _grow(
     similarity = features @ expanded
     # |rounding of the sums| at worst, as a share of the product of the norms
     rounding = (features.shape[1] + k) * torch.finfo(torch.float64).eps * features.norm(dim=1)
-    proven = bool((similarity.abs() > rounding * features[lowest].norm(dim=1).sum())[directed].all())
-    foreground = (similarity > 0) if bool(directed.any()) else torch.ones_like(directed)
-    mask = region(foreground.reshape(grid), seed)
+    proven = bool((similarity.abs() > rounding * features[lowest].norm(dim=1).sum())[nonzero].all())
+    foreground = (similarity > 0) if bool(nonzero.any()) else torch.ones_like(nonzero)
+    mask = connected_component(foreground.reshape(grid), seed)
     return Discovery(
         mask=mask,
         seed=seed,
-        box=box_of(mask, patch, size),
+        box=bounding_box(mask, patch, size),
         foreground=foreground.reshape(grid),
-        method="lost" if bool(directed.any()) else "no cut",
+        method="lost" if bool(nonzero.any()) else "no cut",
         proven=proven,
         tied=int((degree == degree[seed]).sum()),
         similarity=similarity.reshape(grid),

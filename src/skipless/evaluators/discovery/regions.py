@@ -14,7 +14,7 @@ from skipless.errors import InputError
 
 Box = tuple[int, int, int, int]
 TINY = torch.finfo(torch.float64).tiny
-ROWS = 256  # of similarities at a time: they stay in the cache until they are compared with tau
+CHUNK_ROWS = 256  # of similarities at a time: they stay in the cache until they are compared with tau
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Discovery:
     similarity: Float[Tensor, "rows columns"] | None = None
 
 
-def checked(
+def validate_features(
     features: Float[Tensor, "b tokens dim"],
     grid: tuple[int, int],
     patch: int,
@@ -65,7 +65,7 @@ def checked(
     if not features.sum().isfinite() and not features.isfinite().all():
         image = int((~features.isfinite()).flatten(1).any(1).nonzero()[0, 0])
         raise InputError(f"features of image {image} are not finite; look for NaN or infinity in the backbone's output")
-    sizes = _sizes(image_size, len(features))
+    sizes = _sizes_per_image(image_size, len(features))
     if len(sizes) != len(features):
         raise InputError(f"{len(sizes)} image sizes for {len(features)} images; give one (height, width), or one each")
     for height, width in sizes:
@@ -78,7 +78,7 @@ def checked(
     return features.to(torch.promote_types(features.dtype, torch.float32)), sizes
 
 
-def _sizes(image_size: tuple[int, int] | Sequence[tuple[int, int]], images: int) -> list[tuple[int, int]]:
+def _sizes_per_image(image_size: tuple[int, int] | Sequence[tuple[int, int]], images: int) -> list[tuple[int, int]]:
     """Tell one (height, width) for all from one for each."""
     one = [int(side) for side in image_size if isinstance(side, Integral)]
     if len(one) == 2:
@@ -87,65 +87,65 @@ def _sizes(image_size: tuple[int, int] | Sequence[tuple[int, int]], images: int)
     return [(int(height), int(width)) for height, width in each]
 
 
-def normalised(features: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens dim"]:
+def l2_normalised(features: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens dim"]:
     """L2-normalise each token, in float64, where squares of float32 do not overflow; a token of zeros stays zero."""
     if features.dtype == torch.float64:
         features = features / features.abs().amax(1, keepdim=True).clamp_min(TINY)
     return features / torch.linalg.vector_norm(features, dim=1, keepdim=True, dtype=torch.float64).clamp_min(TINY)
 
 
-def similar(features: Float[Tensor, "n dim"], tau: float, dtype: torch.dtype) -> Float[Tensor, "n n"]:
+def similarity_graph(features: Float[Tensor, "n dim"], tau: float, dtype: torch.dtype) -> Float[Tensor, "n n"]:
     """Give 1 where the cosine of two tokens is above tau and 0 elsewhere, the same on every device.
 
     float32 similarities that its rounding leaves undecided are computed again in float64. TF32 and the like have larger
     errors: on a GPU, or where they are switched on, all is computed in float64, and so it is for few tokens.
     """
-    exact, (n, dim) = normalised(features), features.shape
+    exact, (n, dim) = l2_normalised(features), features.shape
     rounded = features.dtype != torch.float64 and torch.get_float32_matmul_precision() == "highest"
-    if n <= ROWS or features.is_cuda or not rounded:
+    if n <= CHUNK_ROWS or features.is_cuda or not rounded:
         return (exact @ exact.T).gt_(tau).to(dtype)
     unit = exact.float()
     margin = (dim + 8) * torch.finfo(torch.float32).eps  # of a dot product of unit vectors, at worst
-    result, doubtful = torch.empty(n, n, dtype=dtype), []
-    for start in range(0, n, ROWS):
-        stop = min(start + ROWS, n)
+    result, undecided = torch.empty(n, n, dtype=dtype), []
+    for start in range(0, n, CHUNK_ROWS):
+        stop = min(start + CHUNK_ROWS, n)
         block = unit[start:stop] @ unit[start:].T  # the rest is its mirror image
         edges = (block > tau).to(dtype)
         result[start:stop, start:] = edges
         result[stop:, start:stop] = edges[:, stop - start :].T
-        doubtful.append((block.sub_(tau).abs_() <= margin).nonzero().add_(start))
-    i, j = torch.cat(doubtful).T
+        undecided.append((block.sub_(tau).abs_() <= margin).nonzero().add_(start))
+    i, j = torch.cat(undecided).T
     if len(i) > n:  # as with orthogonal tokens at tau = 0
         return (exact @ exact.T).gt_(tau).to(dtype)
     result[i, j] = result[j, i] = ((exact[i] * exact[j]).sum(1) > tau).to(dtype)
     return result
 
 
-def region(foreground: Bool[Tensor, "rows columns"], seed: int) -> Bool[Tensor, "rows columns"]:
+def connected_component(foreground: Bool[Tensor, "rows columns"], seed: int) -> Bool[Tensor, "rows columns"]:
     """Give the 4-connected region of the foreground that holds the seed, which is in it in any case."""
     rows, columns = foreground.shape
     # A row is the bits of one integer: what is reached spreads along it by shifts, and to its neighbours by "or".
     packed = np.packbits(foreground.cpu().numpy(), axis=1, bitorder="little")
-    free = [int.from_bytes(row.tobytes(), "little") for row in packed]
+    open_bits = [int.from_bytes(row.tobytes(), "little") for row in packed]
     reached = [0] * rows
     reached[seed // columns] = 1 << seed % columns
-    waiting = [seed // columns]
-    while waiting:
-        row = waiting.pop()
+    queue = [seed // columns]
+    while queue:
+        row = queue.pop()
         spread = reached[row]
-        while wider := (spread << 1 | spread >> 1) & free[row] & ~spread:
-            spread |= wider
+        while grown := (spread << 1 | spread >> 1) & open_bits[row] & ~spread:
+            spread |= grown
         reached[row] = spread
         for other in (row - 1, row + 1):
-            if 0 <= other < rows and (step := spread & free[other] & ~reached[other]):
+            if 0 <= other < rows and (step := spread & open_bits[other] & ~reached[other]):
                 reached[other] |= step
-                waiting.append(other)
+                queue.append(other)
     data = np.frombuffer(b"".join(bits.to_bytes(packed.shape[1], "little") for bits in reached), np.uint8)
     bits = np.unpackbits(data.reshape(packed.shape), axis=1, count=columns, bitorder="little")
     return torch.from_numpy(bits.astype(bool)).to(foreground.device)
 
 
-def box_of(mask: Bool[Tensor, "rows columns"], patch: int, image_size: tuple[int, int]) -> Box:
+def bounding_box(mask: Bool[Tensor, "rows columns"], patch: int, image_size: tuple[int, int]) -> Box:
     """Give the box around a mask in pixels, maximum excluded, cut to the unpadded (height, width)."""
     height, width = image_size
     rows, columns = mask.any(1).nonzero().flatten().tolist(), mask.any(0).nonzero().flatten().tolist()
@@ -153,6 +153,6 @@ def box_of(mask: Bool[Tensor, "rows columns"], patch: int, image_size: tuple[int
     return columns[0] * patch, rows[0] * patch, min(xmax, width), min(ymax, height)
 
 
-def middle(tied: list[int]) -> int:
+def middle_token(tied: list[int]) -> int:
     """Break a tie: the middle token row by row, of an even number the earlier; seldom at a border, as the first is."""
     return sorted(tied)[(len(tied) - 1) // 2]

@@ -8,8 +8,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from skipless.errors import InputError
-from skipless.evaluators.discovery.normalized_cut import SINGLE, normalised_cut
-from skipless.evaluators.discovery.regions import Discovery, box_of, checked, region, similar
+from skipless.evaluators.discovery.normalized_cut import FLOAT32_TOKENS, normalised_cut
+from skipless.evaluators.discovery.regions import (
+    Discovery,
+    bounding_box,
+    connected_component,
+    similarity_graph,
+    validate_features,
+)
 
 
 @torch.no_grad()
@@ -62,7 +68,7 @@ def tokencut(
         raise InputError(
             f"eps is {eps:g} and tau {tau:g}; give an eps between 0 and 1, 1e-5 in the original, and a number for tau"
         )
-    features, sizes = checked(features, grid, patch, image_size)
+    features, sizes = validate_features(features, grid, patch, image_size)
     return [_discover(image, grid, tau, eps, patch, size) for image, size in zip(features, sizes, strict=True)]
 
 
@@ -75,13 +81,13 @@ def _discover(
     size: tuple[int, int],
 ) -> Discovery:
     # On a GPU there is time for float64, and no float32 product without TF32 to be sure of.
-    single = len(features) >= SINGLE and not features.is_cuda
-    cut = normalised_cut(similar(features, tau, torch.float32 if single else torch.float64), eps)
-    mask = region(cut.foreground.reshape(grid), cut.seed)
+    single = len(features) >= FLOAT32_TOKENS and not features.is_cuda
+    cut = normalised_cut(similarity_graph(features, tau, torch.float32 if single else torch.float64), eps)
+    mask = connected_component(cut.foreground.reshape(grid), cut.seed)
     return Discovery(
         mask=mask,
         seed=cut.seed,
-        box=box_of(mask, patch, size),
+        box=bounding_box(mask, patch, size),
         foreground=cut.foreground.reshape(grid),
         method=cut.method,
         proven=cut.proven,

@@ -23,7 +23,7 @@ from skipless.models.tokens import TokenModel, embed, owner, token_model
 
 Key = tuple[int, Kind]
 
-MOST_TOKENS = 2**15
+MAX_TOKENS = 2**15
 """Of one image: the graphs of object discovery grow with its square, to 4 GiB here."""
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -158,26 +158,26 @@ def forward_features(
     ):
         for block, kind in keys:
             if kind != "tokens":
-                hooks.enter_context(_read_projection(model, block, kind, captured))
+                hooks.enter_context(_capture_projection(model, block, kind, captured))
         x = embed(model, images.to(parameter))
         for index, view in enumerate(model.views[: 1 + max(block for block, _ in keys)]):
             x = view.block(x)
             if (index, "tokens") in keys:
                 captured[index, "tokens"] = model.final_norm(x) if config.norm == "final" else x
-    wide = torch.float64 if parameter.dtype == torch.float64 else torch.float32
-    return {key: captured[key].to(wide) for key in keys}
+    output_dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
+    return {key: captured[key].to(output_dtype) for key in keys}
 
 
 @contextmanager
-def _read_projection(model: TokenModel, block: int, kind: Kind, captured: dict[Key, Tensor]) -> Iterator[None]:
+def _capture_projection(model: TokenModel, block: int, kind: Kind, captured: dict[Key, Tensor]) -> Iterator[None]:
     """Note what one projection gives while the model runs: timm's fused qkv has it among its outputs."""
     view = model.views[block]
     linear = {"q": view.query, "k": view.key, "v": view.value}[kind]
 
-    def note(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+    def capture(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
         captured[block, kind] = output[..., linear.rows]
 
-    handle = owner(view, linear).register_forward_hook(note)
+    handle = owner(view, linear).register_forward_hook(capture)
     try:
         yield
     finally:
@@ -191,8 +191,8 @@ def pad_to_patch(images: Float[Tensor, "*b h w"], patch: int | tuple[int, int]) 
         >>> pad_to_patch(torch.rand(3, 30, 32), 16).shape
         torch.Size([3, 32, 32])
     """
-    high, wide = (patch, patch) if isinstance(patch, int) else patch
-    return nn.functional.pad(images, (0, -images.shape[-1] % wide, 0, -images.shape[-2] % high))
+    high, output_dtype = (patch, patch) if isinstance(patch, int) else patch
+    return nn.functional.pad(images, (0, -images.shape[-1] % output_dtype, 0, -images.shape[-2] % high))
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ class ImageTransform:
         ):
             raise InputError(f"size {self.size} is not a multiple of the patch {self.patch}")
         if self.size is not None:
-            self._refuse_too_many_tokens(*self.size)
+            self._check_token_count(*self.size)
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or min(self.std) <= 0:
             raise InputError(f"mean {self.mean} and std {self.std}: give one or three numbers each, std above 0")
 
@@ -235,8 +235,8 @@ class ImageTransform:
         tokens = token_model(model)
         if size is not None:
             sides = (size, size) if isinstance(size, int) else size
-            high, wide = (max(1, round(s / p)) * p for s, p in zip(sides, tokens.patch, strict=True))
-            size = (high, wide)
+            high, output_dtype = (max(1, round(s / p)) * p for s, p in zip(sides, tokens.patch, strict=True))
+            size = (high, output_dtype)
         return cls(**{"mean": tokens.mean, "std": tokens.std, "patch": tokens.patch, "size": size} | fields)
 
     def __call__(self, image: Image.Image) -> Float[Tensor, "c h w"]:
@@ -244,7 +244,7 @@ class ImageTransform:
 
         Raises:
             UnreadableImage: if nothing says which of its values is white (see `to_mode`).
-            InputError: if it is smaller than a patch, or makes more than `MOST_TOKENS`, and is not to be resized.
+            InputError: if it is smaller than a patch, or makes more than `MAX_TOKENS`, and is not to be resized.
         """
         name = getattr(image, "filename", "") or "picture"  # what Pillow has opened knows its file
         image = to_mode(image, "RGB" if len(self.mean) == 3 else "L", name)
@@ -253,15 +253,15 @@ class ImageTransform:
         elif image.height < self.patch[0] or image.width < self.patch[1]:
             raise InputError(f"image of {image.height} x {image.width} pixels is smaller than a patch {self.patch}")
         else:
-            self._refuse_too_many_tokens(image.height, image.width)
+            self._check_token_count(image.height, image.width)
         pixels = torch.from_numpy(np.array(image, dtype=np.float32) / 255).reshape(image.height, image.width, -1)
         normalised = (pixels - torch.tensor(self.mean)) / torch.tensor(self.std)
         return pad_to_patch(normalised.permute(2, 0, 1).contiguous(), self.patch)
 
-    def _refuse_too_many_tokens(self, height: int, width: int) -> None:
+    def _check_token_count(self, height: int, width: int) -> None:
         rows, columns = math.ceil(height / self.patch[0]), math.ceil(width / self.patch[1])
-        if rows * columns > MOST_TOKENS:
+        if rows * columns > MAX_TOKENS:
             raise InputError(
                 f"image of {height} x {width} pixels: {rows} x {columns} patches of {self.patch[0]} x {self.patch[1]} "
-                f"are more than {MOST_TOKENS} tokens; resize images (--size), the model was built for smaller ones"
+                f"are more than {MAX_TOKENS} tokens; resize images (--size), the model was built for smaller ones"
             )

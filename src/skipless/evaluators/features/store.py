@@ -29,7 +29,7 @@ from skipless.evaluators.features.extraction import Features, Key, Kind
 StoreDtype = Literal["fp16", "fp32"]
 
 SHARD = 32  # images: a shard is one forward pass, and what an interruption costs
-DTYPES = {"fp16": np.dtype("<f2"), "fp32": np.dtype("<f4")}
+NUMPY_DTYPES = {"fp16": np.dtype("<f2"), "fp32": np.dtype("<f4")}
 _OPEN_FILES = 256  # each holds a file descriptor; the usual limit is 1024
 
 
@@ -113,7 +113,7 @@ class FeatureStore:
         if (block, kind) not in self.keys:
             raise InputError(f"no {kind} of block {block} in {str(self.folder)!r}; there is {list(self.keys)}")
         start = self._starts[image]
-        return opened(self.folder, (block, kind), self.norm, image // SHARD)[start : start + self._count(image)]
+        return open_shard(self.folder, (block, kind), self.norm, image // SHARD)[start : start + self._count(image)]
 
     def _count(self, image: int) -> int:
         high, wide = self.grids[image]
@@ -143,7 +143,7 @@ def store_bytes(images: int, tokens: int, dims: Sequence[int], dtype: StoreDtype
         >>> f"{store_bytes(10_582, 197, [384] * 12) / 1e9:.1f} GB"  # VOC trainaug, every block of ViT-S at 224
         '19.2 GB'
     """
-    return images * tokens * sum(dims) * DTYPES[dtype].itemsize
+    return images * tokens * sum(dims) * NUMPY_DTYPES[dtype].itemsize
 
 
 def array_folder(home: Path, key: Key, norm: str) -> Path:
@@ -152,7 +152,7 @@ def array_folder(home: Path, key: Key, norm: str) -> Path:
 
 
 @lru_cache(maxsize=_OPEN_FILES)
-def opened(home: Path, key: Key, norm: str, shard: int) -> np.ndarray:
+def open_shard(home: Path, key: Key, norm: str, shard: int) -> np.ndarray:
     """Map a shard into memory; `opened.cache_clear()` once files were replaced."""
     path = array_folder(home, key, norm) / f"{shard:05d}.npy"
     return np.load(path, mmap_mode="r").view(np.ndarray)  # a memmap's own indexing is slower

@@ -27,12 +27,12 @@ from torch import Tensor, nn
 from skipless.errors import InputError
 from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform, Key, forward_features
 from skipless.evaluators.features.store import (
-    DTYPES,
+    NUMPY_DTYPES,
     SHARD,
     FeatureStore,
     StoreDtype,
     array_folder,
-    opened,
+    open_shard,
     store_bytes,
 )
 from skipless.models.token_graying import grayings
@@ -73,7 +73,7 @@ def build_store(
         InputError: if no image can be read, features are not finite or too large for `dtype`, or the disk is full: what
             was written stays, and the same call goes on from there.
     """
-    if dtype not in DTYPES or count < 1:
+    if dtype not in NUMPY_DTYPES or count < 1:
         raise InputError(f"dtype={dtype!r} for {count} images: give 'fp16' or 'fp32', and at least one image")
     config = FeatureConfig() if config is None else config
     notify = _to_stderr if notify is None else notify
@@ -88,11 +88,11 @@ def build_store(
         "precision": config.precision,
         "dtype": dtype,
     }
-    home = folder / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    builder = _Builder(tokens, load, count, transform, config, keys, home, dtype, notify)
-    with _full_disk_is_an_input_error(home):
-        home.mkdir(parents=True, exist_ok=True)
-        _write(home / "key.json", json.dumps(identity, indent=2).encode())
+    store_folder = folder / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    builder = _StoreBuilder(tokens, load, count, transform, config, keys, store_folder, dtype, notify)
+    with _disk_errors_as_input_errors(store_folder):
+        store_folder.mkdir(parents=True, exist_ok=True)
+        _write_atomically(store_folder / "key.json", json.dumps(identity, indent=2).encode())
         builder.build(progress)
     return builder.open()
 
@@ -130,14 +130,14 @@ def weights_hash(model: TokenModel) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class _Builder:
+class _StoreBuilder:
     model: TokenModel
     load: Callable[[int], Image.Image]
     count: int
     transform: ImageTransform
     config: FeatureConfig
     keys: tuple[Key, ...]
-    home: Path
+    store_folder: Path
     dtype: StoreDtype
     notify: Callable[[str], None]
 
@@ -146,16 +146,16 @@ class _Builder:
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         missing: dict[int, list[Key]] = {}
         for shard in range(rank, -(-self.count // SHARD), world):
-            records = {key: self._verified(key, shard) for key in self.keys}
+            records = {key: self._verified_record(key, shard) for key in self.keys}
             absent = [key for key, record in records.items() if record is None]
             grids = [record["grids"] for record in records.values() if record is not None]
             # An image that was unreadable when one block was computed may have been readable for another.
             if absent or any(other != grids[0] for other in grids):
                 missing[shard] = absent if all(other == grids[0] for other in grids) else list(self.keys)
         if missing:
-            self._announce(missing)
+            self._report_size(missing)
         for done, (shard, keys) in enumerate(missing.items()):
-            self._compute(shard, keys)
+            self._compute_shard(shard, keys)
             if progress is not None:
                 progress(done + 1, len(missing))
         if world > 1:
@@ -172,9 +172,9 @@ class _Builder:
         failures = {int(image): why for record in first for image, why in record["failures"].items()}
         if len(failures) == self.count:
             raise InputError(f"none of {self.count} images can be read; the first: {next(iter(failures.values()))}")
-        opened.cache_clear()  # a file that was written again is another one
+        open_shard.cache_clear()  # a file that was written again is another one
         return FeatureStore(
-            folder=self.home,
+            folder=self.store_folder,
             keys=self.keys,
             norm=self.config.norm,
             prefix=self.model.prefix,
@@ -185,17 +185,17 @@ class _Builder:
             nbytes=sum(record["bytes"] for key in self.keys for record in records[key]),
         )
 
-    def _announce(self, missing: dict[int, list[Key]]) -> None:
+    def _report_size(self, missing: dict[int, list[Key]]) -> None:
         """Say what will be written, and refuse if it cannot fit."""
         images = sum(min(SHARD, self.count - shard * SHARD) for shard in missing)
         size = self.transform.size
         if size is None:
-            self.notify(f"features of {images} images go to {str(self.home)!r}; each has its own size")
+            self.notify(f"features of {images} images go to {str(self.store_folder)!r}; each has its own size")
             return
         cells = (size[0] // self.model.patch[0]) * (size[1] // self.model.patch[1]) + self.model.prefix
         dims = [self._dim(key) for key in max(missing.values(), key=len)]
-        needed, free = store_bytes(images, cells, dims, self.dtype), shutil.disk_usage(self.home).free
-        room = f"{needed / 1e9:.2f} GB in {str(self.home)!r}, {free / 1e9:.2f} GB are free"
+        needed, free = store_bytes(images, cells, dims, self.dtype), shutil.disk_usage(self.store_folder).free
+        room = f"{needed / 1e9:.2f} GB in {str(self.store_folder)!r}, {free / 1e9:.2f} GB are free"
         text = f"features of {images} images need {room}"
         if needed > free:
             raise InputError(f"{text}; make room, name fewer blocks, or keep them as fp16")
@@ -207,10 +207,10 @@ class _Builder:
         return self.model.dim if heads is None else heads * view.head_dim
 
     def _paths(self, key: Key, shard: int) -> tuple[Path, Path]:
-        folder = array_folder(self.home, key, self.config.norm)
+        folder = array_folder(self.store_folder, key, self.config.norm)
         return folder / f"{shard:05d}.npy", folder / f"{shard:05d}.json"
 
-    def _verified(self, key: Key, shard: int) -> dict[str, Any] | None:
+    def _verified_record(self, key: Key, shard: int) -> dict[str, Any] | None:
         """What a shard says about itself; None if it is not there, or not what was written."""
         array, meta = self._paths(key, shard)
         if not meta.exists():
@@ -225,10 +225,10 @@ class _Builder:
         self.notify(f"{str(array)!r} {why}; it is computed again")
         return None
 
-    def _compute(self, shard: int, keys: Sequence[Key]) -> None:
+    def _compute_shard(self, shard: int, keys: Sequence[Key]) -> None:
         numbers = range(shard * SHARD, min(self.count, (shard + 1) * SHARD))
-        images, failures = self._images(numbers)
-        if any(self._failed_before(key, shard) != set(failures) for key in self.keys if key not in keys):
+        images, failures = self._load_images(numbers)
+        if any(self._recorded_failures(key, shard) != set(failures) for key in self.keys if key not in keys):
             keys = self.keys
         by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for number, image in images.items():
@@ -244,14 +244,14 @@ class _Builder:
             for n in numbers
         ]
         for key in keys:
-            empty = np.zeros((0, self._dim(key)), DTYPES[self.dtype])
+            empty = np.zeros((0, self._dim(key)), NUMPY_DTYPES[self.dtype])
             array = np.concatenate([empty, *(rows[key][n] for n in numbers if n in images)])
             self._save(key, shard, array, {"grids": grids, "failures": failures})
 
-    def _failed_before(self, key: Key, shard: int) -> set[int]:
+    def _recorded_failures(self, key: Key, shard: int) -> set[int]:
         return {int(image) for image in json.loads(self._paths(key, shard)[1].read_text(encoding="utf-8"))["failures"]}
 
-    def _images(self, numbers: Sequence[int]) -> tuple[dict[int, Tensor], dict[int, str]]:
+    def _load_images(self, numbers: Sequence[int]) -> tuple[dict[int, Tensor], dict[int, str]]:
         images, failures = {}, {}
         for number in numbers:
             try:
@@ -267,7 +267,7 @@ class _Builder:
                 most = f"reach {value.abs().max():.3g}, beyond {self.dtype}; keep them as fp32"
                 raise InputError(f"{key[1]} of block {key[0]} {most}")
             raise InputError(f"{key[1]} of block {key[0]} are not finite: these weights give no features")
-        return narrow.numpy().astype(DTYPES[self.dtype], copy=False)
+        return narrow.numpy().astype(NUMPY_DTYPES[self.dtype], copy=False)
 
     def _save(self, key: Key, shard: int, array: np.ndarray, about: dict[str, Any]) -> None:
         path, meta = self._paths(key, shard)
@@ -280,7 +280,7 @@ class _Builder:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        _write(meta, json.dumps(record).encode())
+        _write_atomically(meta, json.dumps(record).encode())
 
 
 def _checksum(path: Path) -> int:
@@ -291,7 +291,7 @@ def _checksum(path: Path) -> int:
     return crc
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
@@ -301,15 +301,15 @@ def _write(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _full_disk_is_an_input_error(home: Path) -> Iterator[None]:
+def _disk_errors_as_input_errors(store_folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = home if home.exists() else Path(home.anchor)
+        place = store_folder if store_folder.exists() else Path(store_folder.anchor)
         free = shutil.disk_usage(place).free / 1e6
         raise InputError(
-            f"cannot write features to {str(home)!r} ({error}; {free:.1f} MB free); make room there, then give the "
-            "same command again: it goes on from here"
+            f"cannot write features to {str(store_folder)!r} ({error}; {free:.1f} MB free); make room there, then "
+            "give the same command again: it goes on from here"
         ) from error
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from skipless.data.captioned import Entry, labelled_pictures
 from skipless.errors import InputError
 
-_VOID = (255, 255, 255)
+_IGNORED_COLOUR = (255, 255, 255)
 
 
 def picture_grid(
@@ -95,12 +95,12 @@ def mask_legend(labels: Iterable[int], classes: Sequence[str], ignore: int | Non
     entries: list[Entry] = [
         (name, tuple(colours[label])) for label, name in enumerate(classes) if label in occurring - {ignore}
     ]
-    return [*entries, ("ignored", _VOID)] if ignore in occurring else entries
+    return [*entries, ("ignored", _IGNORED_COLOUR)] if ignore in occurring else entries
 
 
 def mask_picture(labels: Int64[Tensor, "h w"], classes: int, ignore: int | None = None) -> Image.Image:
     """A mask in colours; what is to be ignored is white."""
-    colours = np.vstack([palette(classes), np.array([_VOID], np.uint8)])
+    colours = np.vstack([palette(classes), np.array([_IGNORED_COLOUR], np.uint8)])
     numbers = labels.cpu().numpy()
     numbers = np.where(numbers == ignore, classes, numbers) if ignore is not None else numbers
     return Image.fromarray(colours[numbers])

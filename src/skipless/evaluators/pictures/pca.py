@@ -15,7 +15,7 @@ from skipless.evaluators.pictures.grids import picture_grid
 
 Scope = Literal["set", "image"]
 _CHANNELS = 3
-_PRIMARIES = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+_CHANNEL_COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,12 +79,12 @@ def pca_colours(
     explained, counts = [], []
     for group in groups:
         x = torch.cat([patches[i] for i in group]).double()
-        border = torch.cat([_border(grids[i]) for i in group]).to(x.device)
+        border = torch.cat([_border_patches(grids[i]) for i in group]).to(x.device)
         kept = _foreground(x, border) if foreground else torch.ones(len(x), dtype=torch.bool, device=x.device)
-        values, shares = _components(x, x[kept])
+        values, shares = _project(x, x[kept])
         explained.append(shares)
         counts.append(int(kept.sum()))
-        shown = _scale(values, values[kept], percentiles)
+        shown = _to_uint8(values, values[kept], percentiles)
         shown[~kept] = 0
         sizes = [len(patches[i]) for i in group]
         for i, image, mask in zip(group, shown.split(sizes), kept.split(sizes), strict=True):
@@ -129,7 +129,7 @@ def pca_picture(
     }
     across = [list(images), *(found.pictures() for found in colours.values())]
     rows = list(zip(*across, strict=True))
-    legend = [(f"component {number}", colour) for number, colour in enumerate(_PRIMARIES, 1)]
+    legend = [(f"component {number}", colour) for number, colour in enumerate(_CHANNEL_COLOURS, 1)]
     legend += [("background", (0, 0, 0))] if foreground else []
     return picture_grid(rows, cell=cell, columns=("image", *columns), names=names, legend=legend), colours
 
@@ -154,10 +154,10 @@ def principal_components(
     return vectors, shares, mean
 
 
-def _components(
-    x: Float[Tensor, "n d"], fitted: Float[Tensor, "m d"]
+def _project(
+    x: Float[Tensor, "n d"], reference: Float[Tensor, "m d"]
 ) -> tuple[Float[Tensor, "n 3"], tuple[float, ...]]:
-    vectors, shares, mean = principal_components(fitted)
+    vectors, shares, mean = principal_components(reference)
     missing = _CHANNELS - vectors.shape[1]  # features of one or two dimensions leave channels empty
     values = torch.nn.functional.pad((x - mean) @ vectors, (0, missing))
     return values, (*shares.tolist(), *[0.0] * missing)
@@ -173,17 +173,17 @@ def _foreground(x: Float[Tensor, "n d"], border: Tensor) -> Tensor:
     return above if at_border[0] <= at_border[1] else ~above
 
 
-def _border(grid: tuple[int, int]) -> Tensor:
+def _border_patches(grid: tuple[int, int]) -> Tensor:
     outer = torch.ones(grid, dtype=torch.bool)
     outer[1:-1, 1:-1] = False
     return outer.flatten()
 
 
-def _scale(
-    values: Float[Tensor, "n 3"], fitted: Float[Tensor, "m 3"], percentiles: tuple[float, float]
+def _to_uint8(
+    values: Float[Tensor, "n 3"], reference: Float[Tensor, "m 3"], percentiles: tuple[float, float]
 ) -> UInt8[Tensor, "n 3"]:
     """Percentiles to 0 and 255; a component without spread is mid-grey."""
-    low, high = (torch.from_numpy(np.percentile(fitted.cpu().numpy(), p, axis=0)).to(values) for p in percentiles)
+    low, high = (torch.from_numpy(np.percentile(reference.cpu().numpy(), p, axis=0)).to(values) for p in percentiles)
     spread = high - low
     unit = torch.where(spread > 0, (values - low) / spread.clamp_min(torch.finfo(values.dtype).tiny), 0.5)
     return (unit.clamp(0, 1) * 255).round().to(torch.uint8)

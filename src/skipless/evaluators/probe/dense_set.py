@@ -18,7 +18,7 @@ from skipless.evaluators.probe.segmentation_metrics import cell_distribution, ch
 
 
 @runtime_checkable
-class Segmentation(Protocol):
+class SegmentationDataset(Protocol):
     """A data set of pictures and masks.
 
     Attributes:
@@ -60,7 +60,7 @@ class DenseSet:
     """
 
     store: FeatureStore
-    data: Segmentation
+    data: SegmentationDataset
     split: str
     skipped: dict[int, str] = field(default_factory=dict)
 
@@ -153,12 +153,12 @@ class CellTargets:
             )
         return cls(np.array(list(read)), torch.stack(list(read.values())), cells, classes, ignore)
 
-    def shares(self, positions: np.ndarray, device: torch.device) -> Float[Tensor, "b n c"]:
+    def class_shares(self, positions: np.ndarray, device: torch.device) -> Float[Tensor, "b n c"]:
         """The classes' shares in every cell of some of the images, by their position in `images`."""
         labels = self.labels[torch.from_numpy(positions)].to(device).long()
         return cell_distribution(labels, self.cells, self.classes, self.ignore)
 
 
-def loss_cells(protocol: DenseProtocol, grid: tuple[int, int]) -> tuple[int, int]:
+def loss_grid(protocol: DenseProtocol, grid: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns at which the loss is taken."""
     return grid if protocol.loss_size is None else (protocol.loss_size, protocol.loss_size)

@@ -20,7 +20,7 @@ Schedule = Literal["constant", "cosine", "linear"]
 _BATCH_NORM_EPS = 1e-5  # torch's own
 _BATCH_NORM_MOMENTUM = 0.1
 # Logits at a time: what a CPU's cache holds, and on other devices 256 MB in float32.
-_CHUNK = {True: 2**18, False: 2**26}
+_CHUNK_LOGITS = {True: 2**18, False: 2**26}
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class LinearHeads:
     @property
     def finite(self) -> tuple[bool, ...]:
         """Whether each head's weights are finite: a learning rate that is too large ends in NaN."""
-        weight, bias = self.effective()
+        weight, bias = self.affine_weights()
         return tuple((weight.isfinite().all(0) & bias.isfinite()).all(0).tolist())
 
     def normalise(self, x: Float[Tensor, "n d"], *, training: bool) -> Float[Tensor, "n d"]:
@@ -123,10 +123,10 @@ class LinearHeads:
 
     def logits(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c l"]:
         """Every head's logits, for features that `normalise` gave."""
-        weight, bias = self.effective()
+        weight, bias = self.affine_weights()
         return torch.addmm(bias.flatten(), x, weight.flatten(1)).view(-1, *bias.shape)
 
-    def effective(self) -> tuple[Float[Tensor, "d c l"], Float[Tensor, "c l"]]:
+    def affine_weights(self) -> tuple[Float[Tensor, "d c l"], Float[Tensor, "c l"]]:
         """Weight and bias with BatchNorm's scale and shift taken in."""
         weight, bias = self.parameters["weight"], self.parameters["bias"]
         if not self.optimizer.batch_norm:
@@ -135,7 +135,7 @@ class LinearHeads:
 
     def folded(self, rate: int) -> tuple[Float[Tensor, "d c"], Float[Tensor, " c"]]:
         """One head as a plain linear map of the features, BatchNorm's running statistics taken in."""
-        weight, bias = (part[..., rate] for part in self.effective())
+        weight, bias = (part[..., rate] for part in self.affine_weights())
         if self.optimizer.batch_norm:
             weight = weight * (self.running_var + _BATCH_NORM_EPS).rsqrt()[:, None]
             bias = bias - self.running_mean @ weight
@@ -182,7 +182,7 @@ class LinearHeads:
         p.sub_(torch.div(m, denominator, out=denominator).mul_(rates / (1 - beta1**t)))
 
 
-def learn_(
+def train_step_(
     heads: LinearHeads,
     x: Float[Tensor, "b n d"],
     target: Float[Tensor, "b m c"],
@@ -211,15 +211,15 @@ def learn_(
     x = heads.normalise(x.flatten(0, 1), training=True).view(count, cells, dim)
     classes, rates = shape = heads.parameters["bias"].shape
     features, ones, loss = x.new_zeros(dim, classes * rates), x.new_zeros(classes * rates), x.new_zeros(rates)
-    share = max(1, _CHUNK[x.device.type == "cpu"] // (target.shape[1] * classes * rates))
-    for part, aim in zip(x.split(share), target.split(share), strict=True):
+    chunk = max(1, _CHUNK_LOGITS[x.device.type == "cpu"] // (target.shape[1] * classes * rates))
+    for part, chunk_target in zip(x.split(chunk), target.split(chunk), strict=True):
         rows = part.flatten(0, 1)
         logits = heads.logits(rows)
         if resize is not None:
             logits = resample(logits.view(len(part), cells, -1), *resize).view(-1, *shape)
         if with_loss:
-            loss += cross_entropy(logits, aim.flatten(0, 1))
-        gradient = logit_gradient(logits, aim.flatten(0, 1)).flatten(1)
+            loss += cross_entropy(logits, chunk_target.flatten(0, 1))
+        gradient = logit_gradient(logits, chunk_target.flatten(0, 1)).flatten(1)
         if resize is not None:
             gradient = resample(gradient.view(len(part), -1, classes * rates), *resize, transpose=True).flatten(0, 1)
         features.addmm_(rows.mT, gradient)

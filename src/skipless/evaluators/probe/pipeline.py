@@ -9,9 +9,9 @@ from torch import nn
 
 from skipless.choices import MULTISCALE
 from skipless.errors import InputError
-from skipless.evaluators.features.store_builder import build_store
 from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform
-from skipless.evaluators.probe.dense_set import DenseSet, Segmentation
+from skipless.evaluators.features.store_builder import build_store
+from skipless.evaluators.probe.dense_set import DenseSet, SegmentationDataset
 from skipless.evaluators.probe.linear_probe import Select, TrainedProbe, linear_probe
 from skipless.evaluators.probe.protocols import DenseProtocol, protocol_named
 from skipless.models.tokens import token_model
@@ -19,8 +19,8 @@ from skipless.models.tokens import token_model
 
 def probe_model(
     model: nn.Module,
-    train: Segmentation,
-    val: Segmentation,
+    train: SegmentationDataset,
+    val: SegmentationDataset,
     *,
     folder: Path,
     identity: tuple[str, str],

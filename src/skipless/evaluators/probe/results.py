@@ -113,7 +113,7 @@ class ProbeResult:
         return "\n".join(lines)
 
 
-def choose(rates: Sequence[RateScore]) -> int | None:
+def best_rate(rates: Sequence[RateScore]) -> int | None:
     """The position of the highest score, of equals the lowest learning rate's; None if none has one."""
     scored = [(-rate.miou, rate.learning_rate, i) for i, rate in enumerate(rates) if rate.miou is not None]
     return min(scored)[2] if scored else None

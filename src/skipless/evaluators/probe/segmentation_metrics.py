@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 
 from skipless.errors import InputError
 
-_STRIP = 32  # rows of pixels
+_STRIP_ROWS = 32  # rows of pixels
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ def confusion_matrix(
         [[1, 1], [0, 1]]
     """
     check_labels(truth, classes, ignore)
-    return count_pairs(true_rows(truth, classes, ignore), prediction, classes)
+    return count_confusions(confusion_rows(truth, classes, ignore), prediction, classes)
 
 
-def true_rows(truth: Int64[Tensor, "*shape"], classes: int, ignore: int | None) -> Int64[Tensor, " pixels"]:
+def confusion_rows(truth: Int64[Tensor, "*shape"], classes: int, ignore: int | None) -> Int64[Tensor, " pixels"]:
     """Where each pixel's row begins in a flattened confusion matrix; behind its end for those that are to be ignored.
 
     Made once a mask, it serves every prediction for it. The labels must have been checked.
@@ -59,10 +59,10 @@ def true_rows(truth: Int64[Tensor, "*shape"], classes: int, ignore: int | None) 
     return rows if ignore is None else rows.masked_fill_(truth.flatten() == ignore, classes * classes)
 
 
-def count_pairs(
+def count_confusions(
     rows: Int64[Tensor, " pixels"], prediction: Int64[Tensor, "*shape"], classes: int
 ) -> Int64[Tensor, "c c"]:
-    """The confusion matrix of a prediction for the mask that `true_rows` was made of."""
+    """The confusion matrix of a prediction for the mask that `confusion_rows` was made of."""
     counts = torch.bincount(rows + prediction.flatten(), minlength=classes * (classes + 1))
     return counts[: classes * classes].view(classes, classes)
 
@@ -128,9 +128,9 @@ def cell_distribution(
     pixels = split.reshape(count, rows * columns, -1)
     # What is ignored goes to one class more, which is then cut off.
     pixels = pixels if ignore is None else pixels.masked_fill(pixels == ignore, classes)
-    shares = torch.zeros(count, rows * columns, classes + 1, device=labels.device)
+    class_shares = torch.zeros(count, rows * columns, classes + 1, device=labels.device)
     one = torch.full((), 1 / pixels.shape[-1], device=labels.device).expand(pixels.shape)
-    return shares.scatter_add_(2, pixels, one)[..., :classes]
+    return class_shares.scatter_add_(2, pixels, one)[..., :classes]
 
 
 def resample(
@@ -146,7 +146,7 @@ def resample(
         size: rows and columns of pixels.
         transpose: apply the transposed map, pixels to grid.
     """
-    down, across = (_bilinear(g, s).to(values) for g, s in zip(grid, size, strict=True))
+    down, across = (_bilinear_matrix(g, s).to(values) for g, s in zip(grid, size, strict=True))
     if transpose:
         down, across, grid = down.mT, across.mT, size
     count, _, width = values.shape
@@ -155,16 +155,16 @@ def resample(
     return both.view(count, -1, width)
 
 
-def largest(logits: Float[Tensor, "n c"], grid: tuple[int, int], size: tuple[int, int]) -> Int64[Tensor, "h w"]:
+def predict_pixels(logits: Float[Tensor, "n c"], grid: tuple[int, int], size: tuple[int, int]) -> Int64[Tensor, "h w"]:
     """The class with the largest logit at every pixel, after bilinear interpolation from a grid of cells."""
-    down, across = (_bilinear(g, s).to(logits) for g, s in zip(grid, size, strict=True))
+    down, across = (_bilinear_matrix(g, s).to(logits) for g, s in zip(grid, size, strict=True))
     rows = logits.mT.reshape(-1, *grid) @ across.mT
     # A few rows of pixels at a time stay in the cache; `max` is several times faster than `argmax` here.
-    return torch.cat([(strip @ rows).max(0).indices for strip in down.split(_STRIP)])
+    return torch.cat([(strip @ rows).max(0).indices for strip in down.split(_STRIP_ROWS)])
 
 
 @lru_cache(maxsize=1024)
-def _bilinear(source: int, target: int) -> Float[Tensor, "t s"]:
+def _bilinear_matrix(source: int, target: int) -> Float[Tensor, "t s"]:
     """The matrix of one dimension's interpolation."""
     eye = torch.eye(source, dtype=torch.float64)[:, None]
     return interpolate(eye, size=target, mode="linear", align_corners=False)[:, 0].mT.contiguous()
