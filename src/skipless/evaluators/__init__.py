@@ -1,4 +1,4 @@
-"""Evaluators: what is reported. An evaluator takes a model or its features, and data, and returns a record."""
+"""Evaluators compute the reported scores: each takes a model or its features, and data, and returns a record."""
 
 from skipless.evaluators.classification.accuracy import top1
 from skipless.evaluators.classification.linear_classification import linear_classification_probe

@@ -1,4 +1,4 @@
-"""Pictures of discovered objects: boxes on the images, and beside them the eigenvectors that they come from."""
+"""Pictures of discovered objects: boxes on the images, and heat maps of the eigenvectors that they come from."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,19 +28,19 @@ def draw_discoveries(
     patch: int = 16,
     height: int = 160,
 ) -> Path:
-    """Write a PNG with a row for each image, and for each model (or block, or method) its box and its eigenvector.
+    """Write a PNG with one row for each image; each model (or block, or method) has a box and a heat map in it.
 
-    True boxes are green, found ones red. The eigenvector (LOST: the summed similarity) is red on the seed's side of
-    what it is compared with, its mean (LOST: zero), and blue on the other; the seed is a black square.
+    True boxes are green, found boxes are red. The heat map shows the eigenvector around its mean (for LOST, the summed
+    similarity around zero): red on the seed's side, blue on the other. The seed is a black square.
 
     Args:
-        path: the file to write.
-        images: uint8 RGB images, of any sizes, as they were before padding.
-        discoveries: what was found in each image, by the name to head its two columns with.
+        path: file to write.
+        images: uint8 RGB images of any size, before padding.
+        discoveries: for each model name, the discovery in each image; the name is the title of two columns.
         boxes_true: true boxes of each image.
-        names: of the images, to stand below them.
+        names: captions of the images.
         patch: side of a patch in pixels.
-        height: of a row, in pixels.
+        height: height of a row in pixels.
 
     Returns:
         The path.
@@ -82,7 +82,7 @@ def _heatmap_title(discovery: Discovery) -> str:
 
 
 def _heatmap(discovery: Discovery, patch: int, image: UInt8[Tensor, "3 _h _w"]) -> Image.Image:
-    """Colour the tokens, white where the sides meet, and cut off the padding."""
+    """Colour the tokens, white at the threshold between the sides, and crop the padding."""
     if discovery.eigenvector is not None:
         values = discovery.eigenvector - discovery.eigenvector.mean()
     elif discovery.similarity is not None:
@@ -103,6 +103,6 @@ def _heatmap(discovery: Discovery, patch: int, image: UInt8[Tensor, "3 _h _w"]) 
 
 
 def _with_boxes(picture: Image.Image, boxes: Sequence[tuple[Sequence[float], Colour]], height: int) -> Image.Image:
-    """A picture at a height, with boxes of its pixels in colours."""
+    """A picture resized to a height, with boxes drawn on it; boxes are in pixels of the original."""
     scale = height / picture.height
     return draw_boxes_(picture.resize((max(1, round(picture.width * scale)), height)), boxes, scale, width=2)

@@ -1,7 +1,7 @@
-"""Computing a feature store: each shard once, whole or not at all.
+"""Building a feature store: each shard is computed once and written atomically.
 
-A file takes its name once it is whole, so an interrupted run goes on with the shard that it was at. Each file has a
-checksum; one that does not match is computed again, with a message.
+A file gets its final name when it is complete, so an interrupted run resumes at the shard that it was computing. Each
+file has a checksum. A file that does not match it is computed again, with a message.
 """
 
 import hashlib
@@ -52,26 +52,28 @@ def build_store(
     notify: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureStore:
-    """Compute what is not on disk yet, and open the store.
+    """Compute the features that are not on disk yet, and open the store.
 
-    In a distributed run every process computes its share, and all of them see the whole; the folder is shared.
+    In a distributed run each process computes a part of the shards, and all processes open the whole store. The folder
+    must be shared.
 
     Args:
-        model: any plain ViT of timm's, where it shall run.
-        load: image number to picture; an `InputError` from it is recorded, and the image left out.
+        model: any plain ViT of timm's, on the device where it shall run.
+        load: maps an image number to a picture. If it raises `InputError`, the image is recorded as unreadable and left
+            out.
         count: number of images.
-        data: what identifies them: the same string must mean the same pictures.
-        transform: from picture to tensor.
-        folder: of all stores; each takes a folder of its own in it.
-        config: which features. Another block or kind is added to the store that is there.
-        dtype: `"fp16"` (default) halves the disk, and its rounding of 5e-4 is far below what moves a probe; take
-            `"fp32"` for what thresholds similarities (TokenCut, LOST), or beyond 65504, which fp16 cannot hold.
-        notify: takes messages, among them the bytes needed; standard error by default.
-        progress: takes the number of shards done and of all.
+        data: identity of the images: the same string must mean the same pictures.
+        transform: maps a picture to the model's input.
+        folder: parent folder of all stores; each store has a folder of its own in it.
+        config: which features. New blocks and kinds are added to an existing store.
+        dtype: `"fp16"` halves the disk space, and its rounding of 5e-4 does not affect a probe. Use `"fp32"` if
+            similarities are thresholded (TokenCut, LOST), or for values beyond 65504, the largest of fp16.
+        notify: called with messages, such as the disk space needed; prints to standard error by default.
+        progress: called with the number of shards done and the number of all shards.
 
     Raises:
-        InputError: if no image can be read, features are not finite or too large for `dtype`, or the disk is full: what
-            was written stays, and the same call goes on from there.
+        InputError: if no image can be read, features are not finite or too large for `dtype`, or the disk is full. What
+            was written is kept, and the same call resumes from there.
     """
     if dtype not in NUMPY_DTYPES or count < 1:
         raise InputError(f"dtype={dtype!r} for {count} images: give 'fp16' or 'fp32', and at least one image")
@@ -98,9 +100,9 @@ def build_store(
 
 
 def files_identity(files: Iterable[Path]) -> str:
-    """What identifies images on disk: each file's path, size and time of change.
+    """A hash that identifies images on disk by the path, size and modification time of each file.
 
-    A file that is missing is part of it: it may come back.
+    Missing files count, too, because they may reappear.
     """
     digest = hashlib.sha256()
     for file in files:
@@ -113,10 +115,10 @@ def files_identity(files: Iterable[Path]) -> str:
 
 
 def weights_hash(model: TokenModel) -> str:
-    """Hash what the features depend on in a model: its modules' text, skips and head sizes, and every parameter.
+    """Hash everything in a model that the features depend on: module reprs, skips, head sizes and every parameter.
 
-    A state dict alone would not do: a skipless model has the keys and shapes of the residual one, and Token Graying has
-    neither parameters nor a name.
+    The state dict alone is not enough: a skipless model has the same keys and shapes as the residual one, and Token
+    Graying has neither parameters nor a name.
     """
     digest = hashlib.sha256(repr(model.transformer).encode())
     for graying in grayings(model.transformer):
@@ -142,14 +144,14 @@ class _StoreBuilder:
     notify: Callable[[str], None]
 
     def build(self, progress: Callable[[int, int], None] | None) -> None:
-        """Compute this process's share of the shards that are not there, or not whole."""
+        """Compute this process's part of the shards that are missing or damaged."""
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         missing: dict[int, list[Key]] = {}
         for shard in range(rank, -(-self.count // SHARD), world):
             records = {key: self._verified_record(key, shard) for key in self.keys}
             absent = [key for key, record in records.items() if record is None]
             grids = [record["grids"] for record in records.values() if record is not None]
-            # An image that was unreadable when one block was computed may have been readable for another.
+            # An image may have been unreadable when one block was computed, and readable for another.
             if absent or any(other != grids[0] for other in grids):
                 missing[shard] = absent if all(other == grids[0] for other in grids) else list(self.keys)
         if missing:
@@ -162,7 +164,7 @@ class _StoreBuilder:
             dist.barrier()
 
     def open(self) -> FeatureStore:
-        """Gather what the shards say about themselves."""
+        """Open the store from the shards' records."""
         records: dict[Key, list[Any]] = {key: [] for key in self.keys}
         for key in self.keys:
             for shard in range(-(-self.count // SHARD)):
@@ -172,7 +174,7 @@ class _StoreBuilder:
         failures = {int(image): why for record in first for image, why in record["failures"].items()}
         if len(failures) == self.count:
             raise InputError(f"none of {self.count} images can be read; the first: {next(iter(failures.values()))}")
-        open_shard.cache_clear()  # a file that was written again is another one
+        open_shard.cache_clear()  # files may have been replaced
         return FeatureStore(
             folder=self.store_folder,
             keys=self.keys,
@@ -186,7 +188,7 @@ class _StoreBuilder:
         )
 
     def _report_size(self, missing: dict[int, list[Key]]) -> None:
-        """Say what will be written, and refuse if it cannot fit."""
+        """Report the size of the features to write; an `InputError` if they do not fit on the disk."""
         images = sum(min(SHARD, self.count - shard * SHARD) for shard in missing)
         size = self.transform.size
         if size is None:
@@ -211,7 +213,7 @@ class _StoreBuilder:
         return folder / f"{shard:05d}.npy", folder / f"{shard:05d}.json"
 
     def _verified_record(self, key: Key, shard: int) -> dict[str, Any] | None:
-        """What a shard says about itself; None if it is not there, or not what was written."""
+        """The record of a shard; None if the shard is missing or damaged."""
         array, meta = self._paths(key, shard)
         if not meta.exists():
             return None
@@ -256,7 +258,7 @@ class _StoreBuilder:
         for number in numbers:
             try:
                 images[number] = self.transform(self.load(number))
-            except (InputError, OSError) as error:  # PIL's own are OSErrors
+            except (InputError, OSError) as error:  # PIL raises OSError
                 failures[number] = str(error)
         return images, failures
 

@@ -1,4 +1,4 @@
-"""Scoring linear maps on a validation set: confusion matrices at the masks' size, or at that of the patches."""
+"""Confusion matrices of linear heads on a data set, at the size of the masks or of the patches."""
 
 from dataclasses import dataclass
 
@@ -13,15 +13,15 @@ from skipless.evaluators.probe.dense_set import CellTargets, DenseSet
 from skipless.evaluators.probe.segmentation_metrics import confusion_rows, count_confusions, predict_pixels
 
 BlockSet = tuple[int, ...]
-# Linear maps of each set of blocks: one for each learning rate.
+# For each set of blocks, weight and bias of the heads of all learning rates.
 LinearMaps = dict[BlockSet, tuple[Float[Tensor, "d c l"], Float[Tensor, "c l"]]]
 
-_SELECTION_PIXELS = 8  # a side, of each patch's mask, where rates are compared on patches
+_SELECTION_PIXELS = 8  # sampled pixels a side in each patch, if rates are compared on patches
 
 
 @dataclass(eq=False)
 class BatchReader:
-    """Reads each block of a batch once, however many sets have it."""
+    """Reads the features of each block of a batch once, for all sets that contain it."""
 
     data: DenseSet
     kind: Kind
@@ -33,7 +33,7 @@ class BatchReader:
         self.seen: dict[int, Tensor] = {}
 
     def __call__(self, blocks: BlockSet) -> Float[Tensor, "b n d"]:
-        """Features of several blocks side by side."""
+        """The concatenated features of several blocks."""
         for block in blocks:
             if block not in self.seen:
                 found = self.data.features((block,), self.kind, self.images.tolist(), self.patches)
@@ -44,7 +44,7 @@ class BatchReader:
 def pixel_confusions(
     maps: LinearMaps, data: DenseSet, images: np.ndarray, kind: Kind
 ) -> tuple[dict[BlockSet, Int64[Tensor, "l c c"]], int]:
-    """Confusion matrices of linear maps, at each mask's own size."""
+    """Confusion matrices of linear heads at the size of each mask, and the number of images counted."""
     classes, counted = len(data.data.classes), 0
     total = {blocks: torch.zeros(w.shape[-1], classes, classes, dtype=torch.int64) for blocks, (w, _) in maps.items()}
     for image in images.tolist():
@@ -68,7 +68,7 @@ def pixel_confusions(
 def patch_confusions(
     maps: LinearMaps, data: DenseSet, images: np.ndarray, kind: Kind
 ) -> tuple[dict[BlockSet, Int64[Tensor, "l c c"]], int]:
-    """The same with each patch's prediction for all of its pixels, of which a square is sampled."""
+    """Confusion matrices with each patch's prediction for all of its pixels, of which a square is sampled."""
     targets = CellTargets.read(data, images, data.grid, _SELECTION_PIXELS)
     classes = targets.classes
     total = {blocks: torch.zeros(w.shape[-1], classes, classes, device=w.device) for blocks, (w, _) in maps.items()}

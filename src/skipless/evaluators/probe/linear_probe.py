@@ -1,7 +1,7 @@
-"""Dense linear probing (section 6.2.1, Tables 2 and 3, Figure 2): every block and learning rate from one pass.
+"""Dense linear probing (section 6.2.1, Tables 2 and 3, Figure 2): all blocks and learning rates in one training.
 
-The backbone is frozen, so its features are computed once (`build_store`), and heads for the whole grid of learning
-rates and every block are trained on the same batches as they are read.
+The backbone is frozen, so its features are computed only once (`build_store`). Heads for every block and every learning
+rate are trained on the same batches.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,13 +27,13 @@ from skipless.evaluators.probe.segmentation_metrics import predict_pixels, segme
 
 @dataclass(frozen=True, eq=False)
 class TrainedProbe:
-    """What probing gives.
+    """The result of probing, with the chosen heads.
 
     Attributes:
-        result: every number, ready for JSON.
-        heads: for each set of blocks, the chosen head as a plain linear map of their features side by side, on the CPU;
-            none where every head diverged.
-        kind: of the features.
+        result: all scores, ready for JSON.
+        heads: for each set of blocks, the chosen head as a plain linear map of the blocks' concatenated features, on
+            the CPU; a set is missing if all of its heads diverged.
+        kind: kind of the features.
     """
 
     result: ProbeResult
@@ -41,7 +41,7 @@ class TrainedProbe:
     kind: Kind
 
     def predict(self, data: DenseSet, image: int, blocks: BlockSet, size: tuple[int, int]) -> Int64[Tensor, "h w"]:
-        """The classes that the head on these blocks gives an image, at any size in pixels."""
+        """Predict the class of every pixel of an image with the head on these blocks, at any size in pixels."""
         weight, bias = self.heads[blocks]
         x = data.features(blocks, self.kind, [image]).to(weight)
         return predict_pixels((x @ weight + bias)[0], data.grid, size)
@@ -63,25 +63,25 @@ def linear_probe(
 ) -> TrainedProbe:
     """Train heads for every learning rate and set of blocks together, choose each set's rate, and score it.
 
-    mIoU comes from one confusion matrix over the validation set, at each mask's own size: logits are interpolated
-    bilinearly, then the largest is taken. In a distributed run the sets of blocks are shared out.
+    mIoU comes from one confusion matrix over the validation set, at the size of each mask: logits are interpolated
+    bilinearly before the argmax. In a distributed run the sets of blocks are distributed over the processes.
 
     Args:
         train: training images with their features.
-        val: the images that the scores are on.
-        protocol: every number of the training.
-        sets: blocks, each alone `(3,)` or several side by side `(8, 9, 10, 11)`.
-        kind: of the features.
-        select: what the learning rate is chosen on: `"val"` (default), the validation set itself, as papers do, so that
-            numbers compare; or `"holdout"`, training images set aside for it, which is honest.
-        holdout: share of the training images that is set aside, with `select="holdout"`.
-        seed: of initial weights, order, patches and held-out images.
-        device: where heads are trained.
-        dtype: what they are trained in.
-        progress: takes the number of steps done and of all.
+        val: images to score.
+        protocol: how heads are trained.
+        sets: sets of blocks: one block, `(3,)`, or several whose features are concatenated, `(8, 9, 10, 11)`.
+        kind: kind of the features.
+        select: images that the learning rate is chosen on. `"val"` takes the validation set, as papers do, so that
+            scores are comparable. `"holdout"` holds out training images, which keeps the validation scores unbiased.
+        holdout: fraction of the training images to hold out, with `select="holdout"`.
+        seed: seed of initial weights, image order, sampled patches and held-out images.
+        device: device to train on.
+        dtype: dtype to train in.
+        progress: called with the number of steps done and the number of all steps.
 
     Raises:
-        InputError: if sets, kind or sizes do not fit the stores, or most images of a set cannot be used.
+        InputError: if sets, kind or sizes do not match the stores, or most images of a set cannot be used.
     """
     _check(train, val, sets, kind, select, holdout)
     training, held_out = _hold_out(train, select, holdout, seed)
@@ -124,7 +124,7 @@ def linear_probe(
 
 
 def _hold_out(train: DenseSet, select: str, holdout: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The images to train on, and those to choose the learning rate on."""
+    """Split the usable images into those to train on and those to choose the learning rate on."""
     usable = np.random.default_rng(seed).permutation(train.usable)
     count = max(1, round(holdout * len(usable))) if select == "holdout" else 0
     if count >= len(usable):
@@ -157,7 +157,7 @@ def _train(
     seed: int,
     progress: Callable[[int, int], None] | None,
 ) -> dict[BlockSet, list[float]]:
-    """Train all heads; give each one's mean loss over the last epoch."""
+    """Train all heads; returns the mean loss of each over the last epoch."""
     steps = protocol.steps(len(targets.images))
     resize = None if protocol.loss_size is None else (data.grid, targets.cells)
     last = steps - -(-len(targets.images) // protocol.batch_size)
@@ -189,7 +189,7 @@ def _train(
 def _batches(
     targets: CellTargets, protocol: DenseProtocol, grid: tuple[int, int], seed: int, steps: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Positions in the targets and the patches of each, by the seed alone, whichever heads are trained."""
+    """Yield positions in the targets and the sampled patches of each. They depend on the seed only."""
     count, cells = len(targets.images), grid[0] * grid[1]
     generator = np.random.default_rng((seed, 1))
     order = np.zeros(0, dtype=np.int64)
@@ -208,7 +208,7 @@ def _batches(
 def _selection_scores(
     heads: dict[BlockSet, LinearHeads], data: DenseSet, images: np.ndarray, protocol: DenseProtocol, kind: Kind
 ) -> tuple[dict[BlockSet, list[float | None]], int]:
-    """Every head's mIoU where learning rates are compared, and the number of images."""
+    """mIoU of every head on the images that learning rates are chosen on, and the number of these images."""
     rates = range(len(protocol.optimizer.learning_rates))
     maps = {}
     for blocks, set_heads in heads.items():
@@ -248,7 +248,7 @@ def _score(
 
 
 def _all_gather(local: dict[BlockSet, Any]) -> dict[BlockSet, Any]:
-    """What every process found."""
+    """Merge the dicts of all processes."""
     if not dist.is_initialized():
         return local
     parts: list[Any] = [None] * dist.get_world_size()
