@@ -1,7 +1,7 @@
-"""How figures look: colours, typefaces, and what makes a drawing a file or a part of a page.
+"""Style of figures: colours, fonts, and conversion to files or inline SVG.
 
-Drawn without pyplot, so nothing global changes and no display is needed. The same data and the same matplotlib give the
-same SVG, byte for byte.
+Figures are drawn without pyplot, so no global state changes and no display is needed. The same data and the same
+matplotlib version give the same SVG, byte for byte.
 """
 
 import io
@@ -16,7 +16,7 @@ from matplotlib.font_manager import get_font_names
 
 from skipless.report.labels import ROW_CLASS
 
-# The baseline is neutral; orange and blue stay apart in every common colour blindness, and in grey by their lightness.
+# The baseline is neutral. Orange and blue are distinct in common colour blindness, and in greyscale by lightness.
 COLOURS: Mapping[str, str] = {
     "ink": "#1c2127",
     "muted": "#68707a",
@@ -40,7 +40,7 @@ _STYLE: Mapping[str, object] = {
     "xtick.major.size": 3,
     "xtick.major.width": 0.6,
     "ytick.major.size": 0,
-    "svg.fonttype": "none",  # text stays text: searchable, and in the reader's own typeface
+    "svg.fonttype": "none",  # text stays text, so it is searchable and uses the reader's font
 }
 _WEB_FONTS = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
 PRINT_FONTS = ("Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "DejaVu Sans")
@@ -48,25 +48,25 @@ _NO_METADATA = {"Date": None, "Creator": None}
 
 
 def style_axes(fonts: Sequence[str], salt: str | None = None) -> AbstractContextManager[None]:
-    """Draw in this package's style, in these fonts; a salt makes SVG files repeatable."""
+    """Context with this package's matplotlib style and the given fonts; a salt makes SVG ids reproducible."""
     return mpl.rc_context(cast("Any", {**_STYLE, "font.family": list(fonts), "svg.hashsalt": salt}))
 
 
 def print_fonts() -> list[str]:
-    """The typefaces of printed pictures that this machine has."""
+    """The fonts of `PRINT_FONTS` that are installed."""
     installed = set(get_font_names())
     return [font for font in PRINT_FONTS if font in installed]
 
 
 def figure_svg(figure: Figure, *, background: str = "#ffffff") -> str:
-    """A figure as SVG in the reader's own typeface; draw and write it within `style_axes(["DejaVu Sans"], salt)`."""
+    """A figure as SVG that uses the reader's font; call it within `style_axes(["DejaVu Sans"], salt)`."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", facecolor=background, metadata=_NO_METADATA)
     return with_web_fonts(buffer.getvalue())
 
 
 def render(figure: Figure, name: str) -> dict[str, bytes]:
-    """A figure as `NAME.svg` and `NAME.png`."""
+    """The contents of `NAME.svg` and `NAME.png`."""
     png = io.BytesIO()
     with style_axes(["DejaVu Sans"], f"skipless {name}"):
         svg = figure_svg(figure)
@@ -76,7 +76,7 @@ def render(figure: Figure, name: str) -> dict[str, bytes]:
 
 
 def inline_svg(svg: str) -> str:
-    """A standalone SVG as a page takes it in: no XML prologue, no size of its own, colours that are CSS variables."""
+    """A standalone SVG made inline: no XML prologue, no fixed size, and colours as CSS variables."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
@@ -86,12 +86,12 @@ def inline_svg(svg: str) -> str:
 
 
 def with_web_fonts(svg: str) -> str:
-    """Text laid out in DejaVu Sans, shown in the reader's own typeface."""
+    """Replace DejaVu Sans, which the text is laid out in, by the reader's system fonts."""
     return svg.replace("'DejaVu Sans'", _WEB_FONTS)
 
 
 def spread_apart(positions: Sequence[float], gap: float) -> list[float]:
-    """Move labels as little as needed until neighbours are `gap` apart; the order stays.
+    """Move labels as little as needed so that neighbours are `gap` apart; their order is kept.
 
     Example:
         >>> spread_apart([1.0, 5.0, 1.0], gap=1.0)
@@ -114,7 +114,7 @@ def spread_apart(positions: Sequence[float], gap: float) -> list[float]:
 
 
 def _lowest_place(group: Sequence[int], positions: Sequence[float], gap: float) -> float:
-    """Lowest place in a group that stays centred on the mean of what it labels."""
+    """Position of the lowest label of a group, which is centred on the mean of the labelled positions."""
     return sum(positions[index] for index in group) / len(group) - gap * (len(group) - 1) / 2
 
 

@@ -1,4 +1,4 @@
-"""Pictures of condition numbers. One that is only known from below is an open triangle, never a point."""
+"""Figures of condition numbers. A lower bound is drawn as an open triangle, a value as a point."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -13,19 +13,19 @@ MORE_COLOURS = ("#1363c6", "#d4570a", "#7a3fa0", "#2b8a57", "#9c6b00", "#b03060"
 
 
 def png(figure: Figure, dpi: int = 160) -> bytes:
-    """The picture as a file's content."""
+    """The figure as the content of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor="#ffffff", bbox_inches="tight", metadata={"Software": None})
     return buffer.getvalue()
 
 
 def depth_figure(series: Mapping[str, Sequence[tuple[int, ConditionNumber]]], label: str, title: str = "") -> bytes:
-    """Kappa by block, a line a series: the log axis starts at 1, where a condition number does.
+    """Kappa by block on a log axis, one line for each series.
 
     Args:
-        series: (block, kappa) by name.
-        label: what the numbers are.
-        title: above the picture.
+        series: for each name, pairs of block and kappa.
+        label: label of the y axis.
+        title: title of the figure.
     """
     with style_axes([*PRINT_FONTS[-1:]]):
         figure = Figure(figsize=(6.4, 3.6))
@@ -33,7 +33,7 @@ def depth_figure(series: Mapping[str, Sequence[tuple[int, ConditionNumber]]], la
         for index, (name, points) in enumerate(series.items()):
             colour = ROW_COLOUR.get(name.removesuffix(", 8 tokens"), MORE_COLOURS[index % len(MORE_COLOURS)])
             numbers = [found for _, found in points]
-            beside = 0.12 * (index - (len(series) - 1) / 2)  # markers of equal numbers stay apart
+            beside = 0.12 * (index - (len(series) - 1) / 2)  # keeps markers of equal numbers apart
             kappa_line(axes, [block + beside for block, _ in points], numbers, colour, name)
         kappa_axis(axes, [found.value for points in series.values() for _, found in points], label)
         axes.set_xlabel("block", loc="right", labelpad=2)
@@ -44,7 +44,7 @@ def depth_figure(series: Mapping[str, Sequence[tuple[int, ConditionNumber]]], la
 
 
 def kappa_line(axes: Axes, x: Sequence[float], numbers: Sequence[ConditionNumber], colour: str, name: str) -> None:
-    """Draw numbers and the line through them."""
+    """Draw a line with its markers: points for values, triangles for lower bounds."""
     values = [found.value for found in numbers]
     axes.plot(x, values, color=colour, linewidth=1.4, label=name, zorder=2)
     for bound, marker, face in ((False, "o", colour), (True, "^", "white")):
@@ -54,17 +54,17 @@ def kappa_line(axes: Axes, x: Sequence[float], numbers: Sequence[ConditionNumber
 
 
 def kappa_axis(axes: Axes, values: Sequence[float], label: str) -> None:
-    """A log axis that starts at 1, where a condition number does."""
+    """Set up a log axis that starts at 1, the smallest condition number."""
     axes.set_yscale("log")
     top = 10 * max(*values, 10.0)
-    axes.set_ylim(top**-0.04, top)  # kappa is at least 1: a little room below
+    axes.set_ylim(top**-0.04, top)  # a small margin below 1
     axes.set_ylabel(label)
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=COLOURS["hairline"], linewidth=0.6)
 
 
 def kappa_legend(axes: Axes, bounds: bool, *, beside: bool = False) -> None:
-    """Name the lines, and the triangles if there are any."""
+    """Add a legend of the lines, and of the triangles if there are any."""
     if bounds:
         axes.plot(
             [], [], linestyle="none", marker="^", markerfacecolor="white", color=COLOURS["muted"], label="at least"

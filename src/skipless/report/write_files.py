@@ -1,4 +1,4 @@
-"""Reports as files: text, JSON and pictures, each written whole or not at all."""
+"""Report files: text, JSON and pictures, written atomically."""
 
 import importlib
 import json
@@ -11,7 +11,7 @@ from skipless.errors import InputError
 
 
 def drawing(module: str) -> ModuleType:
-    """A module that draws; told before the work if it cannot.
+    """Import a module that needs matplotlib; call it before long work, so that a missing package shows early.
 
     Raises:
         InputError: if matplotlib is missing.
@@ -25,7 +25,7 @@ def drawing(module: str) -> ModuleType:
 
 
 def write_files(out: Path, contents: Mapping[str, Any]) -> dict[str, Path]:
-    """Write each content under its name: bytes and text as they are, anything else as JSON.
+    """Write each content to the file of its name: bytes and text unchanged, everything else as JSON.
 
     Raises:
         InputError: if `out` cannot be written.
@@ -45,7 +45,7 @@ def _bytes(content: Any) -> bytes:
 
 
 def write_atomically(path: Path, content: bytes) -> Path:
-    """Replace `path` in one step, so that a reader never meets half a file."""
+    """Replace `path` in one step, so that a reader never sees an incomplete file."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_bytes(content)

@@ -1,4 +1,4 @@
-"""One study of several models, and the table that lays them side by side; the first model is the one that was named."""
+"""Run one study on several models and compare them in a table. The first model is the one named on the command line."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,16 +28,16 @@ from skipless.studies.segmentation import segment
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Models, and where the data and results lie.
+    """The models to compare, the data to use, and the folder for results.
 
     Attributes:
-        study: its name, for messages.
+        study: name of the study, for messages.
         sources: the models.
-        data: folder or name; None for what the first model was trained on.
-        home: where results go.
-        seed: of samples.
-        sample: use so many images; None is all of them.
-        dataset: what lies in the folder; found out by default.
+        data: folder or name of the data; None for what the first model was trained on.
+        home: folder for results.
+        seed: seed of the samples.
+        sample: number of images to use; None for all.
+        dataset: name of the data set in the folder; None recognises it by its layout.
     """
 
     study: str
@@ -50,7 +50,7 @@ class Comparison:
 
     @property
     def folder(self) -> Path:
-        """The data's folder.
+        """The folder of the data.
 
         Raises:
             InputError: if none was given, or it does not exist.
@@ -66,7 +66,7 @@ class Comparison:
 
 
 def compare_probes(comparison: Comparison, config: ProbeConfig) -> Iterator[str]:
-    """Probe every model, then lay their best beside the majority class."""
+    """Probe every model, then compare their best blocks with the majority class."""
     train, val = _load_masks(comparison)
     results = []
     for source in comparison.sources:
@@ -83,7 +83,7 @@ def compare_probes(comparison: Comparison, config: ProbeConfig) -> Iterator[str]
 
 
 def compare_discoveries(comparison: Comparison, config: DiscoveryConfig) -> Iterator[str]:
-    """Search by every model, then lay last-block key and best beside the whole image."""
+    """Run object discovery with every model, then compare last-block key and best feature with the whole image."""
     data = _load_boxes(comparison)
     results = []
     for source in comparison.sources:
@@ -100,7 +100,7 @@ def compare_discoveries(comparison: Comparison, config: DiscoveryConfig) -> Iter
 
 
 def compare_neighbours(comparison: Comparison, config: NeighbourConfig) -> Iterator[str]:
-    """Classify by every model's neighbours, then lay their best beside the largest class."""
+    """Run k-NN with every model, then compare their best blocks with the largest class."""
     results: list[NeighbourResult] = []
     for result in _classify_each(comparison, nearest_neighbours, config):
         results.append(result)
@@ -113,7 +113,7 @@ def compare_neighbours(comparison: Comparison, config: NeighbourConfig) -> Itera
 
 
 def compare_classifiers(comparison: Comparison, config: ClassifierConfig) -> Iterator[str]:
-    """Classify by linear heads on every model, then lay their best beside the largest class."""
+    """Train linear classifiers on every model, then compare their best blocks with the largest class."""
     results: list[ClassifierResult] = []
     for result in _classify_each(comparison, classify, config):
         results.append(result)
@@ -124,7 +124,7 @@ def compare_classifiers(comparison: Comparison, config: ClassifierConfig) -> Ite
 
 
 def compare_pictures(comparison: Comparison, config: PictureConfig) -> Iterator[str]:
-    """Draw the features of every model side by side."""
+    """Draw the features of all models side by side."""
     images = find_pictures(comparison.folder, 8 if comparison.sample is None else comparison.sample)
     models = {source.title: (source.model, source.statistics) for source in comparison.sources}
     if len(models) < len(comparison.sources):
@@ -135,7 +135,7 @@ def compare_pictures(comparison: Comparison, config: PictureConfig) -> Iterator[
 
 
 def _classify_each(comparison: Comparison, study: Callable[..., Any], config: Any) -> Iterator[Any]:
-    """Run a study of every model on the named images, or on those that the first model was trained on."""
+    """Run a study with every model on the given data, or on the data that the first model was trained on."""
     first = comparison.sources[0]
     if comparison.data is None and first.recipe is None:
         raise InputError(
@@ -172,7 +172,7 @@ def _load_boxes(comparison: Comparison) -> BoxData:
 
 
 def _load_recognised(comparison: Comparison, names: Sequence[str], load: Callable[[str], Any]) -> Any:
-    """Read the data set that was named, or the first whose layout lies there."""
+    """Load the data set that was named, or the first one whose layout the folder has."""
     folder = comparison.folder
     if (name := comparison.dataset) is not None:
         if name not in names:

@@ -1,4 +1,4 @@
-"""Object discovery (section 6.2.2, Tables 3 and 4): TokenCut or LOST on every block and kind of feature, in one go."""
+"""Object discovery study (section 6.2.2, Tables 3 and 4): TokenCut or LOST on every block and kind of feature."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,19 +26,19 @@ WHOLE_IMAGE = "whole image"
 
 @dataclass(frozen=True)
 class DiscoveryResult:
-    """What was found.
+    """CorLoc of a model's features.
 
     Attributes:
-        model: its name.
-        data: the set.
-        config: how.
+        model: name of the model.
+        data: name of the data set.
+        config: settings of the study.
         scores: CorLoc of every block and kind.
-        last_key: the published choice, keys of the last block; None where it was not asked for.
-        best: the block and kind with the highest CorLoc, chosen on these very images, as the paper does.
-        whole_image: CorLoc of a box around everything: what must be beaten.
-        n: images that count.
-        without_boxes: images without an object: they count nowhere.
-        unreadable: images that could not be used, and why.
+        last_key: the published choice, the keys of the last block; None if they were not searched with.
+        best: the block and kind with the highest CorLoc, chosen on the scored images themselves, as in the paper.
+        whole_image: CorLoc of a box around the whole image, the trivial baseline.
+        n: number of images scored.
+        without_boxes: number of images without an object, which are not scored.
+        unreadable: for each image that could not be used, the reason.
     """
 
     model: str
@@ -53,7 +53,7 @@ class DiscoveryResult:
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
-        """Everything as JSON."""
+        """The whole result as plain values for JSON."""
         return {
             "model": self.model,
             "data": self.data,
@@ -92,19 +92,20 @@ def discover(
     examples: int = 8,
     progress: bool = True,
 ) -> DiscoveryResult:
-    """Look for the object of every image by every block and kind of feature; go on where an earlier call stopped.
+    """Discover an object in every image with every block and kind of feature; resumes an interrupted call.
 
-    Under `torchrun` the images are shared out. An image that cannot be read is recorded and left out.
+    Under `torchrun` the images are distributed over the processes. An image that cannot be read is recorded and left
+    out.
 
     Args:
-        model: any plain ViT of timm's, where it shall run.
+        model: any plain ViT of timm's, on the device where it shall run.
         data: images with boxes.
-        config: how.
-        out: the study gets a folder of its own in it: `result.json`, `table.md`, `pictures.png` and a journal.
-        name: of the model, for tables.
-        statistics: mean and standard deviation of each channel; the model's own configuration says by default.
-        examples: images in the picture.
-        progress: show it.
+        config: settings of the study.
+        out: parent of the study's folder, which gets `result.json`, `table.md`, `pictures.png` and a journal.
+        name: name of the model in tables.
+        statistics: mean and standard deviation of each channel; by default those of the model's configuration.
+        examples: number of images in the picture.
+        progress: whether to show a progress bar.
 
     Returns:
         CorLoc of every block and kind.
@@ -147,10 +148,10 @@ class _Search:
     patch: int
 
     def run(self, folder: StudyFolder, *, show: bool) -> None:
-        """Search the images that no journal has."""
+        """Search the images that are in no journal yet."""
         rank, world = rank_and_world_size()
         done = {line["image"] for line in folder.read_journal()}
-        barrier()  # all have read before one writes
+        barrier()  # every process must have read the journals before any writes
         left = [i for i, item in enumerate(self.data.items) if item.id not in done][rank::world]
         with progress_bar(f"{self.config.method} on {self.data.name}", show=show) as report:
             for count, index in enumerate(left, 1):
@@ -174,7 +175,7 @@ class _Search:
         return {"true": objects.boxes.tolist(), "found": boxes | {WHOLE_IMAGE: [0, 0, image.width, image.height]}}
 
     def _resized(self, image: Image.Image) -> tuple[Image.Image, float]:
-        """The picture at the size that is asked for, and by how much it was scaled."""
+        """The picture at the configured size, and the scale factor."""
         if self.config.size is None:
             return image, 1.0
         scale = self.config.size / max(image.size)
@@ -182,12 +183,12 @@ class _Search:
         return image.resize((width, height), Image.Resampling.BICUBIC), scale
 
     def discoveries(self, shown: Image.Image) -> dict[Key, Discovery]:
-        """What every block and kind finds in one picture."""
+        """The discovery of every block and kind in one picture."""
         wanted = FeatureConfig(self.config.blocks, self.config.kinds, self.config.norm, self.config.precision)
         device = next(self.model.parameters()).device
         made = features(self.model, self.transform(shown)[None].to(device), wanted)
         found: dict[Key, Discovery] = {}
-        for kind in self.config.kinds:  # every block of a kind has the same width: one stack
+        for kind in self.config.kinds:  # blocks have equal widths for one kind, so they form one batch
             own = [key for key in self.keys if key[1] == kind]
             stack = torch.cat([made[key].patches for key in own])
             found |= zip(own, self._discover(stack, made[own[0]], (shown.height, shown.width)), strict=True)
@@ -199,7 +200,7 @@ class _Search:
         return tokencut(stack, like.grid, tau=self.config.tau, patch=self.patch, image_size=size)
 
     def draw(self, folder: StudyFolder, result: DiscoveryResult, examples: int) -> None:
-        """Draw what the last block's key and the best feature find in the first images."""
+        """Draw the discoveries of the last block's key and of the best feature in the first images."""
         chosen = list(dict.fromkeys(key for key in (result.last_key, result.best) if key is not None))
         images, true, names, found = [], [], [], {feature_name(key): [] for key in chosen}
         for index, item in enumerate(self.data.items):

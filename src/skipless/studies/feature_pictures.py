@@ -1,4 +1,4 @@
-"""Feature pictures (section 6.3, Figures 4, 7 and 8): principal components of patch features as colours."""
+"""PCA picture study (section 6.3, Figures 4, 7 and 8): principal components of patch features as colours."""
 
 import hashlib
 import os
@@ -27,14 +27,16 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def find_pictures(folder: Path, count: int = 8, seed: int | None = None) -> list[tuple[str, Image.Image]]:
-    """Read images anywhere below a folder: the first by name, as the paper's "without cherry-picking", or by seed.
+    """Read images from a folder and its subfolders: the first by name, or a random sample if a seed is given.
+
+    Taking the first by name follows the paper's "without cherry-picking".
 
     Raises:
-        InputError: if there is none, or one cannot be read.
+        InputError: if there is no image, or one cannot be read.
     """
     files = sorted(folder / os.fsdecode(file) for file in image_files(folder))
     jpegs = [file for file in files if file.suffix.lower() in (".jpg", ".jpeg")]
-    files = jpegs or files  # beside photos, PNGs are masks
+    files = jpegs or files  # PNGs beside photos are masks
     if count < 1:
         raise InputError(f"--sample {count}: give at least 1 image")
     if not files:
@@ -52,17 +54,20 @@ def draw_features(
     *,
     out: Path,
 ) -> list[Path]:
-    """Draw the same images by every model: a PNG of models side by side for each block, or one model's blocks.
+    """Draw the features of the same images with every model.
+
+    With several models, each block gets a PNG with one column for each model. With one model, a single PNG has one
+    column for each block.
 
     Args:
-        models: by the name to head their column with: the model, and mean and standard deviation of its channels.
+        models: for each column title, the model, and mean and standard deviation of its channels.
         images: names and pictures.
-        config: what is drawn.
-        out: the study gets a folder of its own in it: the pictures, and `result.json` and `table.md` with the share of
-            the variance that they show.
+        config: settings of the pictures.
+        out: parent of the study's folder, which gets the pictures, and `result.json` and `table.md` with the fraction
+            of variance that they show.
 
     Returns:
-        The pictures' files.
+        Paths of the pictures.
 
     Raises:
         InputError: if an image or a setting does not fit a model.
@@ -103,7 +108,7 @@ def _settings(
 def _picture_columns(
     rows: Mapping[str, tuple[tuple[int, int], Mapping[Key, list[torch.Tensor]]]],
 ) -> dict[str, tuple[dict[str, list[torch.Tensor]], tuple[int, int]]]:
-    """The columns of every file, and their grid."""
+    """The columns of every picture file, and their patch grid."""
     if len(rows) == 1:
         ((name, (grid, made)),) = rows.items()
         return {f"pca-{file_name(name)}.png": ({feature_name(key): patches for key, patches in made.items()}, grid)}
@@ -123,7 +128,7 @@ def _picture_columns(
 def _variance_table(
     drawn: Mapping[str, Mapping[str, PcaColours]], images: Sequence[tuple[str, Image.Image]]
 ) -> tuple[dict[str, Any], str]:
-    """What the colours show of the variance, as a record and as a table."""
+    """The fraction of variance that the colours show, as a record and as a table."""
     record, rows = {}, []
     for file, columns in drawn.items():
         record[file] = {name: {"explained": found.explained, "n": found.n} for name, found in columns.items()}
@@ -143,7 +148,7 @@ def _patch_features(
     images: Sequence[tuple[str, Image.Image]],
     config: PictureConfig,
 ) -> tuple[tuple[int, int], dict[Key, list[torch.Tensor]]]:
-    """The grid, and every block's patches of every image."""
+    """The patch grid, and the patch features of every block and image."""
     tokens = token_model(model)
     mean, std = statistics or (tokens.mean, tokens.std)
     size = config.size or (tokens.image_size or (224, 224))[0]

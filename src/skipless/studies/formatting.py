@@ -1,4 +1,4 @@
-"""How studies name files, blocks and numbers."""
+"""Names and tables of studies as text."""
 
 import re
 
@@ -6,7 +6,7 @@ from skipless.evaluators.features.extraction import Key
 
 
 def file_name(text: str) -> str:
-    """A text as part of a path.
+    """A text made safe as part of a path.
 
     Example:
         >>> file_name("runs/s1: tokencut")
@@ -16,7 +16,7 @@ def file_name(text: str) -> str:
 
 
 def feature_name(key: Key) -> str:
-    """A block, counted from 0, and a kind of feature.
+    """The name of a feature: its block, counted from 0, and its kind.
 
     Example:
         >>> feature_name((11, "k"))
@@ -26,6 +26,6 @@ def feature_name(key: Key) -> str:
 
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table, its first column to the left and all others to the right."""
+    """A Markdown table with the first column left-aligned and all others right-aligned."""
     ruler = [":--", *["--:"] * (len(head) - 1)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ruler, *rows))

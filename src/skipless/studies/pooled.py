@@ -1,4 +1,4 @@
-"""One vector for each image: what k-NN and linear classifiers take."""
+"""One feature vector for each image, for k-NN and linear classifiers."""
 
 import hashlib
 from collections.abc import Sequence
@@ -25,21 +25,21 @@ from skipless.studies.progress_bar import progress_bar
 from skipless.studies.study_folder import StudyFolder, barrier, rank_and_world_size
 from skipless.training.run_folder.atomic import replacing
 
-SHARD = 512  # images: what an interruption costs
+SHARD = 512  # images in a shard, the most that an interruption loses
 _UNREADABLE_LABEL = -1  # label of an image that could not be read
 
 
 @dataclass(frozen=True, eq=False)
 class PooledData:
-    """Vectors of a training and a validation set, by block.
+    """Feature vectors of a training and a validation set.
 
     Attributes:
-        train, val: one row an image.
-        train_labels, val_labels: classes.
-        classes: their number.
-        pooling: what stands for an image.
-        unreadable: images that could not be used, and why.
-        identity: the name of the folder that they lie in: a hash of all that they depend on.
+        train, val: for each block, one row for each image.
+        train_labels, val_labels: class indices.
+        classes: number of classes.
+        pooling: how the tokens of an image become one vector.
+        unreadable: for each image that could not be used, the reason.
+        identity: name of the folder of the vectors, which ends in a hash of everything that they depend on.
     """
 
     train: dict[int, Float[Tensor, "n d"]]
@@ -53,11 +53,11 @@ class PooledData:
 
     @property
     def majority(self) -> float:
-        """Per cent of the validation images in the training images' largest class: what must be beaten."""
+        """Accuracy in percent of always predicting the largest training class, the trivial baseline."""
         return 100 * (self.val_labels == self.train_labels.bincount().argmax()).double().mean().item()
 
     def remark(self) -> list[str]:
-        """A line about images that could not be used, if there are any."""
+        """A line about images that could not be used; an empty list if there are none."""
         count = len(self.unreadable)
         return [f"! {count} images could not be used, see result.json"] if count else []
 
@@ -65,15 +65,15 @@ class PooledData:
 def pool(
     model: nn.Module, data: ImageData, config: PoolConfig, *, out: Path, data_name: str, progress: bool = True
 ) -> PooledData:
-    """Give every image of both splits one vector a block; what is on disk is not computed again.
+    """Compute one feature vector for each image and block, for both splits. Vectors on disk are reused.
 
     Args:
-        model: any plain ViT of timm's, where it shall run.
-        data: images, never augmented.
-        config: which vectors.
-        out: they get a folder of their own in it.
-        data_name: of the set.
-        progress: show it.
+        model: any plain ViT of timm's, on the device where it shall run.
+        data: images without augmentation.
+        config: which features, and how they are pooled.
+        out: parent of the folder of the vectors.
+        data_name: name of the data set.
+        progress: whether to show a progress bar.
 
     Raises:
         InputError: if no image of a split can be read, or there is no class token.
@@ -110,7 +110,7 @@ class _PooledExtractor:
     def features(
         self, data: BatchedDataset, folder: Path, what: str, *, show: bool
     ) -> tuple[dict[int, Float[Tensor, "n d"]], Tensor, dict[str, str]]:
-        """Pooled features of a split by block, the labels, and what could not be read."""
+        """Pooled features of a split by block, the labels, and the unreadable images with the reasons."""
         folder.mkdir(parents=True, exist_ok=True)
         rank, world = rank_and_world_size()
         shards = list(torch.arange(len(data)).split(SHARD))
@@ -159,7 +159,7 @@ class _PooledExtractor:
 
 
 def _read_batch(data: BatchedDataset, indices: Tensor) -> tuple[Tensor, Tensor, dict[int, str]]:
-    """A batch; where one image fails, the others are read one by one, and blank ones stand for those that fail."""
+    """Read a batch. If that fails, read the images one by one, with blank images in place of unreadable ones."""
     with suppress(InputError):
         images, labels = data.__getitems__(BatchKey(0, 0, indices))
         return images, labels, {}
@@ -176,7 +176,7 @@ def _read_batch(data: BatchedDataset, indices: Tensor) -> tuple[Tensor, Tensor, 
 
 
 def _split_identity(data: MemoryImages | StoredImages) -> str:
-    """What identifies a split: its files or pixels, how they are normalised, and the labels."""
+    """A hash of a split: its files or pixels, their normalisation, and the labels."""
     digest = hashlib.sha256(data.labels.numpy().tobytes())
     if isinstance(data, MemoryImages):
         for tensor in (data.images, data.mean, data.std):

@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: a bar on a terminal, a line now and then elsewhere, on the standard error."""
+"""Progress of a study on standard error: a bar on a terminal, otherwise a line every few seconds."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ LINE_EVERY_S = 10.0
 
 @contextmanager
 def progress_bar(what: str, *, show: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that takes how many are done, and of how many."""
+    """Yield a function `report(done, total)` that updates the display."""
     if not show or rank_and_world_size()[0] > 0:
         yield lambda done, total: None
         return

@@ -68,7 +68,7 @@ class _PictureData:
 
     data: Annotated[str | None, Option("required", group="data")] = None
     sample: Annotated[int, Option(group="data")] = 8
-    versus: tuple[str, ...] = ()
+    versus: Annotated[tuple[str, ...], Option("none")] = ()
 
 
 @dataclass(frozen=True)

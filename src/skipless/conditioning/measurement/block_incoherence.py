@@ -126,7 +126,7 @@ def check_assumptions(model: nn.Module, images: Float[Tensor, "b c h w"], rows: 
 
     Args:
         model: a model with blocks that an adapter knows.
-        images: at least `rows.images`.
+        images: at least `rows.images` of them.
         rows: which rows of J to form; `Rows()` gives 128. Memory is about 3 x rows x parameters x 8 bytes.
 
     Raises:

@@ -103,10 +103,10 @@ def network_conditioning(
 
     Args:
         model: a model with blocks that an adapter knows.
-        images: at least `rows.images`.
-        rows: `Rows()` by default.
-        seed: of Lanczos' start vector.
-        steps: of Lanczos.
+        images: at least `rows.images` of them.
+        rows: which rows of J to take; `Rows()` by default.
+        seed: seed of the Lanczos start vector.
+        steps: maximum number of Lanczos steps.
 
     Raises:
         InputError: as `param_jacobian`, or if there are fewer images, tokens or features than `rows` asks for.

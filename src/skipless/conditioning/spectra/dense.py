@@ -120,15 +120,15 @@ def spectrum_from_gram(operator: LinearOperator, *, tolerance: float, rank_toler
     products for each row of the Gram matrix. Squaring costs half the digits: rounding hides singular values below about
     sqrt(eps) sigma_max, and the bounds include that. The asymmetry of the result reveals larger rounding errors.
     """
-    operator_tall = operator.mT if operator.shape[0] < operator.shape[1] else operator
-    size = operator_tall.shape[1]
+    tall = operator.mT if operator.shape[0] < operator.shape[1] else operator
+    size = tall.shape[1]
     if 8 * size**2 > MAX_DENSE_BYTES:
         raise InputError(f"{operator.name}: the Gram matrix of its {size} rows is too large; use method='lanczos'")
     gram = torch.empty(size, size, dtype=torch.float64, device=operator.device)
     unit = torch.zeros(size, dtype=operator.dtype, device=operator.device)
     for column in range(size):
         unit[column] = 1
-        gram[column] = operator_tall.rmatvec(operator_tall.matvec(unit)).detach()
+        gram[column] = tall.rmatvec(tall.matvec(unit)).detach()
         unit[column] = 0
     if not gram.isfinite().all():
         raise InputError(f"{operator.name} has products that are not finite; look for NaN in the weights")

@@ -153,7 +153,7 @@ def array_folder(home: Path, key: Key, norm: str) -> Path:
 
 @lru_cache(maxsize=_OPEN_FILES)
 def open_shard(home: Path, key: Key, norm: str, shard: int) -> np.ndarray:
-    """Map a shard into memory; `opened.cache_clear()` once files were replaced."""
+    """Memory-map a shard. Call `open_shard.cache_clear()` after files were replaced."""
     path = array_folder(home, key, norm) / f"{shard:05d}.npy"
     return np.load(path, mmap_mode="r").view(np.ndarray)  # a memmap's own indexing is slower
 
