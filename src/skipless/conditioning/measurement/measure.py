@@ -80,7 +80,7 @@ def measure_conditioning(
         network: rows of J at which to measure kappa(J J^T), too.
         dtype: `torch.float64` measures a copy in float64; by default the model's own precision.
         method, max_iterations, inverse_rows: see `spectrum`.
-        seed: of iterative methods, and of Gaussian tokens.
+        seed: seed of iterative methods and of Gaussian tokens.
         progress: called with one line of text after each operator.
 
     Raises:

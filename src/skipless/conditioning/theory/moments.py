@@ -48,7 +48,7 @@ def logit_moments(
 
     Args:
         dim: d.
-        alpha, beta: of W_Q W_K^T = alpha Z + beta I (Eq. 11).
+        alpha, beta: coefficients of W_Q W_K^T = alpha Z + beta I (Eq. 11).
         logit_scale: s; the paper has none, libraries use d_h^-0.5.
         reading: `"corrected"`, or `"printed"` for Eqs. 17 and 19 as they stand.
 
