@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 
 from skipless.evaluators.features.extraction import FeatureConfig
-from skipless.evaluators.probe.model import probe_model
+from skipless.evaluators.probe.pipeline import probe_model
 from skipless.evaluators.probe.protocols import PROTOCOLS, DenseProtocol
 from skipless.models import create_model
 

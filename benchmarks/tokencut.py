@@ -35,8 +35,8 @@ import torch
 from torch import Tensor
 
 from skipless.evaluators.discovery import Discovery, tokencut
-from skipless.evaluators.discovery.normalized_cut import SINGLE, normalised_cut
-from skipless.evaluators.discovery.regions import similar
+from skipless.evaluators.discovery.normalized_cut import FLOAT32_TOKENS, normalised_cut
+from skipless.evaluators.discovery.regions import similarity_graph
 
 TAU, EPS, PATCH = 0.2, 1e-5, 16
 KINDS = {"clear": (1, 64), "small gap": (4, 64), "cliques": (4, 384)}  # objects, free dimensions
@@ -110,11 +110,11 @@ def seconds(function: Callable[[], Any]) -> tuple[float, Any]:
 def measure(kind: str, grid: tuple[int, int], images: int, order: random.Random) -> Tally:
     """Time both ways on as many images of this kind as asked for."""
     tally, seed, size = Tally(), 0, (grid[0] * PATCH - 5, grid[1] * PATCH - 3)
-    dtype = torch.float32 if grid[0] * grid[1] >= SINGLE else torch.float64
+    dtype = torch.float32 if grid[0] * grid[1] >= FLOAT32_TOKENS else torch.float64
     while len(tally.ours["image"]) < images:
         features = scene(*KINDS[kind], grid, seed)
         seed += 1
-        edges = similar(features, TAU, dtype)
+        edges = similarity_graph(features, TAU, dtype)
         array = edges.numpy() > 0
         gap = float(np.diff(published_cut(array)[0])[0])
         if (kind == "clear" and gap < 0.3) or (kind == "small gap" and gap >= 0.1):

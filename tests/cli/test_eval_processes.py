@@ -18,7 +18,7 @@ from skipless.data.dense import load_boxes, load_segmentation
 from skipless.studies import (
     DiscoveryConfig, NeighbourConfig, PoolConfig, ProbeConfig, discover, nearest_neighbours, pooled, segment
 )
-from skipless.studies.folder import process, wait_for_all
+from skipless.studies.study_folder import barrier, rank_and_world_size
 from skipless.training.processes.launch import launch
 
 root, out = Path(sys.argv[1]), Path(sys.argv[2])
@@ -34,9 +34,9 @@ images = load_images(ImageConfig(str(root / "imagenet"), augmentation="none", im
 near = nearest_neighbours(model, images, NeighbourConfig(ks=(3,), pool=PoolConfig(batch_size=3)), **shared)
 sets = [load_segmentation("voc", root / "voc", split) for split in ("train", "val")]
 probe = segment(model, *sets, ProbeConfig(protocol="patch", size=32, epochs=1), examples=0, **shared)
-wait_for_all()
-if process()[0] == 0:
-    record = [found.record(), near.record(), [score.miou for score in probe.probe.blocks], process()[1]]
+barrier()
+if rank_and_world_size()[0] == 0:
+    record = [found.record(), near.record(), [score.miou for score in probe.probe.blocks], rank_and_world_size()[1]]
     (out / "found.json").write_text(json.dumps(record))
 """
 

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from skipless.conditioning.measurement.assumptions import check_assumptions
-from skipless.conditioning.measurement.network import Rows
+from skipless.conditioning.measurement.block_incoherence import check_assumptions
+from skipless.conditioning.measurement.network_jacobian import Rows
 from skipless.init import SkiplessInit
 from skipless.models import create_model
 

@@ -8,9 +8,14 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from skipless.conditioning.measurement.block_inputs import attention_maps, block_inputs, token_distribution
 from skipless.conditioning.measurement.measure import measure_conditioning
-from skipless.conditioning.measurement.network import Rows, jacobian_rows, network_conditioning, sub_block_columns
-from skipless.conditioning.measurement.tokens import attention_maps, block_inputs, token_distribution
+from skipless.conditioning.measurement.network_jacobian import (
+    Rows,
+    jacobian_rows,
+    network_conditioning,
+    sub_block_columns,
+)
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
 from skipless.models import block_views, create_model
@@ -168,7 +173,7 @@ def test_rows_of_j_are_those_that_were_asked_for():
 def test_held_and_matrix_free_j_agree(monkeypatch):
     vit = model("skip")
     held = network_conditioning(vit, images(), Rows(2, 2, 3))
-    monkeypatch.setattr("skipless.conditioning.measurement.network.HELD_BYTES", 0)
+    monkeypatch.setattr("skipless.conditioning.measurement.network_jacobian.MATERIALISED_BYTES", 0)
     free = network_conditioning(vit, images(), Rows(2, 2, 3))
     assert (held.spectrum.method, free.spectrum.method) == ("dense", "lanczos")
     assert free.spectrum.kappa.value == pytest.approx(held.spectrum.kappa.value, rel=1e-5)

@@ -11,8 +11,8 @@ from torch import Tensor
 from skipless.conditioning.operators.linear_operator import LinearOperator
 from skipless.conditioning.spectra.dense import matrix_spectrum
 from skipless.conditioning.spectra.estimates import Estimate, Spectrum
-from skipless.conditioning.spectra.golub_kahan import Bidiagonalization, bracket
-from skipless.conditioning.spectra.spectrum import Choice, spectrum
+from skipless.conditioning.spectra.golub_kahan import Bidiagonalization, probabilistic_bounds
+from skipless.conditioning.spectra.spectrum import SpectrumMethod, spectrum
 from skipless.errors import InputError
 
 DOUBLE, SINGLE = torch.float64, torch.float32
@@ -52,7 +52,7 @@ def is_plain(value: object) -> bool:
 def test_every_method_is_right_where_it_says_so(name: str, shape: str, dtype: torch.dtype) -> None:
     rows, columns = SHAPES[shape]
     a = torch.tensor(reference.matrix(reference.SPECTRA[name](80), rows, columns, seed=3), dtype=dtype)
-    methods: tuple[Choice, ...] = ("dense", "lanczos", "inverse", "gram")
+    methods: tuple[SpectrumMethod, ...] = ("dense", "lanczos", "inverse", "gram")
     for method in methods:
         if method != "inverse" or rows == columns:
             record = spectrum(LinearOperator.from_dense(a, name), method=method, tolerance=1e-6)
@@ -64,14 +64,14 @@ def test_every_method_is_right_where_it_says_so(name: str, shape: str, dtype: to
 
 @pytest.mark.parametrize("method", ["dense", "lanczos", "inverse"])
 @pytest.mark.parametrize("name", [n for n in reference.SPECTRA if "1e12" not in n])
-def test_and_in_float64_it_says_so(name: str, method: Choice) -> None:
+def test_and_in_float64_it_says_so(name: str, method: SpectrumMethod) -> None:
     """Up to kappa = 1e6 every method converges; the test above would pass with methods that never do."""
     a = torch.tensor(reference.matrix(reference.SPECTRA[name](80), 80, 80, seed=3))
     assert spectrum(by_products(a), method=method).converged
 
 
 @pytest.mark.parametrize("method", ["dense", "lanczos"])
-def test_in_float32_what_is_well_conditioned_converges(method: Choice) -> None:
+def test_in_float32_what_is_well_conditioned_converges(method: SpectrumMethod) -> None:
     a = torch.tensor(reference.matrix(reference.SPECTRA["even"](120), 130, 120, seed=0), dtype=SINGLE)
     record = spectrum(LinearOperator.from_dense(a), method=method, tolerance=1e-6)
     assert record.converged
@@ -90,7 +90,7 @@ def test_the_rounding_of_float32_products_is_in_the_bounds() -> None:
 @pytest.mark.parametrize("dtype", [DOUBLE, SINGLE])
 @pytest.mark.parametrize("method", ["dense", "gram", "lanczos", "inverse"])
 @pytest.mark.parametrize("rank", [0, 1, 7, 39])
-def test_a_singular_matrix_has_a_bound_and_no_infinity(rank: int, method: Choice, dtype: torch.dtype) -> None:
+def test_a_singular_matrix_has_a_bound_and_no_infinity(rank: int, method: SpectrumMethod, dtype: torch.dtype) -> None:
     a = torch.tensor(
         reference.matrix(np.linspace(1, 2, rank), 40, 40, seed=5) if rank else np.zeros((40, 40)), dtype=dtype
     )
@@ -139,9 +139,9 @@ def test_a_start_that_hardly_contains_the_smallest_does_not_fool_it(share: float
     misled = False
     for steps in range(2, 80, 2):
         run.extend(steps)
-        known = bracket(run, 1e-6)
+        known = probabilistic_bounds(run, 1e-6)
         misled |= known.smallest > 100 * truth
-        assert known.below <= truth * (1 + 1e-10)  # rounding moves it by eps sigma_max / sigma_min
+        assert known.lower <= truth * (1 + 1e-10)  # rounding moves it by eps sigma_max / sigma_min
     assert misled
     agrees(spectrum(by_products(a), method="lanczos"), a)
 
@@ -154,12 +154,12 @@ def test_bounds_miss_no_more_often_than_they_say() -> None:
     for seed in range(seeds := 60):
         run = Bidiagonalization(by_products(a), seed)
         run.extend(24)
-        known = bracket(run, 0.2)
+        known = probabilistic_bounds(run, 0.2)
         assert known.largest <= largest * (1 + 1e-12)
         assert known.smallest >= smallest * (1 - 1e-12)
-        above += known.above < largest * (1 - 1e-12)
-        below += known.below > smallest * (1 + 1e-12)
-        informative += 0 < known.below < 0.99 * known.smallest
+        above += known.upper < largest * (1 - 1e-12)
+        below += known.lower > smallest * (1 + 1e-12)
+        informative += 0 < known.lower < 0.99 * known.smallest
     assert informative > 0.8 * seeds
     assert above <= 0.4 * seeds  # 12 expected at most, deviation 3
     assert below <= 0.4 * seeds
@@ -285,7 +285,7 @@ def test_attention_maps_a_record_each() -> None:
 
 
 @pytest.mark.parametrize("method", ["auto", "dense", "gram", "lanczos", "inverse"])
-def test_numbers_that_are_none_are_named(method: Choice) -> None:
+def test_numbers_that_are_none_are_named(method: SpectrumMethod) -> None:
     a = torch.eye(5)
     a[2, 3] = math.nan
     with pytest.raises(InputError, match=r"^weights .*not finite"):

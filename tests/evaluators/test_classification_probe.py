@@ -10,9 +10,9 @@ from reference.scenes import Squares
 from torch import nn
 
 from skipless.errors import InputError
-from skipless.evaluators.classification.linear import ClassificationProtocol, linear_classification_probe
-from skipless.evaluators.features.build import build_store
+from skipless.evaluators.classification.linear_classification import ClassificationProtocol, linear_classification_probe
 from skipless.evaluators.features.extraction import ImageTransform
+from skipless.evaluators.features.store_builder import build_store
 from skipless.evaluators.probe.heads import HeadOptimizer
 from skipless.models import create_model
 

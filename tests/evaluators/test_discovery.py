@@ -14,9 +14,9 @@ from torch import Tensor
 from skipless.data.captioned import labelled_pictures
 from skipless.errors import InputError
 from skipless.evaluators.discovery import Discovery, corloc, draw_discoveries, iou, lost, tokencut
-from skipless.evaluators.discovery.eigenpair import largest
+from skipless.evaluators.discovery.eigenpair import largest_eigenpair
 from skipless.evaluators.discovery.normalized_cut import normalised_cut
-from skipless.evaluators.discovery.regions import region, similar
+from skipless.evaluators.discovery.regions import connected_component, similarity_graph
 
 # Not by `from`: the package gives functions of the same names.
 cut_module = importlib.import_module("skipless.evaluators.discovery.normalized_cut")
@@ -94,16 +94,16 @@ def test_every_way_to_the_eigenvector_gives_the_authors_answer(
     i: int, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     features, grid, tau, size = golden(i)
-    monkeypatch.setattr(cut_module, "LAPACK", 0)
+    monkeypatch.setattr(cut_module, "LAPACK_TOKENS", 0)
     if way == "single":
-        monkeypatch.setattr(cut_module, "SINGLE", 100)
-        monkeypatch.setattr(tokencut_module, "SINGLE", 100)
+        monkeypatch.setattr(cut_module, "FLOAT32_TOKENS", 100)
+        monkeypatch.setattr(tokencut_module, "FLOAT32_TOKENS", 100)
     elif way == "double":
-        monkeypatch.setattr(tokencut_module, "SINGLE", 10_000)
+        monkeypatch.setattr(tokencut_module, "FLOAT32_TOKENS", 10_000)
     elif way == "factorised":
-        monkeypatch.setattr(cut_module, "STEPS", 5)
+        monkeypatch.setattr(cut_module, "MAX_STEPS", 5)
     else:
-        monkeypatch.setattr(cut_module, "DENSE", 1000)
+        monkeypatch.setattr(cut_module, "DENSE_TOKENS", 1000)
     found = tokencut(features[None], grid, tau=tau, image_size=size)[0]
     assert (
         found.method == {"double": "lanczos", "single": "lanczos", "factorised": "shift-invert", "dense": "dense"}[way]
@@ -145,8 +145,8 @@ def test_tokencut_agrees_with_the_naive_twin(seed: int) -> None:
 @pytest.mark.parametrize("dim", [16, 128])
 def test_large_graphs_agree_with_a_dense_solver_whatever_the_gap(noise: float, dim: int) -> None:
     features = scene(1, rows=20, columns=24, objects=3, noise=noise, dim=dim)
-    edges = similar(features, 0.2, torch.float32)
-    assert len(edges) >= cut_module.SINGLE
+    edges = similarity_graph(features, 0.2, torch.float32)
+    assert len(edges) >= cut_module.FLOAT32_TOKENS
     quick = normalised_cut(edges, 1e-5)
     assert quick.method != "dense"
     affinity = edges.double() * (1 - 1e-5) + 1e-5
@@ -162,15 +162,15 @@ def test_large_graphs_agree_with_a_dense_solver_whatever_the_gap(noise: float, d
 
 
 def test_the_bound_holds_and_an_open_side_is_not_called_proven(monkeypatch: pytest.MonkeyPatch) -> None:
-    edges = similar(scene(0), 0.2, torch.float64)
+    edges = similarity_graph(scene(0), 0.2, torch.float64)
     exact = normalised_cut(edges, 1e-5)
     assert exact.proven
     wrong = exact.vector / exact.vector.norm()
-    graph = cut_module._Graph(edges, 1e-5, torch.ones(len(edges)).double(), wrong)
+    graph = cut_module._AffinityGraph(edges, 1e-5, torch.ones(len(edges)).double(), wrong)
     near = (exact.vector - exact.vector.mean()).abs().min() / exact.vector.norm()
     for error, proven in ((1e-12, True), (float(near), False)):
-        second = cut_module._Second(wrong, error, (), "lanczos")
-        assert cut_module._choose(graph, second).proven == proven
+        second = cut_module._SecondEigenvector(wrong, error, (), "lanczos")
+        assert cut_module._bipartition(graph, second).proven == proven
 
 
 def test_doubtful_similarities_are_decided_in_float64() -> None:
@@ -181,7 +181,7 @@ def test_doubtful_similarities_are_decided_in_float64() -> None:
     for i, j in ((0, 1), (5, 17), (30, 2)):  # tau between the exact value and float32's rounding of it
         tau = exact[i, j].item()
         for nudge, edge in ((-1e-12, 1.0), (1e-12, 0.0)):
-            edges = similar(features, tau + nudge, torch.float32)
+            edges = similarity_graph(features, tau + nudge, torch.float32)
             assert edges[i, j] == edges[j, i] == edge
             assert torch.equal(edges.double(), (exact > tau + nudge).double())
 
@@ -361,14 +361,16 @@ def test_region_is_the_naive_one(seed: int) -> None:
     foreground = rng.random((int(rng.integers(1, 20)), int(rng.integers(1, 20)))) < 0.6
     start = int(rng.integers(foreground.size))
     foreground.ravel()[start] = True
-    assert np.array_equal(region(torch.from_numpy(foreground), start).numpy(), naive.component(foreground, start))
+    assert np.array_equal(
+        connected_component(torch.from_numpy(foreground), start).numpy(), naive.component(foreground, start)
+    )
 
 
 def test_a_spiral_is_one_region_and_a_diagonal_is_not() -> None:
     spiral = ["#####", "....#", "###.#", "#...#", "#####"]
     mask = torch.tensor([[c == "#" for c in row] for row in spiral])
-    assert torch.equal(region(mask, 0), mask)
-    assert region(torch.eye(4, dtype=torch.bool), 5).sum() == 1
+    assert torch.equal(connected_component(mask, 0), mask)
+    assert connected_component(torch.eye(4, dtype=torch.bool), 5).sum() == 1
 
 
 def test_lanczos_finds_the_largest_even_when_the_space_is_soon_complete() -> None:
@@ -376,11 +378,11 @@ def test_lanczos_finds_the_largest_even_when_the_space_is_soon_complete() -> Non
     q = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)).double()).Q
     matrix = q @ values.diag() @ q.T
     start = torch.ones(8).double()
-    ritz = largest(matrix.mv, start, q[:, :1].T, scale=3, floor=1e-12, max_steps=50)
+    ritz = largest_eigenpair(matrix.mv, start, q[:, :1].T, scale=3, floor=1e-12, max_steps=50)
     assert ritz.converged
     assert ritz.value == pytest.approx(1)
     assert (matrix @ ritz.vector - ritz.vector).norm() < 1e-12
-    short = largest(matrix.mv, start, q[:, :0].T, scale=3, floor=1e-12, max_steps=2)
+    short = largest_eigenpair(matrix.mv, start, q[:, :0].T, scale=3, floor=1e-12, max_steps=2)
     assert not short.converged
     assert short.value < 3
 
@@ -443,7 +445,7 @@ def test_a_picture_shows_boxes_and_sides(tmp_path: Path, monkeypatch: pytest.Mon
         told.update(how)
         return labelled_pictures(rows, **how)
 
-    monkeypatch.setattr("skipless.evaluators.discovery.picture.labelled_pictures", together)
+    monkeypatch.setattr("skipless.evaluators.discovery.discovery_picture.labelled_pictures", together)
     given = {"boxes_true": [[(4, 4, 30, 30), (50, 50, 50.2, 50.2)]], "names": ["2012_000001"], "height": 92}
     path = draw_discoveries(tmp_path / "new" / "a.png", [image], found, **given)
     sheet = np.asarray(Image.open(path).convert("RGB")).astype(int)

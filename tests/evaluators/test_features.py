@@ -17,10 +17,10 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from skipless.data.folder import UnreadableImage
 from skipless.errors import InputError
-from skipless.evaluators.features import build as feature_build
-from skipless.evaluators.features.build import build_store, files_identity
+from skipless.evaluators.features import store_builder
 from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform, features, pad_to_patch
 from skipless.evaluators.features.store import SHARD, FeatureStore, store_bytes
+from skipless.evaluators.features.store_builder import build_store, files_identity
 from skipless.models import block_views, create_model, remove_skips_
 from skipless.models.vit_view import find_vit
 
@@ -328,7 +328,7 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from reference.scenes import Squares
-from skipless.evaluators.features.build import build_store
+from skipless.evaluators.features.store_builder import build_store
 from skipless.evaluators.features.extraction import ImageTransform
 from skipless.models import create_model
 model = create_model("vit_tiny_patch16_224", skip=True, seed=0, img_size=32, patch_size=8, embed_dim=24, depth=3,
@@ -435,11 +435,11 @@ def test_a_full_disk_is_one_line_and_what_is_written_stays(tmp_path: Path, monke
         save(file, array)
 
     with monkeypatch.context() as patched:
-        patched.setattr(feature_build.np, "save", full)
+        patched.setattr(store_builder.np, "save", full)
         with pytest.raises(InputError, match=r"No space left on device.*goes on from here") as caught:
             store(tmp_path, model, data)
         assert "\n" not in str(caught.value)
-        patched.setattr(feature_build.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100}))
+        patched.setattr(store_builder.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100}))
         with pytest.raises(InputError, match=r"need .* GB .* are free; make room"):
             store(tmp_path / "new", model, data)
     data.reads = 0

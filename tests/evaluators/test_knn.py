@@ -28,7 +28,7 @@ def test_equals_the_authors_evaluation(k: int) -> None:
 @pytest.mark.parametrize("rows", [1, 7, 64])
 def test_chunks_do_not_change_the_answer(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     data = golden_data()
-    monkeypatch.setattr(module, "SIMILARITIES", rows * len(data[0]))
+    monkeypatch.setattr(module, "MAX_SIMILARITIES", rows * len(data[0]))
     assert knn(*data, k=10) == pytest.approx(tuple(GOLDEN["top1_top5_k10"]), abs=1e-9)
 
 

@@ -15,12 +15,12 @@ from torch.nn.functional import interpolate
 
 from skipless.errors import InputError
 from skipless.evaluators.features.extraction import FeatureConfig
-from skipless.evaluators.probe.data import DenseSet
-from skipless.evaluators.probe.heads import HeadOptimizer, LinearHeads, learn_
-from skipless.evaluators.probe.linear import linear_probe
-from skipless.evaluators.probe.model import probe_model
+from skipless.evaluators.probe.dense_set import DenseSet
+from skipless.evaluators.probe.heads import HeadOptimizer, LinearHeads, train_step_
+from skipless.evaluators.probe.linear_probe import linear_probe
+from skipless.evaluators.probe.pipeline import probe_model
 from skipless.evaluators.probe.protocols import PROTOCOLS, DenseProtocol, protocol_named
-from skipless.evaluators.probe.segmentation import (
+from skipless.evaluators.probe.segmentation_metrics import (
     cell_distribution,
     confusion_matrix,
     resample,
@@ -67,7 +67,7 @@ def test_heads_trained_together_are_those_trained_alone_by_torch(
         cells = grid if loss_size is None else size
         target = cell_distribution(mask, cells, classes, 255).double()
         resize = None if loss_size is None else (grid, size)
-        learn_(heads, x.flatten(2).mT, target, step, steps, resize=resize)
+        train_step_(heads, x.flatten(2).mT, target, step, steps, resize=resize)
     for i, rate in enumerate(RATES):
         alone = train_head(
             list(zip(maps, targets, strict=True)),
@@ -94,7 +94,7 @@ def test_one_rates_head_does_not_depend_on_the_others_not_even_if_they_diverge()
             generator = torch.Generator().manual_seed(step)
             x = torch.randn(2, 9, 6, generator=generator) * 1e3
             target = torch.rand(2, 9, 4, generator=generator)
-            learn_(heads, x, target / target.sum(-1, keepdim=True), step, 30)
+            train_step_(heads, x, target / target.sum(-1, keepdim=True), step, 30)
         return heads
 
     alone, together = trained((1e-6,)), trained((1e38, 1e-6, 1.0))
@@ -105,7 +105,7 @@ def test_one_rates_head_does_not_depend_on_the_others_not_even_if_they_diverge()
 def test_a_batch_of_nothing_but_ignored_pixels_is_no_step() -> None:
     heads = LinearHeads(3, 2, HeadOptimizer(RATES), seed=0)
     before = {name: p.clone() for name, p in heads.parameters.items()}
-    assert learn_(heads, torch.randn(1, 4, 3), torch.zeros(1, 4, 2), 0, 1, with_loss=True) is None
+    assert train_step_(heads, torch.randn(1, 4, 3), torch.zeros(1, 4, 2), 0, 1, with_loss=True) is None
     assert all(torch.equal(p, before[name]) for name, p in heads.parameters.items())
 
 
@@ -113,7 +113,7 @@ def test_the_loss_is_the_mean_over_pixels_that_count() -> None:
     heads = LinearHeads(3, 4, HeadOptimizer(RATES), seed=0)
     x, mask = torch.randn(2, 4, 3), masks(2, 8, 8, classes=4)
     logits = heads.logits(x.flatten(0, 1)).view(2, 2, 2, 4, 3)
-    loss = learn_(heads, x, cell_distribution(mask, (2, 2), 4, 255), 0, 1, with_loss=True)
+    loss = train_step_(heads, x, cell_distribution(mask, (2, 2), 4, 255), 0, 1, with_loss=True)
     for i in range(3):
         pixels = interpolate(logits[..., i].permute(0, 3, 1, 2), size=8, mode="nearest")
         expected = torch.nn.functional.cross_entropy(pixels, mask, ignore_index=255)
@@ -331,7 +331,7 @@ from pathlib import Path
 import torch, torch.distributed as dist
 sys.path.insert(0, sys.argv[2])
 from reference.scenes import Squares
-from skipless.evaluators.probe.model import probe_model
+from skipless.evaluators.probe.pipeline import probe_model
 from skipless.models import create_model
 torch.set_num_threads(1)
 if sys.argv[3] == "2":

@@ -14,8 +14,8 @@ from reference.scenes import Squares
 from skipless.errors import InputError
 from skipless.evaluators.pictures.grids import mask_legend, mask_picture, palette, picture_grid, save_png
 from skipless.evaluators.pictures.pca import pca_colours, pca_picture, principal_components
-from skipless.evaluators.probe.model import probe_model
-from skipless.evaluators.probe.picture import prediction_picture
+from skipless.evaluators.probe.pipeline import probe_model
+from skipless.evaluators.probe.prediction_picture import prediction_picture
 from skipless.models import create_model
 
 
@@ -162,7 +162,7 @@ def test_predictions_stand_beside_truth(tmp_path: Path, monkeypatch: pytest.Monk
         seen.append((rows, how))
         return picture_grid(rows, **how)
 
-    monkeypatch.setattr("skipless.evaluators.probe.picture.picture_grid", grid)
+    monkeypatch.setattr("skipless.evaluators.probe.prediction_picture.picture_grid", grid)
     picture = prediction_picture(probe, val, images=2, cell=48)
     assert picture is not None
     ((rows, told),) = seen

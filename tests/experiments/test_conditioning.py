@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from skipless.conditioning.measurement.tracking import depths, first_images, training_measure
-from skipless.conditioning.measurement.tracking import jacobian_by_rows as table5
+from skipless.conditioning.measurement.tracking import evenly_spaced_blocks, first_images, training_measure
+from skipless.conditioning.measurement.tracking import network_conditioning_by_rows as table5
 from skipless.errors import InputError
 from skipless.experiments.conditioning import assumptions
 from skipless.experiments.conditioning import run as conditioning
@@ -29,7 +29,7 @@ def tiny(monkeypatch):
         return table1(*args, **kwargs).with_(model__kwargs=TINY, fit__batch_size=256)
 
     monkeypatch.setattr("skipless.experiments.conditioning.recipe.recipe_named", {"table1": small}.__getitem__)
-    monkeypatch.setattr(conditioning, "depths", lambda _: (0, 1, 2, 3))
+    monkeypatch.setattr(conditioning, "evenly_spaced_blocks", lambda _: (0, 1, 2, 3))
 
 
 def test_figure_5_has_quartiles_beside_the_papers_draws(tmp_path):
@@ -110,8 +110,8 @@ def test_the_papers_scale_says_what_to_run(tmp_path):
 
 
 def test_four_depths_are_the_papers():
-    assert depths(12) == (0, 4, 7, 11)
-    assert depths(1) == (0,)
+    assert evenly_spaced_blocks(12) == (0, 4, 7, 11)
+    assert evenly_spaced_blocks(1) == (0,)
 
 
 def test_what_training_measures_fits_any_width():

@@ -58,7 +58,7 @@ DOOR = """
     )
 """
 RUN = """
-    from skipless.report.write import write_files
+    from skipless.report.write_files import write_files
 
     def build(options, command):
         return write_files(options.out, {"bricks.md": f"{options.colour} at {options.scale}: `{command}`"})

@@ -13,7 +13,7 @@ from skipless.experiments.supervised.cells import CellRuns as Cell
 from skipless.experiments.supervised.cells import table1_cells
 from skipless.experiments.supervised.report import write_report
 from skipless.experiments.supervised.table import learning_rate, table1_csv, table1_markdown
-from skipless.report.records import Setting, read_run
+from skipless.report.run_records import Setting, read_run
 
 SETTING = Setting("ViT, width 32", "digits", 30, 10)
 TEXTS = {"title": "Six <models>", "description": "A & B", "command": "skipless reproduce table1 --scale digits"}

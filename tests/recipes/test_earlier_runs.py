@@ -12,7 +12,7 @@ from skipless.experiments.conditioning.report import read_moments
 from skipless.experiments.dense.pretraining.history import read_pretraining
 from skipless.recipes import export_backbone, open_model, read_recipe
 from skipless.recipes.teacher_snapshots import kept_teachers
-from skipless.report.records import read_run
+from skipless.report.run_records import read_run
 
 EARLIER = Path(__file__).parents[1] / "fixtures/runs-3672518"
 FINISHED, CUT_OFF = ("table1", "scenes", "dino"), ("table1-cut-off", "dino-cut-off")

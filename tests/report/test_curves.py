@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from reference.run_folders import write_run
 
 from skipless.report.curves import band, smooth, thin
-from skipless.report.records import read_run
+from skipless.report.run_records import read_run
 
 
 @given(st.integers(1, 500), st.integers(1, 60))

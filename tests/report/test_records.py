@@ -9,7 +9,7 @@ from skipless.errors import InputError
 from skipless.experiments.supervised.cells import CellRuns as Cell
 from skipless.experiments.supervised.cells import table1_cells
 from skipless.experiments.supervised.paper import PAPER_TABLE1
-from skipless.report.records import read_run
+from skipless.report.run_records import read_run
 
 
 def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:

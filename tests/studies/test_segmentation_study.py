@@ -10,8 +10,8 @@ from PIL import Image
 from skipless.data.dense import load_segmentation
 from skipless.data.scenes import write_scenes
 from skipless.errors import InputError
-from skipless.evaluators.features import build as feature_build
-from skipless.studies.pictures import PictureConfig, draw_features, find_pictures
+from skipless.evaluators.features import store_builder
+from skipless.studies.feature_pictures import PictureConfig, draw_features, find_pictures
 from skipless.studies.segmentation import ProbeConfig, majority_scores, segment
 
 
@@ -58,7 +58,7 @@ def test_a_mask_that_was_repaired_counts_and_no_backbone_runs_again(model, tmp_p
     assert broken.record()["probe"]["val"] == 2
     assert "is 9 x 9 pixels, its image" in str(broken.record())
     mask.write_bytes(sound)
-    monkeypatch.setattr(feature_build, "forward_features", None)
+    monkeypatch.setattr(store_builder, "forward_features", None)
     repaired = segment(model, train, val, config, out=tmp_path / "out", examples=0, progress=False)
     assert repaired.record()["probe"]["val"] == 3
 

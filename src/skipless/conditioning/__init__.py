@@ -1,8 +1,8 @@
-"""Sections 4, 5 and A.3 to A.7 as an instrument: Jacobians as linear operators, their spectra, and the theory."""
+"""Condition numbers of sections 4, 5 and A.3 to A.7: Jacobians as linear operators, their spectra, and the theory."""
 
-from skipless.conditioning.measurement.assumptions import AssumptionReport, check_assumptions
+from skipless.conditioning.measurement.block_incoherence import AssumptionReport, check_assumptions
+from skipless.conditioning.measurement.conditioning_report import BlockConditioning, ConditioningReport
 from skipless.conditioning.measurement.measure import measure_conditioning
-from skipless.conditioning.measurement.report import BlockConditioning, ConditioningReport
 from skipless.conditioning.operators.jacobian import attn_jacobian, mlp_jacobian, param_jacobian
 from skipless.conditioning.operators.linear_operator import LinearOperator
 from skipless.conditioning.spectra.dense import matrix_spectrum

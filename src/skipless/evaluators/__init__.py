@@ -1,20 +1,20 @@
-"""Evaluators: what is reported. An evaluator takes a model or its features, and data, and returns a record."""
+"""Evaluators compute the reported scores: each takes a model or its features, and data, and returns a record."""
 
 from skipless.evaluators.classification.accuracy import top1
-from skipless.evaluators.classification.linear import linear_classification_probe
+from skipless.evaluators.classification.linear_classification import linear_classification_probe
 from skipless.evaluators.classification.nearest_neighbours import KnnAccuracy, knn, knn_blocks
 from skipless.evaluators.discovery import CorLoc, Discovery, corloc, draw_discoveries, lost, tokencut
-from skipless.evaluators.features.build import build_store, files_identity
 from skipless.evaluators.features.extraction import FeatureConfig, Features, ImageTransform, features, pad_to_patch
 from skipless.evaluators.features.store import FeatureStore, store_bytes
+from skipless.evaluators.features.store_builder import build_store, files_identity
 from skipless.evaluators.pictures.pca import PcaColours, pca_colours, pca_picture
-from skipless.evaluators.probe.data import DenseSet
-from skipless.evaluators.probe.linear import TrainedProbe, linear_probe
-from skipless.evaluators.probe.model import probe_model
-from skipless.evaluators.probe.picture import prediction_picture
+from skipless.evaluators.probe.dense_set import DenseSet
+from skipless.evaluators.probe.linear_probe import TrainedProbe, linear_probe
+from skipless.evaluators.probe.pipeline import probe_model
+from skipless.evaluators.probe.prediction_picture import prediction_picture
 from skipless.evaluators.probe.protocols import PROTOCOLS, DenseProtocol, protocol_named
 from skipless.evaluators.probe.results import BlockScore, ProbeResult, RateScore
-from skipless.evaluators.probe.segmentation import SegmentationScores, confusion_matrix, segmentation_scores
+from skipless.evaluators.probe.segmentation_metrics import SegmentationScores, confusion_matrix, segmentation_scores
 
 __all__ = [
     "PROTOCOLS",

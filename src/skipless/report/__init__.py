@@ -1,1 +1,1 @@
-"""The kit that reports are made with: runs as records, tables, figures, curves, pages and files. It knows no table."""
+"""Building blocks of reports: run records, tables, figures, curves, HTML pages and files, for any experiment."""

@@ -1,4 +1,4 @@
-"""Noisy training losses made readable: thinned, smoothed and averaged over seeds."""
+"""Loss curves for plots: subsampled, smoothed and averaged over seeds."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from skipless.report.records import Run
+from skipless.report.run_records import Run
 
 
 class Band(NamedTuple):
-    """Mean over seeds and sample standard deviation on a common grid of epochs; `spread` is None for one run."""
+    """Mean and sample standard deviation (`spread`) over seeds, on a common grid; `spread` is None for one run."""
 
     epoch: Float[np.ndarray, " grid"]
     mean: Float[np.ndarray, " grid"]
@@ -20,7 +20,7 @@ class Band(NamedTuple):
 def thin(
     epoch: Float[np.ndarray, " points"], loss: Float[np.ndarray, " points"], limit: int = 300
 ) -> tuple[Float[np.ndarray, " kept"], Float[np.ndarray, " kept"]]:
-    """Average runs of neighbouring points until at most `limit` remain, so that a picture does not grow with the steps.
+    """Average neighbouring points until at most `limit` remain, so that a plot's size does not grow with the steps.
 
     Example:
         >>> thin(np.arange(4.0), np.array([1.0, 3.0, 5.0, 7.0]), limit=2)
@@ -39,31 +39,31 @@ def smooth(
     at: Float[np.ndarray, " grid"],
     width: float,
 ) -> Float[np.ndarray, " grid"]:
-    """Weighted mean of the losses around each position, Gaussian in the distance (Nadaraya-Watson).
+    """Smooth the losses with a Gaussian kernel (Nadaraya-Watson).
 
     Args:
         epoch: positions of the losses.
         loss: the losses.
-        at: where to estimate.
-        width: standard deviation of the weights, in epochs.
+        at: positions at which to estimate the loss.
+        width: standard deviation of the kernel, in epochs.
 
     Example:
         >>> smooth(np.array([0.0, 1.0, 2.0]), np.array([4.0, 4.0, 4.0]), at=np.array([0.5]), width=0.5)
         array([4.])
     """
     exponent = -0.5 * ((at[:, None] - epoch[None, :]) / width) ** 2
-    weights = np.exp(exponent - exponent.max(axis=1, keepdims=True))  # a gap wider than `width` takes its nearest point
+    weights = np.exp(exponent - exponent.max(axis=1, keepdims=True))  # the shift keeps wide gaps from 0 / 0
     return weights @ loss / weights.sum(axis=1)
 
 
 def band(runs: Sequence[Run], points: int = 200, width: float = 0.01) -> Band | None:
-    """Smooth every run on one grid, over the epochs that all of them cover; None where no two points are shared.
+    """Smooth every run on one grid over the epochs that all runs cover; None if they share fewer than two points.
 
     Args:
-        runs: of one cell; leave out those that stopped early, or they shorten the line.
-        points: of the grid.
-        width: of the smoothing, as a share of the run; sparse losses are smoothed over their distance instead, for a
-            narrower kernel would draw stairs.
+        runs: runs that differ in the seed only. Leave out runs that stopped early, because they shorten the curve.
+        points: number of grid points.
+        width: width of the kernel, as a fraction of the run. It is at least the distance of the losses, since a
+            narrower kernel would draw steps.
     """
     curves = [thin(run.epoch, run.loss, limit=1000) for run in runs]
     if not curves or min(epoch.size for epoch, _ in curves) < 2:

@@ -1,4 +1,4 @@
-"""Names as tables and figures write them."""
+"""Labels of tables and figures."""
 
 from collections.abc import Mapping
 from typing import Literal, get_args
@@ -10,13 +10,13 @@ OPTIMIZER_LABELS: tuple[OptimizerLabel, ...] = get_args(OptimizerLabel)
 OPTIMIZER_LABEL: Mapping[OptimizerName, OptimizerLabel] = {"adamw": "AdamW", "soap": "SOAP"}
 
 ROW_CLASS: Mapping[Row, str] = {"skip": "skip", "skipless": "skipless", "skipless + init": "init"}
-"""Class of a row in a page's style sheet, and name of its colour."""
+"""CSS class of a row, which is also the name of its colour."""
 
 NOT_RUN = "not run"
 
 
 def rate(value: float) -> str:
-    """A learning rate as one types it.
+    """A learning rate in short scientific notation.
 
     Example:
         >>> rate(0.003)
@@ -27,7 +27,7 @@ def rate(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds with the two units that matter.
+    """A duration in its two largest units.
 
     Example:
         >>> duration(12.34), duration(75), duration(7300)

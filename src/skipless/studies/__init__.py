@@ -1,7 +1,7 @@
-"""What a backbone's features are worth: from a model and a data set to numbers and pictures in a folder.
+"""Studies evaluate the features of a model on a data set and write numbers and pictures to a folder.
 
-Each file here joins one evaluator to the data that it is run on, goes on where it was cut off, counts what it could not
-read, and lays beside the model what must be beaten.
+Each study joins one evaluator to its data. It resumes where it was interrupted, reports the images that it could not
+read, and scores a trivial baseline beside the model.
 """
 
 from skipless.lazy import attach_stub

@@ -1,5 +1,4 @@
-# How features are studied
-# The studies
+# The studies and their settings
 from skipless.studies.classifier import ClassifierResult as ClassifierResult
 from skipless.studies.classifier import classify as classify
 from skipless.studies.config import (
@@ -22,10 +21,10 @@ from skipless.studies.config import (
 )
 from skipless.studies.discovery import DiscoveryResult as DiscoveryResult
 from skipless.studies.discovery import discover as discover
+from skipless.studies.feature_pictures import draw_features as draw_features
+from skipless.studies.feature_pictures import find_pictures as find_pictures
 from skipless.studies.neighbours import NeighbourResult as NeighbourResult
 from skipless.studies.neighbours import nearest_neighbours as nearest_neighbours
-from skipless.studies.pictures import draw_features as draw_features
-from skipless.studies.pictures import find_pictures as find_pictures
 from skipless.studies.pooled import PooledData as PooledData
 from skipless.studies.segmentation import (
     SegmentationResult as SegmentationResult,

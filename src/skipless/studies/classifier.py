@@ -1,4 +1,4 @@
-"""Linear classification by frozen features, for every block: what k-NN says, with a trained head."""
+"""Linear classification study: trained linear heads on the frozen features of every block."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -7,27 +7,27 @@ from typing import Any
 from torch import nn
 
 from skipless.data.images import ImageData
-from skipless.evaluators.classification.linear import (
+from skipless.evaluators.classification.linear_classification import (
     ClassificationProtocol,
     ClassificationResult,
     linear_classification_probe,
 )
 from skipless.studies.config import ClassifierConfig
-from skipless.studies.folder import StudyFolder
-from skipless.studies.names import markdown
+from skipless.studies.formatting import markdown_table
 from skipless.studies.pooled import PooledData, pool
+from skipless.studies.study_folder import StudyFolder
 
 
 @dataclass(frozen=True, eq=False)
 class ClassifierResult:
-    """Accuracy of every block's best head.
+    """Accuracy of the best linear head on each block.
 
     Attributes:
-        model: its name.
-        data: the set.
-        config: how.
-        probe: every number of the heads.
-        pooled: the vectors.
+        model: name of the model.
+        data: name of the data set.
+        config: settings of the study.
+        probe: scores of all heads.
+        pooled: the feature vectors.
     """
 
     model: str
@@ -38,11 +38,11 @@ class ClassifierResult:
 
     @property
     def best(self) -> tuple[int, float]:
-        """The block with the highest top-1, and that: chosen on these very images."""
+        """The block with the highest top-1 accuracy, chosen on the scored images themselves, and that accuracy."""
         return max(((score.block, score.top1 or 0.0) for score in self.probe.blocks), key=lambda found: found[1])
 
     def record(self) -> dict[str, Any]:
-        """Everything as JSON."""
+        """The whole result as plain values for JSON."""
         return {
             "model": self.model,
             "data": self.data,
@@ -61,7 +61,7 @@ class ClassifierResult:
         block, top1 = self.best
         chosen = "validation" if self.probe.select == "val" else "held-out training"
         lines = [
-            markdown([f"linear top-1, {self.model}", "top-1", "learning rate"], rows),
+            markdown_table([f"linear top-1, {self.model}", "top-1", "learning rate"], rows),
             "",
             f"best (block {block}, chosen on these images): {top1:.1f}",
             f"largest class: {self.pooled.majority:.1f}",
@@ -82,10 +82,10 @@ def classify(
     data_name: str = "data",
     progress: bool = True,
 ) -> ClassifierResult:
-    """Train linear classifiers on every block's vectors and score them; the arguments are `nearest_neighbours`'.
+    """Train linear classifiers on every block's features and score them; arguments as in `nearest_neighbours`.
 
     Raises:
-        InputError: if no image of a split can be read, or a setting does not fit.
+        InputError: if no image of a split can be read, or a setting does not fit the model.
     """
     config = config or ClassifierConfig()
     x = pool(model, data, config.pool, out=out, data_name=data_name, progress=progress)

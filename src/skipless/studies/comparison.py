@@ -1,4 +1,4 @@
-"""One study of several models, and the table that lays them side by side; the first model is the one that was named."""
+"""Run one study on several models and compare them in a table. The first model is the one named on the command line."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,24 +20,24 @@ from skipless.recipes import ModelSource
 from skipless.studies.classifier import ClassifierResult, classify
 from skipless.studies.config import ClassifierConfig, DiscoveryConfig, NeighbourConfig, PictureConfig, ProbeConfig
 from skipless.studies.discovery import discover
-from skipless.studies.names import key_name, markdown
+from skipless.studies.feature_pictures import draw_features, find_pictures
+from skipless.studies.formatting import feature_name, markdown_table
 from skipless.studies.neighbours import NeighbourResult, nearest_neighbours
-from skipless.studies.pictures import draw_features, find_pictures
 from skipless.studies.segmentation import segment
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Models, and where the data and results lie.
+    """The models to compare, the data to use, and the folder for results.
 
     Attributes:
-        study: its name, for messages.
+        study: name of the study, for messages.
         sources: the models.
-        data: folder or name; None for what the first model was trained on.
-        home: where results go.
-        seed: of samples.
-        sample: use so many images; None is all of them.
-        dataset: what lies in the folder; found out by default.
+        data: folder or name of the data; None for what the first model was trained on.
+        home: folder for results.
+        seed: seed of the samples.
+        sample: number of images to use; None for all.
+        dataset: name of the data set in the folder; None recognises it by its layout.
     """
 
     study: str
@@ -50,7 +50,7 @@ class Comparison:
 
     @property
     def folder(self) -> Path:
-        """The data's folder.
+        """The folder of the data.
 
         Raises:
             InputError: if none was given, or it does not exist.
@@ -65,82 +65,86 @@ class Comparison:
         return folder
 
 
-def compare_probes(asked: Comparison, config: ProbeConfig) -> Iterator[str]:
-    """Probe every model, then lay their best beside the majority class."""
-    train, val = _segmentation(asked)
+def compare_probes(comparison: Comparison, config: ProbeConfig) -> Iterator[str]:
+    """Probe every model, then compare their best blocks with the majority class."""
+    train, val = _load_masks(comparison)
     results = []
-    for source in asked.sources:
+    for source in comparison.sources:
         results.append(
-            segment(source.model, train, val, config, out=asked.home, name=source.title, statistics=source.statistics)
+            segment(
+                source.model, train, val, config, out=comparison.home, name=source.title, statistics=source.statistics
+            )
         )
         yield str(results[-1])
     bests = [(result.model, result.probe.best) for result in results]
     rows = [[name, f"{best.miou or 0:.1f}", "+".join(map(str, best.blocks))] for name, best in bests]
     majority = ["most frequent class", f"{results[0].majority.miou or 0:.1f}", "–"]
-    yield markdown(["", "mIoU", "best blocks"], [*rows, majority])
+    yield markdown_table(["", "mIoU", "best blocks"], [*rows, majority])
 
 
-def compare_discoveries(asked: Comparison, config: DiscoveryConfig) -> Iterator[str]:
-    """Search by every model, then lay last-block key and best beside the whole image."""
-    data = _boxes(asked)
+def compare_discoveries(comparison: Comparison, config: DiscoveryConfig) -> Iterator[str]:
+    """Run object discovery with every model, then compare last-block key and best feature with the whole image."""
+    data = _load_boxes(comparison)
     results = []
-    for source in asked.sources:
+    for source in comparison.sources:
         results.append(
-            discover(source.model, data, config, out=asked.home, name=source.title, statistics=source.statistics)
+            discover(source.model, data, config, out=comparison.home, name=source.title, statistics=source.statistics)
         )
         yield str(results[-1])
     rows = []
     for result in results:
         last = "–" if result.last_key is None else f"{result.scores[result.last_key].percent:.1f}"
-        rows.append([result.model, last, f"{result.scores[result.best].percent:.1f} ({key_name(result.best)})"])
+        rows.append([result.model, last, f"{result.scores[result.best].percent:.1f} ({feature_name(result.best)})"])
     whole = f"{results[0].whole_image.percent:.1f}"
-    yield markdown(["CorLoc", "last block's key", "best"], [*rows, ["whole image", whole, whole]])
+    yield markdown_table(["CorLoc", "last block's key", "best"], [*rows, ["whole image", whole, whole]])
 
 
-def compare_neighbours(asked: Comparison, config: NeighbourConfig) -> Iterator[str]:
-    """Classify by every model's neighbours, then lay their best beside the largest class."""
+def compare_neighbours(comparison: Comparison, config: NeighbourConfig) -> Iterator[str]:
+    """Run k-NN with every model, then compare their best blocks with the largest class."""
     results: list[NeighbourResult] = []
-    for result in _classified(asked, nearest_neighbours, config):
+    for result in _classify_each(comparison, nearest_neighbours, config):
         results.append(result)
         yield str(result)
     rows = [
         [r.model, f"{r.scores[r.best[0]][r.best[1]].top1:.1f}", "block {}, k = {}".format(*r.best)] for r in results
     ]
     rows.append(["largest class", f"{results[0].pooled.majority:.1f}", "–"])
-    yield markdown(["k-NN", "best top-1", "at"], rows)
+    yield markdown_table(["k-NN", "best top-1", "at"], rows)
 
 
-def compare_classifiers(asked: Comparison, config: ClassifierConfig) -> Iterator[str]:
-    """Classify by linear heads on every model, then lay their best beside the largest class."""
+def compare_classifiers(comparison: Comparison, config: ClassifierConfig) -> Iterator[str]:
+    """Train linear classifiers on every model, then compare their best blocks with the largest class."""
     results: list[ClassifierResult] = []
-    for result in _classified(asked, classify, config):
+    for result in _classify_each(comparison, classify, config):
         results.append(result)
         yield str(result)
     rows = [[result.model, f"{result.best[1]:.1f}", f"block {result.best[0]}"] for result in results]
     rows.append(["largest class", f"{results[0].pooled.majority:.1f}", "–"])
-    yield markdown(["linear", "best top-1", "at"], rows)
+    yield markdown_table(["linear", "best top-1", "at"], rows)
 
 
-def compare_pictures(asked: Comparison, config: PictureConfig) -> Iterator[str]:
-    """Draw the features of every model side by side."""
-    images = find_pictures(asked.folder, 8 if asked.sample is None else asked.sample)
-    models = {source.title: (source.model, source.statistics) for source in asked.sources}
-    if len(models) < len(asked.sources):
-        names = ", ".join(source.title for source in asked.sources)
+def compare_pictures(comparison: Comparison, config: PictureConfig) -> Iterator[str]:
+    """Draw the features of all models side by side."""
+    images = find_pictures(comparison.folder, 8 if comparison.sample is None else comparison.sample)
+    models = {source.title: (source.model, source.statistics) for source in comparison.sources}
+    if len(models) < len(comparison.sources):
+        names = ", ".join(source.title for source in comparison.sources)
         raise InputError(f"models of one name, {names}, cannot be told apart in a picture; rename a folder")
-    for path in draw_features(models, images, config, out=asked.home):
+    for path in draw_features(models, images, config, out=comparison.home):
         yield f"wrote {path}"
 
 
-def _classified(asked: Comparison, study: Callable[..., Any], config: Any) -> Iterator[Any]:
-    """Run a study of every model on the named images, or on those that the first model was trained on."""
-    first = asked.sources[0]
-    if asked.data is None and first.recipe is None:
-        raise InputError(f"{asked.study} needs --data: digits, fashion, or a folder with train/CLASS and val/CLASS")
+def _classify_each(comparison: Comparison, study: Callable[..., Any], config: Any) -> Iterator[Any]:
+    """Run a study with every model on the given data, or on the data that the first model was trained on."""
+    first = comparison.sources[0]
+    if comparison.data is None and first.recipe is None:
+        raise InputError(
+            f"{comparison.study} needs --data: digits, fashion, or a folder with train/CLASS and val/CLASS"
+        )
     base = first.recipe.data if first.recipe is not None else ImageConfig(image_size=first.image_size)
-    named = asked.data or base.data
+    named = comparison.data or base.data
     images = load_images(replace(base, data=named, augmentation="none", image_size=first.image_size))
-    for source in asked.sources:
+    for source in comparison.sources:
         tokens = find_vit(source.model)
         mean, std = source.statistics or (tokens.mean, tokens.std)
         if len(mean) != images.channels:
@@ -149,30 +153,30 @@ def _classified(asked: Comparison, study: Callable[..., Any], config: Any) -> It
             )
         train, val = images.train.normalised_by(mean, std), images.val.normalised_by(mean, std)
         own = replace(images, train=train, val=val)
-        yield study(source.model, own, config, out=asked.home, name=source.title, data_name=Path(named).name)
+        yield study(source.model, own, config, out=comparison.home, name=source.title, data_name=Path(named).name)
 
 
-def _segmentation(asked: Comparison) -> tuple[SegmentationData, SegmentationData]:
+def _load_masks(comparison: Comparison) -> tuple[SegmentationData, SegmentationData]:
     def load(name: Any) -> tuple[SegmentationData, SegmentationData]:
-        train = load_segmentation(name, asked.folder, "train", sample=asked.sample, seed=asked.seed)
-        return train, load_segmentation(name, asked.folder, "val")
+        train = load_segmentation(name, comparison.folder, "train", sample=comparison.sample, seed=comparison.seed)
+        return train, load_segmentation(name, comparison.folder, "val")
 
-    return _found(asked, get_args(SegmentationName), load)
+    return _load_recognised(comparison, get_args(SegmentationName), load)
 
 
-def _boxes(asked: Comparison) -> BoxData:
+def _load_boxes(comparison: Comparison) -> BoxData:
     def load(name: Any) -> BoxData:
-        return load_boxes(name, asked.folder, sample=asked.sample, seed=asked.seed)
+        return load_boxes(name, comparison.folder, sample=comparison.sample, seed=comparison.seed)
 
-    return _found(asked, get_args(BoxName), load)
+    return _load_recognised(comparison, get_args(BoxName), load)
 
 
-def _found(asked: Comparison, names: Sequence[str], load: Callable[[str], Any]) -> Any:
-    """Read the data set that was named, or the first whose layout lies there."""
-    folder = asked.folder
-    if (name := asked.dataset) is not None:
+def _load_recognised(comparison: Comparison, names: Sequence[str], load: Callable[[str], Any]) -> Any:
+    """Load the data set that was named, or the first one whose layout the folder has."""
+    folder = comparison.folder
+    if (name := comparison.dataset) is not None:
         if name not in names:
-            raise InputError(f"--dataset {name} is not for {asked.study}, which takes {', '.join(names)}")
+            raise InputError(f"--dataset {name} is not for {comparison.study}, which takes {', '.join(names)}")
         return load(name)
     refusals = []
     for candidate in names:

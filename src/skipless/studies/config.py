@@ -1,4 +1,7 @@
-"""What each study can be asked for. Nothing here needs torch."""
+"""The settings of each study. This module imports no torch, so that the command line can read it at once.
+
+The attribute texts of these dataclasses are the help texts of `skipless eval SOURCE STUDY --help`.
+"""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -13,14 +16,14 @@ Blocks = Annotated[tuple[int, ...] | None, Option("every block")]
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """What stands for an image.
+    """How each image becomes one feature vector.
 
     Attributes:
-        blocks: from 0, negative ones from the last; None is every block.
-        pooling: the class token, as DINO does, or the mean of the patches; None is the class token where there is one.
-        norm: with the model's last norm on every block, as DINO does, or without.
-        batch_size: images at a time.
-        precision: of the backbone.
+        blocks: positions of the blocks to measure, counted from 0; negative positions count from the last block.
+        pooling: `class` takes the class token, as DINO does; `mean` averages the patch tokens.
+        norm: `final` applies the model's last norm to the output of every block, as DINO does; `none` applies no norm.
+        batch_size: number of images in one forward pass.
+        precision: precision of the backbone's forward pass.
     """
 
     blocks: Blocks = None
@@ -32,12 +35,12 @@ class PoolConfig:
 
 @dataclass(frozen=True)
 class NeighbourConfig:
-    """Which vectors vote, and how.
+    """Settings of the k-NN study.
 
     Attributes:
-        ks: numbers of neighbours; 10, 20, 100 and 200 are DINO's.
-        temperature: of the votes.
-        pool: what stands for an image.
+        ks: numbers of neighbours to evaluate; DINO reports 10, 20, 100 and 200.
+        temperature: temperature of the votes; a neighbour votes with exp(cosine similarity / temperature).
+        pool: how each image becomes one feature vector.
     """
 
     ks: tuple[int, ...] = (10, 20)
@@ -53,13 +56,14 @@ class NeighbourConfig:
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """Which vectors are classified, and how.
+    """Settings of the linear classification study.
 
     Attributes:
-        epochs: passes over the training images; None is the protocol's 100.
-        select: what the learning rate is chosen on: `val`, as papers do, or `holdout`, which is honest.
-        seed: of heads and order.
-        pool: what stands for an image.
+        epochs: number of passes over the training images.
+        select: images that the learning rate is chosen on. `val` takes the validation images that are also reported,
+            as papers do; `holdout` sets training images aside, which keeps the validation score unbiased.
+        seed: seed of the heads' initial weights and of the image order.
+        pool: how each image becomes one feature vector.
     """
 
     epochs: Annotated[int | None, Option("100")] = None
@@ -70,20 +74,23 @@ class ClassifierConfig:
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """Which features are probed, and how.
+    """Settings of the linear segmentation probe.
 
     Attributes:
-        protocol: `paper`, `dinov2` or `patch`; see `skipless.evaluators.probe.protocols`.
-        blocks: from 0, negative ones from the last; None is every block.
-        multiscale: blocks whose features are also used side by side; None for none. By default the last four, where
-            there are four.
-        kind: of features.
-        norm: for block outputs alone: with the model's last norm, or without.
-        select: what the learning rate is chosen on, `val` as papers do, or `holdout`, which is honest.
-        size: side that pictures are resized to, instead of the protocol's.
-        epochs: length, instead of the protocol's.
-        precision: of the backbone.
-        seed: of heads and order.
+        protocol: training recipe of the heads. `paper` follows section 6.2.1, `dinov2` follows DINOv2, `patch` is a
+            fast one for many blocks; `skipless.evaluators.probe.protocols` lists every number.
+        blocks: positions of the blocks to probe, counted from 0; negative positions count from the last block.
+        multiscale: blocks whose concatenated features get one more head, as in DINOv2; left out where the model has
+            fewer blocks.
+        kind: features to probe: the block's output tokens, or its queries, keys or values.
+        norm: `final` applies the model's last norm to block outputs; `none` applies no norm. Without effect on q, k
+            and v.
+        select: images that the learning rate is chosen on. `val` takes the validation images that are also reported,
+            as papers do; `holdout` sets training images aside, which keeps the validation score unbiased.
+        size: side in pixels that images are resized to.
+        epochs: number of passes over the training images.
+        precision: precision of the backbone's forward pass.
+        seed: seed of the heads' initial weights and of the image order.
     """
 
     protocol: Protocol = "paper"
@@ -100,18 +107,20 @@ class ProbeConfig:
 
 @dataclass(frozen=True)
 class DiscoveryConfig:
-    """How objects are looked for.
+    """Settings of the object discovery studies.
 
     Attributes:
         method: `tokencut` or `lost`.
-        blocks: from 0, negative ones from the last; None is every block, as the paper reports the best.
-        kinds: of features; TokenCut's and LOST's authors take the keys of the last block.
-        norm: for block outputs alone: with the model's last norm, or without.
-        size: the longer side becomes this many pixels; None, as the authors do, keeps every image's own size and
-            pads it to whole patches.
-        tau: TokenCut's threshold of similarity.
-        k: LOST's number of seeds to expand over.
-        precision: of the backbone.
+        blocks: positions of the blocks to search with, counted from 0; negative positions count from the last block.
+            The paper reports the best block.
+        kinds: features to search with: queries, keys, values or output tokens. The authors of TokenCut and LOST take
+            the keys of the last block.
+        norm: `final` applies the model's last norm to block outputs; `none` applies no norm. Without effect on q, k
+            and v.
+        size: length in pixels that the longer side of each image is resized to. Images are padded to whole patches.
+        tau: TokenCut connects two tokens whose cosine similarity is above this threshold.
+        k: number of lowest-degree tokens that LOST may expand its seed by.
+        precision: precision of the backbone's forward pass.
     """
 
     method: DiscoveryMethod = "tokencut"
@@ -126,17 +135,20 @@ class DiscoveryConfig:
 
 @dataclass(frozen=True)
 class PictureConfig:
-    """What is drawn.
+    """Settings of the PCA pictures.
 
     Attributes:
-        blocks: from 0, negative ones from the last; None is every block (Figure 8). Figures 4 and 7 show the 11th of
-            12: -2.
-        kinds: of features.
-        norm: for block outputs alone: with the model's last norm, or without.
-        size: side that images are resized to; None is what the model was built for.
-        scope: components of the whole set of images, or of each by itself.
-        foreground: leave out the side of the first component that lies on the border.
-        precision: of the backbone.
+        blocks: positions of the blocks to draw, counted from 0; negative positions count from the last block. Figure 8
+            shows every block, Figures 4 and 7 show the 11th of 12 (-2).
+        kinds: features to draw: output tokens, queries, keys or values.
+        norm: `final` applies the model's last norm to block outputs; `none` applies no norm. Without effect on q, k
+            and v.
+        size: side in pixels that images are resized to.
+        scope: `set` fits the principal components to all images together, so that a colour means the same in each;
+            `image` fits them to each image by itself.
+        foreground: leave out the background. The first component splits the patches in two; the background is the side
+            with the larger share of the images' border patches.
+        precision: precision of the backbone's forward pass.
     """
 
     blocks: Blocks = None

@@ -1,4 +1,4 @@
-"""Object discovery (section 6.2.2, Tables 3 and 4): TokenCut or LOST on every block and kind of feature, in one go."""
+"""Object discovery study (section 6.2.2, Tables 3 and 4): TokenCut or LOST on every block and kind of feature."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,32 +13,32 @@ from torch import nn
 from skipless.data.dense import BoxData
 from skipless.errors import InputError
 from skipless.evaluators.discovery import CorLoc, Discovery, corloc, draw_discoveries, lost, tokencut
-from skipless.evaluators.features.build import files_identity, weights_hash
 from skipless.evaluators.features.extraction import FeatureConfig, Features, ImageTransform, Key, features
+from skipless.evaluators.features.store_builder import files_identity, weights_hash
 from skipless.models.vit_view import find_vit
 from skipless.studies.config import DiscoveryConfig
-from skipless.studies.folder import StudyFolder, process, wait_for_all
-from skipless.studies.names import key_name, markdown
-from skipless.studies.progress import counted
+from skipless.studies.formatting import feature_name, markdown_table
+from skipless.studies.progress_bar import progress_bar
+from skipless.studies.study_folder import StudyFolder, barrier, rank_and_world_size
 
-WHOLE = "whole image"
+WHOLE_IMAGE = "whole image"
 
 
 @dataclass(frozen=True)
 class DiscoveryResult:
-    """What was found.
+    """CorLoc of a model's features.
 
     Attributes:
-        model: its name.
-        data: the set.
-        config: how.
+        model: name of the model.
+        data: name of the data set.
+        config: settings of the study.
         scores: CorLoc of every block and kind.
-        last_key: the published choice, keys of the last block; None where it was not asked for.
-        best: the block and kind with the highest CorLoc, chosen on these very images, as the paper does.
-        whole_image: CorLoc of a box around everything: what must be beaten.
-        n: images that count.
-        without_boxes: images without an object: they count nowhere.
-        unreadable: images that could not be used, and why.
+        last_key: the published choice, the keys of the last block; None if they were not searched with.
+        best: the block and kind with the highest CorLoc, chosen on the scored images themselves, as in the paper.
+        whole_image: CorLoc of a box around the whole image, the trivial baseline.
+        n: number of images scored.
+        without_boxes: number of images without an object, which are not scored.
+        unreadable: for each image that could not be used, the reason.
     """
 
     model: str
@@ -53,15 +53,15 @@ class DiscoveryResult:
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
-        """Everything as JSON."""
+        """The whole result as plain values for JSON."""
         return {
             "model": self.model,
             "data": self.data,
             "config": asdict(self.config),
-            "corloc": {key_name(key): _brief(score) for key, score in self.scores.items()},
-            "last_key": self.last_key and key_name(self.last_key),
-            "best": key_name(self.best),
-            "whole_image": _brief(self.whole_image),
+            "corloc": {feature_name(key): _corloc_record(score) for key, score in self.scores.items()},
+            "last_key": self.last_key and feature_name(self.last_key),
+            "best": feature_name(self.best),
+            "whole_image": _corloc_record(self.whole_image),
             "n": self.n,
             "without_boxes": self.without_boxes,
             "unreadable": dict(self.unreadable),
@@ -71,10 +71,10 @@ class DiscoveryResult:
         kinds = self.config.kinds
         blocks = dict.fromkeys(block for block, _ in self.scores)
         rows = [[f"block {b}", *(f"{self.scores[b, kind].percent:.1f}" for kind in kinds)] for b in blocks]
-        lines = [markdown([f"CorLoc, {self.model}", *kinds], rows), ""]
+        lines = [markdown_table([f"CorLoc, {self.model}", *kinds], rows), ""]
         if self.last_key is not None:
             lines.append(f"last block's key: {self.scores[self.last_key].percent:.1f}")
-        lines.append(f"best ({key_name(self.best)}, chosen on these images): {self.scores[self.best].percent:.1f}")
+        lines.append(f"best ({feature_name(self.best)}, chosen on these images): {self.scores[self.best].percent:.1f}")
         lines.append(f"whole image as the box: {self.whole_image.percent:.1f}")
         lines.append(f"{self.data}, n = {self.n}, {self.config.method}; per cent of images with an IoU of at least 0.5")
         lines += [f"! {len(self.unreadable)} images could not be used, see result.json"] if self.unreadable else []
@@ -92,19 +92,20 @@ def discover(
     examples: int = 8,
     progress: bool = True,
 ) -> DiscoveryResult:
-    """Look for the object of every image by every block and kind of feature; go on where an earlier call stopped.
+    """Discover an object in every image with every block and kind of feature; resumes an interrupted call.
 
-    Under `torchrun` the images are shared out. An image that cannot be read is recorded and left out.
+    Under `torchrun` the images are distributed over the processes. An image that cannot be read is recorded and left
+    out.
 
     Args:
-        model: any plain ViT of timm's, where it shall run.
+        model: any plain ViT of timm's, on the device where it shall run.
         data: images with boxes.
-        config: how.
-        out: the study gets a folder of its own in it: `result.json`, `table.md`, `pictures.png` and a journal.
-        name: of the model, for tables.
-        statistics: mean and standard deviation of each channel; the model's own configuration says by default.
-        examples: images in the picture.
-        progress: show it.
+        config: settings of the study.
+        out: parent of the study's folder, which gets `result.json`, `table.md`, `pictures.png` and a journal.
+        name: name of the model in tables.
+        statistics: mean and standard deviation of each channel; by default those of the model's configuration.
+        examples: number of images in the picture.
+        progress: whether to show a progress bar.
 
     Returns:
         CorLoc of every block and kind.
@@ -129,10 +130,10 @@ def discover(
     }
     folder = StudyFolder(out, f"{config.method}-{data.name}", settings)
     search.run(folder, show=progress)
-    wait_for_all()
-    result = _result(folder, name, data, config, keys, last=len(tokens.views) - 1)
+    barrier()
+    result = _collect_result(folder, name, data, config, keys, last=len(tokens.views) - 1)
     folder.finish(result.record(), str(result))
-    if process()[0] == 0 and examples:
+    if rank_and_world_size()[0] == 0 and examples:
         search.draw(folder, result, examples)
     return result
 
@@ -147,34 +148,34 @@ class _Search:
     patch: int
 
     def run(self, folder: StudyFolder, *, show: bool) -> None:
-        """Search the images that no journal has."""
-        rank, world = process()
-        done = {line["image"] for line in folder.notes()}
-        wait_for_all()  # all have read before one writes
+        """Search the images that are in no journal yet."""
+        rank, world = rank_and_world_size()
+        done = {line["image"] for line in folder.read_journal()}
+        barrier()  # every process must have read the journals before any writes
         left = [i for i, item in enumerate(self.data.items) if item.id not in done][rank::world]
-        with counted(f"{self.config.method} on {self.data.name}", show=show) as report:
+        with progress_bar(f"{self.config.method} on {self.data.name}", show=show) as report:
             for count, index in enumerate(left, 1):
-                folder.note({"image": self.data.items[index].id} | self._searched(index))
+                folder.append_journal({"image": self.data.items[index].id} | self._search_image(index))
                 report(count, len(left))
 
-    def _searched(self, index: int) -> dict[str, Any]:
+    def _search_image(self, index: int) -> dict[str, Any]:
         try:
             image, objects = self.data.load(index)
             if not len(objects):
                 return {"true": []}
-            shown, scale = self._shown(image)
+            shown, scale = self._resized(image)
             found = self.discoveries(shown)
         except InputError as error:
             return {"failed": str(error)}
         limits = np.tile(image.size, 2)
         boxes = {
-            key_name(key): np.minimum(np.round(np.array(discovery.box) / scale), limits).astype(int).tolist()
+            feature_name(key): np.minimum(np.round(np.array(discovery.box) / scale), limits).astype(int).tolist()
             for key, discovery in found.items()
         }
-        return {"true": objects.boxes.tolist(), "found": boxes | {WHOLE: [0, 0, image.width, image.height]}}
+        return {"true": objects.boxes.tolist(), "found": boxes | {WHOLE_IMAGE: [0, 0, image.width, image.height]}}
 
-    def _shown(self, image: Image.Image) -> tuple[Image.Image, float]:
-        """The picture at the size that is asked for, and by how much it was scaled."""
+    def _resized(self, image: Image.Image) -> tuple[Image.Image, float]:
+        """The picture at the configured size, and the scale factor."""
         if self.config.size is None:
             return image, 1.0
         scale = self.config.size / max(image.size)
@@ -182,46 +183,46 @@ class _Search:
         return image.resize((width, height), Image.Resampling.BICUBIC), scale
 
     def discoveries(self, shown: Image.Image) -> dict[Key, Discovery]:
-        """What every block and kind finds in one picture."""
+        """The discovery of every block and kind in one picture."""
         wanted = FeatureConfig(self.config.blocks, self.config.kinds, self.config.norm, self.config.precision)
         device = next(self.model.parameters()).device
         made = features(self.model, self.transform(shown)[None].to(device), wanted)
         found: dict[Key, Discovery] = {}
-        for kind in self.config.kinds:  # every block of a kind has the same width: one stack
+        for kind in self.config.kinds:  # blocks have equal widths for one kind, so they form one batch
             own = [key for key in self.keys if key[1] == kind]
             stack = torch.cat([made[key].patches for key in own])
-            found |= zip(own, self._found(stack, made[own[0]], (shown.height, shown.width)), strict=True)
+            found |= zip(own, self._discover(stack, made[own[0]], (shown.height, shown.width)), strict=True)
         return {key: found[key] for key in self.keys}
 
-    def _found(self, stack: torch.Tensor, like: Features, size: tuple[int, int]) -> list[Discovery]:
+    def _discover(self, stack: torch.Tensor, like: Features, size: tuple[int, int]) -> list[Discovery]:
         if self.config.method == "lost":
             return lost(stack, like.grid, k=self.config.k, patch=self.patch, image_size=size)
         return tokencut(stack, like.grid, tau=self.config.tau, patch=self.patch, image_size=size)
 
     def draw(self, folder: StudyFolder, result: DiscoveryResult, examples: int) -> None:
-        """Draw what the last block's key and the best feature find in the first images."""
+        """Draw the discoveries of the last block's key and of the best feature in the first images."""
         chosen = list(dict.fromkeys(key for key in (result.last_key, result.best) if key is not None))
-        images, true, names, found = [], [], [], {key_name(key): [] for key in chosen}
+        images, true, names, found = [], [], [], {feature_name(key): [] for key in chosen}
         for index, item in enumerate(self.data.items):
             if len(images) == examples:
                 break
             if item.id in result.unreadable:
                 continue
             image, objects = self.data.load(index)
-            shown, scale = self._shown(image)
+            shown, scale = self._resized(image)
             discoveries = self.discoveries(shown)
             images.append(torch.from_numpy(np.array(shown)).permute(2, 0, 1))
             true.append((objects.boxes * scale).tolist())
             names.append(item.id)
             for key in chosen:
-                found[key_name(key)].append(discoveries[key])
+                found[feature_name(key)].append(discoveries[key])
         draw_discoveries(folder.path / "pictures.png", images, found, boxes_true=true, names=names, patch=self.patch)
 
 
-def _result(
+def _collect_result(
     folder: StudyFolder, name: str, data: BoxData, config: DiscoveryConfig, keys: Sequence[Key], last: int
 ) -> DiscoveryResult:
-    lines = {line["image"]: line for line in folder.notes()}
+    lines = {line["image"]: line for line in folder.read_journal()}
     ordered = [lines[item.id] for item in data.items if item.id in lines]
     failed = {line["image"]: line["failed"] for line in ordered if "failed" in line}
     usable = [line for line in ordered if line.get("found")]
@@ -229,7 +230,7 @@ def _result(
         reason = next(iter(failed.values()), "no image has an object")
         raise InputError(f"none of the {len(data)} images of {data.name} can be used: {reason}")
     true = [line["true"] for line in usable]
-    scores = {key: corloc([line["found"][key_name(key)] for line in usable], true) for key in keys}
+    scores = {key: corloc([line["found"][feature_name(key)] for line in usable], true) for key in keys}
     return DiscoveryResult(
         model=name,
         data=f"{data.name} {data.split}",
@@ -237,12 +238,12 @@ def _result(
         scores=scores,
         last_key=(last, "k") if (last, "k") in scores else None,
         best=max(scores, key=lambda key: scores[key].percent),
-        whole_image=corloc([line["found"][WHOLE] for line in usable], true),
+        whole_image=corloc([line["found"][WHOLE_IMAGE] for line in usable], true),
         n=len(usable),
         without_boxes=len(ordered) - len(failed) - len(usable),
         unreadable=failed,
     )
 
 
-def _brief(score: CorLoc) -> dict[str, float]:
+def _corloc_record(score: CorLoc) -> dict[str, float]:
     return {"percent": score.percent, "hits": score.hits, "n": score.n}

@@ -1,4 +1,4 @@
-"""The studies of `skipless eval`, by name; none is imported before it is asked for."""
+"""The studies of `skipless eval`, by name. A study's code is imported when it runs, so this module needs no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,24 +16,24 @@ from skipless.studies.config import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Own:
-    """Data that may be the run's own.
+class _RunData:
+    """Classified images, by default those that the run was trained on.
 
     Attributes:
-        data: digits, fashion, or a folder with train/CLASS and val/CLASS.
+        data: `digits`, `fashion`, or a folder with train/CLASS and val/CLASS.
     """
 
     data: Annotated[str | None, Option("the run's own", group="data")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Masks:
-    """A folder of images with masks.
+class _MaskData:
+    """A folder of images with segmentation masks.
 
     Attributes:
-        data: the folder.
-        dataset: what lies in it.
-        sample: use so many training images, drawn by --seed.
+        data: folder of the data set.
+        dataset: name of the data set, for a folder that holds several.
+        sample: number of training images to use, drawn with --seed.
     """
 
     data: Annotated[str | None, Option("required", group="data")] = None
@@ -42,13 +42,13 @@ class _Masks:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Boxes:
-    """A folder of images with boxes.
+class _BoxData:
+    """A folder of images with bounding boxes.
 
     Attributes:
-        data: the folder.
-        dataset: what lies in it.
-        sample: use so many images, drawn by --seed.
+        data: folder of the data set.
+        dataset: name of the data set, for a folder that holds several.
+        sample: number of images to use, drawn with --seed.
     """
 
     data: Annotated[str | None, Option("required", group="data")] = None
@@ -57,32 +57,33 @@ class _Boxes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Pictures:
+class _PictureData:
     """A folder of images.
 
     Attributes:
-        data: the folder.
-        sample: show so many images, the first by name.
-        versus: other models, beside this one in the picture.
+        data: folder of images; subfolders are searched, too.
+        sample: number of images to draw, the first ones by file name.
+        versus: other models (run folders, timm names or weight files) to draw beside this one.
     """
 
     data: Annotated[str | None, Option("required", group="data")] = None
     sample: Annotated[int, Option(group="data")] = 8
-    versus: tuple[str, ...] = ()
+    versus: Annotated[tuple[str, ...], Option("none")] = ()
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study: what it can be asked for, and where it is made.
+    """A study of `skipless eval`: its options, and the function that runs it.
 
     Attributes:
-        title: what it measures, in a line.
-        config: dataclass of how; its fields are options.
-        data: dataclass of on what; likewise.
-        compare: `module:function` that takes a `Comparison` and the config, and gives text.
-        fixed: fields of the config that the study's name decides, and those that change nothing in it.
-        untrained: whether a run's untrained model is measured beside it.
-        examples: command lines that work as they stand.
+        title: one line that says what the study measures.
+        config: dataclass of the study's settings; each field is a command-line option.
+        data: dataclass that selects the data; each field is a command-line option, too.
+        compare: `module:function` that takes a `Comparison` and the config, and yields text to print.
+        fixed: config fields that are no options of this study, with their values: the study's name decides them, or
+            they have no effect in it.
+        untrained: whether a run's untrained model is measured beside the trained one.
+        examples: example command lines for the help text.
     """
 
     title: str
@@ -100,7 +101,7 @@ STUDIES: Mapping[str, Study] = {
     "linear-probe": Study(
         "segmentation by linear heads on frozen features (Table 2)",
         ProbeConfig,
-        _Masks,
+        _MaskData,
         f"{_COMPARISON}:compare_probes",
         examples=(
             "skipless eval runs/d1 linear-probe --data voc2012/",
@@ -110,7 +111,7 @@ STUDIES: Mapping[str, Study] = {
     "tokencut": Study(
         "object discovery by TokenCut (Figure 3)",
         DiscoveryConfig,
-        _Boxes,
+        _BoxData,
         f"{_COMPARISON}:compare_discoveries",
         {"method": "tokencut", "k": DiscoveryConfig.k},
         examples=(
@@ -121,7 +122,7 @@ STUDIES: Mapping[str, Study] = {
     "lost": Study(
         "object discovery by LOST",
         DiscoveryConfig,
-        _Boxes,
+        _BoxData,
         f"{_COMPARISON}:compare_discoveries",
         {"method": "lost", "tau": DiscoveryConfig.tau},
         examples=(
@@ -132,7 +133,7 @@ STUDIES: Mapping[str, Study] = {
     "knn": Study(
         "classification by nearest neighbours",
         NeighbourConfig,
-        _Own,
+        _RunData,
         f"{_COMPARISON}:compare_neighbours",
         examples=(
             "skipless eval runs/s1 knn",
@@ -142,7 +143,7 @@ STUDIES: Mapping[str, Study] = {
     "linear-classifier": Study(
         "classification by linear heads on frozen features",
         ClassifierConfig,
-        _Own,
+        _RunData,
         f"{_COMPARISON}:compare_classifiers",
         examples=(
             "skipless eval runs/s1 linear-classifier",
@@ -152,7 +153,7 @@ STUDIES: Mapping[str, Study] = {
     "pca": Study(
         "features as colours (Figures 4, 7 and 8)",
         PictureConfig,
-        _Pictures,
+        _PictureData,
         f"{_COMPARISON}:compare_pictures",
         untrained=False,
         examples=(

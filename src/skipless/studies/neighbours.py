@@ -1,4 +1,4 @@
-"""k-NN classification by frozen features, DINO's evaluation, for every block: skipless models peak in the middle."""
+"""k-NN classification study: DINO's k-NN evaluation on the frozen features of every block."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,21 +10,21 @@ from torch import nn
 from skipless.data.images import ImageData
 from skipless.evaluators.classification.nearest_neighbours import KnnAccuracy, knn_blocks
 from skipless.studies.config import NeighbourConfig
-from skipless.studies.folder import StudyFolder
-from skipless.studies.names import markdown
+from skipless.studies.formatting import markdown_table
 from skipless.studies.pooled import PooledData, pool
+from skipless.studies.study_folder import StudyFolder
 
 
 @dataclass(frozen=True, eq=False)
 class NeighbourResult:
-    """Accuracy of every block.
+    """k-NN accuracy of every block.
 
     Attributes:
-        model: its name.
-        data: the set.
-        config: how.
-        scores: by block, then by k.
-        pooled: the vectors.
+        model: name of the model.
+        data: name of the data set.
+        config: settings of the study.
+        scores: accuracy by block, then by k.
+        pooled: the feature vectors.
     """
 
     model: str
@@ -35,12 +35,12 @@ class NeighbourResult:
 
     @property
     def best(self) -> tuple[int, int]:
-        """Block and k of the highest top-1, chosen on these very images."""
+        """Block and k of the highest top-1 accuracy, chosen on the images that it is scored on."""
         places = [(block, k) for block, by_k in self.scores.items() for k in by_k]
         return max(places, key=lambda at: self.scores[at[0]][at[1]].top1)
 
     def record(self) -> dict[str, Any]:
-        """Everything as JSON."""
+        """The whole result as plain values for JSON."""
         return {
             "model": self.model,
             "data": self.data,
@@ -58,7 +58,7 @@ class NeighbourResult:
         last = max(self.scores)
         first = self.scores[last][self.config.ks[0]]
         lines = [
-            markdown(head, rows),
+            markdown_table(head, rows),
             "",
             f"best (block {block}, k = {k}, chosen on these images): {self.scores[block][k].top1:.1f}",
             f"block {last}, k = {first.k}: {first.top1:.1f}",
@@ -80,16 +80,16 @@ def nearest_neighbours(
     data_name: str = "data",
     progress: bool = True,
 ) -> NeighbourResult:
-    """Classify the validation images by the nearest training images; features are kept, so that none is made twice.
+    """Classify the validation images by their nearest training images. Features are stored and reused.
 
     Args:
-        model: any plain ViT of timm's, where it shall run.
-        data: images, never augmented.
-        config: how.
-        out: the study gets a folder of its own in it.
-        name: of the model, for tables.
-        data_name: of the set, for tables.
-        progress: show it.
+        model: any plain ViT of timm's, on the device where it shall run.
+        data: images without augmentation.
+        config: settings of the study.
+        out: parent of the study's folder.
+        name: name of the model in tables.
+        data_name: name of the data set in tables.
+        progress: whether to show a progress bar.
 
     Raises:
         InputError: if no image of a split can be read, or there are fewer than k.

@@ -1,4 +1,4 @@
-"""One vector for each image: what k-NN and linear classifiers take."""
+"""One feature vector for each image, for k-NN and linear classifiers."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,29 +17,29 @@ from skipless.data.loading.loader import BatchedDataset, BatchKey
 from skipless.data.memory import MemoryImages
 from skipless.data.on_disk import StoredImages
 from skipless.errors import InputError
-from skipless.evaluators.features.build import files_identity, weights_hash
 from skipless.evaluators.features.extraction import FeatureConfig, features
+from skipless.evaluators.features.store_builder import files_identity, weights_hash
 from skipless.models.vit_view import find_vit
 from skipless.studies.config import PoolConfig
-from skipless.studies.folder import StudyFolder, process, wait_for_all
-from skipless.studies.progress import counted
+from skipless.studies.progress_bar import progress_bar
+from skipless.studies.study_folder import StudyFolder, barrier, rank_and_world_size
 from skipless.training.run_folder.atomic import replacing
 
-SHARD = 512  # images: what an interruption costs
-_UNREADABLE = -1  # label of an image that could not be read
+SHARD = 512  # images in a shard, the most that an interruption loses
+_UNREADABLE_LABEL = -1  # label of an image that could not be read
 
 
 @dataclass(frozen=True, eq=False)
 class PooledData:
-    """Vectors of a training and a validation set, by block.
+    """Feature vectors of a training and a validation set.
 
     Attributes:
-        train, val: one row an image.
-        train_labels, val_labels: classes.
-        classes: their number.
-        pooling: what stands for an image.
-        unreadable: images that could not be used, and why.
-        identity: the name of the folder that they lie in: a hash of all that they depend on.
+        train, val: for each block, one row for each image.
+        train_labels, val_labels: class indices.
+        classes: number of classes.
+        pooling: how the tokens of an image become one vector.
+        unreadable: for each image that could not be used, the reason.
+        identity: name of the folder of the vectors, which ends in a hash of everything that they depend on.
     """
 
     train: dict[int, Float[Tensor, "n d"]]
@@ -53,11 +53,11 @@ class PooledData:
 
     @property
     def majority(self) -> float:
-        """Per cent of the validation images in the training images' largest class: what must be beaten."""
+        """Accuracy in percent of always predicting the largest training class, the trivial baseline."""
         return 100 * (self.val_labels == self.train_labels.bincount().argmax()).double().mean().item()
 
     def remark(self) -> list[str]:
-        """A line about images that could not be used, if there are any."""
+        """A line about images that could not be used; an empty list if there are none."""
         count = len(self.unreadable)
         return [f"! {count} images could not be used, see result.json"] if count else []
 
@@ -65,15 +65,15 @@ class PooledData:
 def pool(
     model: nn.Module, data: ImageData, config: PoolConfig, *, out: Path, data_name: str, progress: bool = True
 ) -> PooledData:
-    """Give every image of both splits one vector a block; what is on disk is not computed again.
+    """Compute one feature vector for each image and block, for both splits. Vectors on disk are reused.
 
     Args:
-        model: any plain ViT of timm's, where it shall run.
-        data: images, never augmented.
-        config: which vectors.
-        out: they get a folder of their own in it.
-        data_name: of the set.
-        progress: show it.
+        model: any plain ViT of timm's, on the device where it shall run.
+        data: images without augmentation.
+        config: which features, and how they are pooled.
+        out: parent of the folder of the vectors.
+        data_name: name of the data set.
+        progress: whether to show a progress bar.
 
     Raises:
         InputError: if no image of a split can be read, or there is no class token.
@@ -83,14 +83,14 @@ def pool(
         raise InputError("pooling='class': this model has no class token; choose 'mean'")
     pooling: Pooling = config.pooling or ("class" if tokens.class_token else "mean")
     settings = {
-        "images": [_identity(data.train), _identity(data.val), data.image_size],
+        "images": [_split_identity(data.train), _split_identity(data.val), data.image_size],
         "weights": weights_hash(tokens),
         **(asdict(config) | {"pooling": pooling, "batch_size": None}),
     }
     folder = StudyFolder(out, f"pooled-{data_name}", settings)
     wanted = FeatureConfig(config.blocks, ("tokens",), config.norm, config.precision)
     blocks = [block for block, _ in wanted.keys(len(tokens.views))]
-    pool = _Pool(model, wanted, blocks, pooling, config.batch_size)
+    pool = _PooledExtractor(model, wanted, blocks, pooling, config.batch_size)
     (train, train_labels, failed), (val, val_labels, also_failed) = (
         pool.features(split, folder.path / part, f"features of {data_name}, {part}", show=progress)
         for part, split in (("train", data.train), ("val", data.val))
@@ -100,7 +100,7 @@ def pool(
 
 
 @dataclass(frozen=True, eq=False)
-class _Pool:
+class _PooledExtractor:
     model: nn.Module
     config: FeatureConfig
     blocks: Sequence[int]
@@ -110,35 +110,35 @@ class _Pool:
     def features(
         self, data: BatchedDataset, folder: Path, what: str, *, show: bool
     ) -> tuple[dict[int, Float[Tensor, "n d"]], Tensor, dict[str, str]]:
-        """Pooled features of a split by block, the labels, and what could not be read."""
+        """Pooled features of a split by block, the labels, and the unreadable images with the reasons."""
         folder.mkdir(parents=True, exist_ok=True)
-        rank, world = process()
+        rank, world = rank_and_world_size()
         shards = list(torch.arange(len(data)).split(SHARD))
         own = [number for number in range(len(shards)) if number % world == rank]
-        with counted(what, show=show) as report:
+        with progress_bar(what, show=show) as report:
             for count, number in enumerate(own, 1):
                 if not (folder / f"{number:05d}.npz").exists():
-                    self._write(data, shards[number], folder / f"{number:05d}.npz")
+                    self._write_shard(data, shards[number], folder / f"{number:05d}.npz")
                 report(count, len(own))
-        wait_for_all()
+        barrier()
         parts = [dict(np.load(folder / f"{number:05d}.npz")) for number in range(len(shards))]
         labels = torch.from_numpy(np.concatenate([part["labels"] for part in parts]))
         rows = torch.from_numpy(np.concatenate([part["features"] for part in parts]))
         failed = {str(key): str(why) for part in parts for key, why in zip(part["failed"], part["why"], strict=True)}
-        good = labels != _UNREADABLE
+        good = labels != _UNREADABLE_LABEL
         if not good.any():
             raise InputError(f"none of the {len(data)} images can be read: {next(iter(failed.values()))}")
         return {block: rows[good, i].float() for i, block in enumerate(self.blocks)}, labels[good], failed
 
-    def _write(self, data: BatchedDataset, indices: Tensor, path: Path) -> None:
+    def _write_shard(self, data: BatchedDataset, indices: Tensor, path: Path) -> None:
         vectors, labels, failed, why = [], [], [], []
         for chunk in indices.split(self.batch_size):
-            images, chunk_labels, errors = _read(data, chunk)
+            images, chunk_labels, errors = _read_batch(data, chunk)
             labels.append(chunk_labels)
             failed += [f"image {index}" for index in errors]
             why += list(errors.values())
             if len(errors) < len(chunk):
-                vectors.append(self._pooled(images))
+                vectors.append(self._pool_batch(images))
             else:
                 vectors.append(torch.zeros(len(chunk), len(self.blocks), find_vit(self.model).dim))
         content = {
@@ -150,7 +150,7 @@ class _Pool:
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **content)
 
-    def _pooled(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b l d"]:
+    def _pool_batch(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b l d"]:
         device = next(self.model.parameters()).device
         made = features(self.model, images.to(device), self.config, batch_size=self.batch_size)
         chosen = [made[block, "tokens"] for block in self.blocks]
@@ -158,8 +158,8 @@ class _Pool:
         return torch.stack(pooled, 1).cpu()
 
 
-def _read(data: BatchedDataset, indices: Tensor) -> tuple[Tensor, Tensor, dict[int, str]]:
-    """A batch; where one image fails, the others are read one by one, and blank ones stand for those that fail."""
+def _read_batch(data: BatchedDataset, indices: Tensor) -> tuple[Tensor, Tensor, dict[int, str]]:
+    """Read a batch. If that fails, read the images one by one, with blank images in place of unreadable ones."""
     with suppress(InputError):
         images, labels = data.__getitems__(BatchKey(0, 0, indices))
         return images, labels, {}
@@ -171,12 +171,12 @@ def _read(data: BatchedDataset, indices: Tensor) -> tuple[Tensor, Tensor, dict[i
             errors[index] = str(error)
     blank = next((images for images, _ in read.values()), torch.zeros(1, 1, 1, 1)) * 0
     images = torch.cat([read[i][0] if i in read else blank for i in indices.tolist()])
-    labels = torch.cat([read[i][1] if i in read else torch.tensor([_UNREADABLE]) for i in indices.tolist()])
+    labels = torch.cat([read[i][1] if i in read else torch.tensor([_UNREADABLE_LABEL]) for i in indices.tolist()])
     return images, labels, errors
 
 
-def _identity(data: MemoryImages | StoredImages) -> str:
-    """What identifies a split: its files or pixels, how they are normalised, and the labels."""
+def _split_identity(data: MemoryImages | StoredImages) -> str:
+    """A hash of a split: its files or pixels, their normalisation, and the labels."""
     digest = hashlib.sha256(data.labels.numpy().tobytes())
     if isinstance(data, MemoryImages):
         for tensor in (data.images, data.mean, data.std):

@@ -1,4 +1,4 @@
-"""Dense linear probing (section 6.2.1, Tables 2 and 3): what each block's features say of every pixel."""
+"""Segmentation study (section 6.2.1, Tables 2 and 3): dense linear probes on the features of every block."""
 
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -12,29 +12,29 @@ from torch import nn
 
 from skipless.choices import MULTISCALE
 from skipless.data.dense import SegmentationData, UnreadableItem
-from skipless.evaluators.features.build import files_identity, weights_hash
 from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform
+from skipless.evaluators.features.store_builder import files_identity, weights_hash
 from skipless.evaluators.pictures.grids import save_png
-from skipless.evaluators.probe.model import probe_model
-from skipless.evaluators.probe.picture import prediction_picture
+from skipless.evaluators.probe.pipeline import probe_model
+from skipless.evaluators.probe.prediction_picture import prediction_picture
 from skipless.evaluators.probe.protocols import DenseProtocol, protocol_named
 from skipless.evaluators.probe.results import ProbeResult
-from skipless.evaluators.probe.segmentation import SegmentationScores, segmentation_scores
+from skipless.evaluators.probe.segmentation_metrics import SegmentationScores, segmentation_scores
 from skipless.models.vit_view import find_vit
 from skipless.studies.config import ProbeConfig
-from skipless.studies.folder import StudyFolder, process
-from skipless.studies.progress import counted
+from skipless.studies.progress_bar import progress_bar
+from skipless.studies.study_folder import StudyFolder, rank_and_world_size
 
 
 @dataclass(frozen=True)
 class SegmentationResult:
-    """What a model's features are worth for segmentation.
+    """Segmentation scores of a model's features.
 
     Attributes:
-        model: its name.
-        data: the set.
-        probe: every number of the probe.
-        majority: of predicting the most frequent class of the training masks everywhere: what must be beaten.
+        model: name of the model.
+        data: name of the data set.
+        probe: scores of the probe.
+        majority: scores of predicting the most frequent training class everywhere, the trivial baseline.
     """
 
     model: str
@@ -43,7 +43,7 @@ class SegmentationResult:
     majority: SegmentationScores
 
     def record(self) -> dict[str, Any]:
-        """Everything as JSON."""
+        """The whole result as plain values for JSON."""
         return {
             "model": self.model,
             "data": self.data,
@@ -75,24 +75,24 @@ def segment(
     examples: int = 8,
     progress: bool = True,
 ) -> SegmentationResult:
-    """Probe a model's dense features; they are kept on disk, so that the backbone runs once, interrupted or not.
+    """Probe a model's dense features for segmentation. Features are stored on disk, so the backbone runs only once.
 
     Args:
-        model: any plain ViT of timm's, where it shall run.
+        model: any plain ViT of timm's, on the device where it shall run.
         train: training images and masks.
-        val: images and masks that the result is on.
-        config: which features, and how.
-        out: the study gets a folder of its own in it; features go to `out/features`.
-        name: of the model, for tables.
-        statistics: mean and standard deviation of each channel; the model's own configuration says by default.
-        examples: images in the picture.
-        progress: show it.
+        val: images and masks to score.
+        config: settings of the study.
+        out: parent of the study's folder; features go to `out/features`.
+        name: name of the model in tables.
+        statistics: mean and standard deviation of each channel; by default those of the model's configuration.
+        examples: number of images in the picture.
+        progress: whether to show a progress bar.
 
     Raises:
         InputError: if most images of a set cannot be used, or a setting does not fit the model.
     """
     config = config or ProbeConfig()
-    protocol, tokens = _resolved(config), find_vit(model)
+    protocol, tokens = _resolved_protocol(config), find_vit(model)
     mean, std = statistics or (tokens.mean, tokens.std)
     identity = (files_identity(i.image for i in train.items), files_identity(i.image for i in val.items))
     masks = [files_identity(item.mask for item in data.items) for data in (train, val)]
@@ -100,7 +100,7 @@ def segment(
     settings |= {"statistics": (mean, std), **asdict(config), "protocol": asdict(protocol)}
     folder = StudyFolder(out, f"linear-probe-{train.name}", settings)
     shallow = config.multiscale == MULTISCALE and len(tokens.views) < len(MULTISCALE)
-    with counted("linear heads", show=progress) as heads:
+    with progress_bar("linear heads", show=progress) as heads:
         probe, judged = probe_model(
             model,
             train,
@@ -117,13 +117,13 @@ def segment(
         )
     result = SegmentationResult(name, train.name, probe.result, majority_scores(train, val))
     folder.finish(result.record(), str(result))
-    if process()[0] == 0 and (picture := prediction_picture(probe, judged, images=examples)) is not None:
+    if rank_and_world_size()[0] == 0 and (picture := prediction_picture(probe, judged, images=examples)) is not None:
         save_png(picture, folder.path / "pictures.png")
     return result
 
 
-def _resolved(config: ProbeConfig) -> DenseProtocol:
-    """The protocol with what is changed in it."""
+def _resolved_protocol(config: ProbeConfig) -> DenseProtocol:
+    """The protocol with the changes of the config."""
     protocol = protocol_named(config.protocol)
     if config.size is not None:
         protocol = replace(protocol, image_size=config.size)
@@ -131,9 +131,9 @@ def _resolved(config: ProbeConfig) -> DenseProtocol:
 
 
 def majority_scores(train: SegmentationData, val: SegmentationData) -> SegmentationScores:
-    """Score the prediction of the training masks' most frequent class everywhere.
+    """Scores of predicting the most frequent class of the training masks everywhere.
 
-    Masks that cannot be read are left out, as in the probe.
+    Unreadable masks are left out, as in the probe.
     """
     counts = [_pixel_counts(data) for data in (train, val)]
     confusion = np.zeros((len(val.classes), len(val.classes)), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Top-1 accuracy of a run's classifier, on its own data or on others'."""
+"""Top-1 accuracy of a run's own classifier, on its training data set or another one."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,13 +19,13 @@ def top1_of_run(
     """Evaluate a run's classifier on validation images.
 
     Args:
-        run: its folder.
-        data: another place for the data; its classes are told by their names.
-        weights: other weights than the run's last.
-        device: where to compute.
+        run: folder of the run.
+        data: another data set or folder; its classes are matched by name.
+        weights: file of other weights than the run's last.
+        device: device to compute on.
 
     Raises:
-        InputError: if there is no such run, it has no classifier, or the data or weights cannot be used.
+        InputError: if there is no such run, it has no classifier, or data or weights cannot be used.
     """
     if not run.is_dir():
         raise InputError(f"{str(run)!r} is no run folder, which top1 needs; for a model, choose knn or another study")

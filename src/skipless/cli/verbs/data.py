@@ -58,9 +58,9 @@ def scenes(
         colours: of objects: any hue, or a hue for each class, which makes classes far easier to learn.
     """
     from skipless.data.scenes import write_scenes
-    from skipless.studies.progress import counted
+    from skipless.studies.progress_bar import progress_bar
 
-    with counted("scenes") as report:
+    with progress_bar("scenes") as report:
         made = write_scenes(
             out, layout, train=train, val=val, size=size, seed=seed, objects=objects, shapes=shapes,
             at_most=at_most, smallest=smallest, largest=largest, colours=colours,

@@ -99,7 +99,7 @@ def _compare(name: str, study: Study, values: dict[str, Any]) -> None:
     from skipless.recipes import open_model
     from skipless.recipes.export import open_source
     from skipless.studies.comparison import Comparison
-    from skipless.studies.folder import process
+    from skipless.studies.study_folder import rank_and_world_size
     from skipless.training.processes.launch import launch
 
     config = build(study.config, values, study.fixed)
@@ -117,9 +117,9 @@ def _compare(name: str, study: Study, values: dict[str, Any]) -> None:
     )
     module, _, function = study.compare.partition(":")
     for text in getattr(importlib.import_module(module), function)(asked, config):
-        if process()[0] == 0:
+        if rank_and_world_size()[0] == 0:
             print(text, end="\n\n", flush=True)
-    if process()[0] == 0:
+    if rank_and_world_size()[0] == 0:
         print(f"results: {home}")
 
 

@@ -73,7 +73,7 @@ def measure(asked: Options) -> None:
     6 are in the column of this name.
     """
     from skipless.recipes import open_model
-    from skipless.report.write import drawing
+    from skipless.report.write_files import drawing
     from skipless.training.run_folder.atomic import ready_folder
 
     source = open_model(
@@ -84,7 +84,7 @@ def measure(asked: Options) -> None:
         seed=asked.seed,
     )
     if asked.out is not None:  # what cannot be drawn or written is told before the work
-        drawing("skipless.report.kappa")
+        drawing("skipless.report.kappa_figure")
         ready_folder(asked.out)
     count = max(asked.images, asked.rows[0]) if asked.network else asked.images
     pixels, named = _pixels(source, count, asked.data, asked.seed)
@@ -99,7 +99,7 @@ def _measured(model: Any, pixels: Any, asked: Options) -> Any:
     import torch
 
     from skipless.conditioning.measurement.measure import measure_conditioning
-    from skipless.conditioning.measurement.network import Rows
+    from skipless.conditioning.measurement.network_jacobian import Rows
     from skipless.training.processes.launch import launch
 
     fabric = launch(asked.device, "fp32")
@@ -121,9 +121,9 @@ def _measured(model: Any, pixels: Any, asked: Options) -> Any:
 
 
 def _write(out: Path, values: Mapping[str, Any], title: str) -> None:
-    from skipless.report.write import drawing, write_files
+    from skipless.report.write_files import drawing, write_files
 
-    picture = drawing("skipless.report.kappa").depth_figure(_series(values["blocks"]), "kappa", title)
+    picture = drawing("skipless.report.kappa_figure").depth_figure(_series(values["blocks"]), "kappa", title)
     files = write_files(out, {"conditioning.json": values, "conditioning.png": picture})
     print("\n".join(f"wrote {path}" for path in files.values()))
 
@@ -150,7 +150,7 @@ def _pixels(source: Any, count: int, data: str | None, seed: int) -> tuple[Any, 
 
 def _series(blocks: list[Mapping[str, Any]]) -> dict[str, list[tuple[int, Any]]]:
     """kappa by depth, a line an operator."""
-    from skipless.report.numbers import number
+    from skipless.report.condition_number import number
 
     series: dict[str, list[tuple[int, Any]]] = {}
     for block in blocks:

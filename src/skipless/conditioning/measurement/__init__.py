@@ -1,1 +1,1 @@
-"""What measures a model: at any images, before, during and after training."""
+"""Measurements of a model's conditioning at given images, before, during and after training."""

@@ -1,4 +1,4 @@
-"""measure_conditioning: Tables 5 and 6 and Figure 6 for any model at any images."""
+"""measure_conditioning measures Tables 5 and 6 and Figure 6 in any model at any images."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -8,20 +8,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from skipless.conditioning.measurement.network import Rows, network_conditioning, spread
-from skipless.conditioning.measurement.report import At, BlockConditioning, ConditioningReport, HeadMaps, Measured
-from skipless.conditioning.measurement.tokens import (
+from skipless.choices import SpectrumMethod, TokensAt
+from skipless.conditioning.measurement.block_inputs import (
     BlockInputs,
     attention_maps,
     block_inputs,
-    chosen_blocks,
+    select_blocks,
     token_distribution,
 )
+from skipless.conditioning.measurement.conditioning_report import (
+    BlockConditioning,
+    ConditioningReport,
+    HeadMaps,
+    ImageSpectra,
+)
+from skipless.conditioning.measurement.network_jacobian import Rows, evenly_spaced, network_conditioning
 from skipless.conditioning.measurement.validate import check_input, check_weights
 from skipless.conditioning.operators.jacobian import attn_jacobian, mlp_jacobian
 from skipless.conditioning.operators.linear_operator import LinearOperator
 from skipless.conditioning.spectra.dense import matrix_spectrum
-from skipless.conditioning.spectra.spectrum import Choice, spectrum
+from skipless.conditioning.spectra.spectrum import spectrum
 from skipless.errors import InputError
 from skipless.models.blocks import SubBlock
 
@@ -38,11 +44,11 @@ def measure_conditioning(
     blocks: Sequence[int] | None = None,
     parts: Sequence[Part] = get_args(Part),
     forms: Forms = "both",
-    at: At = "normed",
+    at: TokensAt = "normed",
     tokens: int | None = None,
     network: Rows | None = None,
     dtype: torch.dtype | None = None,
-    method: Choice = "auto",
+    method: SpectrumMethod = "auto",
     max_iterations: int = 1000,
     inverse_rows: int = 8192,
     seed: int = 0,
@@ -50,32 +56,32 @@ def measure_conditioning(
 ) -> ConditioningReport:
     """Measure the Jacobians of sections 4 and 5 in a model at some images (Tables 5 and 6, Figure 6).
 
-    K_l is the attention alone, without its norm (with it K_l is singular), taken at the tokens that the attention is
-    given in a real forward pass of the model. Each image is measured by itself; the report's numbers are those of the
-    median image. The model is left as it was, and torch's random state, too.
+    K_l is the Jacobian of the attention alone, at the tokens that it receives in a forward pass of the model. The norm
+    before it is left out, because with LayerNorm K_l is singular. Each image is measured by itself, and the report
+    shows the median image. The model and torch's random state are left unchanged.
 
-    Small models take seconds: all singular values are factored. For a block of ViT-S, 75,648 x 75,648, Lanczos takes
-    seconds where K_l is well conditioned and a minute or two where it is not, and then the number is a bound.
+    Small models take seconds, with a dense SVD. A block of ViT-S is 75,648 x 75,648: Lanczos takes seconds where K_l is
+    well conditioned. Where it is not, Lanczos takes a minute or two and returns a lower bound of kappa.
 
     Args:
         model: a model with blocks that an adapter knows, float32 or float64.
-        images: as the model takes them.
-        blocks: positions of blocks, `(0, 4, 7, 11)`, negative ones from the end; all by default.
+        images: normalised as the model expects them.
+        blocks: positions of blocks, such as `(0, 4, 7, 11)`; negative ones count from the end; all by default.
         parts: which of `"attn"` (K_l), `"mlp"` (K^_l), `"maps"` (kappa and diagonals of the attention maps) and
             `"tokens"` (Figure 6) to measure.
         forms: `"both"` measures K and K + I; `"own"` only the one that the model has, K + I where there is a skip.
-        at: `"normed"`, the tokens after the norm, which the attention really sees; or `"raw"`, those before it: the
-            paper writes K_l at x^_(l-1) and has no norm in its formulas, so either may be meant. `"gaussian"`: as many
-            N(0, I) tokens in every block, what A.4.1 supposes of them; the tokens of a real model are less and less
-            like that with depth, and kappa grows. The MLP's in the same way.
-        tokens: give the sub-blocks so many of their tokens, spread evenly from the first, and no others; by default
-            all. K_l of ViT-S has 75,648 rows, and the paper does not say how it was had: with few tokens the attention
-            has few rivals to choose from, and kappa is smaller. Maps and Figure 6 are of all tokens in any case.
-        network: measure kappa(J J^T) at these rows, too.
-        dtype: torch.float64 measures a copy in float64; by default the model's own precision.
+        at: the tokens at which both sub-blocks are differentiated. `"normed"`: the tokens after the norm, which the
+            sub-block really receives. `"raw"`: the tokens before the norm; the paper writes K_l at x^_(l-1) and has no
+            norm in its formulas, so either may be meant. `"gaussian"`: as many N(0, I) tokens, the assumption of A.4.1;
+            tokens of a real model are less and less like that with depth, and kappa grows.
+        tokens: keep only this many tokens, spaced evenly from the first; all by default. K_l of ViT-S has 75,648 rows,
+            and the paper does not say how it handled them. With few tokens the softmax has few entries, and kappa is
+            smaller. Attention maps and Figure 6 always use all tokens.
+        network: rows of J at which to measure kappa(J J^T), too.
+        dtype: `torch.float64` measures a copy in float64; by default the model's own precision.
         method, max_iterations, inverse_rows: see `spectrum`.
-        seed: of iterative methods, and of Gaussian tokens.
-        progress: called with a line for each operator that was measured.
+        seed: seed of iterative methods and of Gaussian tokens.
+        progress: called with one line of text after each operator.
 
     Raises:
         InputError: if no adapter knows the model; if there are no images, or images or weights are not finite, in half
@@ -89,13 +95,13 @@ def measure_conditioning(
         True
     """
     _check_choices(parts, forms, at, dtype, tokens)
-    chosen_blocks(model, blocks)  # an unknown model is refused as such, whatever its weights are
+    select_blocks(model, blocks)  # first, so that an unknown model is reported before its weights
     check_weights(model, "")
     check_input(images, "images")
     if dtype is not None and any(p.dtype != dtype for p in model.parameters()):
         model, images = copy.deepcopy(model).to(dtype), images.to(dtype)
 
-    def ends(operator: LinearOperator) -> Any:
+    def measure(operator: LinearOperator) -> Any:
         found = spectrum(operator, method=method, max_iterations=max_iterations, inverse_rows=inverse_rows, seed=seed)
         if progress is not None:
             progress(str(found))
@@ -104,7 +110,7 @@ def measure_conditioning(
     devices = [images.device] if images.is_cuda else []
     with torch.random.fork_rng(devices=devices):
         found = tuple(
-            _block(each, parts, forms, at, tokens, seed, ends) for each in block_inputs(model, images, blocks)
+            _block(each, parts, forms, at, tokens, seed, measure) for each in block_inputs(model, images, blocks)
         )
         whole = None
         if network is not None:
@@ -117,10 +123,10 @@ def _block(
     found: BlockInputs,
     parts: Sequence[Part],
     forms: Forms,
-    at: At,
+    at: TokensAt,
     tokens: int | None,
     seed: int,
-    ends: Callable[[LinearOperator], Any],
+    measure: Callable[[LinearOperator], Any],
 ) -> BlockConditioning:
     view = found.view
     if at == "gaussian":
@@ -129,18 +135,20 @@ def _block(
     else:
         attn_x, mlp_x = (found.attn, found.mlp) if at == "normed" else (found.attn_raw, found.mlp_raw)
 
-    def few(x: Tensor) -> Tensor:
+    def subsample(x: Tensor) -> Tensor:
         if tokens is None:
             return x
         if tokens > x.shape[1]:
             raise InputError(f"tokens={tokens}: the model has {x.shape[1]}")
-        return x[:, list(spread(tokens, x.shape[1]))]
+        return x[:, list(evenly_spaced(tokens, x.shape[1]))]
 
-    def measured(part: str, make: Callable[..., LinearOperator], x: Tensor) -> dict[str, Measured]:
+    def measured(part: str, make: Callable[..., LinearOperator], x: Tensor) -> dict[str, ImageSpectra]:
         own = part in view.skips
         wanted = {"both": (False, True), "own": (own,)}[forms] if part in parts else ()
         return {
-            "skip" if skip else "skipless": Measured(tuple(ends(make(view, image, skip)) for image in few(x)))
+            "skip" if skip else "skipless": ImageSpectra(
+                tuple(measure(make(view, image, skip)) for image in subsample(x))
+            )
             for skip in wanted
         }
 
@@ -151,20 +159,20 @@ def _block(
         skips=view.skips,
         attn=measured("attn", attn_jacobian, attn_x),
         mlp=measured("mlp", mlp_jacobian, mlp_x),
-        heads=_heads(found) if "maps" in parts else None,
+        heads=_attention_map_spectra(found) if "maps" in parts else None,
         tokens=tuple(token_distribution(x, view.name, part) for x, part in distributions if "tokens" in parts),
     )
 
 
-def _heads(found: BlockInputs) -> tuple[HeadMaps, ...] | None:
-    """The attention maps of the real forward pass, whatever `at` is: they are what they are."""
+def _attention_map_spectra(found: BlockInputs) -> tuple[HeadMaps, ...] | None:
+    """Diagonal and spectra of each head's attention maps, always of the real forward pass, whatever `at` is."""
     maps = attention_maps(found.view, found.attn)
     if maps is None:
         return None
     diagonals = maps.diagonal(dim1=-2, dim2=-1).mean((0, 2)).tolist()
     by_head = maps.transpose(0, 1)
     return tuple(
-        HeadMaps(diagonal, Measured(tuple(matrix_spectrum(head, name=f"A of {found.view.name}, head {index}"))))
+        HeadMaps(diagonal, ImageSpectra(tuple(matrix_spectrum(head, name=f"A of {found.view.name}, head {index}"))))
         for index, (diagonal, head) in enumerate(zip(diagonals, by_head, strict=True))
     )
 
@@ -172,7 +180,7 @@ def _heads(found: BlockInputs) -> tuple[HeadMaps, ...] | None:
 def _check_choices(parts: Sequence[str], forms: str, at: str, dtype: torch.dtype | None, tokens: int | None) -> None:
     if tokens is not None and tokens < 1:
         raise InputError(f"tokens={tokens}: give at least 1, or None for all")
-    for name, value, known in (("forms", forms, get_args(Forms)), ("at", at, get_args(At))):
+    for name, value, known in (("forms", forms, get_args(Forms)), ("at", at, get_args(TokensAt))):
         if value not in known:
             raise InputError(f"{name}={value!r} is not one of {', '.join(map(repr, known))}")
     if isinstance(parts, str) or not set(parts) <= set(get_args(Part)):

@@ -1,4 +1,4 @@
-"""What is refused before anything is computed, in words."""
+"""Checks of models and inputs, made before anything is computed."""
 
 import torch
 from torch import Tensor, nn
@@ -7,11 +7,11 @@ from skipless.errors import InputError
 from skipless.models import block_views
 from skipless.models.blocks import BlockView
 
-MEASURED = (torch.float32, torch.float64)
+SUPPORTED_DTYPES = (torch.float32, torch.float64)
 
 
 def as_view(block: nn.Module | BlockView) -> BlockView:
-    """The view of one block, whichever of the two was given.
+    """The `BlockView` of one block, given the block's module or already its view.
 
     Raises:
         InputError: if no adapter knows the module, or it holds several blocks.
@@ -28,7 +28,7 @@ def as_view(block: nn.Module | BlockView) -> BlockView:
 
 
 def check_weights(module: nn.Module, name: str) -> None:
-    """Refuse weights that no Jacobian can be taken at.
+    """Check that a Jacobian can be taken at the module's weights.
 
     Raises:
         InputError: if a parameter or buffer is on the meta device, in another dtype than float32 or float64, or not
@@ -39,7 +39,7 @@ def check_weights(module: nn.Module, name: str) -> None:
         full = f"{name}.{path}".lstrip(".")
         if tensor.is_meta:
             raise InputError(f"{full} is on the meta device: materialise the model and load its weights first")
-        if tensor.is_floating_point() and tensor.dtype not in MEASURED:
+        if tensor.is_floating_point() and tensor.dtype not in SUPPORTED_DTYPES:
             raise InputError(
                 f"{full} is {tensor.dtype}: in half precision the small singular values are rounding noise; convert "
                 "with model.float() (or a copy of it)"
@@ -51,7 +51,7 @@ def check_weights(module: nn.Module, name: str) -> None:
 
 
 def check_input(x: Tensor, what: str) -> None:
-    """Refuse tokens or images that no Jacobian can be taken at.
+    """Check that a Jacobian can be taken at these tokens or images.
 
     Raises:
         InputError: if it is empty, on the meta device, in another dtype than float32 or float64, or not finite.
@@ -60,17 +60,17 @@ def check_input(x: Tensor, what: str) -> None:
         raise InputError(f"{what} is empty, {tuple(x.shape)}: give at least one")
     if x.is_meta:
         raise InputError(f"{what} is on the meta device: give values")
-    if x.dtype not in MEASURED:
+    if x.dtype not in SUPPORTED_DTYPES:
         raise InputError(f"{what} is {x.dtype}: convert with .float()")
     if not x.isfinite().all():
         raise InputError(f"{what} has values that are not finite: there is no Jacobian there")
 
 
-def check_same_place(x: Tensor, module: nn.Module, what: str, name: str) -> None:
-    """Refuse an input that the weights cannot meet.
+def check_same_dtype_and_device(x: Tensor, module: nn.Module, what: str, name: str) -> None:
+    """Check that an input has the dtype and the device of the weights.
 
     Raises:
-        InputError: if dtype or device differ.
+        InputError: if one of them differs.
     """
     for path, parameter in module.named_parameters():
         full = f"{name}.{path}".lstrip(".")

@@ -1,1 +1,1 @@
-"""Jacobians as linear operators: known by their products, in closed form where there is one."""
+"""Jacobians as linear operators, given by their products with vectors; in closed form where one exists."""

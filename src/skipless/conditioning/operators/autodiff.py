@@ -1,4 +1,4 @@
-"""Products with a Jacobian by torch.func, at a frozen copy of the modules concerned."""
+"""Jacobian products by torch.func, at a frozen copy of the modules."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -12,14 +12,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from skipless.conditioning.operators.linear_operator import LinearOperator
 from skipless.errors import InputError
 
-Product = Callable[[Tensor], Tensor]
+LinearMap = Callable[[Tensor], Tensor]
 
 
 def frozen_copy(*modules: nn.Module) -> nn.Sequential:
-    """The modules one after another, copied, in eval mode and without gradients.
+    """A copy of the modules as one `nn.Sequential`, in eval mode and without gradients.
 
-    A copy, so that neither mode nor flags of the user's model are touched, and an operator goes on meaning the weights
-    that it was made at while training changes them.
+    The copy leaves mode and flags of the user's model untouched. An operator also keeps its weights while training
+    changes those of the model.
 
     Raises:
         InputError: if a module cannot be copied.
@@ -33,11 +33,11 @@ def frozen_copy(*modules: nn.Module) -> nn.Sequential:
 
 
 @contextmanager
-def plain_arithmetic(device: torch.device) -> Iterator[None]:
-    """No autocast, and attention in operations that can be differentiated twice.
+def math_attention(device: torch.device) -> Iterator[None]:
+    """Switch off autocast, and select the math backend of attention, which can be differentiated twice.
 
-    Fused attention can be differentiated once, and in reverse only (pytorch #117629, #128971); the fast path of
-    `nn.MultiheadAttention` not at all.
+    Fused attention can be differentiated only once and only in reverse mode (pytorch #117629, #128971). The fast path
+    of `nn.MultiheadAttention` cannot be differentiated at all.
     """
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -52,40 +52,40 @@ def plain_arithmetic(device: torch.device) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-def tangents(f: Product, x: Tensor) -> tuple[Product, Product]:
-    """`v -> f'(x) v` and `u -> f'(x)^T u`, each from a graph that is built once.
+def linearize(f: LinearMap, x: Tensor) -> tuple[LinearMap, LinearMap]:
+    """The products `v -> f'(x) v` (JVP) and `u -> f'(x)^T u` (VJP), each from a graph that is built once.
 
-    The first is the transpose of the second, which is linear in u: the reverse product of a reverse product. It costs
-    half of a forward-mode product, which computes `f(x)` anew at each call, and asks of `f` no forward derivatives.
+    The VJP is linear in u, so its own VJP is the JVP ("double backward" trick). This costs half of a forward-mode
+    product, which computes `f(x)` anew at each call, and needs no forward-mode derivatives of `f`.
     """
-    with plain_arithmetic(x.device), torch.enable_grad():
-        y, pull_all = torch.func.vjp(f, x)[:2]
+    with math_attention(x.device), torch.enable_grad():
+        y, vjp_of_f = torch.func.vjp(f, x)[:2]
 
-    @cache  # the graph of a graph is large, and some callers need no forward product
-    def push_all() -> Callable[..., tuple[Tensor, ...]]:
-        with plain_arithmetic(x.device), torch.enable_grad():
+    @cache  # built on first use: the second graph is large, and some callers need no JVP
+    def jvp_of_vjp() -> Callable[..., tuple[Tensor, ...]]:
+        with math_attention(x.device), torch.enable_grad():
             return torch.func.vjp(lambda u: torch.func.vjp(f, x)[1](u)[0], torch.zeros_like(y))[1]
 
-    def push(v: Tensor) -> Tensor:
-        with plain_arithmetic(x.device), torch.no_grad():
-            return push_all()(v)[0]
+    def jvp(v: Tensor) -> Tensor:
+        with math_attention(x.device), torch.no_grad():
+            return jvp_of_vjp()(v)[0]
 
-    def pull(u: Tensor) -> Tensor:
-        with plain_arithmetic(x.device), torch.no_grad():
-            return pull_all(u)[0]
+    def vjp(u: Tensor) -> Tensor:
+        with math_attention(x.device), torch.no_grad():
+            return vjp_of_f(u)[0]
 
-    return push, pull
+    return jvp, vjp
 
 
-def token_operator(push: Product, pull: Product, x: Tensor, name: str) -> LinearOperator:
-    """The operator on flattened tokens of the products on tokens shaped as `x`."""
+def token_operator(jvp: LinearMap, vjp: LinearMap, x: Tensor, name: str) -> LinearOperator:
+    """The operator on flattened tokens, given its two products on tensors shaped like `x`."""
     columns = x.numel()
 
-    def flat(product: Product) -> Product:
+    def flat(product: LinearMap) -> LinearMap:
         def call(v: Tensor) -> Tensor:
             with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
                 return product(v.reshape(x.shape)).reshape(columns)
 
         return call
 
-    return LinearOperator((columns, columns), flat(push), flat(pull), x.dtype, x.device, name)
+    return LinearOperator((columns, columns), flat(jvp), flat(vjp), x.dtype, x.device, name)

@@ -1,4 +1,4 @@
-"""f of section 4.1: the stack of blocks alone, as a module, with the tokens that enter it."""
+"""f of section 4.1: the stack of blocks alone as a module, and the tokens that enter it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,31 +8,31 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from skipless.conditioning.operators.autodiff import plain_arithmetic
+from skipless.conditioning.operators.autodiff import math_attention
 from skipless.errors import InputError
 from skipless.models.blocks import BlockView
 from skipless.models.eval_mode import evaluating
 
-Call = tuple[tuple[Any, ...], dict[str, Any]]  # what a block is called with beside its tokens
+BlockCall = tuple[tuple[Any, ...], dict[str, Any]]  # the arguments of a block besides its tokens
 
 
-class Stack(nn.Module):
-    """Blocks one after another, each called as its model calls it, and at choice a norm."""
+class BlockStack(nn.Module):
+    """A sequence of blocks, each called as its model calls it, and an optional final norm."""
 
     def __init__(self, blocks: Sequence[nn.Module], norm: nn.Module | None) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.Identity() if norm is None else norm
 
-    def forward(self, x: Float[Tensor, "b n d"], calls: Sequence[Call]) -> Float[Tensor, "b n d"]:
+    def forward(self, x: Float[Tensor, "b n d"], calls: Sequence[BlockCall]) -> Float[Tensor, "b n d"]:
         """Tokens to tokens."""
         for block, (args, kwargs) in zip(self.blocks, calls, strict=True):
             x = first_tensor(block(x, *args, **kwargs))
         return self.norm(x)
 
 
-def chosen_parameters(views: Sequence[BlockView], params: str | Sequence[str], norms: bool) -> tuple[int, list[str]]:
-    """The first block that has a chosen parameter, and the names of all of them in the `Stack` from that block on.
+def select_parameters(views: Sequence[BlockView], params: str | Sequence[str], norms: bool) -> tuple[int, list[str]]:
+    """Position of the first block with a selected parameter, and the names of all in the `BlockStack` from there on.
 
     Raises:
         InputError: if a name is neither `"all"`, nor a block, nor one of its two sub-blocks.
@@ -48,41 +48,41 @@ def chosen_parameters(views: Sequence[BlockView], params: str | Sequence[str], n
             )
     if not wanted:
         raise InputError("params is empty; give 'all' or the names of sub-blocks, 'blocks.0.attn'")
-    names = [(index, name) for index, view in enumerate(views) for name in _names(view, wanted, norms)]
+    names = [(index, name) for index, view in enumerate(views) for name in _parameter_names(view, wanted, norms)]
     if not names:
         raise InputError(f"{', '.join(wanted)} has no parameters")
     first = names[0][0]
     return first, [f"blocks.{index - first}.{name}" for index, name in names]
 
 
-def enter(
+def trace_block_stack(
     model: nn.Module, images: Float[Tensor, "b c h w"], views: Sequence[BlockView], final_norm: bool
-) -> tuple[Float[Tensor, "b n d"], list[Call], nn.Module | None]:
-    """The tokens that enter the first of these blocks, how each of them is called, and the norm after the last.
+) -> tuple[Float[Tensor, "b n d"], list[BlockCall], nn.Module | None]:
+    """Record a forward pass: the tokens entering the first block, each block's other arguments, and the final norm.
 
     Raises:
-        InputError: if the model refuses the images, does not call its blocks in this order, or has no final norm where
-            one is wanted.
+        InputError: if the model refuses the images, does not call its blocks in this order, or has no final norm but
+            `final_norm` asks for it.
     """
-    seen = _Seen(views)
-    handles = [view.block.register_forward_pre_hook(seen.block, with_kwargs=True) for view in views]
+    trace = _ForwardTrace(views)
+    handles = [view.block.register_forward_pre_hook(trace.block, with_kwargs=True) for view in views]
     if final_norm:
         inside = {id(module) for view in views for module in view.block.modules()}
-        handles.append(views[-1].block.register_forward_hook(seen.last))
+        handles.append(views[-1].block.register_forward_hook(trace.last))
         outside = [module for module in model.modules() if id(module) not in inside]
-        handles += [module.register_forward_pre_hook(seen.after) for module in outside]
-    run_hooked(model, images, handles)
-    return seen.found(final_norm)
+        handles += [module.register_forward_pre_hook(trace.after) for module in outside]
+    forward_with_hooks(model, images, handles)
+    return trace.result(final_norm)
 
 
-def run_hooked(model: nn.Module, images: Tensor, handles: Sequence[RemovableHandle]) -> None:
-    """Run a model forward in evaluation mode for what its hooks see, and take the hooks off.
+def forward_with_hooks(model: nn.Module, images: Tensor, handles: Sequence[RemovableHandle]) -> None:
+    """Run a model's forward pass in eval mode with hooks attached, then remove the hooks.
 
     Raises:
         InputError: if the model refuses the images.
     """
     try:
-        with evaluating(model), plain_arithmetic(images.device), torch.no_grad():
+        with evaluating(model), math_attention(images.device), torch.no_grad():
             model(images)
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         raise InputError(f"the model refuses images of shape {tuple(images.shape)}: {error}") from error
@@ -91,13 +91,13 @@ def run_hooked(model: nn.Module, images: Tensor, handles: Sequence[RemovableHand
             handle.remove()
 
 
-class _Seen:
-    """What hooks saw during one forward."""
+class _ForwardTrace:
+    """What the hooks of one forward pass recorded."""
 
     def __init__(self, views: Sequence[BlockView]) -> None:
         self.blocks = [view.block for view in views]
         self.called: list[nn.Module] = []
-        self.calls: list[Call] = []
+        self.calls: list[BlockCall] = []
         self.tokens: Tensor | None = None
         self.output: Tensor | None = None
         self.norm: nn.Module | None = None
@@ -112,11 +112,11 @@ class _Seen:
         self.output = first_tensor(output)
 
     def after(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        """The norm is the first module that is given what the last block gave."""
+        """Take the first module that receives the last block's output as the norm."""
         if self.norm is None and self.output is not None and args and args[0] is self.output:
             self.norm = module
 
-    def found(self, final_norm: bool) -> tuple[Tensor, list[Call], nn.Module | None]:
+    def result(self, final_norm: bool) -> tuple[Tensor, list[BlockCall], nn.Module | None]:
         if self.tokens is None or [id(m) for m in self.called] != [id(m) for m in self.blocks]:
             raise InputError("the model does not call its blocks one after another, each once: it has no f(x)")
         if final_norm and "norm" not in type(self.norm).__name__.lower():
@@ -124,8 +124,8 @@ class _Seen:
         return self.tokens, self.calls, self.norm
 
 
-def _names(view: BlockView, wanted: Sequence[str], norms: bool) -> list[str]:
-    """Names inside the block of the parameters that are wanted."""
+def _parameter_names(view: BlockView, wanted: Sequence[str], norms: bool) -> list[str]:
+    """Names, within the block, of the selected parameters."""
     outside = () if norms else (view.attn_norm, view.mlp_norm)
     left_out = {id(p) for module in outside for p in module.parameters()}
     parts = {
@@ -139,5 +139,5 @@ def _names(view: BlockView, wanted: Sequence[str], norms: bool) -> list[str]:
 
 
 def first_tensor(output: Any) -> Tensor:
-    """The tokens of a block's output; some libraries return a tuple."""
+    """The output's tokens; blocks of some libraries return a tuple."""
     return output[0] if isinstance(output, tuple) else output

@@ -1,4 +1,4 @@
-"""The Jacobians of section 4 as linear operators: K_l and K^_l by the tokens, J_l, J^_l and J by the parameters."""
+"""The Jacobians of section 4 as linear operators: K_l, K^_l by the tokens, and J_l, J^_l, J by the parameters."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,18 +8,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from skipless.conditioning.measurement.validate import as_view, check_input, check_same_place, check_weights
+from skipless.conditioning.measurement.validate import as_view, check_input, check_same_dtype_and_device, check_weights
 from skipless.conditioning.operators.attention import AttentionPrimal, closed_form
-from skipless.conditioning.operators.autodiff import Product, frozen_copy, tangents, token_operator
-from skipless.conditioning.operators.block_stack import Stack, chosen_parameters, enter
+from skipless.conditioning.operators.autodiff import LinearMap, frozen_copy, linearize, token_operator
+from skipless.conditioning.operators.block_stack import BlockStack, select_parameters, trace_block_stack
 from skipless.conditioning.operators.linear_operator import LinearOperator
 from skipless.errors import InputError
 from skipless.models import block_views
 from skipless.models.blocks import BlockView, SubBlock
 
-__all__ = ["Method", "attention_primal", "attn_jacobian", "mlp_jacobian", "param_jacobian"]
+__all__ = ["JacobianMethod", "attention_primal", "attn_jacobian", "mlp_jacobian", "param_jacobian"]
 
-Method = Literal["auto", "closed", "autograd"]
+JacobianMethod = Literal["auto", "closed", "autograd"]
 
 
 @torch.inference_mode(False)
@@ -29,28 +29,28 @@ def attn_jacobian(
     skip: bool = False,
     *,
     norm: bool = False,
-    method: Method = "auto",
+    method: JacobianMethod = "auto",
 ) -> LinearOperator:
-    """K_l of Eqs. 7 and 10: the attention's output by its input, at tokens `x`.
+    """K_l of Eqs. 7 and 10: the derivative of the attention's output by its input, at tokens `x`.
 
-    Attention alone, with its LayerScale if it has one, whatever skips and norms the block has. Weights are copied: the
-    operator stays what it is when training goes on. Its products are those of Eq. 10, head by head, where the module
-    computes Eq. 4 (this is checked against the module), and else torch.func's.
+    The operator is that of the attention alone, with its LayerScale, without the block's skips and norms. Weights are
+    copied, so that further training does not change the operator. If the module computes Eq. 4, which is checked, the
+    products are those of Eq. 10, head by head. Otherwise they are torch.func's.
 
     Args:
         block: one block of a model, or its `BlockView`.
-        x: the attention's input, `(n, d)`; of several token sets `(b, n, d)` the operator is block diagonal.
-        skip: add the identity, K_l + I of Eq. 8.
-        norm: take the norm before the attention with it, so that `x` is the norm's input. With LayerNorm K is singular:
-            it takes the tokens' mean and scale away.
-        method: `"auto"`; or `"closed"`, Eq. 10 or an error; or `"autograd"`, torch.func in any case.
+        x: the attention's input, `(n, d)`; for several token sets, `(b, n, d)`, the operator is block diagonal.
+        skip: add the identity: K_l + I of Eq. 8.
+        norm: include the norm before the attention, so that `x` is the norm's input. With LayerNorm K is singular,
+            because the norm removes the tokens' mean and scale.
+        method: `"closed"` uses Eq. 10 or raises an error; `"autograd"` uses torch.func; `"auto"` uses Eq. 10 if it can.
 
     Returns:
         An operator of size n d (b n d), in the tokens' dtype and on their device.
 
     Raises:
         InputError: if no adapter knows the block, tokens and weights do not go together or are not finite, in half
-            precision or on the meta device, or `method="closed"` cannot be had.
+            precision or on the meta device, or `method="closed"` does not describe the attention.
 
     Example:
         >>> from skipless.models import create_model
@@ -59,19 +59,19 @@ def attn_jacobian(
         >>> k.shape, k.matvec(torch.ones(120)).shape
         ((120, 120), torch.Size([120]))
     """
-    if method not in get_args(Method):
-        raise InputError(f"method={method!r} is not one of {', '.join(map(repr, get_args(Method)))}")
+    if method not in get_args(JacobianMethod):
+        raise InputError(f"method={method!r} is not one of {', '.join(map(repr, get_args(JacobianMethod)))}")
     view = as_view(block)
-    tokens = _tokens(view, x, "attn", norm)
+    tokens = _checked_tokens(view, x, "attn", norm)
     primal = closed_form(view, tokens) if method != "autograd" and not norm else None
     if primal is None and method == "closed":
-        raise InputError(_outside(view) if not norm else "norm=True is outside Eq. 10; use method='autograd'")
-    name = f"K of {_name(view, 'attn', norm)}"
+        raise InputError(_no_closed_form(view) if not norm else "norm=True is outside Eq. 10; use method='autograd'")
+    name = f"K of {_sub_block_name(view, 'attn', norm)}"
     if primal is None:
-        push, pull = tangents(frozen_copy(*_modules(view, "attn", norm)), tokens)
-        operator = token_operator(push, pull, tokens, name)
+        jvp, vjp = linearize(frozen_copy(*_sub_block_modules(view, "attn", norm)), tokens)
+        operator = token_operator(jvp, vjp, tokens, name)
     else:
-        operator = token_operator(primal.push, primal.pull, tokens, name)
+        operator = token_operator(primal.jvp, primal.vjp, tokens, name)
         operator = replace(operator, dense=lambda: torch.block_diag(*primal.dense()))
     return operator.plus_identity() if skip else operator
 
@@ -80,7 +80,7 @@ def attn_jacobian(
 def attention_primal(
     block: nn.Module | BlockView, x: Float[Tensor, "*b n d"]
 ) -> tuple[AttentionPrimal, Float[Tensor, "b n d"], str]:
-    """Eq. 10's ingredients at tokens `x` (A, Q, K, V of every head), the tokens as a batch, and the attention's name.
+    """The values that Eq. 10 needs at tokens `x` (A, Q, K, V of every head), the tokens as a batch, and a name.
 
     Raises:
         InputError: as `attn_jacobian`, and where Eq. 10 does not describe the attention.
@@ -93,22 +93,22 @@ def attention_primal(
         (torch.Size([2, 5, 5]), 'attn')
     """
     view = as_view(block)
-    tokens = _tokens(view, x, "attn", False)
+    tokens = _checked_tokens(view, x, "attn", False)
     primal = closed_form(view, tokens)
     if primal is None:
-        raise InputError(_outside(view))
-    return primal, tokens, _name(view, "attn", False)
+        raise InputError(_no_closed_form(view))
+    return primal, tokens, _sub_block_name(view, "attn", False)
 
 
 @torch.inference_mode(False)
 def mlp_jacobian(
     block: nn.Module | BlockView, x: Float[Tensor, "*b n d"], skip: bool = False, *, norm: bool = False
 ) -> LinearOperator:
-    """K^_l of Eq. 7: the MLP's output by its input, at tokens `x`; its arguments are `attn_jacobian`'s.
+    """K^_l of Eq. 7: the derivative of the MLP's output by its input, at tokens `x`; arguments as in `attn_jacobian`.
 
-    An MLP takes each token by itself, so the matrix is block diagonal with a d x d block a token: `operator.blocks()`
-    makes all of them by d products, and their singular values together are the matrix's. (Where a module mixes tokens,
-    which is checked, `operator.blocks` is None.)
+    An MLP processes each token by itself, so the matrix is block diagonal with one d x d block for each token.
+    `operator.blocks()` computes all of them with d products; their singular values together are those of the matrix. If
+    the module mixes tokens, which is checked, `operator.blocks` is None.
 
     Raises:
         InputError: as `attn_jacobian`.
@@ -121,11 +121,11 @@ def mlp_jacobian(
         ((120, 120), torch.Size([5, 24, 24]))
     """
     view = as_view(block)
-    tokens = _tokens(view, x, "mlp", norm)
-    push, pull = tangents(frozen_copy(*_modules(view, "mlp", norm)), tokens)
-    operator = token_operator(push, pull, tokens, f"K^ of {_name(view, 'mlp', norm)}")
-    if _by_token(pull, tokens):
-        operator = replace(operator, blocks=lambda: _token_blocks(pull, tokens))
+    tokens = _checked_tokens(view, x, "mlp", norm)
+    jvp, vjp = linearize(frozen_copy(*_sub_block_modules(view, "mlp", norm)), tokens)
+    operator = token_operator(jvp, vjp, tokens, f"K^ of {_sub_block_name(view, 'mlp', norm)}")
+    if _is_tokenwise(vjp, tokens):
+        operator = replace(operator, blocks=lambda: _diagonal_blocks(vjp, tokens))
     return operator.plus_identity() if skip else operator
 
 
@@ -140,25 +140,26 @@ def param_jacobian(
     norms: bool = True,
     final_norm: bool = False,
 ) -> LinearOperator:
-    """J, J_l or J^_l of section 4.2: the blocks' output by parameters, for a stated set of images.
+    """J, J_l or J^_l of section 4.2: the derivative of the blocks' output by parameters, at given images.
 
-    f takes the tokens that enter the first block to those that leave the last (section 4.1: no embedding, no head), and
-    F stacks it over the images (Eq. 5): rows are images, then tokens, then features; columns are the parameters in the
-    order of `named_parameters`. At full size J is m n d x p, 75,648 x 21 million for one image of ViT-Small: Table 5
-    must have used fewer rows, and the paper does not say which. `tokens` and `outputs` say it here.
+    f maps the tokens that enter the first block to those that leave the last, without embedding and head (section 4.1).
+    F stacks f over the images (Eq. 5). Rows are ordered by image, then token, then feature; columns are the parameters
+    in the order of `named_parameters`. At full size J is m n d x p: 75,648 x 21 million for one image of ViT-Small. So
+    Table 5 must have used fewer rows, and the paper does not say which. Here, `tokens` and `outputs` select them.
 
     Args:
-        model: a model with blocks that an adapter knows; it is evaluated in eval mode, and left as it was.
-        images: the m examples, as the model takes them.
+        model: a model with blocks that an adapter knows; it runs in eval mode and is left unchanged.
+        images: the m examples, normalised as the model expects them.
         params: `"all"`, J; `"blocks.3.attn"`, J_l; `"blocks.3.mlp"`, J^_l; `"blocks.3"`, both; or several of them.
-        tokens: the tokens whose output is kept, by position (0 is the class token); all by default.
-        outputs: the features that are kept; all by default.
-        norms: count the norm before a sub-block to its parameters, so that those of all sub-blocks together are the
-            blocks' (the default: section 4.2 has p as the sum of all p_l). LayerScale is the sub-block's in any case.
-        final_norm: let f end with the norm after the last block. Not the paper's f: with LayerNorm J loses rank.
+        tokens: positions of the tokens whose output is kept (0 is the class token); all by default.
+        outputs: positions of the features that are kept; all by default.
+        norms: count the parameters of the norm before a sub-block as the sub-block's. All sub-blocks together then have
+            all parameters of the blocks, as in section 4.2, where p is the sum of all p_l. LayerScale always belongs to
+            the sub-block.
+        final_norm: let f end with the norm after the last block. The paper's f does not: with LayerNorm J loses rank.
 
     Returns:
-        An operator of m * tokens * outputs rows, and a column for each parameter.
+        An operator with m * tokens * outputs rows and one column for each parameter.
 
     Raises:
         InputError: if no adapter knows the model, a name is unknown, a position is out of range or named twice, there
@@ -173,14 +174,14 @@ def param_jacobian(
     views = block_views(model)
     check_input(images, "images")
     check_weights(model, "")
-    check_same_place(images, model, "images", "")
-    first, names = chosen_parameters(views, params, norms)
-    x, calls, norm = enter(model, images, views[first:], final_norm)
-    stack = frozen_copy(Stack([view.block for view in views[first:]], norm))[0]
-    kept_tokens = _positions(tokens, x.shape[1], "tokens", x)
-    kept_outputs = _positions(outputs, x.shape[2], "outputs", x)
+    check_same_dtype_and_device(images, model, "images", "")
+    first, names = select_parameters(views, params, norms)
+    x, calls, norm = trace_block_stack(model, images, views[first:], final_norm)
+    stack = frozen_copy(BlockStack([view.block for view in views[first:]], norm))[0]
+    kept_tokens = _index_tensor(tokens, x.shape[1], "tokens", x)
+    kept_outputs = _index_tensor(outputs, x.shape[2], "outputs", x)
     found = dict(stack.named_parameters(remove_duplicate=False))
-    weights = {id(found[name]): (name, found[name]) for name in names}  # a shared one once
+    weights = {id(found[name]): (name, found[name]) for name in names}  # a shared parameter counts once
     sizes = [weight.numel() for _, weight in weights.values()]
 
     def f(flat: Tensor) -> Tensor:
@@ -189,61 +190,61 @@ def param_jacobian(
         y = torch.func.functional_call(stack, values, (x, calls))
         return y[:, kept_tokens][..., kept_outputs].flatten()
 
-    push, pull = tangents(f, torch.cat([weight.flatten() for _, weight in weights.values()]))
+    jvp, vjp = linearize(f, torch.cat([weight.flatten() for _, weight in weights.values()]))
     shape = (len(x) * len(kept_tokens) * len(kept_outputs), sum(sizes))
     chosen = params if isinstance(params, str) else ", ".join(params)
-    return LinearOperator(shape, push, pull, x.dtype, x.device, f"J by {chosen}")
+    return LinearOperator(shape, jvp, vjp, x.dtype, x.device, f"J by {chosen}")
 
 
-def _tokens(view: BlockView, x: Tensor, which: SubBlock, norm: bool) -> Float[Tensor, "b n d"]:
-    """The tokens as a batch of their own, once they and the weights are known to be usable."""
+def _checked_tokens(view: BlockView, x: Tensor, which: SubBlock, norm: bool) -> Float[Tensor, "b n d"]:
+    """The tokens as a batch, copied, after checks of tokens and weights."""
     check_input(x, "x, the tokens,")
     if x.ndim not in (2, 3) or x.shape[-1] != view.dim:
         raise InputError(f"tokens x are {tuple(x.shape)}: give (n, {view.dim}) or (b, n, {view.dim}) to this block")
-    for module in _modules(view, which, norm):
-        check_weights(module, _name(view, which, False))
-        check_same_place(x, module, "x", _name(view, which, False))
+    for module in _sub_block_modules(view, which, norm):
+        check_weights(module, _sub_block_name(view, which, False))
+        check_same_dtype_and_device(x, module, "x", _sub_block_name(view, which, False))
     return x.detach().clone().reshape(-1, *x.shape[-2:])
 
 
-def _modules(view: BlockView, which: SubBlock, norm: bool) -> tuple[nn.Module, ...]:
+def _sub_block_modules(view: BlockView, which: SubBlock, norm: bool) -> tuple[nn.Module, ...]:
     if which == "attn":
         return (*((view.attn_norm,) if norm else ()), view.attn, view.attn_scale)
     return (*((view.mlp_norm,) if norm else ()), view.mlp, view.mlp_scale)
 
 
-def _name(view: BlockView, which: SubBlock, norm: bool) -> str:
+def _sub_block_name(view: BlockView, which: SubBlock, norm: bool) -> str:
     return f"{view.name}.{which}".lstrip(".") + (" with its norm" if norm else "")
 
 
-def _outside(view: BlockView) -> str:
+def _no_closed_form(view: BlockView) -> str:
     return (
-        f"Eq. 10 does not describe {_name(view, 'attn', False)}: {type(view.attn).__name__} computes something else "
-        "than Eq. 4 (a norm, gate or mask); attn_jacobian(..., method='autograd') has its Jacobian"
+        f"Eq. 10 does not describe {_sub_block_name(view, 'attn', False)}: {type(view.attn).__name__} computes "
+        "something else than Eq. 4 (a norm, gate or mask); attn_jacobian(..., method='autograd') has its Jacobian"
     )
 
 
-def _by_token(pull: Product, x: Float[Tensor, "b n d"]) -> bool:
-    """Whether no token's output depends on another token: K^T takes every second one to itself, exactly."""
+def _is_tokenwise(vjp: LinearMap, x: Float[Tensor, "b n d"]) -> bool:
+    """Whether no token's output depends on another token: K^T maps every second token exactly to itself."""
     u = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
     u[:, 1::2] = 0
-    return not pull(u)[:, 1::2].any()
+    return not vjp(u)[:, 1::2].any()
 
 
-def _token_blocks(pull: Product, x: Float[Tensor, "b n d"]) -> Float[Tensor, "t d d"]:
-    """The Jacobian of every token; a row of all of them at each product."""
+def _diagonal_blocks(vjp: LinearMap, x: Float[Tensor, "b n d"]) -> Float[Tensor, "t d d"]:
+    """The d x d Jacobian of every token; each product gives one row of all of them."""
     d = x.shape[-1]
     rows = x.new_empty(x.shape[:-1].numel(), d, d)
     unit = torch.zeros_like(x)
     for feature in range(d):
         unit[..., feature] = 1
-        rows[:, feature] = pull(unit).flatten(0, 1)
+        rows[:, feature] = vjp(unit).flatten(0, 1)
         unit[..., feature] = 0
     return rows
 
 
-def _positions(wanted: Sequence[int] | None, size: int, what: str, like: Tensor) -> Tensor:
-    """The positions as an index, each there and named once."""
+def _index_tensor(wanted: Sequence[int] | None, size: int, what: str, like: Tensor) -> Tensor:
+    """The positions as an index tensor; each must exist and occur once."""
     positions = list(range(size) if wanted is None else wanted)
     if (
         not positions

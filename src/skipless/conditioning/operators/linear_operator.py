@@ -1,4 +1,4 @@
-"""LinearOperator: a matrix that is known by its products."""
+"""LinearOperator: a matrix given by its products with vectors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from skipless.errors import InputError
 
-DENSE_BYTES = 2 * 2**30  # a dense form larger than this is refused
+MAX_DENSE_BYTES = 2 * 2**30  # larger dense forms are refused
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,15 +21,15 @@ class LinearOperator:
     the same.
 
     Attributes:
-        shape: rows and columns.
-        matvec: `(columns,)` to `(rows,)`.
-        rmatvec: `(rows,)` to `(columns,)`, the product with the transpose.
-        dtype: of the vectors, float32 or float64.
-        device: of the vectors.
-        name: what it is, for messages and records.
-        dense: makes the matrix by its structure, where that is cheaper than products; a new tensor at each call.
-        blocks: makes the equal square blocks `(k, r, r)` of a block diagonal matrix, whose singular values are theirs
-            together; None where it has no such structure. A new tensor at each call.
+        shape: numbers of rows and columns.
+        matvec: product with the matrix, `(columns,)` to `(rows,)`.
+        rmatvec: product with the transpose, `(rows,)` to `(columns,)`.
+        dtype: dtype of the vectors, float32 or float64.
+        device: device of the vectors.
+        name: name of the matrix in messages and records.
+        dense: returns the matrix as a new tensor, if its structure makes that cheaper than products; else None.
+        blocks: returns the diagonal blocks `(k, r, r)` of a block diagonal matrix as a new tensor; None if the matrix
+            has no such structure. The singular values of the blocks together are those of the matrix.
 
     Example:
         >>> a = torch.tensor([[1.0, 2.0], [0.0, 1.0]])
@@ -52,7 +52,7 @@ class LinearOperator:
 
     @classmethod
     def from_dense(cls, matrix: Float[Tensor, "r c"], name: str = "matrix") -> "LinearOperator":
-        """The operator of a matrix at hand, which is not copied."""
+        """The operator of a given matrix, which is not copied."""
         rows, columns = matrix.shape
         return cls(
             (rows, columns),
@@ -80,7 +80,7 @@ class LinearOperator:
         )
 
     def plus_identity(self) -> "LinearOperator":
-        """`K + I`: the sub-block with its skip.
+        """`K + I`, the Jacobian of a sub-block with its skip.
 
         Raises:
             InputError: if it is not square.
@@ -100,14 +100,14 @@ class LinearOperator:
         )
 
     def to_dense(self) -> Float[Tensor, "r c"]:
-        """The matrix itself: by its structure where that is known, else a product a column or a row, the fewer.
+        """The matrix itself, from `dense` or `blocks` if there is one, otherwise from one product per column or row.
 
         Raises:
-            InputError: if it would take more than `DENSE_BYTES`.
+            InputError: if it would take more than `MAX_DENSE_BYTES`.
         """
         rows, columns = self.shape
         size = rows * columns * self.dtype.itemsize
-        if size > DENSE_BYTES:
+        if size > MAX_DENSE_BYTES:
             raise InputError(
                 f"{self.name} is {rows} x {columns}, {size / 2**30:.1f} GiB as a dense matrix; use its products "
                 "(spectrum() needs no more), or fewer tokens"

@@ -1,1 +1,1 @@
-"""Spectra: both ends of an operator's singular values, and how they are spread between."""
+"""Spectra of linear operators: the extreme singular values, and the density of those between."""

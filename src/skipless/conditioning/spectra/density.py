@@ -1,4 +1,4 @@
-"""spectral_density: how an operator's singular values are spread, not only where they end."""
+"""spectral_density: the density of an operator's singular values."""
 
 import math
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from skipless.conditioning.operators.linear_operator import LinearOperator
-from skipless.conditioning.spectra.dense import DTYPES, default_rank_tolerance, singular_values
+from skipless.conditioning.spectra.dense import SUPPORTED_DTYPES, default_rank_tolerance, singular_values
 from skipless.conditioning.spectra.estimates import Method
 from skipless.conditioning.spectra.golub_kahan import Bidiagonalization
 from skipless.errors import InputError
 
-# Up to this many rows all singular values are taken: about a second on one core.
+# Up to this many rows all singular values are computed, which takes about a second on one core.
 DENSE_ROWS = 1000
 
 
@@ -23,16 +23,16 @@ class SpectralDensity:
     """The density of singular values over log10(sigma); it integrates to 1 over decades.
 
     Attributes:
-        name: the operator's.
-        grid: sigma, evenly spaced in log10.
-        density: share of the singular values per decade, there.
-        error: standard error of `density` over the random vectors; 0 where all singular values are known.
-        sigma, weight: the nodes that `density` smooths, and their shares; those that are 0 to working precision stand
-            at that precision.
-        width: standard deviation of the smoothing, in decades.
+        name: name of the operator.
+        grid: values of sigma, evenly spaced in log10.
+        density: fraction of the singular values per decade, at each grid value.
+        error: standard error of `density` over the random vectors; 0 if all singular values are known.
+        sigma, weight: the quadrature nodes that `density` smooths, and their weights; nodes below working precision are
+            raised to it.
+        width: standard deviation of the smoothing kernel, in decades.
         method: `"dense"` or `"lanczos"`.
-        vectors, steps: of Lanczos; 0 with `"dense"`.
-        seed: of the vectors.
+        vectors, steps: numbers of random vectors and of Lanczos steps; 0 with `"dense"`.
+        seed: seed of the random vectors.
     """
 
     name: str
@@ -48,7 +48,7 @@ class SpectralDensity:
     seed: int
 
     def share_below(self, sigma: float) -> float:
-        """The share of the singular values below a value."""
+        """The fraction of the singular values below `sigma`."""
         return self.weight[self.sigma < sigma].sum().item()
 
     def as_json(self) -> dict[str, Any]:
@@ -78,22 +78,24 @@ def spectral_density(
 ) -> SpectralDensity:
     """The density of an operator's min(shape) singular values.
 
-    All of them up to `dense_rows`; beyond, stochastic Lanczos quadrature: for a random unit vector v, the singular
-    values of B_k, weighted by the squared first components of its right singular vectors, have the first 2 k - 1
-    moments of the spectrum of K^T K as v sees it; their mean over vectors is the spectrum's (Golub and Welsch 1969;
-    Ubaru, Chen and Saad, SIAM J. Matrix Anal. Appl. 38, 2017). Its two ends are `spectrum`'s business.
+    Up to `dense_rows`, all singular values are computed. Beyond that, stochastic Lanczos quadrature is used: for a
+    random unit vector v, the singular values of B_k, weighted by the squared first components of its right singular
+    vectors, match the first 2 k - 1 moments of the spectral measure of K^T K at v. The mean over vectors is the
+    spectral density (Golub and Welsch 1969; Ubaru, Chen and Saad, SIAM J. Matrix Anal. Appl. 38, 2017). For the extreme
+    singular values use `spectrum`.
 
     Args:
-        operator: any shape, float32 or float64.
-        vectors: random vectors, at least 2.
-        steps: of Lanczos for each of them.
-        points: of the grid.
-        width: standard deviation in decades of the Gaussian that each singular value is smoothed with.
-        seed: of the vectors.
-        dense_rows: see above.
+        operator: of any shape, float32 or float64.
+        vectors: number of random vectors, at least 2.
+        steps: number of Lanczos steps for each vector.
+        points: number of grid points.
+        width: standard deviation of the Gaussian smoothing kernel, in decades.
+        seed: seed of the random vectors.
+        dense_rows: largest size whose singular values are all computed.
 
     Raises:
-        InputError: for half precision, empty or zero operators, products that are not finite, and counts below these.
+        InputError: for half precision, empty or zero operators, products that are not finite, and counts that are too
+        small.
 
     Example:
         >>> matrix = torch.diag(torch.tensor([100.0] * 30 + [1.0] * 70))
@@ -101,14 +103,14 @@ def spectral_density(
         >>> round(found.share_below(10.0), 3), found.method
         (0.7, 'dense')
     """
-    if operator.dtype not in DTYPES or min(operator.shape) < 1:
+    if operator.dtype not in SUPPORTED_DTYPES or min(operator.shape) < 1:
         raise InputError(f"{operator.name} is {operator.dtype}, {operator.shape}: it must be float32 or 64, not empty")
     if vectors < 2 or steps < 1 or points < 2 or not 0 < width < math.inf:
         raise InputError(
             f"vectors={vectors}, steps={steps}, points={points}, width={width}: at least 2, 1, 2 and a positive width"
         )
     dense = operator.blocks is not None or max(operator.shape) <= dense_rows
-    found = _all_values(operator) if dense else [_nodes(operator, steps, seed + i) for i in range(vectors)]
+    found = _dense_nodes(operator) if dense else [_lanczos_nodes(operator, steps, seed + i) for i in range(vectors)]
     sigma, weight = (torch.cat(parts) for parts in zip(*found, strict=True))
     weight = weight / len(found)
     top = sigma.max().item()
@@ -117,7 +119,7 @@ def spectral_density(
     floor = default_rank_tolerance(operator.dtype, operator.shape) * top
     low, high = (math.log10(max(end, floor)) for end in (sigma.min().item(), top))
     grid = torch.linspace(low - 4 * width, high + 4 * width, points, dtype=torch.float64)
-    curves = torch.stack([_smooth(grid, s.clamp_min(floor).log10(), w, width) for s, w in found])
+    curves = torch.stack([_gaussian_smoothing(grid, s.clamp_min(floor).log10(), w, width) for s, w in found])
     error = torch.zeros_like(grid) if dense else curves.std(0) / len(found) ** 0.5
     return SpectralDensity(
         name=operator.name,
@@ -134,19 +136,19 @@ def spectral_density(
     )
 
 
-def _all_values(operator: LinearOperator) -> list[tuple[Tensor, Tensor]]:
+def _dense_nodes(operator: LinearOperator) -> list[tuple[Tensor, Tensor]]:
     matrix = operator.to_dense() if operator.blocks is None else operator.blocks()
     sigma = singular_values(matrix, operator.name).flatten()
     return [(sigma, torch.full_like(sigma, 1 / len(sigma)))]
 
 
-def _nodes(operator: LinearOperator, steps: int, seed: int) -> tuple[Tensor, Tensor]:
-    """One vector's quadrature."""
+def _lanczos_nodes(operator: LinearOperator, steps: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Quadrature nodes and weights from one random vector."""
     run = Bidiagonalization(operator, seed)
     run.extend(steps)
     return run.quadrature()
 
 
-def _smooth(grid: Tensor, at: Tensor, weight: Tensor, width: float) -> Tensor:
+def _gaussian_smoothing(grid: Tensor, at: Tensor, weight: Tensor, width: float) -> Tensor:
     bells = torch.exp(-0.5 * ((grid[:, None] - at) / width).square())
     return bells @ weight / (width * math.sqrt(2 * math.pi))

@@ -1,4 +1,4 @@
-"""What a measured spectrum is recorded as: numbers with the intervals that they are known to lie in."""
+"""Records of measured spectra: numbers with the intervals that they are known to lie in."""
 
 import math
 from dataclasses import dataclass
@@ -6,22 +6,23 @@ from typing import Any, Literal
 
 Method = Literal["dense", "gram", "lanczos", "inverse"]
 
-# A number known to a tenth is printed as that number; one that is known worse, as its bounds.
-WORTH_A_VALUE = 0.1
+# A number with at most this relative error is printed as a value, any other as its bounds.
+KNOWN_RELATIVE_ERROR = 0.1
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number that is not negative, and how far it can be trusted.
+    """A non-negative number with its error bounds.
 
     Attributes:
-        value: the best single number. Where `upper` is None, it is the lower bound.
-        lower: the number is at least this; 0 where nothing better is known.
-        upper: it is at most this; None where nothing is known.
-        converged: whether the bounds are within the tolerance that was asked for.
-        method: how it was found, see `spectrum`.
-        iterations: products with the operator and with its transpose, in pairs; 0 for a factorisation.
-        residual: of the singular triplet, |K v - s u| and |K^T u - s v|, the larger; None where none was formed.
+        value: the best single number. If `upper` is None, it is the lower bound.
+        lower: lower bound of the number; 0 if nothing better is known.
+        upper: upper bound of the number; None if none is known.
+        converged: whether the bounds are within the requested tolerance.
+        method: how the number was found, see `spectrum`.
+        iterations: number of pairs of products with the operator and its transpose; 0 for a factorisation.
+        residual: the larger of |K v - s u| and |K^T u - s v| for the singular triplet (s, u, v); None if none was
+            formed.
 
     Example:
         >>> print(Estimate(1650.0, 1649.99, 1650.01, False, "lanczos"))
@@ -40,15 +41,15 @@ class Estimate:
 
     @property
     def error(self) -> float | None:
-        """The relative error at most; None where that is not known."""
+        """Upper bound of the relative error; None if it is not known."""
         if self.upper is None or self.value <= 0:
             return None
         return max(self.upper - self.value, self.value - self.lower) / self.value
 
     @property
     def known(self) -> bool:
-        """Whether it is known well enough to be quoted as a value: to a tenth."""
-        return self.error is not None and self.error <= WORTH_A_VALUE
+        """Whether the number is known well enough to be quoted as a value: to a tenth."""
+        return self.error is not None and self.error <= KNOWN_RELATIVE_ERROR
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, with the relative error."""
@@ -75,18 +76,18 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """The ends of an operator's spectrum of singular values. Never inf, never NaN.
+    """The extreme singular values of an operator. No number in it is infinite or NaN.
 
     Attributes:
-        name: the operator's.
-        shape: rows and columns.
-        dtype: of its products, `"float32"` or `"float64"`.
+        name: name of the operator.
+        shape: numbers of rows and columns.
+        dtype: dtype of its products, `"float32"` or `"float64"`.
         sigma_max, sigma_min: the largest singular value and the min(shape)-th.
-        rank: how many singular values exceed `rank_tolerance * sigma_max`; None where they were not all found.
-        rank_tolerance: see there.
-        tolerance: the relative error that `converged` promises.
-        failure: the probability, over the seed, that a bound of an iterative method misses; 0 for a dense one.
-        seed: of the start vector.
+        rank: number of singular values above `rank_tolerance * sigma_max`; None if they were not all found.
+        rank_tolerance: threshold of the rank, relative to sigma_max.
+        tolerance: the relative error that `converged` guarantees.
+        failure: probability, over the seed, that a bound of an iterative method is wrong; 0 for a dense method.
+        seed: seed of the start vector.
     """
 
     name: str
@@ -102,9 +103,9 @@ class Spectrum:
 
     @property
     def kappa(self) -> Estimate:
-        """kappa(K) = sigma_max / sigma_min, a value where both ends are known and a lower bound where not.
+        """kappa(K) = sigma_max / sigma_min: a value if both are known, a lower bound if not.
 
-        A singular operator has a lower bound that says what the precision can tell, and a `rank` below min(shape).
+        The lower bound of a singular operator reflects the precision; its `rank` is below min(shape).
         """
         return self._kappa(1)
 
@@ -115,28 +116,28 @@ class Spectrum:
 
     @property
     def converged(self) -> bool:
-        """Whether both ends are."""
+        """Whether both extreme singular values have converged."""
         return self.sigma_max.converged and self.sigma_min.converged
 
     @property
     def method(self) -> Method:
-        """How sigma_min, the harder end, was found."""
+        """How sigma_min, the harder of the two, was found."""
         return self.sigma_min.method
 
     def _kappa(self, power: int) -> Estimate:
         high, low = self.sigma_max, self.sigma_min
-        # Nothing is known of a zero matrix's kappa but that no kappa is below 1.
+        # For a zero matrix only kappa >= 1 is known, which holds for every matrix.
         lower = max(high.lower / low.upper, 1.0) if low.upper else 1.0
         upper = high.upper / low.lower if high.upper is not None and low.lower > 0 else None
         value = max(high.value / low.value, 1.0) if upper is not None and low.value > 0 else lower
-        if upper is not None and max(upper - value, value - lower) > WORTH_A_VALUE * value:
+        if upper is not None and max(upper - value, value - lower) > KNOWN_RELATIVE_ERROR * value:
             value = lower
         upper = None if upper is None or not math.isfinite(upper**power) else upper**power
         iterations = high.iterations if high.method == low.method else high.iterations + low.iterations
         return Estimate(value**power, lower**power, upper, self.converged, low.method, iterations)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values that `json` writes; kappa and kappa_gram are in it."""
+        """Plain values that `json` writes, with kappa and kappa_gram."""
         numbers = ("sigma_max", "sigma_min", "kappa", "kappa_gram")
         return {
             "name": self.name,

@@ -1,4 +1,4 @@
-"""A.4.4: what the condition numbers of blocks say about that of their concatenation."""
+"""A.4.4: bounds on the condition number of a concatenation by those of its blocks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,21 +15,22 @@ Orientation = Literal["tall", "wide", "mixed"]
 
 @dataclass(frozen=True)
 class ConcatenationBound:
-    """Both sides of Eq. 37 for M = [A_1 ... A_k], and of Eq. 6; all of it from dense float64 factorisations.
+    """Both sides of Eqs. 37 and 6 for M = [A_1 ... A_k], from dense float64 factorisations.
 
     Attributes:
         orientation: `"tall"` if M has at least as many rows as columns, `"wide"` if every block has at least as many
-            columns as rows, `"mixed"` else.
+            columns as rows, `"mixed"` otherwise.
         coherence: rho of Eq. 32; with more than two blocks, the norm of the matrix of the pairs' rho.
         balance: tau of Eq. 33; None if a block is 0.
         s_max: the largest singular value of any block.
         s_min: the smallest of any block.
-        kappa_max: the worst block's condition number; None where that block is singular to float64.
-        kappa: M's own condition number; None where M is singular to float64.
-        bound: what is proved about kappa(M): for tall M sqrt((s_max^2 + rho) / (s_min^2 - rho)), the first bound of
-            Eq. 37; for wide blocks the lesser of it and sqrt(sum s_max^2 / sum s_min^2). None where nothing is proved.
-        printed: the last expression of Eq. 37, tau sqrt((1 + rho / s_max^2) / (1 - rho / s_min^2)) kappa_max; None
-            where it says nothing, rho >= s_min^2.
+        kappa_max: the condition number of the worst block; None if that block is singular in float64.
+        kappa: the condition number of M; None if M is singular in float64.
+        bound: the proven upper bound of kappa(M). For tall M it is sqrt((s_max^2 + rho) / (s_min^2 - rho)), the first
+            bound of Eq. 37; for wide blocks the smaller of it and sqrt(sum s_max^2 / sum s_min^2). None if nothing is
+            proven.
+        printed: the last expression of Eq. 37, tau sqrt((1 + rho / s_max^2) / (1 - rho / s_min^2)) kappa_max; None if
+            rho >= s_min^2, where it is void.
     """
 
     orientation: Orientation
@@ -44,7 +45,7 @@ class ConcatenationBound:
 
     @property
     def worst_block_holds(self) -> bool | None:
-        """Whether Eq. 6 holds here, kappa(M) <= kappa_max; None where both are singular to float64."""
+        """Whether Eq. 6 holds here, kappa(M) <= kappa_max; None if both are singular in float64."""
         if self.kappa is None:
             return None if self.kappa_max is None else False
         return self.kappa_max is None or self.kappa <= self.kappa_max
@@ -52,25 +53,25 @@ class ConcatenationBound:
 
 @torch.no_grad()
 def concatenation_bound(blocks: Sequence[Float[Tensor, "r _"]]) -> ConcatenationBound:
-    """rho, tau and both sides of Eqs. 6 and 37 for blocks side by side, such as the J_l of a model (Eqs. 32 to 37).
+    """rho, tau and both sides of Eqs. 6 and 37 for concatenated blocks, such as the J_l of a model (Eqs. 32 to 37).
 
-    What was found on checking the proof:
+    Findings from checking the proof:
 
     - Eqs. 35 and 36 are right: 2 rho |x| |y| / (|x|^2 + |y|^2) is at most rho, at |x| = |y|. They hold for any number
       of blocks with rho the norm of the matrix of pairwise |A_i^T A_j|, whose diagonal is 0.
     - The second relation of Eq. 37 is an equality, and the third holds: s_max / s_min <= tau kappa_max.
-    - "rho -> 0" is not enough. rho has the units of s^2, and the bound is void unless rho < s_min^2: relative to the
-      blocks' norms, coherence must be below about 1 / kappa^2, where it is needed least.
-    - sigma_min in Eq. 36 is min |A x| / |x|, which is 0 for a block with more columns than rows. So the proof is one
-      for tall blocks whose columns together are at most the rows, p <= m n d.
+    - "rho -> 0" is not enough. rho has the units of s^2, and the bound is void unless rho < s_min^2. Relative to the
+      blocks' norms, coherence must be below about 1 / kappa^2, so the bound is weakest where kappa is large.
+    - sigma_min in Eq. 36 is min |A x| / |x|, which is 0 for a block with more columns than rows. So the proof covers
+      only tall blocks with together at most as many columns as rows, p <= m n d.
     - For wide blocks, p_l >= m n d, as in a ViT-Small for up to 7 images, **Eq. 6 needs no assumption at all**:
       M M^T = sum A_i A_i^T, so kappa(M)^2 <= sum sigma_max(A_i)^2 / sum sigma_min(A_i)^2 <= max kappa(A_i)^2, with
       sigma_min the least of the m n d singular values, whatever rho and tau are.
-    - Between the two, some p_l < m n d < p, nothing is proved.
+    - In between, with some p_l < m n d < p, nothing is proven.
 
     Args:
-        blocks: at least two matrices with the same number of rows. A wide one is reduced to its triangular factor
-            first, so that hundreds of thousands of columns are no matter.
+        blocks: at least two matrices with the same number of rows. A wide one is first reduced to its
+            triangular factor, so that it may have hundreds of thousands of columns.
 
     Raises:
         InputError: if there are fewer than two, their rows differ, or one is empty or not finite.
@@ -82,7 +83,7 @@ def concatenation_bound(blocks: Sequence[Float[Tensor, "r _"]]) -> Concatenation
     """
     _check(blocks)
     rows, columns = len(blocks[0]), [block.shape[1] for block in blocks]
-    factors = [triangular(block.double()) for block in blocks]
+    factors = [triangular_factor(block.double()) for block in blocks]
     spectra = [torch.linalg.svdvals(factor) for factor in factors]
     tops, bottoms = [s[0].item() for s in spectra], [s[-1].item() for s in spectra]
     pairs = [[_coherence(a, b) if a is not b else 0.0 for b in factors] for a in factors]
@@ -118,8 +119,8 @@ def _check(blocks: Sequence[Tensor]) -> None:
         raise InputError("a block has values that are not finite: it has no singular values")
 
 
-def triangular(block: Float[Tensor, "r p"]) -> Float[Tensor, "r q"]:
-    """A block with the same Gram matrix A A^T and as few columns: L of A = L Q^T, which every norm here is blind to."""
+def triangular_factor(block: Float[Tensor, "r p"]) -> Float[Tensor, "r q"]:
+    """L of A = L Q^T, which has the Gram matrix A A^T of the block, but at most as many columns as rows."""
     rows, columns = block.shape
     return block if columns <= rows else torch.linalg.qr(block.mT, mode="r").R.mT
 
@@ -129,7 +130,7 @@ def _coherence(a: Float[Tensor, "r p"], b: Float[Tensor, "r q"]) -> float:
 
 
 def _kappa(s: Float[Tensor, " s"], size: int) -> float | None:
-    """The condition number, if the least singular value is more than rounding."""
+    """The condition number; None if the smallest singular value is at the level of rounding."""
     floor = max(size, len(s)) * torch.finfo(s.dtype).eps
     return (s[0] / s[-1]).item() if s[-1] > floor * s[0] else None
 

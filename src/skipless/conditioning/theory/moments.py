@@ -1,4 +1,4 @@
-"""Eqs. 14 to 20: mean and variance of the logits of Gaussian tokens, as printed and corrected."""
+"""Eqs. 14 to 20: mean and variance of the logits of Gaussian tokens, as printed and as corrected."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -21,7 +21,7 @@ class LogitMoments:
 
 @dataclass(frozen=True)
 class GapMoments:
-    """Mean and variance of C_ii - C_ij, by how much a row's diagonal logit leads another one (Eq. 20)."""
+    """Mean and variance of C_ii - C_ij, the gap between a row's diagonal logit and another one (Eq. 20)."""
 
     mean: float
     variance: float
@@ -41,14 +41,15 @@ def logit_moments(
         B_ii = x Z x^T:    given x, N(0, |x|^4 / d); E|x|^4 = d^2 + 2 d:    variance d + 2   (Eq. 16, exact)
         B_ij = x Z y^T:    given x and y, N(0, |x|^2 |y|^2 / d):            variance d
 
-    The paper prints 1 for the last of them (Eq. 17), and with it alpha^2 + beta^2 d instead of (alpha^2 + beta^2) d in
-    Eq. 19. A and B are uncorrelated, since Z has mean 0 given X, so that variances add in C (Eqs. 18 and 19). The
-    conclusion survives: the diagonal's mean beta d outgrows the spread sqrt(d).
+    For the last variance the paper prints 1 (Eq. 17), and therefore alpha^2 + beta^2 d instead of (alpha^2 + beta^2) d
+    in Eq. 19. A and B are uncorrelated, because Z has mean 0 given X, so their variances add up in C (Eqs. 18 and 19).
+    The paper's conclusion still holds: the diagonal's mean beta d outgrows the standard deviation, which is of order
+    sqrt(d).
 
     Args:
         dim: d.
-        alpha, beta: of W_Q W_K^T = alpha Z + beta I (Eq. 11).
-        logit_scale: s; the paper has none, libraries have d_h^-0.5.
+        alpha, beta: coefficients of W_Q W_K^T = alpha Z + beta I (Eq. 11).
+        logit_scale: s; the paper has none, libraries use d_h^-0.5.
         reading: `"corrected"`, or `"printed"` for Eqs. 17 and 19 as they stand.
 
     Raises:
@@ -81,8 +82,8 @@ def gap_moments(
         E |x|^2 |x - y|^2 / d = E |x|^2 (|x|^2 + |y|^2) / d = (d^2 + 2 d + d^2) / d = 2 d + 2
         Var |x|^2 + Var x y^T = 3 d
 
-    The paper prints alpha^2 (d + 3) for the first, following Eq. 17, and calls gamma normal, which it is not: its terms
-    are products of Gaussians, whose tails are heavier.
+    For the first the paper prints alpha^2 (d + 3), following Eq. 17. It also calls gamma normal, but its terms are
+    products of Gaussians, which have heavier tails.
 
     Args:
         dim, alpha, beta, logit_scale: as in `logit_moments`.

@@ -1,4 +1,4 @@
-"""Section 5 and A.4 as functions: K = B + E, Propositions 1 and 2; with them Eqs. 14 to 20 and the bound of A.4.4."""
+"""Section 5 and A.4 as functions: K = B + E, Propositions 1 and 2, Eqs. 14 to 20, and the bound of A.4.4."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +16,13 @@ from skipless.conditioning.spectra.estimates import Estimate
 from skipless.conditioning.spectra.spectrum import spectrum
 from skipless.conditioning.theory.concatenation import ConcatenationBound, concatenation_bound
 from skipless.conditioning.theory.moments import GapMoments, LogitMoments, gap_moments, logit_moments
-from skipless.conditioning.theory.softmax import SoftmaxBound, diffuse_bound, dominance_bound, row_margin, row_range
+from skipless.conditioning.theory.softmax_bounds import (
+    SoftmaxBound,
+    diffuse_bound,
+    dominance_bound,
+    row_margin,
+    row_range,
+)
 from skipless.models.blocks import BlockView
 
 __all__ = [
@@ -36,24 +42,24 @@ __all__ = [
     "row_range",
 ]
 
-# |E|_2 needs tens of Lanczos steps; sigma_min(E), which nobody asks for, would need all of them.
-NORM_STEPS = 200
+# |E|_2 needs only tens of Lanczos steps. sigma_min(E), which is not used, would need far more.
+NORM_ITERATIONS = 200
 
 
 @dataclass(frozen=True)
 class PerturbationRatio:
-    """Proposition 2's premise, measured: is E a small perturbation of B?
+    """Measurement of Proposition 2's premise that E is a small perturbation of B.
 
     Attributes:
-        name: the attention.
-        shape: of K.
+        name: name of the attention.
+        shape: shape of K.
         perturbation: |E|_2.
         dominant_max, dominant_min: sigma_max(B) and sigma_min(B).
-        ratio: |E|_2 / sigma_min(B); its `upper` is None where sigma_min(B) may be 0.
-        small: whether the ratio is below 1, as the proposition needs; None where the bounds do not tell.
-        kappa_bound: (sigma_max(B) + |E|) / (sigma_min(B) - |E|), at least kappa(K); None where E is not known to be
-            small, for then nothing follows.
-        seed: of the iterative methods.
+        ratio: |E|_2 / sigma_min(B); its `upper` is None if sigma_min(B) may be 0.
+        small: whether the ratio is below 1, as the proposition needs; None if the bounds do not decide it.
+        kappa_bound: the upper bound (sigma_max(B) + |E|) / (sigma_min(B) - |E|) of kappa(K); None unless E is known to
+            be small.
+        seed: seed of the iterative methods.
     """
 
     name: str
@@ -75,13 +81,13 @@ def attention_terms(block: nn.Module | BlockView, x: Float[Tensor, "*b n d"]) ->
 
         B = sum_h (W_V,h W_O,h)^T (x) A_h,    E = sum_h (X W_V,h W_O,h (x) I_n)^T A'_h
 
-    A bias on the values drops out of E: the rows of A sum to 1, so those of A' to 0. Here tokens are flattened row by
-    row, so the factors of the Kronecker products are swapped. With several heads B is no Kronecker product, and
-    kappa(B) is not kappa(A) kappa(W_V W_O).
+    A bias on the values drops out of E, because the rows of A sum to 1 and those of A' to 0. Here tokens are flattened
+    row by row, so the factors of the Kronecker products are swapped. With several heads, B is not a Kronecker product,
+    and kappa(B) is not kappa(A) kappa(W_V W_O).
 
     Args:
         block: one block of a model, or its `BlockView`.
-        x: the attention's input, `(n, d)`, or `(b, n, d)`, then both are block diagonal.
+        x: the attention's input, `(n, d)`; with `(b, n, d)` both operators are block diagonal.
 
     Returns:
         B and E.
@@ -101,18 +107,18 @@ def attention_terms(block: nn.Module | BlockView, x: Float[Tensor, "*b n d"]) ->
 
 @torch.inference_mode(False)
 def perturbation_ratio(block: nn.Module | BlockView, x: Float[Tensor, "*b n d"], *, seed: int = 0) -> PerturbationRatio:
-    """Proposition 2's split at tokens `x`: |E|_2 against sigma_min(B).
+    """Compare the two terms of Proposition 2 at tokens `x`: |E|_2 and sigma_min(B).
 
-    The proof in A.4.3 takes |E| << |B| for enough, but sigma_min(B) is what a perturbation must be small against; and
-    Eq. 21 drops the factor |d vec(M) / d vec(X)|, which grows with |X|. So the premise is measured here, not assumed.
-    Where it fails, nothing follows: K may be well-conditioned all the same.
+    The proof in A.4.3 assumes that |E| << |B| suffices, but |E| must be small compared with sigma_min(B). Eq. 21 also
+    drops the factor |d vec(M) / d vec(X)|, which grows with |X|. So the premise is measured here. If it fails, nothing
+    follows: K may be well conditioned all the same.
 
-    With one head sigma(B) is that of A times that of W_V W_O; with several, and for E, singular values come from
-    `spectrum`, dense or by Lanczos.
+    With one head, sigma(B) are the products of the singular values of A and of W_V W_O. With several heads, and for E,
+    singular values come from `spectrum`.
 
     Args:
         block, x: as in `attention_terms`.
-        seed: of the iterative methods.
+        seed: seed of the iterative methods.
 
     Raises:
         InputError: as `attention_terms`.
@@ -128,9 +134,9 @@ def perturbation_ratio(block: nn.Module | BlockView, x: Float[Tensor, "*b n d"],
     """
     primal, tokens, name = attention_primal(block, x)
     dominant, perturbation = _terms(primal, tokens, name)
-    norm = spectrum(perturbation, max_iterations=NORM_STEPS, inverse_rows=0, seed=seed).sigma_max
+    norm = spectrum(perturbation, max_iterations=NORM_ITERATIONS, inverse_rows=0, seed=seed).sigma_max
     if primal.heads == 1:
-        high, low = _one_head(primal)
+        high, low = _kronecker_extremes(primal)
     else:
         found = spectrum(dominant, seed=seed)
         high, low = found.sigma_max, found.sigma_min
@@ -144,17 +150,17 @@ def perturbation_ratio(block: nn.Module | BlockView, x: Float[Tensor, "*b n d"],
 
 def _terms(primal: AttentionPrimal, x: Tensor, name: str) -> tuple[LinearOperator, LinearOperator]:
     def term(letter: str, **which: bool) -> LinearOperator:
-        push, pull, dense = (partial(f, **which) for f in (primal.push, primal.pull, primal.dense))
-        operator = token_operator(push, pull, x, f"{letter} of {name}")
+        jvp, vjp, dense = (partial(f, **which) for f in (primal.jvp, primal.vjp, primal.dense))
+        operator = token_operator(jvp, vjp, x, f"{letter} of {name}")
         return replace(operator, dense=lambda: torch.block_diag(*dense()))
 
     return term("B", perturbation=False), term("E", dominant=False)
 
 
-def _one_head(primal: AttentionPrimal) -> tuple[Estimate, Estimate]:
-    """Both ends of sigma(B): the Kronecker product's singular values are products of its factors'."""
+def _kronecker_extremes(primal: AttentionPrimal) -> tuple[Estimate, Estimate]:
+    """sigma_max(B) and sigma_min(B) with one head, where B is a Kronecker product: products of its factors' values."""
     maps = matrix_spectrum(primal.a, name="A")
-    (_, _, w_v), w_o = primal.head_maps(), primal.w_out
+    (_, _, w_v), w_o = primal.head_weights(), primal.w_out
     value = matrix_spectrum(w_v.double() @ w_o.double(), name="W_V W_O")[0]
     high = max((each.sigma_max for each in maps), key=lambda end: end.value)
     low = min((each.sigma_min for each in maps), key=lambda end: end.value)
@@ -167,7 +173,7 @@ def _product(a: Estimate, b: Estimate) -> Estimate:
 
 
 def _quotient(a: Estimate, b: Estimate) -> Estimate:
-    """a / b; a lower bound for its value where b may be 0."""
+    """a / b; its value is a lower bound if b may be 0."""
     lower = a.lower / b.upper if b.upper else 0.0
     upper = a.upper / b.lower if a.upper is not None and b.lower > 0 else None
     value = a.value / b.value if upper is not None and b.value > 0 else lower

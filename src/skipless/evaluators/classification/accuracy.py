@@ -1,4 +1,4 @@
-"""Classification accuracy: a classifier's own, and by `knn` on its features."""
+"""Top-1 and top-5 accuracy of a classifier."""
 
 from collections.abc import Iterable
 
@@ -8,18 +8,18 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-TOP5_CLASSES = 5  # with fewer classes every answer is among the first five
+TOP5_CLASSES = 5  # with fewer classes, top-5 is always 100 %
 
 
 @torch.inference_mode()
 def top1(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
-    """Measure the accuracy of a classifier, each image counted once.
+    """Measure the accuracy of a classifier, counting each image once.
 
     Args:
-        model: images `(b, c, h, w)` to logits `(b, classes)`; evaluated where its parameters lie, and given back in the
-            mode (training or not) that it was in.
-        loader: batches of images and labels. In a distributed run each process passes its own share, together every
-            image once, and each gets the result for the whole.
+        model: maps images `(b, c, h, w)` to logits `(b, classes)`. It is evaluated on its parameters' device, and its
+            training mode is restored.
+        loader: batches of images and labels. In a distributed run each process passes a disjoint part of the images,
+            and every process gets the result for all of them.
 
     Returns:
         `top1` and, with at least five classes, `top5` in percent; `loss`, the mean cross-entropy in nats; `n`, the
@@ -41,7 +41,7 @@ def top1(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> dict[str,
             classes = logits.shape[-1]
     finally:
         model.train(training)
-    sums = torch.stack(batches).cpu().double().sum(0)  # the one synchronisation; float32 would round long sums
+    sums = torch.stack(batches).cpu().double().sum(0)  # the only synchronisation; float32 would round long sums
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(sums := sums.to(device))
     loss, first, fifth, count = sums.tolist()
@@ -52,7 +52,7 @@ def top1(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> dict[str,
 
 
 def _batch_sums(logits: Float[Tensor, "b classes"], labels: Int64[Tensor, " b"]) -> Float[Tensor, "4"]:
-    """Give the summed loss, the hits at the first place and among the first five, and the number of images."""
+    """The summed loss, the numbers of top-1 and top-5 hits, and the number of images."""
     hits = logits.topk(min(TOP5_CLASSES, logits.shape[-1])).indices == labels[:, None]
     loss = F.cross_entropy(logits, labels, reduction="sum")
     return torch.stack([loss, hits[:, 0].sum(), hits.sum(), torch.ones_like(labels).sum()])

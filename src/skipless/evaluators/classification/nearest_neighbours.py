@@ -1,4 +1,4 @@
-"""Weighted k-NN on frozen features, as DINO evaluates its backbones: no training, one number for every block."""
+"""Weighted k-NN classification on frozen features, as in DINO's evaluation."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from torch import Tensor
 from skipless.errors import InputError
 
 TOP5 = 5
-SIMILARITIES = 2**25  # at a time: 128 MiB in float32, whatever the number of training images
+MAX_SIMILARITIES = 2**25  # in one chunk, 128 MiB in float32, for any number of training images
 Block = TypeVar("Block", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class KnnAccuracy:
-    """What a k-NN classifier got right.
+    """The accuracy of a k-NN classifier.
 
     Attributes:
-        top1: per cent of the test images whose first class is the true one.
-        top5: per cent whose true class is among the first five; among the first k where k < 5.
-        k: neighbours that vote.
-        temperature: of the votes, exp(similarity / temperature).
+        top1: top-1 accuracy in percent.
+        top5: top-5 accuracy in percent; the accuracy among the first k classes if k < 5.
+        k: number of neighbours that vote.
+        temperature: temperature of the votes, exp(similarity / temperature).
         n: number of test images.
         n_train: number of training images.
     """
@@ -46,19 +46,20 @@ def knn(
     k: int,
     temperature: float = 0.07,
 ) -> tuple[float, float]:
-    """Classify by the k nearest training images, weighted: DINO's k-NN evaluation (Caron et al. 2021, section 4.1).
+    """Weighted k-NN accuracy, as in DINO's evaluation (Caron et al. 2021, section 4.1).
 
-    Similarity is the cosine. Each of the k most similar training images votes for its class with
-    exp(similarity / temperature). Of training images that are equally similar the first is the nearer one; classes with
-    equally many votes, those without any included, come in the order of their numbers.
+    Each of the k training images of highest cosine similarity votes for its class with exp(similarity / temperature).
+    Among equally similar training images, the first counts as nearer. Classes with equal votes, including none, are
+    ranked by their number.
 
     Args:
-        train_features: one feature an image, in any floating-point type; half precision is computed in float32.
-        train_labels: classes, from 0 up.
-        test_features: features of the images to classify.
-        test_labels: their true classes.
+        train_features: one feature vector for each image, in any floating-point dtype; half precision is converted to
+            float32.
+        train_labels: class indices, from 0 up.
+        test_features: feature vectors of the images to classify.
+        test_labels: class indices of these images.
         k: number of neighbours; the published values are 10, 20, 100 and 200.
-        temperature: the smaller, the more the nearest one counts.
+        temperature: smaller values give the nearest neighbours more weight.
 
     Returns:
         Top-1 and top-5 accuracy in percent; with k < 5, the second is the accuracy among the first k classes.
@@ -85,11 +86,11 @@ def knn_blocks(
     temperature: float = 0.07,
     device: torch.device | None = None,
 ) -> dict[Block, dict[int, KnnAccuracy]]:
-    """Evaluate every block at every k: skipless models are often best in the middle. Blocks are named by the keys.
+    """Evaluate every block at every k. Blocks are named by the keys of the mappings.
 
     Args:
         train_features, train_labels, test_features, test_labels, ks, temperature: as in `knn_accuracies`.
-        device: where to compute, a block after the other; by default where the features lie.
+        device: device to compute on, one block at a time; by default that of the features.
     """
     if list(train_features) != list(test_features):
         raise InputError(
@@ -122,12 +123,12 @@ def knn_accuracies(
     labels, truth = train_labels.to(train.device), test_labels.to(train.device)
     classes = int(max(labels.max(), truth.max())) + 1
     hits = {k: torch.zeros(2, dtype=torch.int64, device=train.device) for k in ks}
-    rows = max(1, SIMILARITIES // max(len(train), classes))
+    rows = max(1, MAX_SIMILARITIES // max(len(train), classes))
     for chunk, true in zip(test.split(rows), truth.split(rows), strict=True):
-        similarity, neighbours = _nearest(chunk @ train.T, max(ks))
-        # The nearest one votes with 1: a common factor changes no rank, and exp(1 / temperature) may overflow.
+        similarity, neighbours = _stable_topk(chunk @ train.T, max(ks))
+        # Votes are scaled so that the nearest one is 1: this changes no rank, and exp(1 / temperature) may overflow.
         votes = ((similarity - similarity[:, :1]).double() / temperature).exp()
-        for k, ranks in _ranks(votes, labels[neighbours], true, classes, set(ks)):
+        for k, ranks in _true_class_ranks(votes, labels[neighbours], true, classes, set(ks)):
             hits[k] += torch.stack([(ranks == 0).sum(), (ranks < min(TOP5, k)).sum()])
     results = {}
     for k in ks:
@@ -136,8 +137,10 @@ def knn_accuracies(
     return results
 
 
-def _nearest(similarity: Float[Tensor, "n n_train"], k: int) -> tuple[Float[Tensor, "n {k}"], Int64[Tensor, "n {k}"]]:
-    """Give the k largest of each row; of equal ones the first, which topk alone does not promise."""
+def _stable_topk(
+    similarity: Float[Tensor, "n n_train"], k: int
+) -> tuple[Float[Tensor, "n {k}"], Int64[Tensor, "n {k}"]]:
+    """The k largest values of each row; ties go to the first, which `torch.topk` alone does not guarantee."""
     values, order = similarity.topk(min(k + 1, similarity.shape[1]), dim=1)
     tied = (values[:, 1:] == values[:, :-1]).any(1)
     if tied.any():
@@ -146,18 +149,24 @@ def _nearest(similarity: Float[Tensor, "n n_train"], k: int) -> tuple[Float[Tens
     return values[:, :k], order[:, :k]
 
 
-def _ranks(
-    votes: Float[Tensor, "n k"], voted: Int64[Tensor, "n k"], truth: Int64[Tensor, " n"], classes: int, ks: set[int]
+def _true_class_ranks(
+    votes: Float[Tensor, "n k"],
+    neighbour_labels: Int64[Tensor, "n k"],
+    truth: Int64[Tensor, " n"],
+    classes: int,
+    ks: set[int],
 ) -> Iterator[tuple[int, Int64[Tensor, " n"]]]:
-    """Yield the true class's rank, from 0, after the votes of the first k neighbours, for each k asked for."""
+    """For each k in `ks`, yield the rank of the true class, from 0, after the votes of the first k neighbours."""
     images = torch.arange(len(votes), device=votes.device)
-    before = torch.arange(classes, device=votes.device) < truth[:, None]
+    lower_numbered = torch.arange(classes, device=votes.device) < truth[:, None]
     sums = votes.new_zeros(len(votes), classes)
     for place in range(votes.shape[1]):
-        sums[images, voted[:, place]] += votes[:, place]  # nearest first, always: scatter_add may change equal sums
+        sums[images, neighbour_labels[:, place]] += votes[
+            :, place
+        ]  # in order of nearness: scatter_add could change the order and so the rounding
         if place + 1 in ks:
             true = sums.gather(1, truth[:, None])
-            yield place + 1, ((sums > true) | ((sums == true) & before)).sum(1)
+            yield place + 1, ((sums > true) | ((sums == true) & lower_numbered)).sum(1)
 
 
 def _check(

@@ -1,4 +1,4 @@
-"""CorLoc: in how many images the one predicted box meets an object (Deselaers et al. 2010)."""
+"""CorLoc: the percentage of images whose predicted box matches an object (Deselaers et al. 2010)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ from skipless.errors import InputError
 
 @dataclass(frozen=True)
 class CorLoc:
-    """How often a prediction was right.
+    """The CorLoc score of a set of images.
 
     Attributes:
-        percent: share of the images with a hit.
-        hits: images where some true box has an IoU of at least `threshold` with the predicted one.
-        n: images, those without a true box included.
-        without_boxes: images without a true box; each counts as a miss.
-        threshold: the IoU that makes a hit.
-        best: for each image the largest IoU with a true box, 0 without one.
+        percent: percentage of the images with a hit.
+        hits: number of images in which the predicted box has an IoU of at least `threshold` with some true box.
+        n: number of images, including those without a true box.
+        without_boxes: number of images without a true box; each counts as a miss.
+        threshold: the smallest IoU of a hit.
+        best: for each image, the largest IoU with a true box; 0 if there is none.
     """
 
     percent: float
@@ -33,20 +33,21 @@ def corloc(
     *,
     threshold: float = 0.5,
 ) -> CorLoc:
-    """Count the images whose predicted box has an IoU of at least one half with any true one, as LOST and TokenCut do.
+    """The percentage of images whose predicted box has an IoU of at least `threshold` with any true box.
 
-    Boxes are (xmin, ymin, xmax, ymax) with the maximum excluded: areas are differences of coordinates, without the + 1
-    of the VOC development kit. VOC's annotations count pixels from 1 and include the last, so the original takes 1 from
-    their xmin and ymin alone. An IoU of exactly `threshold` is a hit.
+    The conventions are those of LOST and TokenCut. Boxes are (xmin, ymin, xmax, ymax) with the maximum excluded, so
+    areas are differences of coordinates, without the + 1 of the VOC development kit. VOC's annotations count pixels
+    from 1 and include the last one, so the original code subtracts 1 from xmin and ymin only. An IoU of exactly
+    `threshold` is a hit.
 
     Args:
-        boxes_predicted: one box an image.
-        boxes_true: for each image its true boxes, which may be none.
+        boxes_predicted: one box for each image.
+        boxes_true: for each image, any number of true boxes.
         threshold: smallest IoU of a hit.
 
     Raises:
-        InputError: if the two differ in length, are empty, a predicted box has no area, or a true one is reversed. (A
-            true one without area, as COCO's annotations narrower than a pixel become, meets nothing.)
+        InputError: if the two differ in length, are empty, a predicted box has no area, or a true box is reversed.
+            A true box may have no area, as annotations of COCO that are narrower than a pixel; it never gives a hit.
 
     Example:
         >>> result = corloc([(0, 0, 10, 10), (0, 0, 4, 4)], [[(20, 20, 30, 30), (0, 0, 10, 20)], [(0, 0, 10, 10)]])
@@ -80,7 +81,7 @@ def corloc(
 
 
 def iou(a: Sequence[float], b: Sequence[float]) -> float:
-    """Give the area of the intersection of two boxes over that of their union.
+    """Intersection over union of two boxes.
 
     Example:
         >>> iou((0, 0, 2, 2), (1, 0, 3, 2))

@@ -7,7 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from skipless.errors import InputError
-from skipless.evaluators.discovery.regions import Discovery, box_of, checked, region, similar
+from skipless.evaluators.discovery.regions import (
+    Discovery,
+    bounding_box,
+    connected_component,
+    similarity_graph,
+    validate_features,
+)
 
 
 @torch.no_grad()
@@ -19,26 +25,26 @@ def lost(
     patch: int = 16,
     image_size: tuple[int, int] | Sequence[tuple[int, int]],
 ) -> list[Discovery]:
-    """Find one object in each image by growing the least connected token: LOST, the paper's section 6.3.
+    """Find one object in each image with LOST (section 6.3): grow a region from the token of lowest degree.
 
-    A token's degree is the number of other tokens with a positive inner product. The seed has the lowest. Of the k
-    tokens of lowest degree, those with a positive inner product with the seed are the expanded set, and the mask is
-    every token whose inner products with that set have a positive sum. The object is the 4-connected region of the
-    seed. Inner products are of the features as they are, not normalised, as in the original.
+    The degree of a token is the number of other tokens with which it has a positive inner product. The seed is the
+    token of lowest degree. Of the k tokens of lowest degree, those with a positive inner product with the seed form the
+    expanded set. The foreground is every token whose inner products with this set have a positive sum, and the object
+    is the seed's 4-connected component of it. Features are not normalised, as in the original.
 
-    Equal degrees are taken row by row, the first first. A token of zeros has no direction and is never the seed; if all
-    are zeros, the object is the whole image and the method `no cut`.
+    Among equal degrees, the first token in row-major order comes first. A token of zeros is never the seed. If all
+    tokens are zeros, the object is the whole image, and the method is `no cut`.
 
     Args:
-        features: a feature for each patch, row by row, without class or register tokens; in the original, the keys of
-            the last block with the heads side by side. float16 and bfloat16 are computed in float32.
+        features: one feature vector for each patch in row-major order, without class or register tokens. The original
+            takes the keys of the last block with the heads concatenated. float16 and bfloat16 are converted to float32.
         grid: (rows, columns) of patches.
-        k: tokens of lowest degree that the seed may be expanded by; with fewer tokens, all.
+        k: number of lowest-degree tokens that the seed may be expanded by; all, if there are fewer.
         patch: side of a patch in pixels.
-        image_size: unpadded (height, width), of all images or of each.
+        image_size: (height, width) before padding, one for all images or one for each.
 
     Returns:
-        A `Discovery` for each image, with the summed inner products as `similarity`; `proven` says that none of them is
+        A `Discovery` for each image. `similarity` holds the summed inner products, `proven` says that none of them is
         zero within rounding, and `tied` counts the tokens of lowest degree.
 
     Raises:
@@ -52,35 +58,35 @@ def lost(
     """
     if k < 1:
         raise InputError(f"k is {k}; give at least 1 token to expand the seed by, 100 in the original")
-    features, sizes = checked(features, grid, patch, image_size)
-    return [_grow(image, grid, k, patch, size) for image, size in zip(features, sizes, strict=True)]
+    features, sizes = validate_features(features, grid, patch, image_size)
+    return [_grow_seed(image, grid, k, patch, size) for image, size in zip(features, sizes, strict=True)]
 
 
-def _grow(
+def _grow_seed(
     features: Float[Tensor, "tokens dim"], grid: tuple[int, int], k: int, patch: int, size: tuple[int, int]
 ) -> Discovery:
-    positive = similar(features, 0.0, torch.float32).bool()
+    positive = similarity_graph(features, 0.0, torch.float32).bool()
     features = features.double()
     # A common factor changes no sign; squares of large features must not overflow.
     features = features / features.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
-    directed = features.any(1)
-    degree = torch.where(directed, positive.sum(1) - 1, len(features))
+    nonzero = features.any(1)
+    degree = torch.where(nonzero, positive.sum(1) - 1, len(features))
     order = degree.argsort(stable=True)
     seed = int(order[0])
     lowest = order[:k]
     expanded = features[lowest[positive[seed, lowest]]].sum(0)
     similarity = features @ expanded
-    # |rounding of the sums| at worst, as a share of the product of the norms
+    # worst-case rounding error of the sums, relative to the product of the norms
     rounding = (features.shape[1] + k) * torch.finfo(torch.float64).eps * features.norm(dim=1)
-    proven = bool((similarity.abs() > rounding * features[lowest].norm(dim=1).sum())[directed].all())
-    foreground = (similarity > 0) if bool(directed.any()) else torch.ones_like(directed)
-    mask = region(foreground.reshape(grid), seed)
+    proven = bool((similarity.abs() > rounding * features[lowest].norm(dim=1).sum())[nonzero].all())
+    foreground = (similarity > 0) if bool(nonzero.any()) else torch.ones_like(nonzero)
+    mask = connected_component(foreground.reshape(grid), seed)
     return Discovery(
         mask=mask,
         seed=seed,
-        box=box_of(mask, patch, size),
+        box=bounding_box(mask, patch, size),
         foreground=foreground.reshape(grid),
-        method="lost" if bool(directed.any()) else "no cut",
+        method="lost" if bool(nonzero.any()) else "no cut",
         proven=proven,
         tied=int((degree == degree[seed]).sum()),
         similarity=similarity.reshape(grid),

@@ -1,1 +1,1 @@
-"""Features: of any block, in one forward pass, and kept on disk."""
+"""Features of any block, computed in one forward pass and stored on disk."""

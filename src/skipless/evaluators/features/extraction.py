@@ -1,6 +1,6 @@
 """Features of any block: tokens, queries, keys and values in one forward pass, at any image size.
 
-The one place where models become features; probes, object discovery, k-NN and pictures take what is made here.
+Probes, object discovery, k-NN and pictures all take their features from here.
 """
 
 import math
@@ -23,8 +23,8 @@ from skipless.models.vit_view import ViTView, embed, find_vit, projection_module
 
 Key = tuple[int, Kind]
 
-MOST_TOKENS = 2**15
-"""Of one image: the graphs of object discovery grow with its square, to 4 GiB here."""
+MAX_TOKENS = 2**15
+"""Limit for one image. The graphs of object discovery grow with its square, to 4 GiB at this size."""
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -32,15 +32,15 @@ _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """Which features.
+    """Which features to compute.
 
     Attributes:
-        blocks: from 0; negative ones count from the last. None is every block.
-        kinds: `tokens`, a block's output; `q`, `k`, `v`, what its W_Q, W_K and W_V give, bias included, all heads
-            concatenated, before a qk-norm.
-        norm: `"final"` (default) puts every block's output through the model's last norm, as DINO's evaluations do,
-            though it was trained for the last block alone; `"none"` leaves it as it is. Of no effect on q, k and v.
-        precision: `"fp32"` computes at the parameters' precision; `"bf16"` and `"fp16"` under autocast.
+        blocks: positions of blocks from 0; negative ones count from the last. None means every block.
+        kinds: `tokens` is a block's output. `q`, `k` and `v` are the outputs of its W_Q, W_K and W_V with bias, all
+            heads concatenated, before a qk-norm.
+        norm: `"final"` applies the model's last norm to the output of every block, as DINO's evaluations do, although
+            it was trained for the last block only; `"none"` applies no norm. Without effect on q, k and v.
+        precision: `"fp32"` computes at the parameters' precision; `"bf16"` and `"fp16"` compute under autocast.
     """
 
     blocks: tuple[int, ...] | None = None
@@ -60,7 +60,7 @@ class FeatureConfig:
             raise InputError("blocks=() names no block; None stands for all of them")
 
     def keys(self, depth: int) -> tuple[Key, ...]:
-        """Every (block, kind), blocks counted from 0.
+        """Every (block, kind) pair, with blocks counted from 0.
 
         Raises:
             InputError: if a block is out of range or named twice.
@@ -81,10 +81,10 @@ class Features:
     """Features of a batch of images of one size, from one block.
 
     Attributes:
-        block: from 0.
+        block: position of the block, from 0.
         kind: tokens, q, k or v.
-        patches: of the patches, row by row.
-        prefix: of the class token and the registers, in the model's order; the class token, if any, is the first.
+        patches: features of the patches, in row-major order.
+        prefix: features of class token and registers in the model's order; the class token, if any, comes first.
         grid: rows and columns of patches.
     """
 
@@ -98,14 +98,14 @@ class Features:
 def features(
     model: nn.Module, images: Float[Tensor, "b c h w"], config: FeatureConfig | None = None, *, batch_size: int = 32
 ) -> dict[Key, Features]:
-    """Compute features of a batch of images, all of them in one forward pass a chunk.
+    """Compute features of a batch of images, with one forward pass for each chunk.
 
     Args:
-        model: any plain ViT of timm's, with skips or without; given back in the mode that it was in.
-        images: normalised as the model wants them; height and width multiples of the patch's, or what the model was
-            built for. They may lie on another device than the model; the features lie where the images do.
-        config: which features; by default every block's output, finally normed.
-        batch_size: images at a time.
+        model: any plain ViT of timm's, with skips or without; its training mode is restored.
+        images: normalised as the model expects them. Height and width are multiples of the patch size, or the size that
+            the model was built for. The features are on the images' device, which may differ from the model's.
+        config: which features; by default the output of every block, with the final norm applied.
+        batch_size: number of images in a chunk.
 
     Raises:
         InputError: if no adapter knows the model, a block is out of range, or the images do not fit.
@@ -125,7 +125,7 @@ def features(
     for start in range(0, len(images), batch_size):
         part = images[start : start + batch_size]
         for key, value in forward_features(tokens, part, config).items():
-            if key not in out:  # made outside inference mode: the caller may train on them
+            if key not in out:  # allocated outside inference mode, so that the caller may train on them
                 out[key] = value.new_empty((len(images), *value.shape[1:]), device=images.device)
             out[key][start : start + len(part)] = value
     grid = tokens.grid(images.shape[-2], images.shape[-1])
@@ -138,13 +138,13 @@ def features(
 def forward_features(
     model: ViTView, images: Float[Tensor, "b c h w"], config: FeatureConfig, keys: Sequence[Key] | None = None
 ) -> dict[Key, Float[Tensor, "b t d"]]:
-    """One forward pass, up to the last block that is asked for; prefix tokens first.
+    """Features from one forward pass, which ends at the last block needed; prefix tokens come first.
 
     Args:
-        model: of `find_vit`.
-        images: a batch small enough to go through at once.
+        model: returned by `find_vit`.
+        images: a batch small enough for one forward pass.
         config: norm and precision, and, without `keys`, blocks and kinds.
-        keys: the features, if not all that the config names.
+        keys: the (block, kind) pairs, if not all of the config's.
     """
     keys = config.keys(len(model.views)) if keys is None else keys
     parameter = next(model.transformer.parameters())
@@ -158,26 +158,26 @@ def forward_features(
     ):
         for block, kind in keys:
             if kind != "tokens":
-                hooks.enter_context(_read_projection(model, block, kind, captured))
+                hooks.enter_context(_capture_projection(model, block, kind, captured))
         x = embed(model, images.to(parameter))
         for index, view in enumerate(model.views[: 1 + max(block for block, _ in keys)]):
             x = view.block(x)
             if (index, "tokens") in keys:
                 captured[index, "tokens"] = model.final_norm(x) if config.norm == "final" else x
-    wide = torch.float64 if parameter.dtype == torch.float64 else torch.float32
-    return {key: captured[key].to(wide) for key in keys}
+    output_dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
+    return {key: captured[key].to(output_dtype) for key in keys}
 
 
 @contextmanager
-def _read_projection(model: ViTView, block: int, kind: Kind, captured: dict[Key, Tensor]) -> Iterator[None]:
-    """Note what one projection gives while the model runs: timm's fused qkv has it among its outputs."""
+def _capture_projection(model: ViTView, block: int, kind: Kind, captured: dict[Key, Tensor]) -> Iterator[None]:
+    """Capture the output of one projection while the model runs; timm's fused qkv has it among its outputs."""
     view = model.views[block]
     linear = {"q": view.query, "k": view.key, "v": view.value}[kind]
 
-    def note(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+    def capture(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
         captured[block, kind] = output[..., linear.rows]
 
-    handle = projection_module(view, linear).register_forward_hook(note)
+    handle = projection_module(view, linear).register_forward_hook(capture)
     try:
         yield
     finally:
@@ -185,26 +185,26 @@ def _read_projection(model: ViTView, block: int, kind: Kind, captured: dict[Key,
 
 
 def pad_to_patch(images: Float[Tensor, "*b h w"], patch: int | tuple[int, int]) -> Float[Tensor, "*b height width"]:
-    """Pad images right and bottom with zeros (grey, once normalised) to whole patches, as TokenCut and LOST do.
+    """Zero-pad normalised images at the right and bottom to whole patches, as TokenCut and LOST do.
 
     Example:
         >>> pad_to_patch(torch.rand(3, 30, 32), 16).shape
         torch.Size([3, 32, 32])
     """
-    high, wide = (patch, patch) if isinstance(patch, int) else patch
-    return nn.functional.pad(images, (0, -images.shape[-1] % wide, 0, -images.shape[-2] % high))
+    high, output_dtype = (patch, patch) if isinstance(patch, int) else patch
+    return nn.functional.pad(images, (0, -images.shape[-1] % output_dtype, 0, -images.shape[-2] % high))
 
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """From a picture to what a model takes.
+    """The transform from a picture to a model's input.
 
     Attributes:
-        mean, std: of each channel, for values in 0 to 1. One channel makes the picture grey.
-        patch: height and width of a patch: the size becomes a multiple of it.
-        size: height and width that pictures are resized to, without regard to their aspect; None keeps their own size
-            and pads it right and bottom with zeros, after normalisation.
-        interpolation: of the resizing.
+        mean, std: statistics of each channel, for values in 0 to 1. With one channel, pictures are converted to grey.
+        patch: height and width of a patch; the size becomes a multiple of it.
+        size: height and width that pictures are resized to, ignoring their aspect ratio. None keeps each picture's size
+            and zero-pads it at the right and bottom, after normalisation.
+        interpolation: interpolation of the resizing.
     """
 
     mean: tuple[float, ...]
@@ -219,49 +219,49 @@ class ImageTransform:
         ):
             raise InputError(f"size {self.size} is not a multiple of the patch {self.patch}")
         if self.size is not None:
-            self._refuse_too_many_tokens(*self.size)
+            self._check_token_count(*self.size)
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or min(self.std) <= 0:
             raise InputError(f"mean {self.mean} and std {self.std}: give one or three numbers each, std above 0")
 
     @classmethod
     def of(cls, model: nn.Module, size: int | tuple[int, int] | None = None, **fields: Any) -> "ImageTransform":
-        """Make the transform that a model's configuration asks for; a `size` is rounded to whole patches.
+        """The transform of a model's configuration, with `size` rounded to whole patches.
 
         Args:
-            model: a plain ViT; `mean`, `std` and `patch` are its own unless given in `fields`.
-            size: in pixels; None for each picture's own.
+            model: a plain ViT; it provides `mean`, `std` and `patch` unless they are given in `fields`.
+            size: size in pixels; None keeps each picture's size.
             **fields: any other field.
         """
         tokens = find_vit(model)
         if size is not None:
             sides = (size, size) if isinstance(size, int) else size
-            high, wide = (max(1, round(s / p)) * p for s, p in zip(sides, tokens.patch, strict=True))
-            size = (high, wide)
+            high, output_dtype = (max(1, round(s / p)) * p for s, p in zip(sides, tokens.patch, strict=True))
+            size = (high, output_dtype)
         return cls(**{"mean": tokens.mean, "std": tokens.std, "patch": tokens.patch, "size": size} | fields)
 
     def __call__(self, image: Image.Image) -> Float[Tensor, "c h w"]:
         """Transform one picture.
 
         Raises:
-            UnreadableImage: if nothing says which of its values is white (see `to_mode`).
-            InputError: if it is smaller than a patch, or makes more than `MOST_TOKENS`, and is not to be resized.
+            UnreadableImage: if the scale of its pixel values is unknown (see `to_mode`).
+            InputError: if it is not resized, and is smaller than a patch or gives more than `MAX_TOKENS` tokens.
         """
-        name = getattr(image, "filename", "") or "picture"  # what Pillow has opened knows its file
+        name = getattr(image, "filename", "") or "picture"  # set by Pillow for opened files
         image = to_mode(image, "RGB" if len(self.mean) == 3 else "L", name)
         if self.size is not None:
             image = image.resize((self.size[1], self.size[0]), _RESAMPLING[self.interpolation])
         elif image.height < self.patch[0] or image.width < self.patch[1]:
             raise InputError(f"image of {image.height} x {image.width} pixels is smaller than a patch {self.patch}")
         else:
-            self._refuse_too_many_tokens(image.height, image.width)
+            self._check_token_count(image.height, image.width)
         pixels = torch.from_numpy(np.array(image, dtype=np.float32) / 255).reshape(image.height, image.width, -1)
         normalised = (pixels - torch.tensor(self.mean)) / torch.tensor(self.std)
         return pad_to_patch(normalised.permute(2, 0, 1).contiguous(), self.patch)
 
-    def _refuse_too_many_tokens(self, height: int, width: int) -> None:
+    def _check_token_count(self, height: int, width: int) -> None:
         rows, columns = math.ceil(height / self.patch[0]), math.ceil(width / self.patch[1])
-        if rows * columns > MOST_TOKENS:
+        if rows * columns > MAX_TOKENS:
             raise InputError(
                 f"image of {height} x {width} pixels: {rows} x {columns} patches of {self.patch[0]} x {self.patch[1]} "
-                f"are more than {MOST_TOKENS} tokens; resize images (--size), the model was built for smaller ones"
+                f"are more than {MAX_TOKENS} tokens; resize images (--size), the model was built for smaller ones"
             )

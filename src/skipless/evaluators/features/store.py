@@ -1,14 +1,14 @@
-"""A data set's features on disk, so that no backbone runs twice.
+"""The features of a data set, stored on disk so that the backbone runs only once.
 
 ```text
 FOLDER/KEY/
-├── key.json                   what the features are of: weights, data, transform
-└── b11.tokens.final/          one folder a block and kind
-    ├── 00000.npy              32 images' tokens, prefix first, row below row: numpy maps it into memory
-    └── 00000.json             its checksum, the images' grids, the images that could not be read; written last
+├── key.json                   identity of weights, data and transform
+└── b11.tokens.final/          one folder for each block and kind
+    ├── 00000.npy              tokens of 32 images, one row each, prefix tokens first; memory-mapped by numpy
+    └── 00000.json             checksum, patch grids, and images that could not be read; written last
 ```
 
-`feature_build` writes it, this file reads it.
+`store_builder` writes the store, this module reads it.
 """
 
 from collections.abc import Sequence
@@ -28,25 +28,25 @@ from skipless.evaluators.features.extraction import Features, Key, Kind
 
 StoreDtype = Literal["fp16", "fp32"]
 
-SHARD = 32  # images: a shard is one forward pass, and what an interruption costs
-DTYPES = {"fp16": np.dtype("<f2"), "fp32": np.dtype("<f4")}
-_OPEN_FILES = 256  # each holds a file descriptor; the usual limit is 1024
+SHARD = 32  # images in a shard, which is one forward pass and the most that an interruption loses
+NUMPY_DTYPES = {"fp16": np.dtype("<f2"), "fp32": np.dtype("<f4")}
+_OPEN_FILES = 256  # each needs a file descriptor; the usual limit is 1024
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureStore:
-    """Features of every image of a data set, read from disk as they are needed.
+    """Features of every image of a data set, read from disk on demand.
 
     Attributes:
-        folder: where they lie; its name is the hash of weights, data and transform.
-        keys: the (block, kind) that it has.
-        norm: what the blocks' outputs went through, `final` or `none`.
+        folder: folder of the store; its name is a hash of weights, data and transform.
+        keys: the available (block, kind) pairs.
+        norm: norm applied to the blocks' outputs, `final` or `none`.
         prefix: number of prefix tokens.
-        class_token: whether the first of them is a class token.
-        dim: their width; q, k and v may have another than tokens.
-        grids: rows and columns of patches of each image; (0, 0) for one that could not be read.
-        failures: why, by the image's number.
-        nbytes: what its files take.
+        class_token: whether the first prefix token is a class token.
+        dim: width of the features of each key; q, k and v may be wider or narrower than tokens.
+        grids: rows and columns of patches of each image; (0, 0) if the image could not be read.
+        failures: for each image number that could not be read, the reason.
+        nbytes: size of the files in bytes.
     """
 
     folder: Path
@@ -64,14 +64,14 @@ class FeatureStore:
 
     @property
     def good(self) -> tuple[int, ...]:
-        """The images that could be read."""
+        """Numbers of the images that could be read."""
         return tuple(index for index in range(len(self)) if index not in self.failures)
 
     def read(self, block: int, kind: Kind, images: Sequence[int]) -> Features:
         """Read one block's features of some images, in float32.
 
         Raises:
-            InputError: if they are not in the store, or the images' grids are not the same.
+            InputError: if they are not in the store, or the images have different grids.
         """
         grid = self._grid(images)
         tokens = _stack([self._rows(block, kind, image) for image in images])
@@ -80,7 +80,7 @@ class FeatureStore:
     def take(
         self, block: int, kind: Kind, images: Sequence[int], patches: np.ndarray | None = None
     ) -> Float[Tensor, "b n d"]:
-        """Read patch features alone, of all patches or, for each image, of those numbered in `patches` (b, n)."""
+        """Read patch features only, of all patches or of those at the indices `patches` (b, n) of each image."""
         self._grid(images)
         rows = [self._rows(block, kind, image)[self.prefix :] for image in images]
         if patches is not None:
@@ -88,7 +88,7 @@ class FeatureStore:
         return _stack(rows)
 
     def pooled(self, block: int, kind: Kind, images: Sequence[int], how: Pooling = "class") -> Float[Tensor, "b d"]:
-        """One vector an image, whatever their grids: the class token, or the mean of the patches.
+        """One vector for each image: the class token, or the mean of the patches. Grids may differ.
 
         Raises:
             InputError: if there is no class token, or an image could not be read.
@@ -113,7 +113,7 @@ class FeatureStore:
         if (block, kind) not in self.keys:
             raise InputError(f"no {kind} of block {block} in {str(self.folder)!r}; there is {list(self.keys)}")
         start = self._starts[image]
-        return opened(self.folder, (block, kind), self.norm, image // SHARD)[start : start + self._count(image)]
+        return open_shard(self.folder, (block, kind), self.norm, image // SHARD)[start : start + self._count(image)]
 
     def _count(self, image: int) -> int:
         high, wide = self.grids[image]
@@ -131,33 +131,33 @@ class FeatureStore:
 
 
 def store_bytes(images: int, tokens: int, dims: Sequence[int], dtype: StoreDtype = "fp16") -> int:
-    """Bytes that a store needs, but for the small files beside the features.
+    """Bytes that the features of a store need, without the small JSON files.
 
     Args:
-        images: their number.
-        tokens: of one image, prefix tokens included.
-        dims: the width of each (block, kind).
-        dtype: of the numbers on disk.
+        images: number of images.
+        tokens: number of tokens of an image, including prefix tokens.
+        dims: width of each (block, kind).
+        dtype: dtype on disk.
 
     Example:
         >>> f"{store_bytes(10_582, 197, [384] * 12) / 1e9:.1f} GB"  # VOC trainaug, every block of ViT-S at 224
         '19.2 GB'
     """
-    return images * tokens * sum(dims) * DTYPES[dtype].itemsize
+    return images * tokens * sum(dims) * NUMPY_DTYPES[dtype].itemsize
 
 
 def array_folder(home: Path, key: Key, norm: str) -> Path:
-    """Where one block's features of one kind lie."""
+    """The folder of one block's features of one kind."""
     return home / (f"b{key[0]:02d}.{key[1]}" + (f".{norm}" if key[1] == "tokens" else ""))
 
 
 @lru_cache(maxsize=_OPEN_FILES)
-def opened(home: Path, key: Key, norm: str, shard: int) -> np.ndarray:
-    """Map a shard into memory; `opened.cache_clear()` once files were replaced."""
+def open_shard(home: Path, key: Key, norm: str, shard: int) -> np.ndarray:
+    """Memory-map a shard. Call `open_shard.cache_clear()` after files were replaced."""
     path = array_folder(home, key, norm) / f"{shard:05d}.npy"
     return np.load(path, mmap_mode="r").view(np.ndarray)  # a memmap's own indexing is slower
 
 
 def _stack(rows: list[np.ndarray]) -> Float[Tensor, "b n d"]:
-    """One tensor in float32; torch converts halves several times faster than numpy does."""
+    """Stack to one float32 tensor; torch converts float16 several times faster than numpy."""
     return torch.from_numpy(np.stack(rows)).float()

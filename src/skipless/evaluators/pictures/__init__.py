@@ -1,1 +1,1 @@
-"""Pictures: features as colours, and grids of images beside what models make of them."""
+"""Pictures: features as colours, and grids of images with model outputs beside them."""

@@ -1,4 +1,4 @@
-"""Grids of pictures, by PIL alone: images beside what models make of them, a palette for masks, captions."""
+"""Grids of pictures with captions, and colour palettes for masks. Only PIL is needed."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -12,7 +12,7 @@ from torch import Tensor
 from skipless.data.captioned import Entry, labelled_pictures
 from skipless.errors import InputError
 
-_VOID = (255, 255, 255)
+_IGNORED_COLOUR = (255, 255, 255)
 
 
 def picture_grid(
@@ -23,17 +23,18 @@ def picture_grid(
     names: Sequence[str] = (),
     legend: Sequence[Entry] = (),
 ) -> Image.Image:
-    """Compose pictures to one: each resized to its cell, captions as `labelled_pictures` has them.
+    """Compose a grid of pictures with captions; each picture is resized to its cell.
 
     Args:
-        rows: of equally many pictures. One of few pixels (patches) keeps its edges: it is enlarged by the nearest.
+        rows: rows of equally many pictures. Pictures smaller than the cell are enlarged by nearest neighbour, so that
+            patches keep sharp edges.
         cell: height and width of a cell in pixels.
-        columns: captions, one a column, or none.
-        names: of the rows, one each, or none.
-        legend: words and the colours that stand for them.
+        columns: one title for each column, or none.
+        names: one caption for each row, or none.
+        legend: texts with their colours.
 
     Raises:
-        InputError: if there is nothing to show, or captions and pictures differ in number.
+        InputError: if there are no pictures, or the numbers of captions and pictures differ.
 
     Example:
         >>> picture_grid([[Image.new("RGB", (2, 2))] * 3] * 2, cell=(32, 32), columns=("a", "b", "c")).size
@@ -56,7 +57,7 @@ def _resized(picture: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def save_png(picture: Image.Image, path: Path) -> Path:
-    """Write a PNG whole or not at all.
+    """Write a PNG file atomically.
 
     Raises:
         InputError: if it cannot be written.
@@ -77,9 +78,10 @@ def save_png(picture: Image.Image, path: Path) -> Path:
 
 
 def palette(count: int) -> UInt8[np.ndarray, "c 3"]:
-    """One colour a class, black first, as Pascal VOC colours its masks.
+    """Pascal VOC's colour map: one colour for each class, the first black.
 
-    The bits of the class's number go to the three channels in turn, low ones to high bits.
+    The bits of the class number go to the three channels in turn, with low bits of the number as high bits of the
+    colour.
     """
     colours = np.zeros((count, 3), np.uint8)
     for number in range(count):
@@ -90,17 +92,17 @@ def palette(count: int) -> UInt8[np.ndarray, "c 3"]:
 
 
 def mask_legend(labels: Iterable[int], classes: Sequence[str], ignore: int | None = None) -> list[Entry]:
-    """Names and colours, as `mask_picture` has them, of the labels that occur; what is to be ignored comes last."""
+    """Names and colours of the labels that occur, matching `mask_picture`; the ignored label comes last."""
     occurring, colours = set(labels), palette(len(classes)).tolist()
     entries: list[Entry] = [
         (name, tuple(colours[label])) for label, name in enumerate(classes) if label in occurring - {ignore}
     ]
-    return [*entries, ("ignored", _VOID)] if ignore in occurring else entries
+    return [*entries, ("ignored", _IGNORED_COLOUR)] if ignore in occurring else entries
 
 
 def mask_picture(labels: Int64[Tensor, "h w"], classes: int, ignore: int | None = None) -> Image.Image:
-    """A mask in colours; what is to be ignored is white."""
-    colours = np.vstack([palette(classes), np.array([_VOID], np.uint8)])
+    """A mask in colours; ignored pixels are white."""
+    colours = np.vstack([palette(classes), np.array([_IGNORED_COLOUR], np.uint8)])
     numbers = labels.cpu().numpy()
     numbers = np.where(numbers == ignore, classes, numbers) if ignore is not None else numbers
     return Image.fromarray(colours[numbers])

@@ -1,4 +1,4 @@
-"""PCA of patch features to colours (Figures 4, 7 and 8), the same in every run."""
+"""PCA of patch features to RGB colours (Figures 4, 7 and 8), deterministic across runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,19 +15,20 @@ from skipless.evaluators.pictures.grids import picture_grid
 
 Scope = Literal["set", "image"]
 _CHANNELS = 3
-_PRIMARIES = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+_CHANNEL_COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 
 
 @dataclass(frozen=True, eq=False)
 class PcaColours:
-    """Patches in colours.
+    """Patches as colours.
 
     Attributes:
-        images: rows x columns x RGB of each image's patches; background is black if it was masked.
-        foreground: which patches count as such; all, if nothing was masked.
-        explained: share of the variance in each of the three components; one triple for a set, one an image otherwise.
-        scope: what the components are of.
-        n: number of patches that the components are of: one number for a set, one an image otherwise.
+        images: rows x columns x RGB for each image; masked background is black.
+        foreground: mask of each image's foreground patches; all patches if nothing was masked.
+        explained: fraction of the variance explained by each of the three components; one triple for a set, or one for
+            each image.
+        scope: whether the components were fitted to the set or to each image.
+        n: number of patches that the components were fitted to; one number for a set, or one for each image.
     """
 
     images: tuple[UInt8[np.ndarray, "_ _ 3"], ...]
@@ -37,7 +38,7 @@ class PcaColours:
     n: tuple[int, ...]
 
     def pictures(self) -> list[Image.Image]:
-        """One picture an image, a pixel a patch."""
+        """One picture for each image, with one pixel for each patch."""
         return [Image.fromarray(image) for image in self.images]
 
 
@@ -51,21 +52,22 @@ def pca_colours(
 ) -> PcaColours:
     """Show patch features by their first three principal components as red, green and blue.
 
-    The components are eigenvectors of the covariance in float64. An eigenvector has no sign of its own: each is turned
-    so that its entry of largest magnitude is positive, of equals the first, so that colours are the same in every run.
+    The components are eigenvectors of the covariance in float64. The sign of an eigenvector is arbitrary, so each is
+    signed such that its entry of largest magnitude (the first of equal ones) is positive. Colours are then the same in
+    every run.
 
     Args:
-        patches: of each image, all of one width.
+        patches: features of each image's patches, all of the same width.
         grids: rows and columns of each image's patches.
-        scope: `"set"` (default) takes the components over all images, so that a colour means the same in each;
-            `"image"` takes them anew for every image.
-        foreground: leave out the background: the first component of all patches splits them at its mean, the side with
-            the smaller share of the images' border patches is the foreground, and components are taken of it alone.
-        percentiles: of each component's values over the scope; they become 0 and 255, and what lies beyond is clipped:
-            a few patches of huge norm would else leave the rest grey.
+        scope: `"set"` fits the components to all images, so that a colour means the same in each; `"image"` fits them
+            to each image.
+        foreground: leave out the background. The first component of all patches splits them at its mean; the side with
+            the smaller part of the images' border patches is the foreground, and components are fitted to it alone.
+        percentiles: percentiles of each component's values over the scope that map to 0 and 255; values beyond them are
+            clipped. Without clipping, a few patches of huge norm would leave the rest grey.
 
     Raises:
-        InputError: if features and grids do not fit, are not finite, or percentiles are not in order.
+        InputError: if features and grids do not match, features are not finite, or percentiles are not in order.
 
     Example:
         >>> shown = pca_colours([torch.rand(6, 8, generator=torch.Generator().manual_seed(0))], [(2, 3)])
@@ -79,12 +81,12 @@ def pca_colours(
     explained, counts = [], []
     for group in groups:
         x = torch.cat([patches[i] for i in group]).double()
-        border = torch.cat([_border(grids[i]) for i in group]).to(x.device)
+        border = torch.cat([_border_patches(grids[i]) for i in group]).to(x.device)
         kept = _foreground(x, border) if foreground else torch.ones(len(x), dtype=torch.bool, device=x.device)
-        values, shares = _components(x, x[kept])
+        values, shares = _project(x, x[kept])
         explained.append(shares)
         counts.append(int(kept.sum()))
-        shown = _scale(values, values[kept], percentiles)
+        shown = _to_uint8(values, values[kept], percentiles)
         shown[~kept] = 0
         sizes = [len(patches[i]) for i in group]
         for i, image, mask in zip(group, shown.split(sizes), kept.split(sizes), strict=True):
@@ -110,26 +112,26 @@ def pca_picture(
     scope: Scope = "set",
     foreground: bool = False,
 ) -> tuple[Image.Image, dict[str, PcaColours]]:
-    """Images beside their patches in colours: a row an image, a column a model (Figures 4, 7) or a block (Figure 8).
+    """Images beside their patches as colours: one row an image, one column a model (Figures 4, 7) or a block (8).
 
     Args:
-        images: as they were seen.
-        columns: caption to the patches of every image; each column has components of its own.
+        images: the pictures.
+        columns: for each column title, the patch features of every image; each column has components of its own.
         grids: rows and columns of each image's patches.
-        cell: height and width in pixels that each picture is shown at.
-        names: of the rows.
+        cell: height and width of each picture in pixels.
+        names: captions of the rows.
         scope: see `pca_colours`.
         foreground: see `pca_colours`.
 
     Returns:
-        The picture (`pictures.save_png` writes it), and each column's colours.
+        The picture (`save_png` writes it), and each column's colours.
     """
     colours = {
         caption: pca_colours(patches, grids, scope=scope, foreground=foreground) for caption, patches in columns.items()
     }
     across = [list(images), *(found.pictures() for found in colours.values())]
     rows = list(zip(*across, strict=True))
-    legend = [(f"component {number}", colour) for number, colour in enumerate(_PRIMARIES, 1)]
+    legend = [(f"component {number}", colour) for number, colour in enumerate(_CHANNEL_COLOURS, 1)]
     legend += [("background", (0, 0, 0))] if foreground else []
     return picture_grid(rows, cell=cell, columns=("image", *columns), names=names, legend=legend), colours
 
@@ -137,9 +139,9 @@ def pca_picture(
 def principal_components(
     x: Float[Tensor, "n d"], count: int = _CHANNELS
 ) -> tuple[Float[Tensor, "d k"], Float[Tensor, " k"], Float[Tensor, " d"]]:
-    """The first principal components, their shares of the variance, and the mean.
+    """The first principal components, the fractions of variance that they explain, and the mean.
 
-    Signs: an eigenvector's entry of largest magnitude is positive; of equals (to 1e-6 of it), the first.
+    The sign makes the entry of largest magnitude positive; among entries equal to 1e-6 of it, the first decides.
     """
     x = x.double()
     mean = x.mean(0)
@@ -154,17 +156,17 @@ def principal_components(
     return vectors, shares, mean
 
 
-def _components(
-    x: Float[Tensor, "n d"], fitted: Float[Tensor, "m d"]
+def _project(
+    x: Float[Tensor, "n d"], reference: Float[Tensor, "m d"]
 ) -> tuple[Float[Tensor, "n 3"], tuple[float, ...]]:
-    vectors, shares, mean = principal_components(fitted)
-    missing = _CHANNELS - vectors.shape[1]  # features of one or two dimensions leave channels empty
+    vectors, shares, mean = principal_components(reference)
+    missing = _CHANNELS - vectors.shape[1]  # features with one or two dimensions leave channels empty
     values = torch.nn.functional.pad((x - mean) @ vectors, (0, missing))
     return values, (*shares.tolist(), *[0.0] * missing)
 
 
 def _foreground(x: Float[Tensor, "n d"], border: Tensor) -> Tensor:
-    """The side of the first component that has the smaller share of its patches on the border."""
+    """The side of the first component that has the smaller fraction of its patches at the border."""
     vectors, _, mean = principal_components(x, 1)
     above = ((x - mean) @ vectors)[:, 0] > 0
     if above.all() or not above.any():
@@ -173,17 +175,17 @@ def _foreground(x: Float[Tensor, "n d"], border: Tensor) -> Tensor:
     return above if at_border[0] <= at_border[1] else ~above
 
 
-def _border(grid: tuple[int, int]) -> Tensor:
+def _border_patches(grid: tuple[int, int]) -> Tensor:
     outer = torch.ones(grid, dtype=torch.bool)
     outer[1:-1, 1:-1] = False
     return outer.flatten()
 
 
-def _scale(
-    values: Float[Tensor, "n 3"], fitted: Float[Tensor, "m 3"], percentiles: tuple[float, float]
+def _to_uint8(
+    values: Float[Tensor, "n 3"], reference: Float[Tensor, "m 3"], percentiles: tuple[float, float]
 ) -> UInt8[Tensor, "n 3"]:
-    """Percentiles to 0 and 255; a component without spread is mid-grey."""
-    low, high = (torch.from_numpy(np.percentile(fitted.cpu().numpy(), p, axis=0)).to(values) for p in percentiles)
+    """Map the percentiles to 0 and 255; a constant component becomes mid-grey."""
+    low, high = (torch.from_numpy(np.percentile(reference.cpu().numpy(), p, axis=0)).to(values) for p in percentiles)
     spread = high - low
     unit = torch.where(spread > 0, (values - low) / spread.clamp_min(torch.finfo(values.dtype).tiny), 0.5)
     return (unit.clamp(0, 1) * 255).round().to(torch.uint8)

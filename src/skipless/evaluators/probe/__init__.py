@@ -1,1 +1,1 @@
-"""Dense linear probing (section 6.2.1): its protocols, its heads and its scores."""
+"""Dense linear probing (section 6.2.1): protocols, heads and scores."""

@@ -1,8 +1,8 @@
-"""Linear classifiers for a whole grid of learning rates at once, on one set of features.
+"""Linear classifiers for a whole grid of learning rates, trained together on the same features.
 
-Heads of several learning rates see the same batches, so one matrix product serves all of them, and their updates are
-elementwise: each is what training it alone would give. Their inputs need no gradient, so the gradient of the weights is
-written down; no graph is kept.
+Heads of all learning rates see the same batches, so one matrix product computes the logits of all of them. Their
+updates are elementwise, so each head ends as if it were trained alone. The features need no gradient, so the gradient
+of the weights is computed in closed form, without autograd.
 """
 
 import math
@@ -14,30 +14,31 @@ from jaxtyping import Float
 from torch import Tensor
 
 from skipless.errors import InputError
-from skipless.evaluators.probe.segmentation import resample
+from skipless.evaluators.probe.segmentation_metrics import resample
 
 Schedule = Literal["constant", "cosine", "linear"]
-_BATCH_NORM_EPS = 1e-5  # torch's own
+_BATCH_NORM_EPS = 1e-5  # torch's default, like the momentum
 _BATCH_NORM_MOMENTUM = 0.1
-# Logits at a time: what a CPU's cache holds, and on other devices 256 MB in float32.
-_CHUNK = {True: 2**18, False: 2**26}
+# Logits in one chunk: what fits in a CPU's cache, and 256 MB in float32 on other devices.
+_CHUNK_LOGITS = {True: 2**18, False: 2**26}
 
 
 @dataclass(frozen=True)
 class HeadOptimizer:
-    """How heads learn.
+    """The optimizer of the heads, with its grid of learning rates.
 
     Attributes:
-        learning_rates: one head each.
-        name: `adamw` or `sgd`, as torch.optim has them.
-        betas: of AdamW.
-        eps: of AdamW.
-        momentum: of SGD.
-        weight_decay: decoupled with AdamW, in the gradient with SGD; on every parameter, biases too.
-        schedule: the learning rate over the steps: `constant`, or down to 0 by a `cosine` or a `linear` line.
-        warmup: share of the steps in which it first rises from 0, linearly.
-        init_std: of the initial weights; biases start at 0. Every learning rate starts from the same draw.
-        batch_norm: normalise the features by BatchNorm, with a scale and a shift of each head's own, before the head.
+        learning_rates: learning rates of the grid; each has a head of its own.
+        name: `adamw` or `sgd`, as in torch.optim.
+        betas: betas of AdamW.
+        eps: epsilon of AdamW.
+        momentum: momentum of SGD.
+        weight_decay: weight decay of every parameter, including biases; decoupled in AdamW, part of the gradient in
+            SGD.
+        schedule: learning rate schedule: `constant`, or `cosine` or `linear` decay to 0.
+        warmup: fraction of the steps with a linear warm-up from 0.
+        init_std: standard deviation of the initial weights, the same draw for every learning rate; biases start at 0.
+        batch_norm: normalise the features with BatchNorm before the head; each head has its own scale and shift.
     """
 
     learning_rates: tuple[float, ...]
@@ -61,7 +62,7 @@ class HeadOptimizer:
             raise InputError(f"warmup={self.warmup} is a share of the steps: give 0 to below 1")
 
     def factor(self, step: int, steps: int) -> float:
-        """What the learning rate is multiplied by in a step (from 0)."""
+        """Factor on the learning rate at a step (counted from 0)."""
         warm = round(self.warmup * steps)
         if step < warm:
             return (step + 1) / warm
@@ -70,15 +71,15 @@ class HeadOptimizer:
 
 
 class LinearHeads:
-    """One linear classifier a learning rate, all on the same features.
+    """One linear classifier for each learning rate, all on the same features.
 
     Args:
         dim: width of the features.
         classes: number of classes.
-        optimizer: learning rates and the rest.
-        seed: of the initial weights: a function of seed, dim and classes alone.
-        device: where they are.
-        dtype: of weights and computation.
+        optimizer: learning rates and all other settings.
+        seed: seed of the initial weights, which depend on seed, dim and classes only.
+        device: device of the weights.
+        dtype: dtype of weights and computation.
     """
 
     def __init__(
@@ -106,12 +107,12 @@ class LinearHeads:
 
     @property
     def finite(self) -> tuple[bool, ...]:
-        """Whether each head's weights are finite: a learning rate that is too large ends in NaN."""
-        weight, bias = self.effective()
+        """Whether each head's weights are finite; a learning rate that is too large ends in NaN."""
+        weight, bias = self.affine_weights()
         return tuple((weight.isfinite().all(0) & bias.isfinite()).all(0).tolist())
 
     def normalise(self, x: Float[Tensor, "n d"], *, training: bool) -> Float[Tensor, "n d"]:
-        """The features as the heads take them; with BatchNorm by this batch in training, else by running statistics."""
+        """The features normalised by BatchNorm, if it is on: by the batch in training, else by running statistics."""
         if not self.optimizer.batch_norm:
             return x
         if not training:
@@ -122,20 +123,20 @@ class LinearHeads:
         return (x - mean) * (variance + _BATCH_NORM_EPS).rsqrt()
 
     def logits(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c l"]:
-        """Every head's logits, for features that `normalise` gave."""
-        weight, bias = self.effective()
+        """Logits of every head, for features returned by `normalise`."""
+        weight, bias = self.affine_weights()
         return torch.addmm(bias.flatten(), x, weight.flatten(1)).view(-1, *bias.shape)
 
-    def effective(self) -> tuple[Float[Tensor, "d c l"], Float[Tensor, "c l"]]:
-        """Weight and bias with BatchNorm's scale and shift taken in."""
+    def affine_weights(self) -> tuple[Float[Tensor, "d c l"], Float[Tensor, "c l"]]:
+        """Weight and bias, with BatchNorm's scale and shift folded in."""
         weight, bias = self.parameters["weight"], self.parameters["bias"]
         if not self.optimizer.batch_norm:
             return weight, bias
         return weight * self.parameters["scale"], bias + (weight * self.parameters["shift"]).sum(0)
 
     def folded(self, rate: int) -> tuple[Float[Tensor, "d c"], Float[Tensor, " c"]]:
-        """One head as a plain linear map of the features, BatchNorm's running statistics taken in."""
-        weight, bias = (part[..., rate] for part in self.effective())
+        """One head as a plain linear map of the features, with BatchNorm's running statistics folded in."""
+        weight, bias = (part[..., rate] for part in self.affine_weights())
         if self.optimizer.batch_norm:
             weight = weight * (self.running_var + _BATCH_NORM_EPS).rsqrt()[:, None]
             bias = bias - self.running_mean @ weight
@@ -144,10 +145,10 @@ class LinearHeads:
     def gradients(
         self, features: Float[Tensor, "d c l"], ones: Float[Tensor, "c l"]
     ) -> dict[str, Float[Tensor, "..."]]:
-        """The parameters' gradients.
+        """The gradients of the parameters.
 
         Args:
-            features: x^T G, G the loss's gradient by the logits.
+            features: x^T G, with G the gradient of the loss by the logits.
             ones: G summed over its rows.
         """
         if not self.optimizer.batch_norm:
@@ -161,7 +162,7 @@ class LinearHeads:
         }
 
     def step_(self, gradients: dict[str, Float[Tensor, "..."]], step: int, steps: int) -> None:
-        """One step of every head, each by its own learning rate; `step` counts from 0."""
+        """One optimizer step of every head at its own learning rate; `step` counts from 0."""
         rates = self._rates * self.optimizer.factor(step, steps)
         for name, gradient in gradients.items():
             p, first, second = self.parameters[name], self.state[0][name], self.state[1][name]
@@ -182,7 +183,7 @@ class LinearHeads:
         p.sub_(torch.div(m, denominator, out=denominator).mul_(rates / (1 - beta1**t)))
 
 
-def learn_(
+def train_step_(
     heads: LinearHeads,
     x: Float[Tensor, "b n d"],
     target: Float[Tensor, "b m c"],
@@ -192,34 +193,34 @@ def learn_(
     resize: tuple[tuple[int, int], tuple[int, int]] | None = None,
     with_loss: bool = False,
 ) -> Float[Tensor, " l"] | None:
-    """One step of every head, on the mean cross-entropy over the targets' weight.
+    """One training step of every head on the weighted mean cross-entropy.
 
     Args:
-        heads: all of them on the same features.
+        heads: heads on the same features.
         x: features.
-        target: the classes' shares of each row; they sum to the row's weight, 0 where it is to be ignored. m is n
-            unless the logits are resized.
-        step: from 0.
-        steps: of the whole training.
-        resize: from a grid of n cells to one of m pixels, bilinearly, before the loss.
-        with_loss: give the batch's mean loss of each head, in nats, before the step.
+        target: class distribution of each row, which sums to the row's weight: 0 for an ignored row. m is n unless the
+            logits are resized.
+        step: number of the step, from 0.
+        steps: total number of steps.
+        resize: grid of the n cells and grid of the m pixels; logits are resized bilinearly before the loss.
+        with_loss: return the mean loss of each head on this batch before the step, in nats.
     """
     weight = target.sum()
-    if not weight > 0:  # nothing but pixels to be ignored: no loss, and no step
+    if not weight > 0:  # all pixels are ignored: there is no loss
         return None
     count, cells, dim = x.shape
     x = heads.normalise(x.flatten(0, 1), training=True).view(count, cells, dim)
     classes, rates = shape = heads.parameters["bias"].shape
     features, ones, loss = x.new_zeros(dim, classes * rates), x.new_zeros(classes * rates), x.new_zeros(rates)
-    share = max(1, _CHUNK[x.device.type == "cpu"] // (target.shape[1] * classes * rates))
-    for part, aim in zip(x.split(share), target.split(share), strict=True):
+    chunk = max(1, _CHUNK_LOGITS[x.device.type == "cpu"] // (target.shape[1] * classes * rates))
+    for part, chunk_target in zip(x.split(chunk), target.split(chunk), strict=True):
         rows = part.flatten(0, 1)
         logits = heads.logits(rows)
         if resize is not None:
             logits = resample(logits.view(len(part), cells, -1), *resize).view(-1, *shape)
         if with_loss:
-            loss += cross_entropy(logits, aim.flatten(0, 1))
-        gradient = logit_gradient(logits, aim.flatten(0, 1)).flatten(1)
+            loss += cross_entropy(logits, chunk_target.flatten(0, 1))
+        gradient = logit_gradient(logits, chunk_target.flatten(0, 1)).flatten(1)
         if resize is not None:
             gradient = resample(gradient.view(len(part), -1, classes * rates), *resize, transpose=True).flatten(0, 1)
         features.addmm_(rows.mT, gradient)
@@ -230,7 +231,7 @@ def learn_(
 
 
 def logit_gradient(logits: Float[Tensor, "n c l"], target: Float[Tensor, "n c"]) -> Float[Tensor, "n c l"]:
-    """The summed cross-entropy's gradient by the logits: w p - t, where w is the sum of a row's target t."""
+    """Gradient of the summed cross-entropy by the logits: w p - t, with w the sum of a row's target t."""
     return logits.softmax(1).mul_(target.sum(1)[:, None, None]).sub_(target[..., None])
 
 

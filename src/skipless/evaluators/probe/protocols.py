@@ -1,4 +1,4 @@
-"""Protocols of dense linear probing: every number that a result depends on, by name."""
+"""Named protocols of dense linear probing, with every number that a result depends on."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,23 +11,24 @@ _EIGHT_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 
 @dataclass(frozen=True)
 class DenseProtocol:
-    """How a linear segmentation head is trained and its learning rate chosen.
+    """How a linear segmentation head is trained, and how its learning rate is chosen.
 
-    Features are computed once for each image, so no protocol has random crops or mirroring.
+    Features are computed once for each image, so no protocol has random crops or flips.
 
     Attributes:
-        name: what it is called.
-        optimizer: of the heads, with the grid of learning rates.
-        image_size: side in pixels that pictures are resized to, whatever their aspect; rounded to whole patches.
-        batch_size: images.
-        epochs: passes over the training images; None where `iterations` counts.
-        iterations: steps.
-        loss_size: side in pixels that logits are resized to, bilinearly, before the loss; None is one patch a cell.
-        pixels_per_cell: side of the square of pixels that is sampled, by the nearest, from the mask in each cell of the
-            loss; their shares of the classes are the cell's target.
-        patches_per_image: so many patches of each image are drawn anew in each epoch; None is all of them.
-        choose_at: learning rates are compared by mIoU at the mask's own size (`pixel`) or with each patch's prediction
-            for all of its pixels (`patch`), which is cheap. What is reported is always at the mask's own size.
+        name: name of the protocol.
+        optimizer: optimizer of the heads, with the grid of learning rates.
+        image_size: side in pixels that pictures are resized to, ignoring their aspect ratio; rounded to whole patches.
+        batch_size: number of images in a batch.
+        epochs: number of passes over the training images; None if `iterations` is given.
+        iterations: number of steps; None if `epochs` is given.
+        loss_size: side in pixels that logits are bilinearly resized to before the loss; None computes the loss on
+            patches.
+        pixels_per_cell: in each cell of the loss grid, a square of this many pixels a side is sampled from the mask by
+            nearest neighbour. Their class distribution is the cell's target.
+        patches_per_image: number of patches of each image that are sampled anew in each epoch; None takes all.
+        choose_at: how learning rates are compared: by mIoU at the size of the mask (`pixel`), or with the prediction of
+            each patch for all of its pixels (`patch`), which is cheaper. Reported scores are always at the mask's size.
     """
 
     name: str
@@ -52,13 +53,14 @@ class DenseProtocol:
             raise InputError(f"choose_at={self.choose_at!r}: choose from pixel, patch")
 
     def steps(self, images: int) -> int:
-        """Number of steps for so many training images."""
+        """Number of training steps, given the number of training images."""
         return self.iterations or (self.epochs or 0) * -(-images // self.batch_size)
 
 
 PROTOCOLS = {
-    # Section 6.2.1 says: a linear classifier, a sweep over learning rates, 30 epochs. The rest is our reading: a 1x1
-    # head, AdamW, and what papers of the time share (pictures of 448, logits and masks compared at 100 x 100).
+    # Section 6.2.1 states a linear classifier, a sweep over learning rates, and 30 epochs. The rest is our reading: a
+    # 1x1 head, AdamW, and what is common in papers of the time (pictures of 448, logits and masks compared at 100 x
+    # 100).
     "paper": DenseProtocol(
         name="paper",
         optimizer=HeadOptimizer(_EIGHT_RATES, schedule="cosine"),
@@ -68,7 +70,7 @@ PROTOCOLS = {
         loss_size=100,
     ),
     # DINOv2's linear segmentation: BatchNorm and a 1x1 head, AdamW at 1e-3, 40,000 steps at 512 pixels, multiscale over
-    # the last four blocks; whole pictures in place of crops. Batch, decay and warm-up as in mmsegmentation's configs.
+    # the last four blocks; whole pictures instead of crops. Batch, decay and warm-up as in mmsegmentation's configs.
     "dinov2": DenseProtocol(
         name="dinov2",
         optimizer=HeadOptimizer((1e-3,), weight_decay=1e-4, schedule="linear", warmup=1500 / 40_000, batch_norm=True),
@@ -78,8 +80,8 @@ PROTOCOLS = {
         iterations=40_000,
         loss_size=512,
     ),
-    # Ours, for many blocks and models: the loss is taken on patches, each against the shares of the classes among its
-    # pixels, on 32 of 196 patches an epoch (neighbours say nearly the same), and rates are compared on patches.
+    # Ours, for many blocks and models. The loss compares each patch with the class distribution of its pixels. Each
+    # epoch takes 32 of 196 patches, because neighbouring ones are nearly redundant. Rates are compared on patches.
     "patch": DenseProtocol(
         name="patch",
         optimizer=HeadOptimizer(_EIGHT_RATES, schedule="cosine"),
@@ -94,10 +96,10 @@ PROTOCOLS = {
 
 
 def protocol_named(name: str) -> DenseProtocol:
-    """A protocol by its name; change fields with `dataclasses.replace`.
+    """The protocol of a name; change its fields with `dataclasses.replace`.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is no such protocol.
 
     Example:
         >>> protocol_named("paper").epochs

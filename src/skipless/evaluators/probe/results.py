@@ -1,23 +1,24 @@
-"""Records of linear probing."""
+"""Result records of dense linear probing."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from skipless.evaluators.probe.data import Skipped
+from skipless.evaluators.probe.dense_set import Skipped
 from skipless.evaluators.probe.protocols import DenseProtocol
-from skipless.evaluators.probe.segmentation import SegmentationScores
+from skipless.evaluators.probe.segmentation_metrics import SegmentationScores
 
 
 @dataclass(frozen=True)
 class RateScore:
-    """One learning rate's head.
+    """The score of one learning rate's head.
 
     Attributes:
-        learning_rate: its own.
-        miou: in percent, on the images that the rate is chosen on, at the protocol's `choose_at`; None if it diverged.
-        train_loss: mean cross-entropy over the last epoch, in nats; None if it diverged.
-        finite: whether its weights are.
+        learning_rate: the learning rate.
+        miou: mIoU in percent on the images that the rate is chosen on, by the protocol's `choose_at`; None if the head
+            diverged.
+        train_loss: mean cross-entropy over the last epoch, in nats; None if the head diverged.
+        finite: whether all weights are finite.
     """
 
     learning_rate: float
@@ -28,14 +29,14 @@ class RateScore:
 
 @dataclass(frozen=True)
 class BlockScore:
-    """What one block, or several side by side, are worth.
+    """The score of one block, or of several with concatenated features.
 
     Attributes:
-        blocks: from 0.
-        learning_rate: the chosen one; None if every head diverged.
-        at_edge: whether it is the lowest or highest of several, so that the grid may be too narrow.
-        scores: of the chosen head on the validation set, at the masks' own size; None if every head diverged.
-        rates: every learning rate's head.
+        blocks: positions of the blocks, from 0.
+        learning_rate: the chosen learning rate; None if every head diverged.
+        at_edge: whether the chosen rate is the lowest or highest of several, so that the grid may be too narrow.
+        scores: scores of the chosen head on the validation set, at the masks' size; None if every head diverged.
+        rates: the heads of all learning rates.
     """
 
     blocks: tuple[int, ...]
@@ -46,29 +47,29 @@ class BlockScore:
 
     @property
     def miou(self) -> float | None:
-        """In percent."""
+        """mIoU of the chosen head in percent; None if every head diverged."""
         return None if self.scores is None else self.scores.miou
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """A dense linear probe's numbers, with what they depend on.
+    """The scores of a dense linear probe, with everything that they depend on.
 
     Attributes:
-        protocol: every number of it.
-        select: what the learning rate was chosen on: `val`, the images that are reported on, as papers do, which
-            flatters; or `holdout`, training images that no head was trained on.
-        kind: of the features.
-        norm: what the blocks' outputs went through.
-        classes: their names.
+        protocol: how the heads were trained.
+        select: images that the learning rate was chosen on: `val`, the scored images themselves, as papers do, which
+            biases the scores upwards; or `holdout`, training images that no head was trained on.
+        kind: kind of the features.
+        norm: norm applied to the blocks' outputs.
+        classes: names of the classes.
         grid: rows and columns of patches.
-        blocks: one score each.
-        train: number of images that the heads were trained on.
-        chosen_on: number of images that the learning rate was chosen on.
-        val: number of images that the scores are on.
-        steps: of the heads.
-        seed: of initial weights and order.
-        skipped: images that were left out, and why.
+        blocks: the score of each set of blocks.
+        train: number of images that heads were trained on.
+        chosen_on: number of images that learning rates were chosen on.
+        val: number of scored images.
+        steps: number of training steps.
+        seed: seed of initial weights and image order.
+        skipped: images that were left out, with the reasons.
     """
 
     protocol: DenseProtocol
@@ -87,7 +88,7 @@ class ProbeResult:
 
     @property
     def best(self) -> BlockScore:
-        """The blocks with the highest mIoU: chosen on the validation set, which flatters."""
+        """The set of blocks with the highest mIoU, chosen on the validation set itself, which biases it upwards."""
         return max(self.blocks, key=lambda score: -1.0 if score.miou is None else score.miou)
 
     def record(self) -> dict[str, Any]:
@@ -113,13 +114,13 @@ class ProbeResult:
         return "\n".join(lines)
 
 
-def choose(rates: Sequence[RateScore]) -> int | None:
-    """The position of the highest score, of equals the lowest learning rate's; None if none has one."""
+def best_rate(rates: Sequence[RateScore]) -> int | None:
+    """Position of the highest score, ties going to the lowest learning rate; None if every head diverged."""
     scored = [(-rate.miou, rate.learning_rate, i) for i, rate in enumerate(rates) if rate.miou is not None]
     return min(scored)[2] if scored else None
 
 
 def at_edge(rates: Sequence[RateScore], chosen: int | None) -> bool:
-    """Whether the chosen learning rate is at an end of a grid of several."""
+    """Whether the chosen learning rate is the lowest or highest of several."""
     grid = [rate.learning_rate for rate in rates]
     return chosen is not None and len(grid) > 1 and grid[chosen] in (min(grid), max(grid))

@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from skipless.choices import ROWS, Row
-from skipless.conditioning.measurement.assumptions import check_assumptions
-from skipless.conditioning.measurement.network import Rows
+from skipless.conditioning.measurement.block_incoherence import check_assumptions
+from skipless.conditioning.measurement.network_jacobian import Rows
 from skipless.conditioning.measurement.tracking import first_images
 from skipless.data import load_images
 from skipless.errors import InputError
@@ -18,7 +18,7 @@ from skipless.experiments.conditioning.kept import cached, seen
 from skipless.experiments.conditioning.recipe import made, model_recipe, planned
 from skipless.experiments.conditioning.scales import ConditioningScale
 from skipless.recipes import Recipe, open_model
-from skipless.report.write import write_files
+from skipless.report.write_files import write_files
 
 # More parameters in every sub-block than rows: the class token's output, and tokens over the image.
 WIDE = {"class token": Rows(images=4, tokens=1, outputs=16), "tokens spread": Rows(images=2, tokens=4, outputs=8)}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from skipless.report.numbers import number, short
+from skipless.report.condition_number import number, short
 
 _VERDICT = {True: "yes", False: "no", None: "both singular"}
 

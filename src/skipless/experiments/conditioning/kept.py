@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from skipless.evaluators.features.build import weights_hash
+from skipless.evaluators.features.store_builder import weights_hash
 from skipless.models.vit_view import find_vit
-from skipless.report.write import write_files
+from skipless.report.write_files import write_files
 from skipless.training.run_folder.atomic import read_json
 
 

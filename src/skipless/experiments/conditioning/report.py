@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skipless.conditioning.measurement.report import TOKENS_AT
+from skipless.conditioning.measurement.conditioning_report import TOKENS_AT_TEXT
 from skipless.experiments.conditioning.paper import PAPER_EPOCHS, PAPER_TABLE5, PAPER_TABLE6
-from skipless.report.numbers import Number, number
-from skipless.report.records import read_lines, read_record
+from skipless.report.condition_number import ConditionNumber, number
+from skipless.report.run_records import read_lines, read_record
 
 
 @dataclass(frozen=True)
@@ -24,18 +24,18 @@ class Moment:
     measurement: Mapping[str, Any]
 
     @property
-    def layers(self) -> tuple[Number, ...]:
+    def layers(self) -> tuple[ConditionNumber, ...]:
         """kappa of Table 6 at every measured block."""
         return tuple(table6_number(block) for block in self.measurement["blocks"])
 
 
-def table6_number(block: Mapping[str, Any]) -> Number:
+def table6_number(block: Mapping[str, Any]) -> ConditionNumber:
     """kappa((K + I)(K + I)^T) of a block whose attention has its skip, kappa(K K^T) of one without."""
     found = block["attn"]["skip" if "attn" in block["skips"] else "skipless"]
     return number(found["kappa_gram"], found["rank"], found["size"])
 
 
-def table5_number(measurement: Mapping[str, Any], rows: str) -> Number:
+def table5_number(measurement: Mapping[str, Any], rows: str) -> ConditionNumber:
     """kappa(J J^T) at one choice of rows."""
     found = measurement["networks"][rows]["spectrum"]
     return number(found["kappa_gram"], found["rank"], min(found["shape"]))
@@ -114,7 +114,7 @@ def _paper6(row: str, epoch: int) -> str:
     return "∞, ∞, ∞, ∞" if values is None else ", ".join(f"{value:g}" for value in values)
 
 
-def _cells(numbers: Sequence[Number]) -> str:
+def _cells(numbers: Sequence[ConditionNumber]) -> str:
     return " | ".join(map(str, numbers))
 
 
@@ -122,7 +122,9 @@ def _about(setting: str, found: Mapping[str, Sequence[Moment]]) -> str:
     measured = next(iter(found.values()))[0].measurement
     readings = {moments[0].measurement.get("at", "normed") for moments in found.values()}
     tokens = (
-        TOKENS_AT[readings.pop()] if len(readings) == 1 else "tokens after the norm, or N(0, I) where the row says so"
+        TOKENS_AT_TEXT[readings.pop()]
+        if len(readings) == 1
+        else "tokens after the norm, or N(0, I) where the row says so"
     )
     several = f"the median of {measured['images']} images" if measured["images"] > 1 else "one image"
     return (

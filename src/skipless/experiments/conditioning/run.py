@@ -9,7 +9,7 @@ from torch import nn
 
 from skipless.choices import ROWS, slug
 from skipless.conditioning.measurement.measure import measure_conditioning
-from skipless.conditioning.measurement.tracking import depths, first_images, training_measure
+from skipless.conditioning.measurement.tracking import evenly_spaced_blocks, first_images, training_measure
 from skipless.data import ImageData, load_images
 from skipless.experiments.conditioning.kept import cached, seen
 from skipless.experiments.conditioning.recipe import made, model_recipe, planned
@@ -25,8 +25,8 @@ from skipless.experiments.conditioning.scales import ConditioningScale, RunScale
 from skipless.experiments.conditioning.vit_small import DINO, VIT_S, measured_vit_small, words_of
 from skipless.models import create_model
 from skipless.recipes import Recipe, open_model
-from skipless.report.numbers import Number
-from skipless.report.write import drawing, write_files
+from skipless.report.condition_number import ConditionNumber
+from skipless.report.write_files import drawing, write_files
 
 TOKEN_IMAGES = 64  # of Figure 6
 
@@ -63,7 +63,7 @@ def reproduce_tables(
         InputError: for data that cannot be used, runs that fail, or folders that hold other runs.
     """
     figures = drawing("skipless.experiments.conditioning.figures")
-    kappa = drawing("skipless.report.kappa")
+    kappa = drawing("skipless.report.kappa_figure")
     if scale == "vit-s":
         found = measured_vit_small(what, out, seed)
         setting = f"{VIT_S} at initialisation, an image of N(0, 1) pixels, seed {seed}"
@@ -148,19 +148,19 @@ def _at_init(recipe: Recipe, images: ImageData, folder: Path, row: str) -> tuple
 
 def _by_reading(
     found: Mapping[str, tuple[Moment, ...]], scale: ConditioningScale
-) -> dict[str, dict[str, list[tuple[int, Number]]]]:
+) -> dict[str, dict[str, list[tuple[int, ConditionNumber]]]]:
     """A picture for each choice of tokens, its lines by model."""
-    pictures: dict[str, dict[str, list[tuple[int, Number]]]] = {}
+    pictures: dict[str, dict[str, list[tuple[int, ConditionNumber]]]] = {}
     for name, moments in found.items():
         row, reading = name.split(": ") if scale == "vit-s" else (name, "")
         pictures.setdefault(reading, {})[row] = _by_depth(moments[0])
     return pictures
 
 
-def _by_depth(moment: Moment) -> list[tuple[int, Number]]:
+def _by_depth(moment: Moment) -> list[tuple[int, ConditionNumber]]:
     return [(block["index"], table6_number(block)) for block in moment.measurement["blocks"]]
 
 
 def _tokens(model: nn.Module, pixels: torch.Tensor) -> list[dict[str, Any]]:
-    chosen = depths(12)
+    chosen = evenly_spaced_blocks(12)
     return measure_conditioning(model, pixels, blocks=chosen, parts=("tokens",)).as_json()["blocks"]

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from skipless.conditioning.spectra.dense import matrix_spectrum
 from skipless.errors import InputError
-from skipless.report.numbers import short
-from skipless.report.write import drawing, write_files
+from skipless.report.condition_number import short
+from skipless.report.write_files import drawing, write_files
 
 SIZE = 10
 ALPHA = 0.1

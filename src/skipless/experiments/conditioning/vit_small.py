@@ -8,7 +8,7 @@ import torch
 
 from skipless.choices import TokensAt as At
 from skipless.conditioning.measurement.measure import measure_conditioning
-from skipless.conditioning.measurement.tracking import depths, jacobian_by_rows
+from skipless.conditioning.measurement.tracking import evenly_spaced_blocks, network_conditioning_by_rows
 from skipless.experiments.conditioning.kept import cached
 from skipless.experiments.conditioning.report import Moment
 from skipless.init import SkiplessInit
@@ -41,11 +41,11 @@ def measured_vit_small(what: str, out: Path, seed: int) -> dict[str, tuple[Momen
             model = create_model(VIT_S, seed=seed, **VIT_S_MODELS[row])
             if what == "table5":
                 empty = {"blocks": [], "images": len(pixels), "dtype": "float32"}
-                return {**empty, "networks": jacobian_by_rows(model, pixels, double=False)}
+                return {**empty, "networks": network_conditioning_by_rows(model, pixels, double=False)}
             return measure_conditioning(
                 model,
                 pixels[:1],
-                blocks=depths(12),
+                blocks=evenly_spaced_blocks(12),
                 parts=("attn", "maps", "tokens"),
                 forms="own",
                 at=at,

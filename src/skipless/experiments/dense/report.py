@@ -29,7 +29,7 @@ from skipless.experiments.dense.text import (
 )
 from skipless.experiments.dense.what import BY_DEPTH, TITLES, kind_of
 from skipless.report.labels import NOT_RUN, OPTIMIZER_LABEL
-from skipless.report.write import drawing
+from skipless.report.write_files import drawing
 
 Which = Literal["best", "last", "multiscale"]
 GROUPS: dict[str, dict[Which, str]] = {
@@ -260,7 +260,7 @@ def _page(runs: DenseRuns, figures: dict[str, bytes], table: DenseTable | None =
 
 
 def _render(figure: Any, name: str) -> dict[str, bytes]:
-    return drawing("skipless.report.figure").render(figure, name)
+    return drawing("skipless.report.figure_style").render(figure, name)
 
 
 _LEGEND: dict[str, tuple[str, ...]] = {

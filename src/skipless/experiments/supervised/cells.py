@@ -8,7 +8,7 @@ from skipless.choices import Row
 from skipless.errors import InputError
 from skipless.experiments.supervised.paper import PAPER_TABLE1
 from skipless.report.labels import OptimizerLabel
-from skipless.report.records import Run
+from skipless.report.run_records import Run
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,17 @@ from matplotlib.ticker import MaxNLocator
 from skipless.choices import Row
 from skipless.experiments.supervised.cells import CellRuns
 from skipless.report.curves import band, thin
-from skipless.report.figure import COLOURS, ROW_COLOUR, for_page, print_fonts, spread_apart, style_axes, svg_text
+from skipless.report.figure_style import (
+    COLOURS,
+    ROW_COLOUR,
+    figure_svg,
+    inline_svg,
+    print_fonts,
+    spread_apart,
+    style_axes,
+)
 from skipless.report.labels import OPTIMIZER_LABELS, OptimizerLabel
-from skipless.report.records import Setting
+from skipless.report.run_records import Setting
 
 _PANEL = (5.2, 3.5)  # inches
 
@@ -25,7 +33,7 @@ def figure1_svg(cells: Sequence[CellRuns], setting: Setting) -> str:
 
 def panel_svg(cells: Sequence[CellRuns], setting: Setting, optimizer: OptimizerLabel) -> str:
     """Draw one panel for inlining into HTML: transparent, no XML prologue, and colours that follow CSS variables."""
-    return for_page(_svg(cells, setting, (optimizer,), background="none"))
+    return inline_svg(_svg(cells, setting, (optimizer,), background="none"))
 
 
 def figure1_png(cells: Sequence[CellRuns], setting: Setting, dpi: int = 200) -> bytes:
@@ -39,7 +47,7 @@ def figure1_png(cells: Sequence[CellRuns], setting: Setting, dpi: int = 200) -> 
 def _svg(cells: Sequence[CellRuns], setting: Setting, optimizers: Sequence[OptimizerLabel], background: str) -> str:
     salt = f"skipless {' '.join(optimizers)}"  # ids are hashes: fixed for one drawing, different between two on a page
     with style_axes(["DejaVu Sans"], salt):
-        return svg_text(_figure(cells, setting, optimizers), background=background)
+        return figure_svg(_figure(cells, setting, optimizers), background=background)
 
 
 def _figure(cells: Sequence[CellRuns], setting: Setting, optimizers: Sequence[OptimizerLabel]) -> Figure:

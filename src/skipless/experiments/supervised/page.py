@@ -8,9 +8,9 @@ from skipless.choices import ROWS
 from skipless.experiments.supervised.cells import CellRuns, table1_cells
 from skipless.experiments.supervised.paper import PAPER_SETTING
 from skipless.experiments.supervised.table import caption, divergence, learning_rate
+from skipless.report.html_page import bar, bullets, document, environment, header, run_row, runs_table, section
 from skipless.report.labels import NOT_RUN, OPTIMIZER_LABELS, ROW_CLASS, OptimizerLabel, duration
-from skipless.report.page import bar, bullets, document, environment, header, run_row, runs_table, section
-from skipless.report.records import Run, Setting
+from skipless.report.run_records import Run, Setting
 
 
 def page_html(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from skipless.choices import Row
 from skipless.report.labels import OptimizerLabel
-from skipless.report.records import Setting
+from skipless.report.run_records import Setting
 
 PAPER_SETTING = Setting(model="ViT-B", data="ImageNet-1k", epochs=300, classes=1000)
 

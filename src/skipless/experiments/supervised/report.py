@@ -7,8 +7,8 @@ from skipless.experiments.supervised.cells import CellRuns
 from skipless.experiments.supervised.page import page_html
 from skipless.experiments.supervised.table import table1_csv, table1_markdown
 from skipless.report.labels import OPTIMIZER_LABELS, OptimizerLabel
-from skipless.report.records import Setting
-from skipless.report.write import drawing, write_files
+from skipless.report.run_records import Setting
+from skipless.report.write_files import drawing, write_files
 
 
 def write_report(

@@ -14,7 +14,7 @@ from skipless.recipes.command import training_command
 from skipless.recipes.read import refuse_other_recipe
 from skipless.recipes.recipe import Recipe
 from skipless.report.labels import OPTIMIZER_LABEL
-from skipless.report.records import Setting, read_run
+from skipless.report.run_records import Setting, read_run
 from skipless.sweep import run_jobs
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from skipless.experiments.supervised.cells import CellRuns
 from skipless.experiments.supervised.paper import PAPER_SETTING
 from skipless.report.labels import NOT_RUN, rate
-from skipless.report.records import Setting
+from skipless.report.run_records import Setting
 
 _CSV_HEADER = (
     "model",

@@ -7,7 +7,7 @@ from skipless.errors import InputError
 from skipless.experiments.supervised.recipe import CELLS, GRID, Cell, Scale, table1
 from skipless.recipes.recipe import Recipe
 from skipless.report.labels import OPTIMIZER_LABEL
-from skipless.report.write import write_files
+from skipless.report.write_files import write_files
 from skipless.sweep import Job
 from skipless.sweep.rates import best_rate, try_rates
 

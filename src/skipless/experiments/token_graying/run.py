@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from skipless.conditioning.measurement.tokens import block_inputs
+from skipless.conditioning.measurement.block_inputs import block_inputs
 from skipless.conditioning.measurement.tracking import first_images
 from skipless.data import load_images
 from skipless.errors import InputError
@@ -14,7 +14,7 @@ from skipless.models import create_model
 from skipless.models.token_graying import input_kappas
 from skipless.nn import TokenGraying
 from skipless.registry import recipe_named
-from skipless.report.write import write_files
+from skipless.report.write_files import write_files
 
 VIT_S = "vit_small_patch16_224"
 IMAGES = 64

@@ -12,7 +12,7 @@ from skipless.choices import OptimizerName, Row
 from skipless.experiments.dense.layout.table import Value
 from skipless.experiments.dense.pretraining.history import Pretraining
 from skipless.report.curves import band, thin
-from skipless.report.figure import COLOURS, ROW_COLOUR, print_fonts, style_axes
+from skipless.report.figure_style import COLOURS, ROW_COLOUR, print_fonts, style_axes
 from skipless.report.labels import OPTIMIZER_LABEL
 
 _DASHES: Mapping[OptimizerName, tuple[int, ...]] = {"adamw": (), "soap": (4, 2)}

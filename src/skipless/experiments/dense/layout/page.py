@@ -6,9 +6,9 @@ from html import escape
 
 from skipless.experiments.dense.layout.table import DenseTable, Line, Value
 from skipless.experiments.dense.pretraining.history import Pretraining, pretraining_table
-from skipless.report.figure import for_page
+from skipless.report.figure_style import inline_svg
+from skipless.report.html_page import bar, bullets, document, environment, header, picture, section
 from skipless.report.labels import ROW_CLASS
-from skipless.report.page import bar, bullets, document, environment, header, picture, section
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def dense_page(page: DensePage) -> str:
 
 
 def _figure(name: str, content: bytes) -> str:
-    drawn = "" if content.startswith(b"\x89PNG") else for_page(content.decode())
+    drawn = "" if content.startswith(b"\x89PNG") else inline_svg(content.decode())
     return picture(name, content, drawn)
 
 

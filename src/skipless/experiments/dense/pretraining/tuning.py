@@ -8,7 +8,7 @@ from skipless.choices import OptimizerName, Row, slug
 from skipless.data.multicrop import load_multicrop
 from skipless.experiments.dense.pretraining.runs import Member
 from skipless.recipes.self_supervised import DinoRecipe
-from skipless.report.write import write_files
+from skipless.report.write_files import write_files
 from skipless.sweep import Job
 from skipless.sweep.rates import best_rate, try_rates
 from skipless.training.run_folder.atomic import read_json

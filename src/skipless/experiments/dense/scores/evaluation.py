@@ -17,9 +17,9 @@ from skipless.data.images import pixel_statistics
 from skipless.experiments.dense.scale import Boxes, DenseScale, Folders, Masks
 from skipless.frozen import to_json
 from skipless.recipes.self_supervised import DinoRecipe
-from skipless.report.write import write_files
+from skipless.report.write_files import write_files
 from skipless.studies import DiscoveryConfig, ProbeConfig, discover, segment
-from skipless.studies.names import file_name, key_name
+from skipless.studies.formatting import feature_name, file_name
 from skipless.sweep import Call, run_jobs
 from skipless.training import load_weights
 from skipless.training.processes.launch import launch
@@ -167,8 +167,8 @@ def _discovered(model: torch.nn.Module, one: Evaluation, shared: Mapping[str, An
     result = discover(model, load_boxes(one.data.name, one.root, sample=one.data.sample), one.config, **shared)
     last = result.last_key
     return Found(
-        best=(result.scores[result.best].percent, key_name(result.best)),
-        last=None if last is None else (result.scores[last].percent, key_name(last)),
+        best=(result.scores[result.best].percent, feature_name(result.best)),
+        last=None if last is None else (result.scores[last].percent, feature_name(last)),
         multiscale=None,
         floor=result.whole_image.percent,
         n=result.n,

@@ -1,4 +1,4 @@
-"""Pictures of discovered objects: boxes on the images, and beside them the eigenvectors that they come from."""
+"""Pictures of discovered objects: boxes on the images, and heat maps of the eigenvectors that they come from."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,19 +28,19 @@ def draw_discoveries(
     patch: int = 16,
     height: int = 160,
 ) -> Path:
-    """Write a PNG with a row for each image, and for each model (or block, or method) its box and its eigenvector.
+    """Write a PNG with one row for each image; each model (or block, or method) has a box and a heat map in it.
 
-    True boxes are green, found ones red. The eigenvector (LOST: the summed similarity) is red on the seed's side of
-    what it is compared with, its mean (LOST: zero), and blue on the other; the seed is a black square.
+    True boxes are green, found boxes are red. The heat map shows the eigenvector around its mean (for LOST, the summed
+    similarity around zero): red on the seed's side, blue on the other. The seed is a black square.
 
     Args:
-        path: the file to write.
-        images: uint8 RGB images, of any sizes, as they were before padding.
-        discoveries: what was found in each image, by the name to head its two columns with.
+        path: file to write.
+        images: uint8 RGB images of any size, before padding.
+        discoveries: for each model name, the discovery in each image; the name is the title of two columns.
         boxes_true: true boxes of each image.
-        names: of the images, to stand below them.
+        names: captions of the images.
         patch: side of a patch in pixels.
-        height: of a row, in pixels.
+        height: height of a row in pixels.
 
     Returns:
         The path.
@@ -63,24 +63,26 @@ def draw_discoveries(
         photo, panels = Image.fromarray(image.permute(1, 2, 0).cpu().numpy()), []
         for discovery in (found[row] for found in discoveries.values()):
             boxes = [*((box, TRUE) for box in true[row]), (discovery.box, FOUND)]
-            panels += [_framed(picture, boxes, height) for picture in (photo, _heat(discovery, patch, image))]
+            panels += [_with_boxes(picture, boxes, height) for picture in (photo, _heatmap(discovery, patch, image))]
         rows.append(panels)
     titles = [
-        f"{name}: {what}" for name, found in discoveries.items() for what in ("image and boxes", _compared(found[0]))
+        f"{name}: {what}"
+        for name, found in discoveries.items()
+        for what in ("image and boxes", _heatmap_title(found[0]))
     ]
     legend = [("true box", TRUE)] if boxes_true is not None else []
     legend += [("found box", FOUND), ("seed's side", ABOVE), ("other side", BELOW), ("seed", SEED)]
     return save_png(labelled_pictures(rows, titles=titles, names=names, legend=legend), Path(path))
 
 
-def _compared(discovery: Discovery) -> str:
+def _heatmap_title(discovery: Discovery) -> str:
     if discovery.eigenvector is not None:
         return "eigenvector"
     return "summed similarity" if discovery.similarity is not None else "foreground"
 
 
-def _heat(discovery: Discovery, patch: int, image: UInt8[Tensor, "3 _h _w"]) -> Image.Image:
-    """Colour the tokens, white where the sides meet, and cut off the padding."""
+def _heatmap(discovery: Discovery, patch: int, image: UInt8[Tensor, "3 _h _w"]) -> Image.Image:
+    """Colour the tokens, white at the threshold between the sides, and crop the padding."""
     if discovery.eigenvector is not None:
         values = discovery.eigenvector - discovery.eigenvector.mean()
     elif discovery.similarity is not None:
@@ -100,7 +102,7 @@ def _heat(discovery: Discovery, patch: int, image: UInt8[Tensor, "3 _h _w"]) -> 
     return Image.fromarray(pixels[: image.shape[1], : image.shape[2]])
 
 
-def _framed(picture: Image.Image, boxes: Sequence[tuple[Sequence[float], Colour]], height: int) -> Image.Image:
-    """A picture at a height, with boxes of its pixels in colours."""
+def _with_boxes(picture: Image.Image, boxes: Sequence[tuple[Sequence[float], Colour]], height: int) -> Image.Image:
+    """A picture resized to a height, with boxes drawn on it; boxes are in pixels of the original."""
     scale = height / picture.height
     return draw_boxes_(picture.resize((max(1, round(picture.width * scale)), height)), boxes, scale, width=2)

@@ -1,4 +1,4 @@
-"""Linear probing for classification, on class tokens or mean patches: every block and learning rate together."""
+"""Linear probing for classification, on class tokens or mean patches: all blocks and learning rates at once."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,27 +10,28 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from skipless.errors import InputError
-from skipless.evaluators.probe.heads import HeadOptimizer, LinearHeads, learn_
+from skipless.evaluators.probe.heads import HeadOptimizer, LinearHeads, train_step_
 
-_TOP5_CLASSES = 5  # with fewer classes every answer is among the first five
-_DINO = HeadOptimizer((1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0), "sgd", schedule="cosine")
-_ROWS = 4096  # images at a time, where heads are scored
+_TOP5_CLASSES = 5  # with fewer classes, top-5 is always 100 %
+_DINO_OPTIMIZER = HeadOptimizer((1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0), "sgd", schedule="cosine")
+_CHUNK_ROWS = 4096  # images in one chunk when heads are scored
 
 
 @dataclass(frozen=True)
 class ClassificationProtocol:
     """How a linear classifier is trained.
 
-    By default as DINO's linear evaluation (SGD with momentum 0.9, a cosine to 0, 100 epochs, no weight decay), over a
-    grid of learning rates, on features that are computed once: without its random crops and mirroring.
+    The default follows DINO's linear evaluation: SGD with momentum 0.9, cosine decay to 0, 100 epochs, no weight decay.
+    It differs in two points. It sweeps a grid of learning rates. And features are computed once, so there are no random
+    crops and flips.
 
     Attributes:
-        optimizer: of the heads, with the grid of learning rates.
-        batch_size: images.
-        epochs: passes over the training images.
+        optimizer: optimizer of the heads, with the grid of learning rates.
+        batch_size: number of images in a batch.
+        epochs: number of passes over the training images.
     """
 
-    optimizer: HeadOptimizer = _DINO
+    optimizer: HeadOptimizer = _DINO_OPTIMIZER
     batch_size: int = 1024
     epochs: int = 100
 
@@ -41,7 +42,10 @@ class ClassificationProtocol:
 
 @dataclass(frozen=True)
 class ClassificationRate:
-    """One learning rate's head; `chosen_top1` in percent on what the rate is chosen on, None if it diverged."""
+    """The head of one learning rate. `chosen_top1` is in percent, on the images that the rate is chosen on.
+
+    It is None if the head diverged.
+    """
 
     learning_rate: float
     chosen_top1: float | None
@@ -50,14 +54,14 @@ class ClassificationRate:
 
 @dataclass(frozen=True)
 class ClassificationScore:
-    """One block's chosen head.
+    """The score of one block's chosen head.
 
     Attributes:
-        block: as it was named.
-        learning_rate: the chosen one; None if every head diverged.
-        top1: in percent, on the test images.
-        top5: the same; None with fewer than five classes.
-        rates: every learning rate's head.
+        block: name of the block, as given.
+        learning_rate: the chosen learning rate; None if every head diverged.
+        top1: top-1 accuracy on the test images, in percent.
+        top5: top-5 accuracy, in percent; None with fewer than five classes.
+        rates: the heads of all learning rates.
     """
 
     block: int
@@ -69,18 +73,18 @@ class ClassificationScore:
 
 @dataclass(frozen=True)
 class ClassificationResult:
-    """A linear classification probe's numbers, with what they depend on.
+    """The scores of a linear classification probe, with everything that they depend on.
 
     Attributes:
-        protocol: every number of it.
-        select: `val`, rates chosen on the test images, as papers do; or `holdout`, on training images set aside.
-        blocks: one score each.
-        classes: their number.
+        protocol: how the heads were trained.
+        select: the images that rates were chosen on: `val`, the test images, or `holdout`, held-out training images.
+        blocks: the score of each block.
+        classes: number of classes.
         train: number of images that heads were trained on.
         chosen_on: number of images that rates were chosen on.
-        test: number of images that the scores are on.
-        steps: of the heads.
-        seed: of initial weights, order and held-out images.
+        test: number of test images.
+        steps: number of training steps.
+        seed: seed of initial weights, order and held-out images.
     """
 
     protocol: ClassificationProtocol
@@ -111,19 +115,20 @@ def linear_classification_probe(
     seed: int = 0,
     device: torch.device | None = None,
 ) -> ClassificationResult:
-    """Train linear classifiers for every block and learning rate on the same batches, choose rates, and score.
+    """Train linear classifiers for every block and learning rate on the same batches, choose rates and score them.
 
     Args:
-        train: one vector an image, by block (`FeatureStore.pooled`).
-        train_labels: positions in the list of classes.
-        test: the same for the images that are reported on.
-        test_labels: theirs.
+        train: for each block, one feature vector for each training image (`FeatureStore.pooled`).
+        train_labels: class indices of the training images.
+        test: the feature vectors of the test images.
+        test_labels: class indices of the test images.
         classes: number of classes.
-        protocol: every number of the training.
-        select: what rates are chosen on: `"val"` (default), the test images, as papers do; or `"holdout"`.
-        holdout: share of the training images that is set aside, with `select="holdout"`.
-        seed: of initial weights, order and held-out images.
-        device: where to train, batch by batch; by default where the vectors lie.
+        protocol: how the heads are trained.
+        select: the images that rates are chosen on: `"val"`, the test images, as papers do; or `"holdout"`, training
+            images that are held out.
+        holdout: fraction of the training images to hold out, with `select="holdout"`.
+        seed: seed of initial weights, order and held-out images.
+        device: device to train on, batch by batch; by default that of the vectors.
 
     Raises:
         InputError: if features and labels do not fit.
@@ -139,10 +144,10 @@ def linear_classification_probe(
     _check(train, train_labels, test, test_labels, classes, select, holdout)
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(train_labels), generator=generator)
-    aside = max(1, round(holdout * len(order))) if select == "holdout" else 0
-    if aside >= len(order):
+    held_out_count = max(1, round(holdout * len(order))) if select == "holdout" else 0
+    if held_out_count >= len(order):
         raise InputError(f"holdout={holdout} leaves none of {len(order)} training images")
-    held, fitted = order[:aside], order[aside:]
+    held_out, fitted = order[:held_out_count], order[held_out_count:]
     heads = {
         block: LinearHeads(x.shape[1], classes, protocol.optimizer, seed=seed, device=device or x.device, dtype=x.dtype)
         for block, x in train.items()
@@ -154,22 +159,24 @@ def linear_classification_probe(
             for block, x in train.items():
                 rows = x[batch.to(x.device), None].to(device)
                 target = one_hot(train_labels[batch.to(train_labels.device)], classes).to(rows)
-                learn_(heads[block], rows, target[:, None], step, steps)
+                train_step_(heads[block], rows, target[:, None], step, steps)
             step += 1
     scores = []
-    for block, some in heads.items():
-        judged = (train[block][held], train_labels[held]) if select == "holdout" else (test[block], test_labels)
-        scores.append(_score(block, some, judged, (test[block], test_labels)))
-    chosen_on = aside or len(test_labels)
+    for block, block_heads in heads.items():
+        selection = (
+            (train[block][held_out], train_labels[held_out]) if select == "holdout" else (test[block], test_labels)
+        )
+        scores.append(_score(block, block_heads, selection, (test[block], test_labels)))
+    chosen_on = held_out_count or len(test_labels)
     return ClassificationResult(
         protocol, select, tuple(scores), classes, len(fitted), chosen_on, len(test_labels), steps, seed
     )
 
 
 def _score(
-    block: int, heads: LinearHeads, judged: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]
+    block: int, heads: LinearHeads, selection: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]
 ) -> ClassificationScore:
-    found = _accuracies(heads, *judged)[0]
+    found = _accuracies(heads, *selection)[0]
     rates = tuple(
         ClassificationRate(rate, top1 if finite else None, finite)
         for rate, top1, finite in zip(heads.optimizer.learning_rates, found, heads.finite, strict=True)
@@ -186,10 +193,10 @@ def _score(
 
 
 def _accuracies(heads: LinearHeads, x: Tensor, labels: Tensor) -> tuple[list[float], list[float]]:
-    """Top-1 and top-5 of every head, in percent."""
+    """Top-1 and top-5 accuracy of every head, in percent."""
     device = heads.parameters["bias"].device
     first = fifth = torch.zeros(len(heads.optimizer.learning_rates), device=device, dtype=torch.float64)
-    for part, truth in zip(x.split(_ROWS), labels.split(_ROWS), strict=True):
+    for part, truth in zip(x.split(_CHUNK_ROWS), labels.split(_CHUNK_ROWS), strict=True):
         logits = heads.logits(heads.normalise(part.to(device), training=False))
         guesses = logits.topk(min(_TOP5_CLASSES, logits.shape[1]), dim=1).indices
         right = guesses == truth.to(device)[:, None, None]

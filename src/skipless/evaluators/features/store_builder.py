@@ -1,7 +1,7 @@
-"""Computing a feature store: each shard once, whole or not at all.
+"""Building a feature store: each shard is computed once and written atomically.
 
-A file takes its name once it is whole, so an interrupted run goes on with the shard that it was at. Each file has a
-checksum; one that does not match is computed again, with a message.
+A file gets its final name when it is complete, so an interrupted run resumes at the shard that it was computing. Each
+file has a checksum. A file that does not match it is computed again, with a message.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ from torch import Tensor, nn
 from skipless.errors import InputError
 from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform, Key, forward_features
 from skipless.evaluators.features.store import (
-    DTYPES,
+    NUMPY_DTYPES,
     SHARD,
     FeatureStore,
     StoreDtype,
     array_folder,
-    opened,
+    open_shard,
     store_bytes,
 )
 from skipless.models.token_graying import find_token_graying
@@ -52,28 +52,30 @@ def build_store(
     notify: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureStore:
-    """Compute what is not on disk yet, and open the store.
+    """Compute the features that are not on disk yet, and open the store.
 
-    In a distributed run every process computes its share, and all of them see the whole; the folder is shared.
+    In a distributed run each process computes a part of the shards, and all processes open the whole store. The folder
+    must be shared.
 
     Args:
-        model: any plain ViT of timm's, where it shall run.
-        load: image number to picture; an `InputError` from it is recorded, and the image left out.
+        model: any plain ViT of timm's, on the device where it shall run.
+        load: maps an image number to a picture. If it raises `InputError`, the image is recorded as unreadable and left
+            out.
         count: number of images.
-        data: what identifies them: the same string must mean the same pictures.
-        transform: from picture to tensor.
-        folder: of all stores; each takes a folder of its own in it.
-        config: which features. Another block or kind is added to the store that is there.
-        dtype: `"fp16"` (default) halves the disk, and its rounding of 5e-4 is far below what moves a probe; take
-            `"fp32"` for what thresholds similarities (TokenCut, LOST), or beyond 65504, which fp16 cannot hold.
-        notify: takes messages, among them the bytes needed; standard error by default.
-        progress: takes the number of shards done and of all.
+        data: identity of the images: the same string must mean the same pictures.
+        transform: maps a picture to the model's input.
+        folder: parent folder of all stores; each store has a folder of its own in it.
+        config: which features. New blocks and kinds are added to an existing store.
+        dtype: `"fp16"` halves the disk space, and its rounding of 5e-4 does not affect a probe. Use `"fp32"` if
+            similarities are thresholded (TokenCut, LOST), or for values beyond 65504, the largest of fp16.
+        notify: called with messages, such as the disk space needed; prints to standard error by default.
+        progress: called with the number of shards done and the number of all shards.
 
     Raises:
-        InputError: if no image can be read, features are not finite or too large for `dtype`, or the disk is full: what
-            was written stays, and the same call goes on from there.
+        InputError: if no image can be read, features are not finite or too large for `dtype`, or the disk is full. What
+            was written is kept, and the same call resumes from there.
     """
-    if dtype not in DTYPES or count < 1:
+    if dtype not in NUMPY_DTYPES or count < 1:
         raise InputError(f"dtype={dtype!r} for {count} images: give 'fp16' or 'fp32', and at least one image")
     config = FeatureConfig() if config is None else config
     notify = _to_stderr if notify is None else notify
@@ -88,19 +90,19 @@ def build_store(
         "precision": config.precision,
         "dtype": dtype,
     }
-    home = folder / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    builder = _Builder(tokens, load, count, transform, config, keys, home, dtype, notify)
-    with _full_disk_is_an_input_error(home):
-        home.mkdir(parents=True, exist_ok=True)
-        _write(home / "key.json", json.dumps(identity, indent=2).encode())
+    store_folder = folder / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    builder = _StoreBuilder(tokens, load, count, transform, config, keys, store_folder, dtype, notify)
+    with _disk_errors_as_input_errors(store_folder):
+        store_folder.mkdir(parents=True, exist_ok=True)
+        _write_atomically(store_folder / "key.json", json.dumps(identity, indent=2).encode())
         builder.build(progress)
     return builder.open()
 
 
 def files_identity(files: Iterable[Path]) -> str:
-    """What identifies images on disk: each file's path, size and time of change.
+    """A hash that identifies images on disk by the path, size and modification time of each file.
 
-    A file that is missing is part of it: it may come back.
+    Missing files count, too, because they may reappear.
     """
     digest = hashlib.sha256()
     for file in files:
@@ -113,10 +115,10 @@ def files_identity(files: Iterable[Path]) -> str:
 
 
 def weights_hash(model: ViTView) -> str:
-    """Hash what the features depend on in a model: its modules' text, skips and head sizes, and every parameter.
+    """Hash everything in a model that the features depend on: module reprs, skips, head sizes and every parameter.
 
-    A state dict alone would not do: a skipless model has the keys and shapes of the residual one, and Token Graying has
-    neither parameters nor a name.
+    The state dict alone is not enough: a skipless model has the same keys and shapes as the residual one, and Token
+    Graying has neither parameters nor a name.
     """
     digest = hashlib.sha256(repr(model.transformer).encode())
     for graying in find_token_graying(model.transformer):
@@ -130,39 +132,39 @@ def weights_hash(model: ViTView) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class _Builder:
+class _StoreBuilder:
     model: ViTView
     load: Callable[[int], Image.Image]
     count: int
     transform: ImageTransform
     config: FeatureConfig
     keys: tuple[Key, ...]
-    home: Path
+    store_folder: Path
     dtype: StoreDtype
     notify: Callable[[str], None]
 
     def build(self, progress: Callable[[int, int], None] | None) -> None:
-        """Compute this process's share of the shards that are not there, or not whole."""
+        """Compute this process's part of the shards that are missing or damaged."""
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         missing: dict[int, list[Key]] = {}
         for shard in range(rank, -(-self.count // SHARD), world):
-            records = {key: self._verified(key, shard) for key in self.keys}
+            records = {key: self._verified_record(key, shard) for key in self.keys}
             absent = [key for key, record in records.items() if record is None]
             grids = [record["grids"] for record in records.values() if record is not None]
-            # An image that was unreadable when one block was computed may have been readable for another.
+            # An image may have been unreadable when one block was computed, and readable for another.
             if absent or any(other != grids[0] for other in grids):
                 missing[shard] = absent if all(other == grids[0] for other in grids) else list(self.keys)
         if missing:
-            self._announce(missing)
+            self._report_size(missing)
         for done, (shard, keys) in enumerate(missing.items()):
-            self._compute(shard, keys)
+            self._compute_shard(shard, keys)
             if progress is not None:
                 progress(done + 1, len(missing))
         if world > 1:
             dist.barrier()
 
     def open(self) -> FeatureStore:
-        """Gather what the shards say about themselves."""
+        """Open the store from the shards' records."""
         records: dict[Key, list[Any]] = {key: [] for key in self.keys}
         for key in self.keys:
             for shard in range(-(-self.count // SHARD)):
@@ -172,9 +174,9 @@ class _Builder:
         failures = {int(image): why for record in first for image, why in record["failures"].items()}
         if len(failures) == self.count:
             raise InputError(f"none of {self.count} images can be read; the first: {next(iter(failures.values()))}")
-        opened.cache_clear()  # a file that was written again is another one
+        open_shard.cache_clear()  # files may have been replaced
         return FeatureStore(
-            folder=self.home,
+            folder=self.store_folder,
             keys=self.keys,
             norm=self.config.norm,
             prefix=self.model.prefix,
@@ -185,17 +187,17 @@ class _Builder:
             nbytes=sum(record["bytes"] for key in self.keys for record in records[key]),
         )
 
-    def _announce(self, missing: dict[int, list[Key]]) -> None:
-        """Say what will be written, and refuse if it cannot fit."""
+    def _report_size(self, missing: dict[int, list[Key]]) -> None:
+        """Report the size of the features to write; an `InputError` if they do not fit on the disk."""
         images = sum(min(SHARD, self.count - shard * SHARD) for shard in missing)
         size = self.transform.size
         if size is None:
-            self.notify(f"features of {images} images go to {str(self.home)!r}; each has its own size")
+            self.notify(f"features of {images} images go to {str(self.store_folder)!r}; each has its own size")
             return
         cells = (size[0] // self.model.patch[0]) * (size[1] // self.model.patch[1]) + self.model.prefix
         dims = [self._dim(key) for key in max(missing.values(), key=len)]
-        needed, free = store_bytes(images, cells, dims, self.dtype), shutil.disk_usage(self.home).free
-        room = f"{needed / 1e9:.2f} GB in {str(self.home)!r}, {free / 1e9:.2f} GB are free"
+        needed, free = store_bytes(images, cells, dims, self.dtype), shutil.disk_usage(self.store_folder).free
+        room = f"{needed / 1e9:.2f} GB in {str(self.store_folder)!r}, {free / 1e9:.2f} GB are free"
         text = f"features of {images} images need {room}"
         if needed > free:
             raise InputError(f"{text}; make room, name fewer blocks, or keep them as fp16")
@@ -207,11 +209,11 @@ class _Builder:
         return self.model.dim if heads is None else heads * view.head_dim
 
     def _paths(self, key: Key, shard: int) -> tuple[Path, Path]:
-        folder = array_folder(self.home, key, self.config.norm)
+        folder = array_folder(self.store_folder, key, self.config.norm)
         return folder / f"{shard:05d}.npy", folder / f"{shard:05d}.json"
 
-    def _verified(self, key: Key, shard: int) -> dict[str, Any] | None:
-        """What a shard says about itself; None if it is not there, or not what was written."""
+    def _verified_record(self, key: Key, shard: int) -> dict[str, Any] | None:
+        """The record of a shard; None if the shard is missing or damaged."""
         array, meta = self._paths(key, shard)
         if not meta.exists():
             return None
@@ -225,10 +227,10 @@ class _Builder:
         self.notify(f"{str(array)!r} {why}; it is computed again")
         return None
 
-    def _compute(self, shard: int, keys: Sequence[Key]) -> None:
+    def _compute_shard(self, shard: int, keys: Sequence[Key]) -> None:
         numbers = range(shard * SHARD, min(self.count, (shard + 1) * SHARD))
-        images, failures = self._images(numbers)
-        if any(self._failed_before(key, shard) != set(failures) for key in self.keys if key not in keys):
+        images, failures = self._load_images(numbers)
+        if any(self._recorded_failures(key, shard) != set(failures) for key in self.keys if key not in keys):
             keys = self.keys
         by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for number, image in images.items():
@@ -244,19 +246,19 @@ class _Builder:
             for n in numbers
         ]
         for key in keys:
-            empty = np.zeros((0, self._dim(key)), DTYPES[self.dtype])
+            empty = np.zeros((0, self._dim(key)), NUMPY_DTYPES[self.dtype])
             array = np.concatenate([empty, *(rows[key][n] for n in numbers if n in images)])
             self._save(key, shard, array, {"grids": grids, "failures": failures})
 
-    def _failed_before(self, key: Key, shard: int) -> set[int]:
+    def _recorded_failures(self, key: Key, shard: int) -> set[int]:
         return {int(image) for image in json.loads(self._paths(key, shard)[1].read_text(encoding="utf-8"))["failures"]}
 
-    def _images(self, numbers: Sequence[int]) -> tuple[dict[int, Tensor], dict[int, str]]:
+    def _load_images(self, numbers: Sequence[int]) -> tuple[dict[int, Tensor], dict[int, str]]:
         images, failures = {}, {}
         for number in numbers:
             try:
                 images[number] = self.transform(self.load(number))
-            except (InputError, OSError) as error:  # PIL's own are OSErrors
+            except (InputError, OSError) as error:  # PIL raises OSError
                 failures[number] = str(error)
         return images, failures
 
@@ -267,7 +269,7 @@ class _Builder:
                 most = f"reach {value.abs().max():.3g}, beyond {self.dtype}; keep them as fp32"
                 raise InputError(f"{key[1]} of block {key[0]} {most}")
             raise InputError(f"{key[1]} of block {key[0]} are not finite: these weights give no features")
-        return narrow.numpy().astype(DTYPES[self.dtype], copy=False)
+        return narrow.numpy().astype(NUMPY_DTYPES[self.dtype], copy=False)
 
     def _save(self, key: Key, shard: int, array: np.ndarray, about: dict[str, Any]) -> None:
         path, meta = self._paths(key, shard)
@@ -280,7 +282,7 @@ class _Builder:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        _write(meta, json.dumps(record).encode())
+        _write_atomically(meta, json.dumps(record).encode())
 
 
 def _checksum(path: Path) -> int:
@@ -291,7 +293,7 @@ def _checksum(path: Path) -> int:
     return crc
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
@@ -301,15 +303,15 @@ def _write(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _full_disk_is_an_input_error(home: Path) -> Iterator[None]:
+def _disk_errors_as_input_errors(store_folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = home if home.exists() else Path(home.anchor)
+        place = store_folder if store_folder.exists() else Path(store_folder.anchor)
         free = shutil.disk_usage(place).free / 1e6
         raise InputError(
-            f"cannot write features to {str(home)!r} ({error}; {free:.1f} MB free); make room there, then give the "
-            "same command again: it goes on from here"
+            f"cannot write features to {str(store_folder)!r} ({error}; {free:.1f} MB free); make room there, then "
+            "give the same command again: it goes on from here"
         ) from error
 
 

@@ -1,35 +1,35 @@
-"""ConditioningReport: what `measure_conditioning` found, as a record, as JSON and as a table."""
+"""ConditioningReport: the result of `measure_conditioning` as a record, as JSON and as a table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from skipless.choices import TokensAt as At
-from skipless.conditioning.measurement.network import NetworkConditioning
-from skipless.conditioning.measurement.tokens import TokenDistribution
+from skipless.choices import TokensAt
+from skipless.conditioning.measurement.block_inputs import TokenDistribution
+from skipless.conditioning.measurement.network_jacobian import NetworkConditioning
 from skipless.conditioning.spectra.estimates import Estimate, Spectrum
 
-TOKENS_AT: dict[At, str] = {
+TOKENS_AT_TEXT: dict[TokensAt, str] = {
     "normed": "tokens after the norm",
     "raw": "tokens before the norm",
     "gaussian": "N(0, I) tokens",
 }
-"""What is measured at, in words."""
+"""Names of the `at` choices in tables."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One operator at each of the images.
+class ImageSpectra:
+    """The spectra of one operator, one for each image.
 
     Attributes:
-        spectra: one an image.
+        spectra: in the order of the images.
     """
 
     spectra: tuple[Spectrum, ...]
 
     @property
     def median(self) -> Spectrum:
-        """The spectrum of the image with the median kappa, of two middle ones the larger: a measured one, no mean."""
+        """The spectrum of the image with the median kappa; with an even number of images, the upper median."""
         ordered = sorted(self.spectra, key=lambda found: found.kappa.value)
         return ordered[len(ordered) // 2]
 
@@ -50,7 +50,7 @@ class Measured:
         return min(values), max(values)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; "rank" of "size" is the median image's."""
+        """Plain values; "rank" and "size" (the full rank) are those of the median image."""
         return {
             "kappa": self.kappa.as_json(),
             "kappa_gram": self.kappa_gram.as_json(),
@@ -67,11 +67,11 @@ class HeadMaps:
 
     Attributes:
         diagonal: mean A_ii over tokens and images.
-        maps: the spectrum of A at each image.
+        maps: the spectrum of A for each image.
     """
 
     diagonal: float
-    maps: Measured
+    maps: ImageSpectra
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -80,29 +80,29 @@ class HeadMaps:
 
 @dataclass(frozen=True)
 class BlockConditioning:
-    """One block.
+    """The measurements of one block.
 
     Attributes:
-        index: its position in the model, from 0.
-        name: its path there.
+        index: position of the block in the model, from 0.
+        name: module path of the block.
         skips: the sub-blocks that have a skip connection.
-        attn: K_l, with its skip under `"skip"`, K_l + I, and without under `"skipless"`; those that were asked for.
-        mlp: K^_l in the same way.
-        heads: attention maps by head; None where they cannot be had, or were not asked for.
-        tokens: how tokens are distributed after the norm before the attention, and before the MLP.
+        attn: spectra of K_l under `"skipless"` and of K_l + I under `"skip"`, as far as they were measured.
+        mlp: spectra of K^_l in the same form.
+        heads: attention maps of each head; None if they were not asked for, or the module computes something else.
+        tokens: distribution of the tokens after the attention's norm and after the MLP's norm.
     """
 
     index: int
     name: str
     skips: tuple[str, ...]
-    attn: dict[str, Measured]
-    mlp: dict[str, Measured]
+    attn: dict[str, ImageSpectra]
+    mlp: dict[str, ImageSpectra]
     heads: tuple[HeadMaps, ...] | None
     tokens: tuple[TokenDistribution, ...]
 
     @property
-    def paper(self) -> Measured | None:
-        """What Table 6 has for this block: K_l + I where the attention has its skip, K_l where it has none."""
+    def paper(self) -> ImageSpectra | None:
+        """The operator of Table 6 for this block: K_l + I if the attention has its skip, K_l if it has none."""
         return self.attn.get("skip" if "attn" in self.skips else "skipless")
 
     def as_json(self) -> dict[str, Any]:
@@ -121,21 +121,21 @@ class BlockConditioning:
 
 @dataclass(frozen=True)
 class ConditioningReport:
-    """Tables 5 and 6 for one model; its text is a table with a line a block.
+    """Tables 5 and 6 for one model. `str` gives a table with one line for each block.
 
     Attributes:
-        blocks: those that were measured, first to last.
-        network: J of Table 5, where it was asked for.
-        at: whether K_l and K^_l were taken at the tokens after the norm, or before it.
-        tokens: how many of the tokens the sub-blocks were given; None for all.
-        images: how many images.
-        dtype: of the measurement.
-        seed: of iterative methods.
+        blocks: the measured blocks, first to last.
+        network: kappa(J J^T) of Table 5; None if it was not asked for.
+        at: the tokens at which K_l and K^_l were taken: after the norm, before it, or Gaussian.
+        tokens: number of tokens that the sub-blocks received; None for all.
+        images: number of images.
+        dtype: dtype of the measurement.
+        seed: seed of iterative methods and of Gaussian tokens.
     """
 
     blocks: tuple[BlockConditioning, ...]
     network: NetworkConditioning | None
-    at: At
+    at: TokensAt
     tokens: int | None
     images: int
     dtype: str
@@ -168,40 +168,42 @@ class ConditioningReport:
             for block in self.blocks
         ]
         kept = [i for i in range(len(head)) if any(row[i] for row in rows)]
-        lines = aligned([[row[i] for i in kept] for row in (head, *rows)])
-        return "\n".join([*lines, *self._about()])
+        lines = align_columns([[row[i] for i in kept] for row in (head, *rows)])
+        return "\n".join([*lines, *self._footer()])
 
     __repr__ = __str__
 
-    def _about(self) -> list[str]:
+    def _footer(self) -> list[str]:
         several = f"median of {self.images} images" if self.images > 1 else "1 image"
         few = "" if self.tokens is None else f"{self.tokens} of the "
-        about = [f"{several}, {self.dtype}, {few}{TOKENS_AT[self.at]}, seed {self.seed}"]
+        about = [f"{several}, {self.dtype}, {few}{TOKENS_AT_TEXT[self.at]}, seed {self.seed}"]
         if any(block.paper is not None for block in self.blocks):
             about.append(
                 "Table 6: kappa((K+I)(K+I)^T) where the attention has its skip, kappa(K K^T) where it has none"
             )
         if self.network is not None:
             about.append(str(self.network))
-        bounds = [text for block in self.blocks for text in _bounds(block)]
-        shown = bounds[:SHOWN] + ([f"{len(bounds) - SHOWN} more"] if len(bounds) > SHOWN else [])
+        bounds = [text for block in self.blocks for text in _unknown_kappas(block)]
+        shown = bounds[:MAX_BOUNDS_LISTED] + (
+            [f"{len(bounds) - MAX_BOUNDS_LISTED} more"] if len(bounds) > MAX_BOUNDS_LISTED else []
+        )
         return [*about, *(f"! {text}" for text in shown)]
 
 
-SHOWN = 6  # operators without a value that the text lists
+MAX_BOUNDS_LISTED = 6  # operators of unknown kappa that the text lists
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns of equal width, for a fixed-width font."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _kappa(found: Measured | None) -> str:
+def _kappa(found: ImageSpectra | None) -> str:
     return "" if found is None else str(found.kappa).replace(">= ", ">=")
 
 
-def _bounds(block: BlockConditioning) -> list[str]:
-    """What has no value but a bound, with the reason: its whole record."""
+def _unknown_kappas(block: BlockConditioning) -> list[str]:
+    """The full record of each operator whose kappa is only bounded, which shows the reason."""
     found = [measured.median for part in (block.attn, block.mlp) for measured in part.values()]
     return [str(spectrum) for spectrum in found if not spectrum.kappa.known]

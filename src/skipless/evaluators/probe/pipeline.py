@@ -1,4 +1,4 @@
-"""From a model and two data sets to a dense linear probe: features to disk, heads, scores."""
+"""The whole pipeline of dense linear probing: from a model and two data sets to features, heads and scores."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,18 +9,18 @@ from torch import nn
 
 from skipless.choices import MULTISCALE
 from skipless.errors import InputError
-from skipless.evaluators.features.build import build_store
 from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform
-from skipless.evaluators.probe.data import DenseSet, Segmentation
-from skipless.evaluators.probe.linear import Select, TrainedProbe, linear_probe
+from skipless.evaluators.features.store_builder import build_store
+from skipless.evaluators.probe.dense_set import DenseSet, SegmentationDataset
+from skipless.evaluators.probe.linear_probe import Select, TrainedProbe, linear_probe
 from skipless.evaluators.probe.protocols import DenseProtocol, protocol_named
 from skipless.models.vit_view import find_vit
 
 
 def probe_model(
     model: nn.Module,
-    train: Segmentation,
-    val: Segmentation,
+    train: SegmentationDataset,
+    val: SegmentationDataset,
     *,
     folder: Path,
     identity: tuple[str, str],
@@ -32,27 +32,27 @@ def probe_model(
     progress: Callable[[int, int], None] | None = None,
     **store: Any,
 ) -> tuple[TrainedProbe, DenseSet]:
-    """Probe a model: put the features of both sets on disk where they are not yet, then `linear_probe`.
+    """Probe a model: compute the features of both data sets unless they are on disk, then run `linear_probe`.
 
     Args:
-        model: any plain ViT of timm's, where it shall run; the heads are trained there too.
+        model: any plain ViT of timm's, on the device where it shall run; the heads are trained there, too.
         train: training images and masks.
-        val: images and masks that the result is on.
-        folder: for the features.
-        identity: what identifies the images of `train` and of `val`, as `build_store` takes it.
-        protocol: a name in `PROTOCOLS`, or one of your own.
+        val: images and masks to score.
+        folder: folder for the features.
+        identity: identity strings of the images of `train` and of `val`, see `build_store`.
+        protocol: a name in `PROTOCOLS`, or a protocol.
         config: blocks, norm, precision, and one kind.
-        multiscale: blocks whose features are also used side by side; None for none.
+        multiscale: blocks whose concatenated features get one more head; None for none.
         select: see `linear_probe`.
         seed: see `linear_probe`.
-        progress: of the heads' training.
+        progress: progress of the heads' training, see `linear_probe`.
         **store: `transform`, `dtype`, `notify` and `progress` of `build_store`.
 
     Returns:
         The probe, and the validation set with its features, for pictures.
 
     Raises:
-        InputError: for all that `build_store` and `linear_probe` refuse.
+        InputError: as `build_store` and `linear_probe`, or if the config has several kinds.
     """
     protocol = protocol_named(protocol) if isinstance(protocol, str) else protocol
     config = FeatureConfig() if config is None else config

@@ -1,7 +1,7 @@
-"""What a report is made of: runs, read from their folders.
+"""Run records, read from run folders.
 
-A run folder holds `run.json` (what was asked for, and where), `metrics.jsonl` (a line for each logged step and each
-evaluation) and `result.json` (what came out).
+A run folder holds `run.json` (configuration and environment), `metrics.jsonl` (a line for each logged step and each
+evaluation) and `result.json` (the result).
 """
 
 import json
@@ -19,12 +19,12 @@ from skipless.errors import InputError
 
 @dataclass(frozen=True)
 class Setting:
-    """Where numbers come from: two accuracies compare only within one setting.
+    """The setting of an experiment. Accuracies are comparable only within one setting.
 
     Attributes:
         model: the architecture, in a few words.
-        data: the data set.
-        epochs: passes over its training part.
+        data: name of the data set.
+        epochs: number of passes over its training part.
         classes: number of classes; ln(classes) is the loss of a uniform guess.
 
     Example:
@@ -42,26 +42,26 @@ class Setting:
 
     @property
     def chance_loss(self) -> float:
-        """Cross-entropy in nats of a uniform guess, whatever the (soft) targets."""
+        """Cross-entropy of a uniform guess in nats, which is the same for all (soft) targets."""
         return math.log(self.classes)
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One finished run, as its folder tells it.
+    """One finished run, read from its folder.
 
     Attributes:
-        folder: where it was read from.
-        seed: of initialisation, order and augmentation.
-        learning_rate: the peak of the schedule.
-        top1: validation accuracy in percent; None for a diverged run, whatever it reached before.
-        steps: optimizer steps taken.
+        folder: folder of the run.
+        seed: seed of initialisation, order and augmentation.
+        learning_rate: peak learning rate of the schedule.
+        top1: validation accuracy in percent; None for a diverged run.
+        steps: number of optimizer steps taken.
         seconds: wall-clock time of training.
-        diverged: the loss or a weight stopped being finite, and training with it.
-        reason: why, in the run's own words.
-        epoch: position of every logged loss, in epochs; rising.
-        loss: training loss there, in nats; finite.
-        record: all of `run.json`.
+        diverged: whether training stopped because the loss or a weight was not finite.
+        reason: the run's message about the divergence.
+        epoch: positions of the logged losses in epochs, increasing.
+        loss: training losses at these positions, in nats and finite.
+        record: the content of `run.json`.
     """
 
     folder: Path
@@ -78,7 +78,7 @@ class Run:
 
     @property
     def final_loss(self) -> float | None:
-        """Mean training loss over the last tenth of the run, or None where no loss was logged."""
+        """Mean training loss over the last tenth of the run; None if no loss was logged."""
         if not self.loss.size:
             return None
         return float(self.loss[self.epoch >= 0.9 * self.epoch[-1]].mean())
@@ -120,7 +120,7 @@ def number_at(values: Mapping[str, Any], path: str, file: Path) -> float:
 
 
 def training_curve(file: Path) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-    """Return epochs and finite losses in the order of the steps; a step logged twice (a resumed run) counts once."""
+    """Epochs and finite losses in the order of the steps. If a resumed run logs a step twice, the last counts."""
     points: dict[int, tuple[float, float]] = {}
     for line in read_lines(file):
         if "loss" in line and line["loss"] is not None and math.isfinite(line["loss"]):
@@ -130,13 +130,13 @@ def training_curve(file: Path) -> tuple[Float[np.ndarray, " points"], Float[np.n
 
 
 def read_lines(file: Path) -> Iterator[Mapping[str, Any]]:
-    """Every line of a file of JSON lines; an `InputError` names the line that is none."""
+    """The lines of a JSON Lines file; an `InputError` names a line that is not valid."""
     for number, text in enumerate(_read_text(file).splitlines(), start=1):
         yield _parse(text, f"{file}, line {number},")
 
 
 def read_record(file: Path) -> Mapping[str, Any]:
-    """A file of JSON; an `InputError` names one that is missing or corrupt."""
+    """The content of a JSON file; an `InputError` names a file that is missing or corrupt."""
     return _parse(_read_text(file), str(file))
 
 

@@ -1,4 +1,4 @@
-"""Reports as files: text, JSON and pictures, each written whole or not at all."""
+"""Report files: text, JSON and pictures, written atomically."""
 
 import importlib
 import json
@@ -11,7 +11,7 @@ from skipless.errors import InputError
 
 
 def drawing(module: str) -> ModuleType:
-    """A module that draws; told before the work if it cannot.
+    """Import a module that needs matplotlib; call it before long work, so that a missing package shows early.
 
     Raises:
         InputError: if matplotlib is missing.
@@ -25,14 +25,14 @@ def drawing(module: str) -> ModuleType:
 
 
 def write_files(out: Path, contents: Mapping[str, Any]) -> dict[str, Path]:
-    """Write each content under its name: bytes and text as they are, anything else as JSON.
+    """Write each content to the file of its name: bytes and text unchanged, everything else as JSON.
 
     Raises:
         InputError: if `out` cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return {name: write_whole(out / name, _bytes(content)) for name, content in contents.items()}
+        return {name: write_atomically(out / name, _bytes(content)) for name, content in contents.items()}
     except OSError as error:
         raise InputError(f"cannot write the report to {out} ({error.strerror}); choose another --out") from error
 
@@ -44,8 +44,8 @@ def _bytes(content: Any) -> bytes:
     return text.encode()
 
 
-def write_whole(path: Path, content: bytes) -> Path:
-    """Replace `path` in one step, so that a reader never meets half a file."""
+def write_atomically(path: Path, content: bytes) -> Path:
+    """Replace `path` in one step, so that a reader never sees an incomplete file."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_bytes(content)

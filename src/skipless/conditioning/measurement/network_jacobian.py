@@ -1,4 +1,4 @@
-"""J of the whole network at a stated choice of its rows: what Table 5 needs, and does not say."""
+"""The Jacobian J of the whole network at chosen rows. Table 5 needs such a choice, and the paper does not state it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from skipless.conditioning.operators.block_stack import chosen_parameters
+from skipless.conditioning.operators.block_stack import select_parameters
 from skipless.conditioning.operators.jacobian import param_jacobian
 from skipless.conditioning.operators.linear_operator import LinearOperator
 from skipless.conditioning.spectra.estimates import Spectrum
@@ -16,19 +16,20 @@ from skipless.conditioning.spectra.spectrum import spectrum
 from skipless.errors import InputError
 from skipless.models import block_views
 
-# Rows of J that are held at once; beyond it J is known by its products.
-HELD_BYTES = 2**30
-CHUNK = 16  # rows of one batched vector-Jacobian product
+# Size up to which the chosen rows of J are materialised; beyond it J is used through its products.
+MATERIALISED_BYTES = 2**30
+VJP_CHUNK = 16  # rows of one batched vector-Jacobian product
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Which rows of J are kept: all m n d of them do not fit, and the paper does not say which it took (Table 5).
+    """How many rows of J to keep. All m n d rows do not fit, and the paper does not say which it took (Table 5).
 
     Attributes:
-        images: the first so many.
-        tokens: so many token positions, spread evenly from the first (the class token); 1 keeps the class token alone.
-        outputs: so many features, spread evenly from the first.
+        images: number of images, the first ones.
+        tokens: number of token positions, spaced evenly from the first (the class token); 1 keeps the class token
+            alone.
+        outputs: number of features, spaced evenly from the first.
     """
 
     images: int = 4
@@ -39,25 +40,25 @@ class Rows:
         if min(self.images, self.tokens, self.outputs) < 1:
             raise InputError(f"{self}: give at least 1 of each")
 
-    def of(self, sizes: tuple[int, int, int]) -> "RowChoice":
-        """The rows for so many images, tokens and features.
+    def of(self, sizes: tuple[int, int, int]) -> "RowIndices":
+        """The row indices, given the available numbers of images, tokens and features.
 
         Raises:
             InputError: if there are fewer.
 
         Example:
             >>> Rows(2, 3, 2).of((5, 17, 32))
-            RowChoice(images=2, tokens=(0, 6, 11), outputs=(0, 16))
+            RowIndices(images=2, tokens=(0, 6, 11), outputs=(0, 16))
         """
         for name, size in zip(("images", "tokens", "outputs"), sizes, strict=True):
             if getattr(self, name) > size:
                 raise InputError(f"{self}: there are {size} {name}")
-        return RowChoice(self.images, spread(self.tokens, sizes[1]), spread(self.outputs, sizes[2]))
+        return RowIndices(self.images, evenly_spaced(self.tokens, sizes[1]), evenly_spaced(self.outputs, sizes[2]))
 
 
 @dataclass(frozen=True)
-class RowChoice:
-    """Rows of J by image, token position and feature."""
+class RowIndices:
+    """Indices of the chosen rows of J: the first `images` images, with these token positions and features."""
 
     images: int
     tokens: tuple[int, ...]
@@ -65,7 +66,7 @@ class RowChoice:
 
     @property
     def count(self) -> int:
-        """How many rows."""
+        """Number of rows."""
         return self.images * len(self.tokens) * len(self.outputs)
 
     def as_json(self) -> dict[str, Any]:
@@ -80,7 +81,7 @@ class RowChoice:
 class NetworkConditioning:
     """The conditioning of J = dF / d theta at the rows `rows` (Table 5); `spectrum.kappa_gram` is kappa(J J^T)."""
 
-    rows: RowChoice
+    rows: RowIndices
     spectrum: Spectrum
 
     def as_json(self) -> dict[str, Any]:
@@ -95,17 +96,17 @@ class NetworkConditioning:
 def network_conditioning(
     model: nn.Module, images: Float[Tensor, "b c h w"], rows: Rows | None = None, *, seed: int = 0, steps: int = 1000
 ) -> NetworkConditioning:
-    """kappa(J J^T) of the blocks' output by all parameters of the blocks, at some rows (Table 5).
+    """kappa(J J^T) at some rows, for J the derivative of the blocks' output by all their parameters (Table 5).
 
-    Kappa is a statement about these rows: more rows give a larger one. Rows are held and factored up to `HELD_BYTES`,
-    and else left to Lanczos.
+    Kappa describes these rows only: more rows give a larger kappa. Up to `MATERIALISED_BYTES` the rows are factored
+    densely; beyond that, Lanczos uses their products.
 
     Args:
         model: a model with blocks that an adapter knows.
-        images: at least `rows.images`.
-        rows: `Rows()` by default.
-        seed: of Lanczos' start vector.
-        steps: of Lanczos.
+        images: at least `rows.images` of them.
+        rows: which rows of J to take; `Rows()` by default.
+        seed: seed of the Lanczos start vector.
+        steps: maximum number of Lanczos steps.
 
     Raises:
         InputError: as `param_jacobian`, or if there are fewer images, tokens or features than `rows` asks for.
@@ -120,7 +121,7 @@ def network_conditioning(
     dim = block_views(model)[0].dim
     choice = (rows or Rows()).of((len(images), whole.shape[0] // dim, dim))
     size = choice.count * whole.shape[1] * whole.dtype.itemsize
-    if size <= HELD_BYTES:
+    if size <= MATERIALISED_BYTES:
         found = LinearOperator.from_dense(jacobian_rows(model, images, choice), "J by all")
         return NetworkConditioning(choice, spectrum(found, method="dense", seed=seed))
     given = images[: choice.images]
@@ -128,20 +129,20 @@ def network_conditioning(
     return NetworkConditioning(choice, spectrum(found, method="lanczos", seed=seed, max_iterations=steps))
 
 
-def jacobian_rows(model: nn.Module, images: Float[Tensor, "b c h w"], choice: RowChoice) -> Float[Tensor, "r p"]:
-    """Those rows of J as a matrix: an image at a time, since no row depends on two, and many rows in one product."""
+def jacobian_rows(model: nn.Module, images: Float[Tensor, "b c h w"], choice: RowIndices) -> Float[Tensor, "r p"]:
+    """The chosen rows of J as a matrix. Each image is computed by itself, since no row depends on two images."""
     parts = []
     for image in images[: choice.images].split(1):
         operator = param_jacobian(model, image, tokens=choice.tokens, outputs=choice.outputs)
         units = torch.eye(operator.shape[0], dtype=operator.dtype, device=operator.device)
-        parts.append(torch.func.vmap(operator.rmatvec, chunk_size=CHUNK)(units))
+        parts.append(torch.func.vmap(operator.rmatvec, chunk_size=VJP_CHUNK)(units))
     return torch.cat(parts)
 
 
 def sub_block_columns(model: nn.Module) -> dict[str, list[slice]]:
-    """Which columns of J are those of J_l ("blocks.3.attn") and of J^_l ("blocks.3.mlp"), norms included."""
+    """The columns of J that belong to each J_l ("blocks.3.attn") and J^_l ("blocks.3.mlp"), norms included."""
     views = block_views(model)
-    _, names = chosen_parameters(views, "all", True)
+    _, names = select_parameters(views, "all", True)
     where, start = {}, 0
     for name in names:
         index, _, path = name.removeprefix("blocks.").partition(".")
@@ -151,16 +152,16 @@ def sub_block_columns(model: nn.Module) -> dict[str, list[slice]]:
     columns = {}
     for index, view in enumerate(views):
         for part in ("attn", "mlp"):
-            _, mine = chosen_parameters([view], f"{view.name}.{part}".lstrip("."), True)
+            _, mine = select_parameters([view], f"{view.name}.{part}".lstrip("."), True)
             columns[f"{view.name}.{part}"] = [where[f"blocks.{index}.{n.removeprefix('blocks.0.')}"] for n in mine]
     return columns
 
 
-def columns_of(matrix: Float[Tensor, "r p"], columns: Sequence[slice]) -> Float[Tensor, "r q"]:
-    """Those columns side by side."""
+def select_columns(matrix: Float[Tensor, "r p"], columns: Sequence[slice]) -> Float[Tensor, "r q"]:
+    """The columns of several slices, concatenated."""
     return torch.cat([matrix[:, part] for part in columns], dim=1)
 
 
-def spread(count: int, size: int) -> tuple[int, ...]:
-    """So many positions out of `size`, spread evenly from the first."""
+def evenly_spaced(count: int, size: int) -> tuple[int, ...]:
+    """`count` positions out of `size`, spaced evenly from the first."""
     return tuple(round(i * size / count) for i in range(count))

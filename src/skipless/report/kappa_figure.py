@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from skipless.report.figure import COLOURS, PRINT_FONTS, row_colour, style_axes
-from skipless.report.numbers import Number
+from skipless.report.condition_number import ConditionNumber
+from skipless.report.figure_style import COLOURS, PRINT_FONTS, row_colour, style_axes
 
 MORE_COLOURS = ("#1363c6", "#d4570a", "#7a3fa0", "#2b8a57", "#9c6b00", "#b03060", "#4f8fa0", "#7d7d2e")
 
@@ -19,7 +19,7 @@ def png(figure: Figure, dpi: int = 160) -> bytes:
     return buffer.getvalue()
 
 
-def depth_figure(series: Mapping[str, Sequence[tuple[int, Number]]], label: str, title: str = "") -> bytes:
+def depth_figure(series: Mapping[str, Sequence[tuple[int, ConditionNumber]]], label: str, title: str = "") -> bytes:
     """Kappa by block, a line a series: the log axis starts at 1, where a condition number does.
 
     Args:
@@ -43,7 +43,7 @@ def depth_figure(series: Mapping[str, Sequence[tuple[int, Number]]], label: str,
         return png(figure)
 
 
-def kappa_line(axes: Axes, x: Sequence[float], numbers: Sequence[Number], colour: str, name: str) -> None:
+def kappa_line(axes: Axes, x: Sequence[float], numbers: Sequence[ConditionNumber], colour: str, name: str) -> None:
     """Draw numbers and the line through them."""
     values = [found.value for found in numbers]
     axes.plot(x, values, color=colour, linewidth=1.4, label=name, zorder=2)

@@ -1,4 +1,4 @@
-"""Feature pictures (section 6.3, Figures 4, 7 and 8): principal components of patch features as colours."""
+"""PCA picture study (section 6.3, Figures 4, 7 and 8): principal components of patch features as colours."""
 
 import hashlib
 import os
@@ -14,27 +14,29 @@ from torch import nn
 from skipless.data.dense.reading import read_rgb
 from skipless.data.folder import EXTENSIONS, image_files
 from skipless.errors import InputError
-from skipless.evaluators.features.build import weights_hash
 from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform, Key, features
+from skipless.evaluators.features.store_builder import weights_hash
 from skipless.evaluators.pictures.grids import save_png
 from skipless.evaluators.pictures.pca import PcaColours, pca_picture
 from skipless.models.vit_view import find_vit
 from skipless.studies.config import PictureConfig
-from skipless.studies.folder import StudyFolder, process
-from skipless.studies.names import file_name, key_name, markdown
+from skipless.studies.formatting import feature_name, file_name, markdown_table
+from skipless.studies.study_folder import StudyFolder, rank_and_world_size
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def find_pictures(folder: Path, count: int = 8, seed: int | None = None) -> list[tuple[str, Image.Image]]:
-    """Read images anywhere below a folder: the first by name, as the paper's "without cherry-picking", or by seed.
+    """Read images from a folder and its subfolders: the first by name, or a random sample if a seed is given.
+
+    Taking the first by name follows the paper's "without cherry-picking".
 
     Raises:
-        InputError: if there is none, or one cannot be read.
+        InputError: if there is no image, or one cannot be read.
     """
     files = sorted(folder / os.fsdecode(file) for file in image_files(folder))
     jpegs = [file for file in files if file.suffix.lower() in (".jpg", ".jpeg")]
-    files = jpegs or files  # beside photos, PNGs are masks
+    files = jpegs or files  # PNGs beside photos are masks
     if count < 1:
         raise InputError(f"--sample {count}: give at least 1 image")
     if not files:
@@ -52,26 +54,29 @@ def draw_features(
     *,
     out: Path,
 ) -> list[Path]:
-    """Draw the same images by every model: a PNG of models side by side for each block, or one model's blocks.
+    """Draw the features of the same images with every model.
+
+    With several models, each block gets a PNG with one column for each model. With one model, a single PNG has one
+    column for each block.
 
     Args:
-        models: by the name to head their column with: the model, and mean and standard deviation of its channels.
+        models: for each column title, the model, and mean and standard deviation of its channels.
         images: names and pictures.
-        config: what is drawn.
-        out: the study gets a folder of its own in it: the pictures, and `result.json` and `table.md` with the share of
-            the variance that they show.
+        config: settings of the pictures.
+        out: parent of the study's folder, which gets the pictures, and `result.json` and `table.md` with the fraction
+            of variance that they show.
 
     Returns:
-        The pictures' files.
+        Paths of the pictures.
 
     Raises:
         InputError: if an image or a setting does not fit a model.
     """
     config = config or PictureConfig()
     folder = StudyFolder(out, "pca", _settings(models, images, config))
-    rows = {name: _features(model, statistics, images, config) for name, (model, statistics) in models.items()}
+    rows = {name: _patch_features(model, statistics, images, config) for name, (model, statistics) in models.items()}
     drawn: dict[str, dict[str, PcaColours]] = {}
-    for file, (columns, grid) in _sheets(rows).items():
+    for file, (columns, grid) in _picture_columns(rows).items():
         picture, drawn[file] = pca_picture(
             [image for _, image in images],
             columns,
@@ -80,9 +85,9 @@ def draw_features(
             scope=config.scope,
             foreground=config.foreground,
         )
-        if process()[0] == 0:
+        if rank_and_world_size()[0] == 0:
             save_png(picture, folder.path / file)
-    folder.finish(*_explained(drawn, images))
+    folder.finish(*_variance_table(drawn, images))
     return [folder.path / file for file in drawn]
 
 
@@ -100,13 +105,13 @@ def _settings(
     return {"models": seen, "images": pixels, **asdict(config)}
 
 
-def _sheets(
+def _picture_columns(
     rows: Mapping[str, tuple[tuple[int, int], Mapping[Key, list[torch.Tensor]]]],
 ) -> dict[str, tuple[dict[str, list[torch.Tensor]], tuple[int, int]]]:
-    """The columns of every file, and their grid."""
+    """The columns of every picture file, and their patch grid."""
     if len(rows) == 1:
         ((name, (grid, made)),) = rows.items()
-        return {f"pca-{file_name(name)}.png": ({key_name(key): patches for key, patches in made.items()}, grid)}
+        return {f"pca-{file_name(name)}.png": ({feature_name(key): patches for key, patches in made.items()}, grid)}
     grids = {grid for grid, _ in rows.values()}
     shared = [key for key in next(iter(rows.values()))[1] if all(key in made for _, made in rows.values())]
     if len(grids) > 1 or not shared:
@@ -120,10 +125,10 @@ def _sheets(
     }
 
 
-def _explained(
+def _variance_table(
     drawn: Mapping[str, Mapping[str, PcaColours]], images: Sequence[tuple[str, Image.Image]]
 ) -> tuple[dict[str, Any], str]:
-    """What the colours show of the variance, as a record and as a table."""
+    """The fraction of variance that the colours show, as a record and as a table."""
     record, rows = {}, []
     for file, columns in drawn.items():
         record[file] = {name: {"explained": found.explained, "n": found.n} for name, found in columns.items()}
@@ -134,16 +139,16 @@ def _explained(
                 for whose, shares, n in zip(of, found.explained, found.n, strict=True)
             ]
     head = ["picture", "column", "components of", "1 (%)", "2 (%)", "3 (%)", "patches"]
-    return {"images": [name for name, _ in images], "pictures": record}, markdown(head, rows)
+    return {"images": [name for name, _ in images], "pictures": record}, markdown_table(head, rows)
 
 
-def _features(
+def _patch_features(
     model: nn.Module,
     statistics: Statistics | None,
     images: Sequence[tuple[str, Image.Image]],
     config: PictureConfig,
 ) -> tuple[tuple[int, int], dict[Key, list[torch.Tensor]]]:
-    """The grid, and every block's patches of every image."""
+    """The patch grid, and the patch features of every block and image."""
     tokens = find_vit(model)
     mean, std = statistics or (tokens.mean, tokens.std)
     size = config.size or (tokens.image_size or (224, 224))[0]

@@ -1,12 +1,12 @@
-"""A picture of what a dense probe predicts: image, truth, prediction."""
+"""A picture of a dense probe's predictions: image, ground truth, prediction."""
 
 from collections.abc import Sequence
 
 from PIL import Image
 
 from skipless.evaluators.pictures.grids import mask_legend, mask_picture, picture_grid
-from skipless.evaluators.probe.data import DenseSet
-from skipless.evaluators.probe.linear import TrainedProbe
+from skipless.evaluators.probe.dense_set import DenseSet
+from skipless.evaluators.probe.linear_probe import TrainedProbe
 
 
 def prediction_picture(
@@ -17,17 +17,17 @@ def prediction_picture(
     images: int = 6,
     cell: int = 160,
 ) -> Image.Image | None:
-    """Show the first images that can be read beside their masks and what the heads make of them, colours explained.
+    """Draw the first readable images beside their masks and the predictions, with a legend of the classes.
 
     Args:
-        probe: of `linear_probe`.
+        probe: returned by `linear_probe`.
         data: images, masks and features.
-        blocks: a column for each of these sets of blocks; the best one's by default.
-        images: how many rows.
+        blocks: sets of blocks, each of which gets a column; by default the best set.
+        images: number of rows.
         cell: side of a cell in pixels.
 
     Returns:
-        The picture (`pictures.save_png` writes it), or None if every head diverged or no image can be read.
+        The picture (`save_png` writes it), or None if every head diverged or no image can be read.
     """
     chosen = [probe.result.best.blocks] if blocks is None else list(blocks)
     chosen = [blocks for blocks in chosen if blocks in probe.heads]

@@ -1,4 +1,4 @@
-"""Proposition 1 with its constants: what margin and range of the logits say about kappa of an attention matrix."""
+"""Proposition 1 with explicit constants: bounds of an attention matrix's kappa by margin and range of its logits."""
 
 import math
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from skipless.errors import InputError
 
 @dataclass(frozen=True)
 class SoftmaxBound:
-    """What Proposition 1 proves about kappa of an n x n attention matrix.
+    """The bound that Proposition 1 gives for kappa of an n x n attention matrix.
 
     Attributes:
-        regime: `"dominant"`, kappa is at most `kappa`; `"diffuse"`, kappa is at least `kappa`.
-        n: tokens.
-        epsilon: the bound on |A - I|_2 (dominant), on |A - 11^T / n|_F (diffuse).
-        kappa: the bound; None where there is none: no finite one if A is exactly uniform, and none proved if `epsilon`
-            reaches 1 with a dominant diagonal.
+        regime: `"dominant"` if `kappa` is an upper bound, `"diffuse"` if it is a lower bound.
+        n: number of tokens.
+        epsilon: the bound on |A - I|_2 (dominant) or on |A - 11^T / n|_F (diffuse).
+        kappa: the bound. None if A is exactly uniform, so that kappa is infinite, or if `epsilon` reaches 1 with a
+            dominant diagonal, so that nothing is proven.
     """
 
     regime: Literal["dominant", "diffuse"]
@@ -30,7 +30,7 @@ class SoftmaxBound:
 
 
 def row_margin(logits: Float[Tensor, "n n"]) -> float:
-    """gamma of Proposition 1: the least M_ii - max_(j != i) M_ij. Negative where a diagonal logit does not lead.
+    """gamma of Proposition 1: the least M_ii - max_(j != i) M_ij. Negative if a diagonal logit is not the largest.
 
     Example:
         >>> row_margin(torch.tensor([[5.0, 1.0], [0.0, 3.0]]))
@@ -42,7 +42,7 @@ def row_margin(logits: Float[Tensor, "n n"]) -> float:
 
 
 def row_range(logits: Float[Tensor, "n n"]) -> float:
-    """Delta of Proposition 1: the largest difference of two logits in one row.
+    """Delta of Proposition 1: the largest difference between two logits of one row.
 
     Example:
         >>> row_range(torch.tensor([[5.0, 1.0], [0.0, 3.0]]))
@@ -53,7 +53,7 @@ def row_range(logits: Float[Tensor, "n n"]) -> float:
 
 
 def dominance_bound(n: int, margin: float, temperature: float = 1.0) -> SoftmaxBound:
-    """Proposition 1, diagonal dominance: kappa(S_tau(M)) <= (1 + eps) / (1 - eps), with an eps.
+    """Proposition 1, diagonal dominance: kappa(S_tau(M)) <= (1 + eps) / (1 - eps), with an explicit eps.
 
     The paper leaves eps open. With q = exp(-gamma / tau), A_ij <= q A_ii off the diagonal. So with R = I - A, whose
     rows sum to 0,
@@ -63,11 +63,11 @@ def dominance_bound(n: int, margin: float, temperature: float = 1.0) -> SoftmaxB
         |R|_1   = max_j (1 - A_jj + sum_(i != j) A_ij)   <= (n-1) q [1 / (1 + (n-1) q) + 1 / (1 + q)]
         |R|_2  <= sqrt(|R|_1 |R|_inf)  =: eps            <= 2 (n-1) q
 
-    and the singular values of A = I - R lie in [1 - eps, 1 + eps]. So eps -> 0 as gamma / tau -> infinity, but n
-    enters: the margin that a given kappa needs grows with tau ln n.
+    and the singular values of A = I - R lie in [1 - eps, 1 + eps]. So eps -> 0 as gamma / tau -> infinity. But
+    eps depends on n: the margin needed for a given kappa grows like tau ln n.
 
     Args:
-        n: tokens.
+        n: number of tokens.
         margin: gamma, see `row_margin`.
         temperature: tau.
 
@@ -81,7 +81,7 @@ def dominance_bound(n: int, margin: float, temperature: float = 1.0) -> SoftmaxB
         None
     """
     _check_bound(n, margin, temperature, "margin")
-    q = math.exp(min(-margin / temperature, 700.0))  # a negative margin: nothing leads, and nothing will be proved
+    q = math.exp(min(-margin / temperature, 700.0))  # a negative margin proves nothing, but must not overflow
     mass = (n - 1) * q / (1 + (n - 1) * q)
     epsilon = math.sqrt(2 * mass * (mass + (n - 1) * q / (1 + q)))
     return SoftmaxBound("dominant", n, epsilon, (1 + epsilon) / (1 - epsilon) if epsilon < 1 else None)
@@ -98,10 +98,10 @@ def diffuse_bound(n: int, spread: float, temperature: float = 1.0) -> SoftmaxBou
 
     11^T / n has rank 1, hence sum_(k >= 2) sigma_k(A)^2 <= |D|_F^2 (Eckart and Young), and the least of these n - 1
     values is at most eps / sqrt(n - 1). Rows sum to 1, so A 1 = 1 and sigma_max >= 1. This is the paper's tau / Delta
-    with its "worsens as n grows" proved: the factor 2 sqrt(n - 1).
+    with the factor 2 sqrt(n - 1), which proves its "worsens as n grows".
 
     Args:
-        n: tokens.
+        n: number of tokens.
         spread: Delta, see `row_range`.
         temperature: tau.
 
@@ -117,7 +117,7 @@ def diffuse_bound(n: int, spread: float, temperature: float = 1.0) -> SoftmaxBou
     _check_bound(n, spread, temperature, "spread")
     if spread < 0:
         raise InputError(f"spread={spread}: a largest minus a least logit is not negative")
-    epsilon = math.sinh(min(spread / temperature / 2, 700.0))  # beyond it sinh overflows, and the bound is 1 anyway
+    epsilon = math.sinh(min(spread / temperature / 2, 700.0))  # larger values overflow sinh, and the bound is 1 anyway
     if epsilon == 0:
         return SoftmaxBound("diffuse", n, 0.0, 1.0 if n == 1 else None)
     return SoftmaxBound("diffuse", n, epsilon, max(math.sqrt(n - 1) / epsilon, 1.0))

@@ -1,4 +1,4 @@
-"""Scoring linear maps on a validation set: confusion matrices at the masks' size, or at that of the patches."""
+"""Confusion matrices of linear heads on a data set, at the size of the masks or of the patches."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,19 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from skipless.evaluators.features.extraction import Kind
-from skipless.evaluators.probe.data import CellTargets, DenseSet
-from skipless.evaluators.probe.segmentation import count_pairs, largest, true_rows
+from skipless.evaluators.probe.dense_set import CellTargets, DenseSet
+from skipless.evaluators.probe.segmentation_metrics import confusion_rows, count_confusions, predict_pixels
 
-Blocks = tuple[int, ...]
-# Linear maps of each set of blocks: one for each learning rate.
-Maps = dict[Blocks, tuple[Float[Tensor, "d c l"], Float[Tensor, "c l"]]]
+BlockSet = tuple[int, ...]
+# For each set of blocks, weight and bias of the heads of all learning rates.
+LinearMaps = dict[BlockSet, tuple[Float[Tensor, "d c l"], Float[Tensor, "c l"]]]
 
-_CHOOSE_PIXELS = 8  # a side, of each patch's mask, where rates are compared on patches
+_SELECTION_PIXELS = 8  # sampled pixels a side in each patch, if rates are compared on patches
 
 
 @dataclass(eq=False)
 class BatchReader:
-    """Reads each block of a batch once, however many sets have it."""
+    """Reads the features of each block of a batch once, for all sets that contain it."""
 
     data: DenseSet
     kind: Kind
@@ -32,8 +32,8 @@ class BatchReader:
     def __post_init__(self) -> None:
         self.seen: dict[int, Tensor] = {}
 
-    def __call__(self, blocks: Blocks) -> Float[Tensor, "b n d"]:
-        """Features of several blocks side by side."""
+    def __call__(self, blocks: BlockSet) -> Float[Tensor, "b n d"]:
+        """The concatenated features of several blocks."""
         for block in blocks:
             if block not in self.seen:
                 found = self.data.features((block,), self.kind, self.images.tolist(), self.patches)
@@ -42,9 +42,9 @@ class BatchReader:
 
 
 def pixel_confusions(
-    maps: Maps, data: DenseSet, images: np.ndarray, kind: Kind
-) -> tuple[dict[Blocks, Int64[Tensor, "l c c"]], int]:
-    """Confusion matrices of linear maps, at each mask's own size."""
+    maps: LinearMaps, data: DenseSet, images: np.ndarray, kind: Kind
+) -> tuple[dict[BlockSet, Int64[Tensor, "l c c"]], int]:
+    """Confusion matrices of linear heads at the size of each mask, and the number of images counted."""
     classes, counted = len(data.data.classes), 0
     total = {blocks: torch.zeros(w.shape[-1], classes, classes, dtype=torch.int64) for blocks, (w, _) in maps.items()}
     for image in images.tolist():
@@ -54,32 +54,32 @@ def pixel_confusions(
         counted += 1
         size = (mask.shape[0], mask.shape[1])
         read: BatchReader | None = None
-        rows = true_rows(mask, classes, data.data.ignore)
+        rows = confusion_rows(mask, classes, data.data.ignore)
         for blocks, (weights, biases) in maps.items():
             read = read or BatchReader(data, kind, np.array([image]), None, weights)
             logits = (read(blocks)[0] @ weights.flatten(1) + biases.flatten()).view(-1, *biases.shape)
             rows = rows.to(logits.device)
             for rate in range(biases.shape[1]):
-                pixels = largest(logits[..., rate], data.grid, size)
-                total[blocks][rate] += count_pairs(rows, pixels, classes).cpu()
+                pixels = predict_pixels(logits[..., rate], data.grid, size)
+                total[blocks][rate] += count_confusions(rows, pixels, classes).cpu()
     return total, counted
 
 
 def patch_confusions(
-    maps: Maps, data: DenseSet, images: np.ndarray, kind: Kind
-) -> tuple[dict[Blocks, Int64[Tensor, "l c c"]], int]:
-    """The same with each patch's prediction for all of its pixels, of which a square is sampled."""
-    targets = CellTargets.read(data, images, data.grid, _CHOOSE_PIXELS)
+    maps: LinearMaps, data: DenseSet, images: np.ndarray, kind: Kind
+) -> tuple[dict[BlockSet, Int64[Tensor, "l c c"]], int]:
+    """Confusion matrices with each patch's prediction for all of its pixels, of which a square is sampled."""
+    targets = CellTargets.read(data, images, data.grid, _SELECTION_PIXELS)
     classes = targets.classes
     total = {blocks: torch.zeros(w.shape[-1], classes, classes, device=w.device) for blocks, (w, _) in maps.items()}
     for positions in np.array_split(np.arange(len(targets.images)), -(-len(targets.images) // 16)):
         read: BatchReader | None = None
         for blocks, (weights, biases) in maps.items():
             read = read or BatchReader(data, kind, targets.images[positions], None, weights)
-            shares = targets.shares(positions, weights.device).flatten(0, 1)
+            class_shares = targets.class_shares(positions, weights.device).flatten(0, 1)
             logits = read(blocks).flatten(0, 1) @ weights.flatten(1) + biases.flatten()
-            found = logits.view(len(shares), classes, -1).argmax(1)
+            found = logits.view(len(class_shares), classes, -1).argmax(1)
             for rate in range(found.shape[1]):
-                total[blocks][rate] += shares.mT @ one_hot(found[:, rate], classes).to(shares)
-    pixels = _CHOOSE_PIXELS**2
+                total[blocks][rate] += class_shares.mT @ one_hot(found[:, rate], classes).to(class_shares)
+    pixels = _SELECTION_PIXELS**2
     return {blocks: (value * pixels).round().long().cpu() for blocks, value in total.items()}, len(targets.images)

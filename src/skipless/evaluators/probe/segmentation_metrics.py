@@ -1,4 +1,4 @@
-"""Segmentation scores from one confusion matrix, and the resampling between patches and pixels."""
+"""Segmentation scores from a confusion matrix, and resampling between patches and pixels."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,19 +11,19 @@ from torch.nn.functional import interpolate
 
 from skipless.errors import InputError
 
-_STRIP = 32  # rows of pixels
+_STRIP_ROWS = 32  # rows of pixels in a chunk
 
 
 @dataclass(frozen=True)
 class SegmentationScores:
-    """What a confusion matrix says, in percent.
+    """Segmentation scores in percent.
 
     Attributes:
-        miou: mean of the classes' IoU, over the classes that occur in truth or prediction; None if none does.
-        iou: intersection over union of each class; None for one that occurs in neither.
-        pixel_accuracy: share of the counted pixels that are right; None if there is none.
-        classes_counted: how many classes the mean is over.
-        pixels: how many pixels were counted: those whose label is to be ignored are not.
+        miou: mean IoU over the classes that occur in ground truth or prediction; None if none does.
+        iou: intersection over union of each class; None for a class that occurs in neither.
+        pixel_accuracy: percentage of the counted pixels that are predicted correctly; None if no pixel was counted.
+        classes_counted: number of classes in the mean.
+        pixels: number of counted pixels, without ignored ones.
     """
 
     miou: float | None
@@ -36,10 +36,10 @@ class SegmentationScores:
 def confusion_matrix(
     prediction: Int64[Tensor, "*shape"], truth: Int64[Tensor, "*shape"], classes: int, ignore: int | None
 ) -> Int64[Tensor, "c c"]:
-    """Count pixels by true class (row) and predicted class (column), without those that are to be ignored.
+    """Count pixels by true class (row) and predicted class (column), without ignored pixels.
 
     Raises:
-        InputError: if a label that is not to be ignored is no class.
+        InputError: if a label is neither a class nor ignored.
 
     Example:
         >>> truth = torch.tensor([0, 0, 1, 255])
@@ -47,31 +47,31 @@ def confusion_matrix(
         [[1, 1], [0, 1]]
     """
     check_labels(truth, classes, ignore)
-    return count_pairs(true_rows(truth, classes, ignore), prediction, classes)
+    return count_confusions(confusion_rows(truth, classes, ignore), prediction, classes)
 
 
-def true_rows(truth: Int64[Tensor, "*shape"], classes: int, ignore: int | None) -> Int64[Tensor, " pixels"]:
-    """Where each pixel's row begins in a flattened confusion matrix; behind its end for those that are to be ignored.
+def confusion_rows(truth: Int64[Tensor, "*shape"], classes: int, ignore: int | None) -> Int64[Tensor, " pixels"]:
+    """Offset of each pixel's row in the flattened confusion matrix; ignored pixels get an offset behind its end.
 
-    Made once a mask, it serves every prediction for it. The labels must have been checked.
+    It is computed once for a mask and used for every prediction. The labels must have been checked.
     """
     rows = truth.flatten() * classes
     return rows if ignore is None else rows.masked_fill_(truth.flatten() == ignore, classes * classes)
 
 
-def count_pairs(
+def count_confusions(
     rows: Int64[Tensor, " pixels"], prediction: Int64[Tensor, "*shape"], classes: int
 ) -> Int64[Tensor, "c c"]:
-    """The confusion matrix of a prediction for the mask that `true_rows` was made of."""
+    """The confusion matrix of a prediction, given `confusion_rows` of the mask."""
     counts = torch.bincount(rows + prediction.flatten(), minlength=classes * (classes + 1))
     return counts[: classes * classes].view(classes, classes)
 
 
 def segmentation_scores(confusion: Int64[Tensor, "c c"]) -> SegmentationScores:
-    """Score a data set's confusion matrix; sum those of its images first.
+    """Scores from the confusion matrix of a data set, which is the sum of those of its images.
 
-    A class that occurs neither in truth nor in prediction has no IoU and is left out of the mean. One that is predicted
-    but never true counts with 0.
+    A class that occurs neither in ground truth nor in prediction has no IoU and is left out of the mean. A class that
+    is predicted but never true has an IoU of 0.
 
     Example:
         >>> segmentation_scores(torch.tensor([[1, 1, 0], [0, 3, 0], [0, 0, 0]])).iou
@@ -92,10 +92,10 @@ def segmentation_scores(confusion: Int64[Tensor, "c c"]) -> SegmentationScores:
 
 
 def check_labels(labels: Int64[Tensor, "*shape"], classes: int, ignore: int | None) -> None:
-    """Refuse labels that are neither a class nor to be ignored.
+    """Check that every label is a class or ignored.
 
     Raises:
-        InputError: that names the worst one.
+        InputError: that names the first wrong label.
     """
     wrong = (labels < 0) | (labels >= classes)
     if ignore is not None:
@@ -109,7 +109,7 @@ def check_labels(labels: Int64[Tensor, "*shape"], classes: int, ignore: int | No
 
 
 def resize_labels(labels: Int64[Tensor, "h w"], size: tuple[int, int]) -> Int64[Tensor, "height width"]:
-    """Resize a mask by the nearest pixel: the one that holds the new pixel's centre."""
+    """Resize a mask by nearest neighbour: each new pixel takes the label at its centre."""
     high, wide = labels.shape
     rows = torch.from_numpy(((np.arange(size[0]) + 0.5) * high / size[0]).astype(np.int64))
     columns = torch.from_numpy(((np.arange(size[1]) + 0.5) * wide / size[1]).astype(np.int64))
@@ -119,18 +119,18 @@ def resize_labels(labels: Int64[Tensor, "h w"], size: tuple[int, int]) -> Int64[
 def cell_distribution(
     labels: Int64[Tensor, "b h w"], grid: tuple[int, int], classes: int, ignore: int | None
 ) -> Float[Tensor, "b n c"]:
-    """The share of each class among the pixels of each cell of a grid that divides the mask; ignored ones have none.
+    """The class distribution among the pixels of each cell of a grid that divides the mask.
 
-    The shares of a cell sum to 1 minus the share of what is ignored.
+    The values of a cell sum to 1 minus the fraction of ignored pixels.
     """
     (count, high, wide), (rows, columns) = labels.shape, grid
     split = labels.view(count, rows, high // rows, columns, wide // columns).transpose(2, 3)
     pixels = split.reshape(count, rows * columns, -1)
-    # What is ignored goes to one class more, which is then cut off.
+    # Ignored pixels are counted in an extra class, which is then dropped.
     pixels = pixels if ignore is None else pixels.masked_fill(pixels == ignore, classes)
-    shares = torch.zeros(count, rows * columns, classes + 1, device=labels.device)
+    class_shares = torch.zeros(count, rows * columns, classes + 1, device=labels.device)
     one = torch.full((), 1 / pixels.shape[-1], device=labels.device).expand(pixels.shape)
-    return shares.scatter_add_(2, pixels, one)[..., :classes]
+    return class_shares.scatter_add_(2, pixels, one)[..., :classes]
 
 
 def resample(
@@ -138,15 +138,16 @@ def resample(
 ) -> Float[Tensor, "b m k"]:
     """Bilinear interpolation from a grid of cells to pixels, as `interpolate(align_corners=False)` does.
 
-    As two matrix products: several times faster with the channels last, and its transpose is the gradient.
+    It is computed as two matrix products, which is several times faster with channels last. The gradient is the
+    transposed map.
 
     Args:
-        values: on the grid, row by row; with `transpose`, on the pixels.
+        values: values on the grid in row-major order; with `transpose`, values on the pixels.
         grid: rows and columns of cells.
         size: rows and columns of pixels.
-        transpose: apply the transposed map, pixels to grid.
+        transpose: apply the transposed map, from pixels to grid.
     """
-    down, across = (_bilinear(g, s).to(values) for g, s in zip(grid, size, strict=True))
+    down, across = (_bilinear_matrix(g, s).to(values) for g, s in zip(grid, size, strict=True))
     if transpose:
         down, across, grid = down.mT, across.mT, size
     count, _, width = values.shape
@@ -155,16 +156,16 @@ def resample(
     return both.view(count, -1, width)
 
 
-def largest(logits: Float[Tensor, "n c"], grid: tuple[int, int], size: tuple[int, int]) -> Int64[Tensor, "h w"]:
+def predict_pixels(logits: Float[Tensor, "n c"], grid: tuple[int, int], size: tuple[int, int]) -> Int64[Tensor, "h w"]:
     """The class with the largest logit at every pixel, after bilinear interpolation from a grid of cells."""
-    down, across = (_bilinear(g, s).to(logits) for g, s in zip(grid, size, strict=True))
+    down, across = (_bilinear_matrix(g, s).to(logits) for g, s in zip(grid, size, strict=True))
     rows = logits.mT.reshape(-1, *grid) @ across.mT
-    # A few rows of pixels at a time stay in the cache; `max` is several times faster than `argmax` here.
-    return torch.cat([(strip @ rows).max(0).indices for strip in down.split(_STRIP)])
+    # Chunks of a few rows stay in cache. `max` is several times faster than `argmax` here.
+    return torch.cat([(strip @ rows).max(0).indices for strip in down.split(_STRIP_ROWS)])
 
 
 @lru_cache(maxsize=1024)
-def _bilinear(source: int, target: int) -> Float[Tensor, "t s"]:
-    """The matrix of one dimension's interpolation."""
+def _bilinear_matrix(source: int, target: int) -> Float[Tensor, "t s"]:
+    """The interpolation matrix of one dimension."""
     eye = torch.eye(source, dtype=torch.float64)[:, None]
     return interpolate(eye, size=target, mode="linear", align_corners=False)[:, 0].mT.contiguous()

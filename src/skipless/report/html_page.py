@@ -1,4 +1,4 @@
-"""The parts of a report's page: one HTML file that loads nothing else and reads on a screen, a phone and paper."""
+"""Parts of a report's HTML page, which is one self-contained file for screen, phone and print."""
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,13 +8,13 @@ from typing import Any
 
 from skipless.choices import Row
 from skipless.report.labels import ROW_CLASS, duration
-from skipless.report.records import Run
+from skipless.report.run_records import Run
 
 _PAPER_LINK = '<a href="https://arxiv.org/abs/2510.00345">Cutting the Skip: Training Residual-Free Transformers</a>'
 
 
 def document(title: str, description: str, body: Iterable[str]) -> str:
-    """A whole page around its parts; empty parts are left out."""
+    """A complete HTML document; empty parts of the body are left out."""
     css = resources.files("skipless.report").joinpath("page.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -27,7 +27,7 @@ def document(title: str, description: str, body: Iterable[str]) -> str:
 
 
 def header(title: str, description: str, ours: str, paper: str) -> str:
-    """The head of a page: what it is, and the two settings that must not be mistaken for each other."""
+    """The header of a page: title, description, and our setting beside the paper's."""
     return (
         f'<header>\n<h1>{escape(title)}</h1>\n<p class="lead">{escape(description)}</p>\n'
         f'<dl class="setting"><div><dt>Ours</dt><dd>{escape(ours)}</dd></div>'
@@ -51,17 +51,17 @@ def bar(percent: float, name: str = "paper") -> str:
 
 
 def numeric(right: bool = True) -> str:
-    """The class of a cell that holds a number."""
+    """The class attribute of a table cell with a number; empty if `right` is false."""
     return ' class="number"' if right else ""
 
 
 def runs_table(heads: Sequence[str], rows: Sequence[str], caption: str) -> str:
-    """Every run as a table that scrolls where it is too wide.
+    """A table of all runs, which scrolls if it is too wide.
 
     Args:
-        heads: of its columns; the first two, and a last one called remark, hold words.
-        rows: of `run_row`.
-        caption: plain text.
+        heads: column titles. The first two columns, and a last one titled "remark", hold text.
+        rows: rows returned by `run_row`.
+        caption: caption as plain text.
     """
     columns = "".join(
         f'<th scope="col"{numeric(i > 1 and head != "remark")}>{head}</th>' for i, head in enumerate(heads)
@@ -75,13 +75,13 @@ def runs_table(heads: Sequence[str], rows: Sequence[str], caption: str) -> str:
 
 
 def run_row(row: Row, optimizer: str, values: Iterable[str], remark: str | None) -> str:
-    """A run's line of that table.
+    """One row of `runs_table`.
 
     Args:
-        row: the model.
-        optimizer: its label.
-        values: numbers.
-        remark: what was remarkable; None where the table has no such column.
+        row: row of the paper's tables that the model belongs to.
+        optimizer: label of the optimizer.
+        values: texts of the number cells.
+        remark: text of the remark column; None if the table has no such column.
     """
     numbers = "".join(f"<td{numeric()}>{value}</td>" for value in values)
     last = "" if remark is None else f'<td class="flagged">{escape(remark)}</td>'
@@ -89,7 +89,7 @@ def run_row(row: Row, optimizer: str, values: Iterable[str], remark: str | None)
 
 
 def picture(name: str, content: bytes, drawing: str = "") -> str:
-    """A figure with its caption: the bytes of a PNG, or a drawing for a page (`report.figure.for_page`)."""
+    """A figure with its caption, from the bytes of a PNG or from inline SVG (`figure_style.inline_svg`)."""
     if not drawing:
         data = base64.b64encode(content).decode()
         drawing = f'<img alt="{escape(name)}" style="max-width:100%;height:auto" src="data:image/png;base64,{data}">'
@@ -99,7 +99,7 @@ def picture(name: str, content: bytes, drawing: str = "") -> str:
 
 
 def environment(runs: Sequence[Run]) -> str:
-    """List commit, versions, hardware: once if all runs agree, else with the number of runs."""
+    """List commit, versions and hardware of the runs; values that differ are shown with their number of runs."""
     names = {"commit": "Commit", "versions": "Versions", "hardware": "Hardware"}
     items = []
     for key, label in names.items():
@@ -114,12 +114,12 @@ def environment(runs: Sequence[Run]) -> str:
 
 
 def _flat(value: Any) -> str:
-    """Write a JSON value as one line of text."""
+    """A JSON value as one line of text."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_flat(item)}" for key, item in value.items())
     return "not recorded" if value in (None, "") else str(value)
 
 
 def bullets(notes: Sequence[str]) -> str:
-    """Sentences of plain text as a list."""
+    """A bullet list of plain-text sentences."""
     return "<ul>\n" + "\n".join(f"<li>{escape(note)}</li>" for note in notes) + "\n</ul>"

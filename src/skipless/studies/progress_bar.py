@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: a bar on a terminal, a line now and then elsewhere, on the standard error."""
+"""Progress of a study on standard error: a bar on a terminal, otherwise a line every few seconds."""
 
 import sys
 import time
@@ -8,20 +8,20 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from skipless.studies.folder import process
+from skipless.studies.study_folder import rank_and_world_size
 
 LINE_EVERY_S = 10.0
 
 
 @contextmanager
-def counted(what: str, *, show: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that takes how many are done, and of how many."""
-    if not show or process()[0] > 0:
+def progress_bar(what: str, *, show: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function `report(done, total)` that updates the display."""
+    if not show or rank_and_world_size()[0] > 0:
         yield lambda done, total: None
         return
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _lines(what)
+        yield _line_reporter(what)
         return
     columns = (TextColumn(what), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=console) as bar:
@@ -29,7 +29,7 @@ def counted(what: str, *, show: bool = True) -> Iterator[Callable[[int, int], No
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _lines(what: str) -> Callable[[int, int], None]:
+def _line_reporter(what: str) -> Callable[[int, int], None]:
     last = time.perf_counter()
 
     def report(done: int, total: int) -> None:

@@ -1,7 +1,7 @@
-"""How figures look: colours, typefaces, and what makes a drawing a file or a part of a page.
+"""Style of figures: colours, fonts, and conversion to files or inline SVG.
 
-Drawn without pyplot, so nothing global changes and no display is needed. The same data and the same matplotlib give the
-same SVG, byte for byte.
+Figures are drawn without pyplot, so no global state changes and no display is needed. The same data and the same
+matplotlib version give the same SVG, byte for byte.
 """
 
 import io
@@ -17,7 +17,7 @@ from matplotlib.font_manager import get_font_names
 from skipless.choices import Row
 from skipless.report.labels import ROW_CLASS
 
-# The baseline is neutral; orange and blue stay apart in every common colour blindness, and in grey by their lightness.
+# The baseline is neutral. Orange and blue are distinct in common colour blindness, and in greyscale by lightness.
 COLOURS: Mapping[str, str] = {
     "ink": "#1c2127",
     "muted": "#68707a",
@@ -41,11 +41,11 @@ _STYLE: Mapping[str, object] = {
     "xtick.major.size": 3,
     "xtick.major.width": 0.6,
     "ytick.major.size": 0,
-    "svg.fonttype": "none",  # text stays text: searchable, and in the reader's own typeface
+    "svg.fonttype": "none",  # text stays text, so it is searchable and uses the reader's font
 }
 _WEB_FONTS = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
 PRINT_FONTS = ("Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "DejaVu Sans")
-_QUIET = {"Date": None, "Creator": None}
+_NO_METADATA = {"Date": None, "Creator": None}
 
 
 def row_colour(name: str, otherwise: str) -> str:
@@ -55,35 +55,35 @@ def row_colour(name: str, otherwise: str) -> str:
 
 
 def style_axes(fonts: Sequence[str], salt: str | None = None) -> AbstractContextManager[None]:
-    """Draw in this package's style, in these fonts; a salt makes SVG files repeatable."""
+    """Context with this package's matplotlib style and the given fonts; a salt makes SVG ids reproducible."""
     return mpl.rc_context(cast("Any", {**_STYLE, "font.family": list(fonts), "svg.hashsalt": salt}))
 
 
 def print_fonts() -> list[str]:
-    """The typefaces of printed pictures that this machine has."""
+    """The fonts of `PRINT_FONTS` that are installed."""
     installed = set(get_font_names())
     return [font for font in PRINT_FONTS if font in installed]
 
 
-def svg_text(figure: Figure, *, background: str = "#ffffff") -> str:
-    """A figure as SVG in the reader's own typeface; draw and write it within `style_axes(["DejaVu Sans"], salt)`."""
+def figure_svg(figure: Figure, *, background: str = "#ffffff") -> str:
+    """A figure as SVG that uses the reader's font; call it within `style_axes(["DejaVu Sans"], salt)`."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", facecolor=background, metadata=_QUIET)
-    return in_readers_font(buffer.getvalue())
+    figure.savefig(buffer, format="svg", facecolor=background, metadata=_NO_METADATA)
+    return with_web_fonts(buffer.getvalue())
 
 
 def render(figure: Figure, name: str) -> dict[str, bytes]:
-    """A figure as `NAME.svg` and `NAME.png`."""
+    """The contents of `NAME.svg` and `NAME.png`."""
     png = io.BytesIO()
     with style_axes(["DejaVu Sans"], f"skipless {name}"):
-        svg = svg_text(figure)
+        svg = figure_svg(figure)
     with style_axes(print_fonts()):
         figure.savefig(png, format="png", dpi=180, facecolor="#ffffff", metadata={"Software": None})
     return {f"{name}.svg": svg.encode(), f"{name}.png": png.getvalue()}
 
 
-def for_page(svg: str) -> str:
-    """A standalone SVG as a page takes it in: no XML prologue, no size of its own, colours that are CSS variables."""
+def inline_svg(svg: str) -> str:
+    """A standalone SVG made inline: no XML prologue, no fixed size, and colours as CSS variables."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
@@ -92,13 +92,13 @@ def for_page(svg: str) -> str:
     return svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
 
 
-def in_readers_font(svg: str) -> str:
-    """Text laid out in DejaVu Sans, shown in the reader's own typeface."""
+def with_web_fonts(svg: str) -> str:
+    """Replace DejaVu Sans, which the text is laid out in, by the reader's system fonts."""
     return svg.replace("'DejaVu Sans'", _WEB_FONTS)
 
 
 def spread_apart(positions: Sequence[float], gap: float) -> list[float]:
-    """Move labels as little as needed until neighbours are `gap` apart; the order stays.
+    """Move labels as little as needed so that neighbours are `gap` apart; their order is kept.
 
     Example:
         >>> spread_apart([1.0, 5.0, 1.0], gap=1.0)
@@ -108,19 +108,22 @@ def spread_apart(positions: Sequence[float], gap: float) -> list[float]:
     groups: list[list[int]] = []
     for index in order:
         groups.append([index])
-        while len(groups) > 1 and _low(groups[-1], positions, gap) - _high(groups[-2], positions, gap) < gap:
+        while (
+            len(groups) > 1
+            and _lowest_place(groups[-1], positions, gap) - _highest_place(groups[-2], positions, gap) < gap
+        ):
             groups[-2:] = [groups[-2] + groups[-1]]
     placed = [0.0] * len(positions)
     for group in groups:
         for offset, index in enumerate(group):
-            placed[index] = _low(group, positions, gap) + offset * gap
+            placed[index] = _lowest_place(group, positions, gap) + offset * gap
     return placed
 
 
-def _low(group: Sequence[int], positions: Sequence[float], gap: float) -> float:
-    """Lowest place in a group that stays centred on the mean of what it labels."""
+def _lowest_place(group: Sequence[int], positions: Sequence[float], gap: float) -> float:
+    """Position of the lowest label of a group, which is centred on the mean of the labelled positions."""
     return sum(positions[index] for index in group) / len(group) - gap * (len(group) - 1) / 2
 
 
-def _high(group: Sequence[int], positions: Sequence[float], gap: float) -> float:
-    return _low(group, positions, gap) + gap * (len(group) - 1)
+def _highest_place(group: Sequence[int], positions: Sequence[float], gap: float) -> float:
+    return _lowest_place(group, positions, gap) + gap * (len(group) - 1)

@@ -1,4 +1,4 @@
-"""What enters each sub-block in a real forward pass, the attention maps there, and how the tokens are distributed."""
+"""The inputs of each sub-block in a forward pass, the attention maps there, and the distribution of the tokens."""
 
 import math
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from skipless.conditioning.measurement.validate import check_input, check_same_place, check_weights
-from skipless.conditioning.operators.autodiff import plain_arithmetic
-from skipless.conditioning.operators.block_stack import first_tensor, run_hooked
+from skipless.conditioning.measurement.validate import check_input, check_same_dtype_and_device, check_weights
+from skipless.conditioning.operators.autodiff import math_attention
+from skipless.conditioning.operators.block_stack import first_tensor, forward_with_hooks
 from skipless.conditioning.spectra.dense import matrix_spectrum
 from skipless.conditioning.spectra.estimates import Spectrum
 from skipless.errors import InputError
@@ -19,20 +19,20 @@ from skipless.models import block_views
 from skipless.models.blocks import BlockView, SubBlock
 from skipless.models.eval_mode import evaluating
 
-# A module that computes something else than its view's maps say is off by far more than rounding.
-AGREEMENT = 1e-3
+# If a module computes something other than its view describes, the outputs differ by far more than rounding.
+AGREEMENT_RTOL = 1e-3
 HISTOGRAM_EDGE = 5.0  # the histogram covers -5 to 5, five standard deviations of a layer-normed token
 
 
 @dataclass(frozen=True, eq=False)
 class BlockInputs:
-    """The tokens that one block's sub-blocks were given.
+    """The input tokens of one block's two sub-blocks.
 
     Attributes:
-        index: the block's position in the model, from 0.
+        index: position of the block in the model, from 0.
         view: the block.
-        attn_raw, mlp_raw: before the sub-block's norm.
-        attn, mlp: after it: what the sub-block is given.
+        attn_raw, mlp_raw: the tokens before the sub-block's norm.
+        attn, mlp: the tokens after the norm, which the sub-block receives.
     """
 
     index: int
@@ -48,19 +48,19 @@ class TokenDistribution:
     """The entries of all tokens after one pre-norm, beside those of N(0, I) (Figure 6).
 
     Attributes:
-        block: the block's name.
-        sub_block: whose norm it is.
-        tokens: how many tokens, over all images.
-        dim: entries of each.
+        block: name of the block.
+        sub_block: the sub-block that the norm belongs to.
+        tokens: number of tokens, over all images.
+        dim: number of entries of a token.
         mean, std: over all entries.
         excess_kurtosis: over all entries; 0 for a Gaussian.
-        isotropy: tr(C)^2 / (d tr(C^2)) of the tokens' covariance C, the share of directions that they use: 1 if C is
-            the identity, 1 / d if they lie on a line.
-        gaussian_isotropy: what as many N(0, I) tokens give on average, about 1 / (1 + (d + 1) / (n - 1)).
-        covariance: the spectrum of the centred tokens / sqrt(n - 1); its `kappa_gram` is kappa(C). A LayerNorm without
-            affine part takes one direction away, and n tokens span n - 1, so C is singular as a rule: see its `rank`.
-        edges: of the histogram's bins; entries outside are counted in the outermost.
-        density: share of entries in each bin, over the bin's width.
+        isotropy: tr(C)^2 / (d tr(C^2)) of the tokens' covariance C, the participation ratio over d: 1 if C is a
+            multiple of the identity, 1 / d if the tokens lie on a line.
+        gaussian_isotropy: the isotropy of as many N(0, I) tokens on average, about 1 / (1 + (d + 1) / (n - 1)).
+        covariance: spectrum of the centred tokens / sqrt(n - 1); its `kappa_gram` is kappa(C). C is singular as a rule,
+            because LayerNorm without affine part removes one direction, and n centred tokens span n - 1: see `rank`.
+        edges: edges of the histogram's bins; entries beyond them count in the outermost bins.
+        density: share of the entries in each bin, divided by the bin's width.
     """
 
     block: str
@@ -84,14 +84,14 @@ class TokenDistribution:
 def block_inputs(
     model: nn.Module, images: Float[Tensor, "b c h w"], blocks: Sequence[int] | None = None
 ) -> tuple[BlockInputs, ...]:
-    """What enters the sub-blocks of some blocks when the model sees the images, in one forward pass.
+    """Capture the inputs of the sub-blocks of some blocks in one forward pass of the model.
 
-    The pass is one in eval mode, without autocast and gradients; the model is left as it was.
+    The pass runs in eval mode, without autocast and gradients. The model is left unchanged.
 
     Args:
         model: a model with blocks that an adapter knows.
-        images: as the model takes them.
-        blocks: positions of blocks, negative ones from the end; all by default.
+        images: normalised as the model expects them.
+        blocks: positions of blocks; negative ones count from the end; all by default.
 
     Raises:
         InputError: if no adapter knows the model, a position is out of range, there are no images, or images or
@@ -104,33 +104,33 @@ def block_inputs(
         >>> found.view.name, tuple(found.attn.shape)
         ('blocks.2', (2, 5, 24))
     """
-    chosen = chosen_blocks(model, blocks)
+    chosen = select_blocks(model, blocks)
     check_input(images, "images")
     check_weights(model, "")
-    check_same_place(images, model, "images", "")
-    seen: dict[tuple[int, str], Tensor] = {}
+    check_same_dtype_and_device(images, model, "images", "")
+    captured: dict[tuple[int, str], Tensor] = {}
 
-    def keep(index: int, place: str) -> Any:
+    def capture(index: int, place: str) -> Any:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             given = args[0] if args else next(iter(kwargs.values()))
-            seen.setdefault((index, place), first_tensor(given).detach().clone())
+            captured.setdefault((index, place), first_tensor(given).detach().clone())
 
         return hook
 
     handles = [
-        getattr(view, module).register_forward_pre_hook(keep(index, place), with_kwargs=True)
+        getattr(view, module).register_forward_pre_hook(capture(index, place), with_kwargs=True)
         for index, view in chosen
         for module, place in (("attn_norm", "attn_raw"), ("attn", "attn"), ("mlp_norm", "mlp_raw"), ("mlp", "mlp"))
     ]
-    run_hooked(model, images, handles)
-    if len(seen) < 4 * len(chosen):
+    forward_with_hooks(model, images, handles)
+    if len(captured) < 4 * len(chosen):
         raise InputError("the model does not call its sub-blocks as modules; of a compiled one give `model._orig_mod`")
     places = ("attn_raw", "attn", "mlp_raw", "mlp")
-    return tuple(BlockInputs(index, view, *(seen[index, place] for place in places)) for index, view in chosen)
+    return tuple(BlockInputs(index, view, *(captured[index, place] for place in places)) for index, view in chosen)
 
 
-def chosen_blocks(model: nn.Module, blocks: Sequence[int] | None) -> list[tuple[int, BlockView]]:
-    """Position and view of the blocks that were asked for.
+def select_blocks(model: nn.Module, blocks: Sequence[int] | None) -> list[tuple[int, BlockView]]:
+    """Position and view of the blocks at the given positions.
 
     Raises:
         InputError: if no adapter knows the model, or a position is out of range or named twice.
@@ -146,10 +146,10 @@ def chosen_blocks(model: nn.Module, blocks: Sequence[int] | None) -> list[tuple[
 
 @torch.no_grad()
 def attention_maps(view: BlockView, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b h n n"] | None:
-    """A_l of every head at the attention's input `x`, or None where the module computes something else (masks, RoPE).
+    """A_l of every head at the attention's input `x`; None if the module computes something else (masks, RoPE).
 
-    Fused attention does not give its maps away: they are computed from the view's maps, biases, qk-norm and logit
-    scale, and the output that they lead to is compared with the module's own.
+    Fused attention does not return its maps. They are computed from the view's weights, biases, qk-norm and logit
+    scale, and the resulting output is compared with the module's own.
     """
     q, k, v = (_project(x, linear) for linear in (view.query, view.key, view.value))
     q = view.query_norm(q.unflatten(-1, (view.heads, -1)).transpose(1, 2))
@@ -158,22 +158,22 @@ def attention_maps(view: BlockView, x: Float[Tensor, "b n d"]) -> Float[Tensor, 
     maps = (view.logit_scale * q @ k.repeat_interleave(group, dim=1).mT).softmax(-1)
     values = v.unflatten(-1, (view.key_heads, -1)).transpose(1, 2).repeat_interleave(group, dim=1)
     found = _project((maps @ values).transpose(1, 2).flatten(2), view.output)
-    with plain_arithmetic(x.device), torch.no_grad(), evaluating(view.attn):
+    with math_attention(x.device), torch.no_grad(), evaluating(view.attn):
         expected = first_tensor(view.attn(x))
-    if found.shape != expected.shape or not (found - expected).norm() <= AGREEMENT * expected.norm():
+    if found.shape != expected.shape or not (found - expected).norm() <= AGREEMENT_RTOL * expected.norm():
         return None
     return maps
 
 
 @torch.no_grad()
 def token_distribution(x: Float[Tensor, "b n d"], block: str, sub_block: SubBlock, bins: int = 50) -> TokenDistribution:
-    """How the entries of tokens are distributed (Figure 6), in float64.
+    """The distribution of the entries of tokens (Figure 6), in float64.
 
     Args:
         x: tokens after a pre-norm.
-        block: the block's name.
-        sub_block: whose norm it is.
-        bins: of the histogram.
+        block: name of the block.
+        sub_block: the sub-block that the norm belongs to.
+        bins: number of bins of the histogram.
 
     Raises:
         InputError: if there are fewer than two tokens, or all of them are the same.

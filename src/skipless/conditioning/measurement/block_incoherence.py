@@ -1,4 +1,4 @@
-"""check_assumptions: Eq. 6 and the block incoherence of A.4.4, which the paper assumes, measured in a model."""
+"""check_assumptions measures in a model what the paper assumes: Eq. 6 and the block incoherence of A.4.4."""
 
 import copy
 from collections.abc import Mapping
@@ -9,12 +9,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from skipless.conditioning.measurement.network import RowChoice, Rows, columns_of, jacobian_rows, sub_block_columns
-from skipless.conditioning.measurement.tokens import block_inputs
+from skipless.conditioning.measurement.block_inputs import block_inputs
+from skipless.conditioning.measurement.network_jacobian import (
+    RowIndices,
+    Rows,
+    jacobian_rows,
+    select_columns,
+    sub_block_columns,
+)
 from skipless.conditioning.operators.linear_operator import LinearOperator
 from skipless.conditioning.spectra.estimates import Estimate, Spectrum
 from skipless.conditioning.spectra.spectrum import spectrum
-from skipless.conditioning.theory.concatenation import ConcatenationBound, concatenation_bound, triangular
+from skipless.conditioning.theory.concatenation import ConcatenationBound, concatenation_bound, triangular_factor
 from skipless.errors import InputError
 
 
@@ -23,14 +29,14 @@ class AssumptionReport:
     """Both sides of Eqs. 6 and 37, and rho and tau, for one model at some rows of J. All of it in float64.
 
     Attributes:
-        rows: of J, and so of every J_l and J^_l.
-        whole: of J.
-        sub_blocks: of J_l ("blocks.0.attn") and J^_l ("blocks.0.mlp"), first to last.
-        worst_image: of the worst-conditioned single image, for each of them; None with one image.
-        bound: rho, tau and Eq. 37 for all sub-blocks side by side.
+        rows: the chosen rows of J, and so of every J_l and J^_l.
+        whole: spectrum of J.
+        sub_blocks: spectra of J_l ("blocks.0.attn") and J^_l ("blocks.0.mlp"), first to last.
+        worst_image: for each sub-block, the spectrum at the worst-conditioned single image; None with one image.
+        bound: rho, tau and Eq. 37 for the concatenation of all sub-blocks.
     """
 
-    rows: RowChoice
+    rows: RowIndices
     whole: Spectrum
     sub_blocks: Mapping[str, Spectrum]
     worst_image: Mapping[str, Spectrum] | None
@@ -43,12 +49,12 @@ class AssumptionReport:
 
     @property
     def eq6(self) -> bool | None:
-        """Whether kappa(J) <= max over sub-blocks; None where precision does not tell, both sides being singular."""
-        return at_most(self.whole.kappa, [found.kappa for found in self.sub_blocks.values()])
+        """Whether kappa(J) is at most the largest kappa of a sub-block; None if both sides are numerically singular."""
+        return certainly_at_most(self.whole.kappa, [found.kappa for found in self.sub_blocks.values()])
 
     @property
     def coherence(self) -> float:
-        """rho / s_max^2, free of units: A.4.4 wants it near 0. With k sub-blocks it is at most k - 1."""
+        """rho / s_max^2, which has no units. A.4.4 needs it near 0. With k sub-blocks it is at most k - 1."""
         return self.bound.coherence / self.bound.s_max**2
 
     @property
@@ -58,10 +64,13 @@ class AssumptionReport:
 
     @property
     def images_bounded(self) -> tuple[int, int, int]:
-        """For how many sub-blocks stacking images is no worse than the worst image (section 4.3), is, and unknown."""
+        """Counts of sub-blocks where kappa of the stacked images is at most the worst image's, is larger, is unknown.
+
+        Section 4.3 claims the first for all of them.
+        """
         if self.worst_image is None:
             return 0, 0, 0
-        told = [at_most(self.sub_blocks[name].kappa, [one.kappa]) for name, one in self.worst_image.items()]
+        told = [certainly_at_most(self.sub_blocks[name].kappa, [one.kappa]) for name, one in self.worst_image.items()]
         return told.count(True), told.count(False), told.count(None)
 
     def as_json(self) -> dict[str, Any]:
@@ -103,19 +112,22 @@ class AssumptionReport:
 
 @torch.inference_mode(False)
 def check_assumptions(model: nn.Module, images: Float[Tensor, "b c h w"], rows: Rows | None = None) -> AssumptionReport:
-    """Measure what sections 4.2 and A.4.4 assume: Eq. 6, rho and tau, and that stacking images is harmless.
+    """Measure the assumptions of sections 4.2 and A.4.4: Eq. 6, rho and tau, and that stacking images is harmless.
 
-    J is formed at some of its rows, in float64, and cut into the J_l and J^_l of all sub-blocks, with the parameters of
-    their norms. Where every sub-block has more parameters than there are rows, Eq. 6 holds without any assumption
-    (see `concatenation_bound`); where an attention has fewer, its J_l is singular, since W_Q W_K^T, W_V W_O, the key
-    bias and the norm's affine part all leave directions that change nothing, and then both sides of Eq. 6 are infinite.
-    Stacking images adds rows, which can only raise the kappa of a matrix that has more columns than rows: there section
-    4.3's bound by the worst image is false, whatever the model.
+    Some rows of J are formed in float64 and split into the J_l and J^_l of all sub-blocks, which include the parameters
+    of their norms.
+
+    - If every sub-block has more parameters than there are rows, Eq. 6 holds without any assumption (see
+      `concatenation_bound`).
+    - If an attention has fewer parameters than rows, its J_l is singular: W_Q W_K^T, W_V W_O, the key bias and the
+      norm's affine part leave directions that change nothing. Both sides of Eq. 6 are then infinite.
+    - Stacking images adds rows. This can only raise the kappa of a matrix with more columns than rows, so section 4.3's
+      bound by the worst image is false there for every model.
 
     Args:
         model: a model with blocks that an adapter knows.
-        images: at least `rows.images`.
-        rows: `Rows()` by default, 128 rows; memory is rows x parameters x 8 bytes, some three times.
+        images: at least `rows.images` of them.
+        rows: which rows of J to form; `Rows()` gives 128. Memory is about 3 x rows x parameters x 8 bytes.
 
     Raises:
         InputError: as `param_jacobian`, if `rows` asks for more than there is, or if parameters are shared by blocks.
@@ -131,7 +143,7 @@ def check_assumptions(model: nn.Module, images: Float[Tensor, "b c h w"], rows: 
     columns = sub_block_columns(model)
     if sum(part.stop - part.start for parts in columns.values() for part in parts) != j.shape[1]:
         raise InputError("blocks share parameters: J has no columns of one sub-block alone")
-    parts = {name: columns_of(j, where) for name, where in columns.items()}
+    parts = {name: select_columns(j, where) for name, where in columns.items()}
     singles = None
     if choice.images > 1:
         singles = {
@@ -149,12 +161,12 @@ def check_assumptions(model: nn.Module, images: Float[Tensor, "b c h w"], rows: 
     )
 
 
-def at_most(left: Estimate, right: list[Estimate]) -> bool | None:
-    """Whether a number is at most the largest of some others, if their bounds tell.
+def certainly_at_most(left: Estimate, right: list[Estimate]) -> bool | None:
+    """Whether a number is at most the largest of some others; None if their bounds do not decide it.
 
     Example:
         >>> two, more = Estimate(2.0, 2.0, 2.0, True, "dense"), Estimate(9.0, 9.0, None, False, "dense")
-        >>> at_most(two, [more]), at_most(more, [two]), at_most(more, [more])
+        >>> certainly_at_most(two, [more]), certainly_at_most(more, [two]), certainly_at_most(more, [more])
         (True, False, None)
     """
     if left.upper is not None and left.upper <= max(number.lower for number in right):
@@ -165,12 +177,12 @@ def at_most(left: Estimate, right: list[Estimate]) -> bool | None:
     return None
 
 
-def _jacobian(model: nn.Module, images: Tensor, rows: Rows) -> tuple[RowChoice, Float[Tensor, "r p"]]:
+def _jacobian(model: nn.Module, images: Tensor, rows: Rows) -> tuple[RowIndices, Float[Tensor, "r p"]]:
     entering = block_inputs(model, images[:1], [0])[0].attn_raw
     choice = rows.of((len(images), entering.shape[1], entering.shape[2]))
     return choice, jacobian_rows(copy.deepcopy(model).double(), images.double(), choice)
 
 
 def _spectrum(matrix: Float[Tensor, "r p"], name: str) -> Spectrum:
-    """The spectrum of a matrix; of a wide one by its triangular factor, which has the same singular values."""
-    return spectrum(LinearOperator.from_dense(triangular(matrix), name), method="dense")
+    """The spectrum of a matrix. A wide one is reduced to its triangular factor, which has the same singular values."""
+    return spectrum(LinearOperator.from_dense(triangular_factor(matrix), name), method="dense")

@@ -1,7 +1,7 @@
-"""Dense linear probing (section 6.2.1, Tables 2 and 3, Figure 2): every block and learning rate from one pass.
+"""Dense linear probing (section 6.2.1, Tables 2 and 3, Figure 2): all blocks and learning rates in one training.
 
-The backbone is frozen, so its features are computed once (`build_store`), and heads for the whole grid of learning
-rates and every block are trained on the same batches as they are read.
+The backbone is frozen, so its features are computed only once (`build_store`). Heads for every block and every learning
+rate are trained on the same batches.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,34 +17,34 @@ from torch import Tensor
 from skipless.choices import Select
 from skipless.errors import InputError
 from skipless.evaluators.features.extraction import Kind
-from skipless.evaluators.probe.data import CellTargets, DenseSet, Skipped, loss_cells
-from skipless.evaluators.probe.heads import LinearHeads, learn_
+from skipless.evaluators.probe.confusion import BatchReader, BlockSet, patch_confusions, pixel_confusions
+from skipless.evaluators.probe.dense_set import CellTargets, DenseSet, Skipped, loss_grid
+from skipless.evaluators.probe.heads import LinearHeads, train_step_
 from skipless.evaluators.probe.protocols import DenseProtocol
-from skipless.evaluators.probe.results import BlockScore, ProbeResult, RateScore, at_edge, choose
-from skipless.evaluators.probe.scoring import BatchReader, Blocks, patch_confusions, pixel_confusions
-from skipless.evaluators.probe.segmentation import largest, segmentation_scores
+from skipless.evaluators.probe.results import BlockScore, ProbeResult, RateScore, at_edge, best_rate
+from skipless.evaluators.probe.segmentation_metrics import predict_pixels, segmentation_scores
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedProbe:
-    """What probing gives.
+    """The result of probing, with the chosen heads.
 
     Attributes:
-        result: every number, ready for JSON.
-        heads: for each set of blocks, the chosen head as a plain linear map of their features side by side, on the CPU;
-            none where every head diverged.
-        kind: of the features.
+        result: all scores, ready for JSON.
+        heads: for each set of blocks, the chosen head as a plain linear map of the blocks' concatenated features, on
+            the CPU; a set is missing if all of its heads diverged.
+        kind: kind of the features.
     """
 
     result: ProbeResult
-    heads: dict[Blocks, tuple[Float[Tensor, "d c"], Float[Tensor, " c"]]]
+    heads: dict[BlockSet, tuple[Float[Tensor, "d c"], Float[Tensor, " c"]]]
     kind: Kind
 
-    def predict(self, data: DenseSet, image: int, blocks: Blocks, size: tuple[int, int]) -> Int64[Tensor, "h w"]:
-        """The classes that the head on these blocks gives an image, at any size in pixels."""
+    def predict(self, data: DenseSet, image: int, blocks: BlockSet, size: tuple[int, int]) -> Int64[Tensor, "h w"]:
+        """Predict the class of every pixel of an image with the head on these blocks, at any size in pixels."""
         weight, bias = self.heads[blocks]
         x = data.features(blocks, self.kind, [image]).to(weight)
-        return largest((x @ weight + bias)[0], data.grid, size)
+        return predict_pixels((x @ weight + bias)[0], data.grid, size)
 
 
 def linear_probe(
@@ -52,7 +52,7 @@ def linear_probe(
     val: DenseSet,
     *,
     protocol: DenseProtocol,
-    sets: Sequence[Blocks],
+    sets: Sequence[BlockSet],
     kind: Kind = "tokens",
     select: Select = "val",
     holdout: float = 0.2,
@@ -63,45 +63,47 @@ def linear_probe(
 ) -> TrainedProbe:
     """Train heads for every learning rate and set of blocks together, choose each set's rate, and score it.
 
-    mIoU comes from one confusion matrix over the validation set, at each mask's own size: logits are interpolated
-    bilinearly, then the largest is taken. In a distributed run the sets of blocks are shared out.
+    mIoU comes from one confusion matrix over the validation set, at the size of each mask: logits are interpolated
+    bilinearly before the argmax. In a distributed run the sets of blocks are distributed over the processes.
 
     Args:
         train: training images with their features.
-        val: the images that the scores are on.
-        protocol: every number of the training.
-        sets: blocks, each alone `(3,)` or several side by side `(8, 9, 10, 11)`.
-        kind: of the features.
-        select: what the learning rate is chosen on: `"val"` (default), the validation set itself, as papers do, so that
-            numbers compare; or `"holdout"`, training images set aside for it, which is honest.
-        holdout: share of the training images that is set aside, with `select="holdout"`.
-        seed: of initial weights, order, patches and held-out images.
-        device: where heads are trained.
-        dtype: what they are trained in.
-        progress: takes the number of steps done and of all.
+        val: images to score.
+        protocol: how heads are trained.
+        sets: sets of blocks: one block, `(3,)`, or several whose features are concatenated, `(8, 9, 10, 11)`.
+        kind: kind of the features.
+        select: images that the learning rate is chosen on. `"val"` takes the validation set, as papers do, so that
+            scores are comparable. `"holdout"` holds out training images, which keeps the validation scores unbiased.
+        holdout: fraction of the training images to hold out, with `select="holdout"`.
+        seed: seed of initial weights, image order, sampled patches and held-out images.
+        device: device to train on.
+        dtype: dtype to train in.
+        progress: called with the number of steps done and the number of all steps.
 
     Raises:
-        InputError: if sets, kind or sizes do not fit the stores, or most images of a set cannot be used.
+        InputError: if sets, kind or sizes do not match the stores, or most images of a set cannot be used.
     """
     _check(train, val, sets, kind, select, holdout)
-    fitted, aside = _hold_out(train, select, holdout, seed)
-    targets = CellTargets.read(train, fitted, loss_cells(protocol, train.grid), protocol.pixels_per_cell)
+    training, held_out = _hold_out(train, select, holdout, seed)
+    targets = CellTargets.read(train, training, loss_grid(protocol, train.grid), protocol.pixels_per_cell)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    mine = list(sets)[rank::world]
-    widths = {blocks: sum(train.store.dim[block, kind] for block in blocks) for blocks in mine}
+    local_sets = list(sets)[rank::world]
+    widths = {blocks: sum(train.store.dim[block, kind] for block in blocks) for blocks in local_sets}
     heads = {
         blocks: LinearHeads(width, targets.classes, protocol.optimizer, seed=seed, device=device, dtype=dtype)
         for blocks, width in widths.items()
     }
     losses = _train(heads, train, targets, protocol, kind, seed, progress)
-    judge, images = (train, aside) if select == "holdout" else (val, val.usable)
-    mious, chosen_on = _judge(heads, judge, images, protocol, kind)
-    rates = {blocks: _rates(heads[blocks], mious[blocks], losses[blocks]) for blocks in mine}
-    folded = {blocks: heads[blocks].folded(best) for blocks in mine if (best := choose(rates[blocks])) is not None}
+    selection_set, images = (train, held_out) if select == "holdout" else (val, val.usable)
+    mious, chosen_on = _selection_scores(heads, selection_set, images, protocol, kind)
+    rates = {blocks: _rates(heads[blocks], mious[blocks], losses[blocks]) for blocks in local_sets}
+    folded = {
+        blocks: heads[blocks].folded(best) for blocks in local_sets if (best := best_rate(rates[blocks])) is not None
+    }
     maps = {blocks: (weight[..., None], bias[..., None]) for blocks, (weight, bias) in folded.items()}
     confusions, counted = pixel_confusions(maps, val, val.usable, kind)
-    scores = _gather({blocks: _score(blocks, rates[blocks], confusions) for blocks in mine})
-    folded = _gather({blocks: (weight.cpu(), bias.cpu()) for blocks, (weight, bias) in folded.items()})
+    scores = _all_gather({blocks: _score(blocks, rates[blocks], confusions) for blocks in local_sets})
+    folded = _all_gather({blocks: (weight.cpu(), bias.cpu()) for blocks, (weight, bias) in folded.items()})
     skipped = [Skipped(s.split, index, why) for s in (train, val) for index, why in sorted(s.skipped.items())]
     result = ProbeResult(
         protocol=protocol,
@@ -122,15 +124,15 @@ def linear_probe(
 
 
 def _hold_out(train: DenseSet, select: str, holdout: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The images to train on, and those to choose the learning rate on."""
+    """Split the usable images into those to train on and those to choose the learning rate on."""
     usable = np.random.default_rng(seed).permutation(train.usable)
-    aside = max(1, round(holdout * len(usable))) if select == "holdout" else 0
-    if aside >= len(usable):
+    count = max(1, round(holdout * len(usable))) if select == "holdout" else 0
+    if count >= len(usable):
         raise InputError(f"holdout={holdout} leaves none of {len(usable)} training images")
-    return np.sort(usable[aside:]), np.sort(usable[:aside])
+    return np.sort(usable[count:]), np.sort(usable[:count])
 
 
-def _check(train: DenseSet, val: DenseSet, sets: Sequence[Blocks], kind: Kind, select: str, holdout: float) -> None:
+def _check(train: DenseSet, val: DenseSet, sets: Sequence[BlockSet], kind: Kind, select: str, holdout: float) -> None:
     if not sets or not all(sets) or len(set(sets)) < len(sets):
         raise InputError(f"sets={list(sets)!r}: name each set of blocks once, each with a block")
     absent = {(block, kind) for blocks in sets for block in blocks} - (set(train.store.keys) & set(val.store.keys))
@@ -147,32 +149,32 @@ def _check(train: DenseSet, val: DenseSet, sets: Sequence[Blocks], kind: Kind, s
 
 
 def _train(
-    heads: dict[Blocks, LinearHeads],
+    heads: dict[BlockSet, LinearHeads],
     data: DenseSet,
     targets: CellTargets,
     protocol: DenseProtocol,
     kind: Kind,
     seed: int,
     progress: Callable[[int, int], None] | None,
-) -> dict[Blocks, list[float]]:
-    """Train all heads; give each one's mean loss over the last epoch."""
+) -> dict[BlockSet, list[float]]:
+    """Train all heads; returns the mean loss of each over the last epoch."""
     steps = protocol.steps(len(targets.images))
     resize = None if protocol.loss_size is None else (data.grid, targets.cells)
     last = steps - -(-len(targets.images) // protocol.batch_size)
-    losses: dict[Blocks, list[Tensor]] = {blocks: [] for blocks in heads}
+    losses: dict[BlockSet, list[Tensor]] = {blocks: [] for blocks in heads}
     for step, (positions, patches) in enumerate(_batches(targets, protocol, data.grid, seed, steps)):
         first = next(iter(heads.values()), None)
         if first is None:
             break
         like = first.parameters["weight"]
-        target = targets.shares(positions, like.device).to(like.dtype)
+        target = targets.class_shares(positions, like.device).to(like.dtype)
         if patches is not None:
             target = target.gather(
                 1, torch.from_numpy(patches)[..., None].to(like.device).expand(-1, -1, target.shape[2])
             )
         read = BatchReader(data, kind, targets.images[positions], patches, like)
-        for blocks, some in heads.items():
-            loss = learn_(some, read(blocks), target, step, steps, resize=resize, with_loss=step >= last)
+        for blocks, set_heads in heads.items():
+            loss = train_step_(set_heads, read(blocks), target, step, steps, resize=resize, with_loss=step >= last)
             losses[blocks] += [] if loss is None else [loss]
         if progress is not None:
             progress(step + 1, steps)
@@ -187,7 +189,7 @@ def _train(
 def _batches(
     targets: CellTargets, protocol: DenseProtocol, grid: tuple[int, int], seed: int, steps: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Positions in the targets and the patches of each, by the seed alone, whichever heads are trained."""
+    """Yield positions in the targets and the sampled patches of each. They depend on the seed only."""
     count, cells = len(targets.images), grid[0] * grid[1]
     generator = np.random.default_rng((seed, 1))
     order = np.zeros(0, dtype=np.int64)
@@ -195,31 +197,32 @@ def _batches(
         if not len(order):
             order = generator.permutation(count)
         positions, order = order[: protocol.batch_size], order[protocol.batch_size :]
-        some = protocol.patches_per_image
-        if some is None or some >= cells:
+        sampled = protocol.patches_per_image
+        if sampled is None or sampled >= cells:
             yield positions, None
         else:
-            drawn = generator.random((len(positions), cells)).argpartition(some, axis=1)[:, :some]
+            drawn = generator.random((len(positions), cells)).argpartition(sampled, axis=1)[:, :sampled]
             yield positions, np.sort(drawn, axis=1)
 
 
-def _judge(
-    heads: dict[Blocks, LinearHeads], data: DenseSet, images: np.ndarray, protocol: DenseProtocol, kind: Kind
-) -> tuple[dict[Blocks, list[float | None]], int]:
-    """Every head's mIoU where learning rates are compared, and the number of images."""
+def _selection_scores(
+    heads: dict[BlockSet, LinearHeads], data: DenseSet, images: np.ndarray, protocol: DenseProtocol, kind: Kind
+) -> tuple[dict[BlockSet, list[float | None]], int]:
+    """mIoU of every head on the images that learning rates are chosen on, and the number of these images."""
     rates = range(len(protocol.optimizer.learning_rates))
     maps = {}
-    for blocks, some in heads.items():
-        weights, biases = zip(*(some.folded(rate) for rate in rates), strict=True)
+    for blocks, set_heads in heads.items():
+        weights, biases = zip(*(set_heads.folded(rate) for rate in rates), strict=True)
         maps[blocks] = (torch.stack(weights, -1), torch.stack(biases, -1))
     confusions, counted = (patch_confusions if protocol.choose_at == "patch" else pixel_confusions)(
         maps, data, images, kind
     )
     return {
         blocks: [
-            segmentation_scores(c).miou if ok else None for c, ok in zip(confusions[blocks], some.finite, strict=True)
+            segmentation_scores(c).miou if ok else None
+            for c, ok in zip(confusions[blocks], set_heads.finite, strict=True)
         ]
-        for blocks, some in heads.items()
+        for blocks, set_heads in heads.items()
     }, counted
 
 
@@ -232,9 +235,9 @@ def _rates(heads: LinearHeads, mious: list[float | None], losses: list[float]) -
 
 
 def _score(
-    blocks: Blocks, rates: tuple[RateScore, ...], confusions: dict[Blocks, Int64[Tensor, "l c c"]]
+    blocks: BlockSet, rates: tuple[RateScore, ...], confusions: dict[BlockSet, Int64[Tensor, "l c c"]]
 ) -> BlockScore:
-    best = choose(rates)
+    best = best_rate(rates)
     return BlockScore(
         blocks=blocks,
         learning_rate=None if best is None else rates[best].learning_rate,
@@ -244,10 +247,10 @@ def _score(
     )
 
 
-def _gather(mine: dict[Blocks, Any]) -> dict[Blocks, Any]:
-    """What every process found."""
+def _all_gather(local: dict[BlockSet, Any]) -> dict[BlockSet, Any]:
+    """Merge the dicts of all processes."""
     if not dist.is_initialized():
-        return mine
+        return local
     parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, mine)
+    dist.all_gather_object(parts, local)
     return {blocks: value for part in parts for blocks, value in part.items()}

@@ -1,4 +1,4 @@
-"""How studies name files, blocks and numbers."""
+"""Names and tables of studies as text."""
 
 import re
 
@@ -6,7 +6,7 @@ from skipless.evaluators.features.extraction import Key
 
 
 def file_name(text: str) -> str:
-    """A text as part of a path.
+    """A text made safe as part of a path.
 
     Example:
         >>> file_name("runs/s1: tokencut")
@@ -15,17 +15,17 @@ def file_name(text: str) -> str:
     return re.sub(r"[^\w.]+", "-", text).strip("-")
 
 
-def key_name(key: Key) -> str:
-    """A block, counted from 0, and a kind of feature.
+def feature_name(key: Key) -> str:
+    """The name of a feature: its block, counted from 0, and its kind.
 
     Example:
-        >>> key_name((11, "k"))
+        >>> feature_name((11, "k"))
         'block 11 k'
     """
     return f"block {key[0]} {key[1]}"
 
 
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table, its first column to the left and all others to the right."""
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table with the first column left-aligned and all others right-aligned."""
     ruler = [":--", *["--:"] * (len(head) - 1)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ruler, *rows))

@@ -1,4 +1,4 @@
-"""What dense probing reads: features from a store, masks from a data set, and what could not be read."""
+"""Inputs of dense probing: features from a store, masks from a data set, and a record of unreadable images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,16 +14,16 @@ from skipless.errors import InputError
 from skipless.evaluators.features.extraction import Kind
 from skipless.evaluators.features.store import FeatureStore
 from skipless.evaluators.probe.protocols import DenseProtocol
-from skipless.evaluators.probe.segmentation import cell_distribution, check_labels, resize_labels
+from skipless.evaluators.probe.segmentation_metrics import cell_distribution, check_labels, resize_labels
 
 
 @runtime_checkable
-class Segmentation(Protocol):
-    """A data set of pictures and masks.
+class SegmentationDataset(Protocol):
+    """A data set of pictures and segmentation masks.
 
     Attributes:
-        classes: their names; a label is a position in it.
-        ignore: the label of pixels that count nowhere; None if every pixel counts.
+        classes: names of the classes; a label is a position in this list.
+        ignore: label of the pixels to ignore; None if every pixel counts.
     """
 
     @property
@@ -35,13 +35,13 @@ class Segmentation(Protocol):
     def __len__(self) -> int: ...
 
     def load(self, index: int) -> tuple[Image.Image, Any]:
-        """Picture and mask (h, w) of labels; an `InputError` if it cannot be read."""
+        """Picture and label mask (h, w); raises `InputError` if one cannot be read."""
         ...
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """An image that was left out of a result, and why."""
+    """An image that was left out of a result, and the reason."""
 
     split: str
     index: int
@@ -53,14 +53,14 @@ class DenseSet:
     """A data set with its features.
 
     Attributes:
-        store: its features, all on one grid.
-        data: its masks.
-        split: its name in messages.
-        skipped: the images that could not be used, so far.
+        store: the features, all on the same grid.
+        data: the masks.
+        split: name of the split in messages.
+        skipped: for each image number that could not be used so far, the reason.
     """
 
     store: FeatureStore
-    data: Segmentation
+    data: SegmentationDataset
     split: str
     skipped: dict[int, str] = field(default_factory=dict)
 
@@ -78,22 +78,22 @@ class DenseSet:
 
     @property
     def usable(self) -> np.ndarray:
-        """The images that could be used so far."""
+        """Numbers of the images that have not been skipped so far."""
         return np.array([index for index in range(len(self.data)) if index not in self.skipped])
 
     def name(self, index: int) -> str:
-        """The image's id, where the set has such; its number otherwise."""
+        """The image's id if the data set has ids, otherwise its number."""
         items = getattr(self.data, "items", None)
         return str(index) if items is None else items[index].id
 
     def mask(self, index: int) -> Int64[Tensor, "h w"] | None:
-        """Read a mask; None, and a note, if it cannot be read or its labels are no classes.
+        """Read a mask. If it cannot be read or has unknown labels, record it in `skipped` and return None.
 
         Raises:
-            InputError: if most of the set's images are like that: then it is not they that are wrong.
+            InputError: if more than half of the images cannot be used, which suggests a wrong data set.
         """
         try:
-            load_mask = getattr(self.data, "load_mask", None)  # where there is one, the picture is not decoded again
+            load_mask = getattr(self.data, "load_mask", None)  # avoids decoding the picture again
             loaded = self.data.load(index)[1] if load_mask is None else load_mask(index)
             labels = torch.from_numpy(np.asarray(loaded).astype(np.int64))
             check_labels(labels, len(self.data.classes), self.data.ignore)
@@ -110,20 +110,20 @@ class DenseSet:
     def features(
         self, blocks: Sequence[int], kind: Kind, images: Sequence[int], patches: np.ndarray | None = None
     ) -> Float[Tensor, "b n d"]:
-        """Patch features, those of several blocks side by side."""
+        """Patch features; those of several blocks are concatenated."""
         return torch.cat([self.store.take(block, kind, images, patches) for block in blocks], dim=-1)
 
 
 @dataclass(eq=False)
 class CellTargets:
-    """The masks of some images, small enough to be kept: a few pixels a cell, one byte or two each.
+    """Masks of some images at reduced resolution, so that they fit in memory: a few pixels per cell.
 
     Attributes:
-        images: their numbers.
-        labels: (images, rows, columns) of sampled pixels.
+        images: numbers of the images.
+        labels: (images, rows, columns) labels of the sampled pixels, one or two bytes each.
         cells: rows and columns of cells.
         classes: number of classes.
-        ignore: label of pixels that count nowhere.
+        ignore: label of the pixels to ignore.
     """
 
     images: np.ndarray
@@ -134,7 +134,7 @@ class CellTargets:
 
     @classmethod
     def read(cls, data: DenseSet, images: np.ndarray, cells: tuple[int, int], pixels: int) -> "CellTargets":
-        """Read masks, leaving out those that cannot be used.
+        """Read masks and leave out those that cannot be used.
 
         Raises:
             InputError: if none is left.
@@ -153,12 +153,12 @@ class CellTargets:
             )
         return cls(np.array(list(read)), torch.stack(list(read.values())), cells, classes, ignore)
 
-    def shares(self, positions: np.ndarray, device: torch.device) -> Float[Tensor, "b n c"]:
-        """The classes' shares in every cell of some of the images, by their position in `images`."""
+    def class_shares(self, positions: np.ndarray, device: torch.device) -> Float[Tensor, "b n c"]:
+        """Class distribution in every cell of some images, given by their positions in `images`."""
         labels = self.labels[torch.from_numpy(positions)].to(device).long()
         return cell_distribution(labels, self.cells, self.classes, self.ignore)
 
 
-def loss_cells(protocol: DenseProtocol, grid: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns at which the loss is taken."""
+def loss_grid(protocol: DenseProtocol, grid: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of the grid at which the loss is computed."""
     return grid if protocol.loss_size is None else (protocol.loss_size, protocol.loss_size)

@@ -1,4 +1,4 @@
-"""Condition numbers as tables show them: never bare, and never more than is proved."""
+"""Condition numbers as text: a value where it is known, otherwise a lower bound."""
 
 import math
 from collections.abc import Mapping
@@ -7,13 +7,13 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Number:
-    """A condition number as a table shows it.
+class ConditionNumber:
+    """A condition number as shown in tables.
 
     Attributes:
-        value: the number, or the most that is proved.
-        bound: whether it is only known to be at least that.
-        rank, size: the numerical rank, if known, and what full rank would be.
+        value: the number, or the best lower bound.
+        bound: whether `value` is only a lower bound.
+        rank, size: the numerical rank, if known, and the full rank.
     """
 
     value: float
@@ -27,19 +27,19 @@ class Number:
         return f"{text} (rank {self.rank} of {self.size})" if singular else text
 
 
-def number(estimate: Mapping[str, Any], rank: int | None = None, size: int | None = None) -> Number:
-    """What a table shows of an estimate: its value where that is known to a tenth, else its lower bound.
+def number(estimate: Mapping[str, Any], rank: int | None = None, size: int | None = None) -> ConditionNumber:
+    """The number to show for an estimate: its value if that is known to a tenth, otherwise its lower bound.
 
     Example:
         >>> str(number({"value": 3e9, "lower": 3e9, "error": None}, rank=7, size=9))
         '≥ 3e9 (rank 7 of 9)'
     """
-    known = estimate["error"] is not None and estimate["error"] <= 0.21  # of a square: twice the tenth of kappa itself
-    return Number(estimate["value"] if known else estimate["lower"], not known, rank, size)
+    known = estimate["error"] is not None and estimate["error"] <= 0.21  # a tenth of kappa is about 0.21 of its square
+    return ConditionNumber(estimate["value"] if known else estimate["lower"], not known, rank, size)
 
 
 def short(value: float) -> str:
-    """Three digits, large numbers by their power of ten.
+    """A number with three digits; large ones in scientific notation.
 
     Example:
         >>> short(1.0812), short(340.0), short(999.7), short(123456.0)
