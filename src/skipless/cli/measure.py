@@ -73,13 +73,13 @@ def measure(
     from skipless.recipes import open_model
     from skipless.report.write import drawing, write_files
     from skipless.training.processes.launch import launch
-    from skipless.training.run_folder.atomic import ready_folder
+    from skipless.training.run_folder.atomic import create_writable_folder
 
     source = open_model(model, weights=weights, pretrained=pretrained, untrained=untrained, seed=seed)
     figures = None
     if out is not None:  # what cannot be drawn or written is told before the work
         figures = drawing("skipless.report.kappa")
-        ready_folder(out)
+        create_writable_folder(out)
     count = max(images, rows[0]) if network else images
     pixels, named = _pixels(source, count, data, seed)
     fabric = launch(device, "fp32")

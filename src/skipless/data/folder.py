@@ -18,7 +18,7 @@ from skipless.errors import InputError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
 
-_WHITE = 2**16 - 1  # of 16 bits
+_MAX_UINT16 = 2**16 - 1  # of 16 bits
 
 
 class UnreadableImage(InputError):
@@ -69,7 +69,7 @@ class FolderFiles:
         """
         return read_image(Path(self.name(index)))
 
-    def chosen(self, indices: Int64[Tensor, " k"]) -> "FolderFiles":
+    def subset(self, indices: Int64[Tensor, " k"]) -> "FolderFiles":
         """Give a part of the files."""
         return replace(self, files=self.files[indices.numpy()])
 
@@ -118,13 +118,13 @@ def to_mode(image: Image.Image, mode: Literal["RGB", "L"], name: str) -> Image.I
         return image
     if image.mode == "F" or image.mode.startswith("I"):
         values = np.asarray(image)
-        if image.mode == "F" or values.min() < 0 or values.max() > _WHITE:
+        if image.mode == "F" or values.min() < 0 or values.max() > _MAX_UINT16:
             raise UnreadableImage(
                 name,
                 f"in mode {image.mode}, {'floats' if image.mode == 'F' else 'more than 16 bits'}, nothing says which "
                 "value is white: scale to 0..255 or 0..65535 and save as integers of 8 or 16 bits",
             )
-        image = Image.fromarray(np.rint(values / (_WHITE / 255)).astype(np.uint8))
+        image = Image.fromarray(np.rint(values / (_MAX_UINT16 / 255)).astype(np.uint8))
     return image.convert(mode)
 
 

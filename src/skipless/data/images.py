@@ -11,11 +11,11 @@ from skipless.data.augmentation import PhotoTransform, photo_transform
 from skipless.data.builtin import find_fashion, load_digits, load_fashion
 from skipless.data.config import IMAGENET_MEAN, IMAGENET_STD, ImageConfig
 from skipless.data.folder import FolderFiles, scan_split
+from skipless.data.image_source import ImageSource
 from skipless.data.memory import MemoryImages
 from skipless.data.on_disk import StoredImages
 from skipless.data.shards import Shards, find_shards, index_shards
 from skipless.data.shards.write import read_classes
-from skipless.data.source import ImageSource
 from skipless.errors import InputError
 
 
@@ -53,7 +53,7 @@ def load_images(config: ImageConfig) -> ImageData:
         raise InputError(f"image_size {config.image_size} is no size; give pixels, or leave it out for the set's own")
     if not 0 <= config.corrupt_limit < 1:
         raise InputError(f"corrupt_limit {config.corrupt_limit} is no share of the training images; give 0 to below 1")
-    data = _named(config)
+    data = _load_named(config)
     return data if config.holdout == 0 else _hold_out(data, config.holdout)
 
 
@@ -106,7 +106,7 @@ def pixel_statistics(config: ImageConfig) -> tuple[tuple[float, ...], tuple[floa
     return tuple((train.mean / 255).tolist()), tuple((train.std / 255).tolist())
 
 
-def _named(config: ImageConfig) -> ImageData:
+def _load_named(config: ImageConfig) -> ImageData:
     folder = Path(config.data).expanduser()
     if config.data == "digits":
         return _in_memory(config, *load_digits())
@@ -135,9 +135,9 @@ def _hold_out(data: ImageData, count: int) -> ImageData:
         train = replace(train, images=train.images[rest], labels=train.labels[rest])
     elif isinstance(train, StoredImages) and isinstance(val, StoredImages):
         val = replace(
-            train, source=train.source.chosen(held), labels=train.labels[held], transform=val.transform, corrupt_limit=0
+            train, source=train.source.subset(held), labels=train.labels[held], transform=val.transform, corrupt_limit=0
         )
-        train = replace(train, source=train.source.chosen(rest), labels=train.labels[rest])
+        train = replace(train, source=train.source.subset(rest), labels=train.labels[rest])
     return replace(data, train=train, val=val)
 
 
@@ -161,7 +161,7 @@ def _from_folder(config: ImageConfig, folder: Path) -> ImageData:
             f"{folder / 'train'} and {folder / 'val'} differ in classes: {_difference(classes, val_classes)}"
         )
     train, val = FolderFiles(folder / "train", train_files), FolderFiles(folder / "val", val_files)
-    return _stored(config, classes, (train, train_labels), (val, val_labels))
+    return _on_disk(config, classes, (train, train_labels), (val, val_labels))
 
 
 def _from_shards(config: ImageConfig, shards: Shards) -> ImageData:
@@ -181,10 +181,10 @@ def _from_shards(config: ImageConfig, shards: Shards) -> ImageData:
             f"the labels of {shards.named!r} go up to {count - 1}, but there are only {len(train)} training images; "
             "number the classes from 0 on"
         )
-    return _stored(config, read_classes(shards.root, count), (train, train_labels), (val, val_labels))
+    return _on_disk(config, read_classes(shards.root, count), (train, train_labels), (val, val_labels))
 
 
-def _stored(
+def _on_disk(
     config: ImageConfig,
     classes: tuple[str, ...],
     train: tuple[ImageSource, Tensor],

@@ -51,7 +51,7 @@ class MemoryImages:
         images = self.images[key.indices]
         if self.shift or self.flip:
             images = torch.stack(
-                [self._moved(image, key, int(i)) for image, i in zip(images, key.indices, strict=True)]
+                [self._augmented(image, key, int(i)) for image, i in zip(images, key.indices, strict=True)]
             )
         return self._normalised(images), self.labels[key.indices]
 
@@ -70,7 +70,7 @@ class MemoryImages:
     def _normalised(self, pixels: UInt8[Tensor, "*b c h w"]) -> Float32[Tensor, "*b c h w"]:
         return (pixels.float() - self.mean[:, None, None]) / self.std[:, None, None]
 
-    def _moved(self, image: UInt8[Tensor, "c h w"], key: BatchKey, index: int) -> UInt8[Tensor, "c h w"]:
+    def _augmented(self, image: UInt8[Tensor, "c h w"], key: BatchKey, index: int) -> UInt8[Tensor, "c h w"]:
         """Shift and flip one image. The three draws are digits of one hash: no generator is needed."""
         draw = derive_seed(key.seed, "shift", key.epoch, index)
         choices = 2 * self.shift + 1

@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from skipless.data.augmentation import PhotoTransform
+from skipless.data.image_source import ImageSource
 from skipless.data.loading.corrupt import Unreadable
 from skipless.data.loading.loader import BatchKey
 from skipless.data.loading.seeding import derive_seed, preserved_random_state, seed_all
 from skipless.data.loading.shared_memory import empty_batch
-from skipless.data.loading.substitutes import Replacing
-from skipless.data.source import ImageSource
+from skipless.data.loading.substitutes import SubstitutingReader
 
 Batch = tuple[Float32[Tensor, "b c h w"], Int64[Tensor, " b"]]
 
@@ -63,8 +63,8 @@ class StoredImages:
         Raises:
             InputError: if none may be unreadable, and one is.
         """
-        read = Replacing(self.source, key, self.corrupt_limit)
-        return self._batch(key, read), tuple(read.found)
+        read = SubstitutingReader(self.source, key, self.corrupt_limit)
+        return self._batch(key, read), tuple(read.unreadable)
 
     def normalised_by(self, mean: Sequence[float], std: Sequence[float]) -> "StoredImages":
         """The same images with these numbers for each channel, of values in 0 to 1, to normalise by."""

@@ -64,10 +64,10 @@ def block_bytes(view: BlockView, tokens: int, keeping: Keeping, *, first: bool =
     hidden = sum(m.w.shape[1] for m in view.mlp_in)
     mlp = 2 * tokens * width * hidden  # plain: activation's input and output; gated: twice as many, and so is `hidden`
     scales = sum(not isinstance(scale, nn.Identity) for scale in (view.attn_scale, view.mlp_scale))
-    return norms + maps + mlp + _rows(view, tokens, keeping) + scales * tokens * view.dim * width
+    return norms + maps + mlp + _attention_bytes(view, tokens, keeping) + scales * tokens * view.dim * width
 
 
-def _rows(view: BlockView, tokens: int, keeping: Keeping) -> int:
+def _attention_bytes(view: BlockView, tokens: int, keeping: Keeping) -> int:
     """Bytes kept of the attention matrices, or of their rows' log-sum-exp where they are never made."""
     if keeping.fused:
         return SINGLE * view.heads * tokens
@@ -92,10 +92,10 @@ def backbone_bytes(model: nn.Module, image_size: int, keeping: Keeping) -> int:
     if keeping.checkpointing:
         between = [keeping.stream(skip=index == 0 or bool(view.skips)) for index, view in enumerate(views)]
         kept = tokens * views[0].dim * sum(between) + max(blocks)
-    return kept + _ends(model, image_size, tokens, views[-1], keeping)
+    return kept + _embedding_and_head_bytes(model, image_size, tokens, views[-1], keeping)
 
 
-def _ends(model: nn.Module, image_size: int, tokens: int, last: BlockView, keeping: Keeping) -> int:
+def _embedding_and_head_bytes(model: nn.Module, image_size: int, tokens: int, last: BlockView, keeping: Keeping) -> int:
     """Bytes kept before the first block and after the last."""
     vit: Any = model
     image = vit.patch_embed.proj.in_channels * image_size**2 * keeping.width

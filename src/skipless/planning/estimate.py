@@ -11,7 +11,7 @@ from skipless.optim import SOAP
 from skipless.planning.activations import SINGLE, Keeping
 from skipless.planning.assumptions import Assumptions
 from skipless.planning.hardware import GPU
-from skipless.planning.optimizer_cost import Cost, parameter_costs, shares, total
+from skipless.planning.optimizer_cost import Cost, parameter_costs, shard_costs, total
 from skipless.planning.work import Workload
 
 
@@ -126,7 +126,7 @@ def plan(work: Workload, setup: Setup, assumed: Assumptions | None = None) -> Pl
         (True, 4096)
     """
     assumed = assumed or Assumptions()
-    own, batch = _costs(work, setup), _share_of_batch(work, setup)
+    own, batch = _rank_costs(work, setup), _device_batch(work, setup)
     usable = assumed.usable * setup.gpu.memory
     sizes = [setup.micro_batch] if setup.micro_batch else [n for n in range(batch, 0, -1) if batch % n == 0]
     at_rest, each = _memory(work, setup, own)
@@ -136,7 +136,7 @@ def plan(work: Workload, setup: Setup, assumed: Assumptions | None = None) -> Pl
     again = work.forward if setup.checkpointing else 0
     peak = setup.gpu.peak(work.fit.precision) * assumed.mfu
     passes = batch * (per_image + again) / peak
-    hidden, bare = _sent(work, setup, batch // size)
+    hidden, bare = _communication_bytes(work, setup, batch // size)
     covering = passes if setup.strategy == "fsdp" else size * work.backward / peak
     time = Time(
         passes=passes,
@@ -145,7 +145,7 @@ def plan(work: Workload, setup: Setup, assumed: Assumptions | None = None) -> Pl
     )
     everyone = total(parameter_costs(work.optimizer))
     optimizer = everyone.products + _refreshes(work) * (everyone.refresh_products + everyone.factorisation)
-    copies = 1 if _shared(work, setup) or setup.strategy == "fsdp" else setup.devices
+    copies = 1 if _is_shared_soap(work, setup) or setup.strategy == "fsdp" else setup.devices
     evaluation = work.evaluation
     return Plan(
         micro_batch=size,
@@ -169,7 +169,7 @@ def _memory(work: Workload, setup: Setup, own: list[Cost]) -> tuple[Memory, floa
         weights=SINGLE * work.parameters / held,
         teacher=SINGLE * work.frozen / held,
         gradients=SINGLE * work.parameters / held,
-        buckets=_buckets(work, setup),
+        buckets=_bucket_bytes(work, setup),
         optimizer=max(cost.state_bytes for cost in own),
         casts=work.casts(keeping),
         activations=work.kept_once(keeping),
@@ -177,22 +177,22 @@ def _memory(work: Workload, setup: Setup, own: list[Cost]) -> tuple[Memory, floa
     return at_rest, work.kept(keeping) + work.loaded()
 
 
-def _costs(work: Workload, setup: Setup) -> list[Cost]:
+def _rank_costs(work: Workload, setup: Setup) -> list[Cost]:
     """What each rank keeps and computes for the optimizer."""
     costs = parameter_costs(work.optimizer)
-    if _shared(work, setup):
-        return shares(costs, setup.devices)
+    if _is_shared_soap(work, setup):
+        return shard_costs(costs, setup.devices)
     if setup.strategy == "fsdp":
         return [total(costs).divided(setup.devices)]
     return [total(costs)]
 
 
-def _shared(work: Workload, setup: Setup) -> bool:
+def _is_shared_soap(work: Workload, setup: Setup) -> bool:
     several = setup.devices > 1 and (setup.share or setup.strategy == "fsdp")
     return several and isinstance(work.optimizer, SOAP)
 
 
-def _share_of_batch(work: Workload, setup: Setup) -> int:
+def _device_batch(work: Workload, setup: Setup) -> int:
     batch, rest = divmod(work.fit.batch_size, setup.devices)
     if rest or not batch:
         raise InputError(
@@ -222,7 +222,7 @@ def _refreshes(work: Workload) -> float:
     return 1 / work.frequency if work.frequency else 0.0
 
 
-def _buckets(work: Workload, setup: Setup) -> float:
+def _bucket_bytes(work: Workload, setup: Setup) -> float:
     if setup.devices == 1:
         return 0.0
     if setup.strategy == "ddp":
@@ -232,7 +232,7 @@ def _buckets(work: Workload, setup: Setup) -> float:
     return float(2 * SINGLE * (work.parameters - sum(blocks) + 2 * max(blocks)))
 
 
-def _sent(work: Workload, setup: Setup, accumulation: int) -> tuple[float, float]:
+def _communication_bytes(work: Workload, setup: Setup, accumulation: int) -> tuple[float, float]:
     """Bytes that each device sends in a step, by ring algorithms: those that passes can hide, and the others.
 
     A way round takes (n - 1) / n of what is sent: gradients are added up in one and handed out in another; shards are
@@ -240,7 +240,7 @@ def _sent(work: Workload, setup: Setup, accumulation: int) -> tuple[float, float
     and under FSDP gathers the gradients at the owners first.
     """
     way = (setup.devices - 1) / setup.devices * SINGLE
-    owners = way * work.parameters * _shared(work, setup)
+    owners = way * work.parameters * _is_shared_soap(work, setup)
     if setup.strategy == "ddp":
         return 2 * way * work.parameters, owners
     gathered = accumulation * way * (2 * work.parameters + work.frozen)

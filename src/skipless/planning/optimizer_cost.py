@@ -68,7 +68,7 @@ def total(costs: Sequence[Cost]) -> Cost:
     return sum(costs, start=Cost())
 
 
-def shares(costs: Sequence[Cost], ranks: int) -> list[Cost]:
+def shard_costs(costs: Sequence[Cost], ranks: int) -> list[Cost]:
     """What each rank keeps and computes where SOAP is shared out, by the optimizer's own rule."""
     held = [Cost()] * ranks
     for cost, rank in zip(costs, share_out([cost.balance for cost in costs], [0.0] * ranks), strict=True):

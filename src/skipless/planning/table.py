@@ -11,7 +11,7 @@ _GIB = 2**30
 
 
 @dataclass(frozen=True, eq=False)
-class Line:
+class PlanRow:
     """One planned run.
 
     Attributes:
@@ -58,7 +58,7 @@ class Line:
         }
 
 
-def compute_table(lines: Sequence[Line]) -> str:
+def compute_table(lines: Sequence[PlanRow]) -> str:
     """Work and time, a row a run."""
     header = (
         "model", "optimizer", "GPUs", "micro-batch", "GFLOP / image", "optimizer, GFLOP / step", "run, EFLOP",
@@ -74,10 +74,10 @@ def compute_table(lines: Sequence[Line]) -> str:
             _per_cent(plan.time.communication, plan.time.total), f"{plan.hours:.0f}",
             f"{plan.hours / devices / 24:.2f}", f"{batch / devices / plan.time.total:.0f}",
         ))  # fmt: skip
-    return aligned(header, rows, left=2)
+    return markdown_table(header, rows, left=2)
 
 
-def memory_table(lines: Sequence[Line]) -> str:
+def memory_table(lines: Sequence[PlanRow]) -> str:
     """GiB on the fullest GPU, a row a run; what does not fit is said so."""
     parts = ("weights", "teacher", "gradients", "buckets", "optimizer", "casts", "activations")
     header = ("model", "optimizer", "GPUs", *parts, "sum, GiB", "checkpointed", "unfused")
@@ -88,10 +88,10 @@ def memory_table(lines: Sequence[Line]) -> str:
         sums += [f"{other.memory.total / _GIB:.1f}" for other in (line.checkpointed, line.unfused)]
         values = [f"{getattr(memory, part) / _GIB:.2f}" for part in parts]
         rows.append((line.model, line.optimizer, f"{line.setup.devices}", *values, *sums))
-    return aligned(header, rows, left=2)
+    return markdown_table(header, rows, left=2)
 
 
-def assumptions_text(lines: Sequence[Line], assumed: Assumptions) -> str:
+def assumptions_text(lines: Sequence[PlanRow], assumed: Assumptions) -> str:
     """What the numbers rest on, a line each."""
     first = lines[0]
     work, setup, fit = first.work, first.setup, first.work.fit
@@ -112,11 +112,11 @@ def assumptions_text(lines: Sequence[Line], assumed: Assumptions) -> str:
     ))  # fmt: skip
 
 
-def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
     """A Markdown table padded to columns; the first `left` ones are words, the others numbers.
 
     Example:
-        >>> print(aligned(("a", "n"), [("b", "10")], left=1))
+        >>> print(markdown_table(("a", "n"), [("b", "10")], left=1))
         | a |  n |
         |:--|---:|
         | b | 10 |

@@ -75,17 +75,17 @@ class Workload:
     @cached_property
     def forward(self) -> int:
         """FLOPs of the student's forward pass, for one training image."""
-        return self._through(self.student, forward_flops) + self._heads(self.student)
+        return self._backbone_flops(self.student, forward_flops) + self._head_flops(self.student)
 
     @cached_property
     def backward(self) -> int:
         """FLOPs of the backward pass."""
-        return self._through(self.student, backward_flops) + 2 * self._heads(self.student)
+        return self._backbone_flops(self.student, backward_flops) + 2 * self._head_flops(self.student)
 
     @cached_property
     def teaching(self) -> int:
         """FLOPs of the teacher's forward pass."""
-        return self._through(self.teacher, forward_flops) + self._heads(self.teacher)
+        return self._backbone_flops(self.teacher, forward_flops) + self._head_flops(self.teacher)
 
     @cached_property
     def evaluation(self) -> int:
@@ -101,7 +101,7 @@ class Workload:
     def kept(self, keeping: Keeping) -> int:
         """Bytes that autograd keeps for each training image."""
         backbone = sum(crops.count * backbone_bytes(self.backbone, crops.size, keeping) for crops in self.student)
-        return backbone + _kept_by_loss(self.task, self._count(self.student), self._count(self.teacher), keeping)
+        return backbone + _loss_bytes(self.task, self._count(self.student), self._count(self.teacher), keeping)
 
     def casts(self, keeping: Keeping) -> int:
         """Bytes of the trained weights' copies in half precision."""
@@ -119,10 +119,10 @@ class Workload:
         """Bytes of one image as the loader gives it: float32 crops."""
         return sum(crops.count * 3 * crops.size**2 * SINGLE for crops in self.student)
 
-    def _through(self, crops: tuple[Crops, ...], count: Callable[[nn.Module, int], int]) -> int:
+    def _backbone_flops(self, crops: tuple[Crops, ...], count: Callable[[nn.Module, int], int]) -> int:
         return sum(some.count * count(self.backbone, some.size) for some in crops)
 
-    def _heads(self, crops: tuple[Crops, ...]) -> int:
+    def _head_flops(self, crops: tuple[Crops, ...]) -> int:
         return head_flops(self.task.student_head) * self._count(crops) if isinstance(self.task, DINO) else 0
 
     @staticmethod
@@ -130,7 +130,7 @@ class Workload:
         return sum(some.count for some in crops)
 
 
-def _kept_by_loss(task: Supervised | DINO, crops: int, targets: int, keeping: Keeping) -> int:
+def _loss_bytes(task: Supervised | DINO, crops: int, targets: int, keeping: Keeping) -> int:
     """Bytes that head and loss keep: inputs of maps and activations, a log-softmax, what it is multiplied by."""
     if not isinstance(task, DINO):
         return 2 * SINGLE * task.classes

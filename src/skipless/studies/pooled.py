@@ -23,7 +23,7 @@ from skipless.models.tokens import token_model
 from skipless.studies.config import PoolConfig
 from skipless.studies.folder import StudyFolder, process, wait_for_all
 from skipless.studies.progress import counted
-from skipless.training.run_folder.atomic import replacing
+from skipless.training.run_folder.atomic import atomic_write
 
 SHARD = 512  # images: what an interruption costs
 _UNREADABLE = -1  # label of an image that could not be read
@@ -147,7 +147,7 @@ class _Pool:
             "failed": np.array(failed, dtype=np.str_),
             "why": np.array(why, dtype=np.str_),
         }
-        with replacing(path) as temporary, temporary.open("wb") as file:
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **content)
 
     def _pooled(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b l d"]:

@@ -17,12 +17,12 @@ from skipless.training import TrainingDiverged, TrainingStopped
 DIVERGED = 3  # exit code of a child whose run diverged
 
 
-class Child:
+class ChildProcess:
     """A process, and the one line that it may send before it ends."""
 
     def __init__(self, context: Any, work: Callable[..., None], arguments: tuple[Any, ...], threads: int) -> None:
         self.pipe, theirs = context.Pipe(duplex=False)
-        self.process = context.Process(target=_work, args=(work, arguments, threads, theirs))
+        self.process = context.Process(target=_run_child, args=(work, arguments, threads, theirs))
         self.process.start()
         theirs.close()
 
@@ -39,7 +39,7 @@ class Child:
             self.process.terminate()
 
 
-def server() -> Any:
+def start_forkserver() -> Any:
     """Processes forked from a server that has loaded torch once. Ctrl-C is the parent's: none of them hears it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["skipless.recipes"])
@@ -51,7 +51,7 @@ def server() -> Any:
     return context
 
 
-def _work(work: Callable[..., None], arguments: tuple[Any, ...], threads: int, pipe: Connection) -> None:
+def _run_child(work: Callable[..., None], arguments: tuple[Any, ...], threads: int, pipe: Connection) -> None:
     """The child: work quietly, send an error's one line, and never outlive the parent."""
     os.setsid()  # the loop will listen for Ctrl-C, too; but the parent asks its children to end, once
     parent = multiprocessing.parent_process()

@@ -20,7 +20,7 @@ class Display:
     def __init__(self, jobs: Sequence[Job | Call], console: Console) -> None:
         self.jobs, self.console = jobs, console
         self.live = Live(console=console, refresh_per_second=4, transient=False) if console.is_terminal else None
-        self.told: dict[int, State] = {}
+        self.printed: dict[int, State] = {}
         self.last_line = time.monotonic()
 
     def __enter__(self) -> "Display":
@@ -38,8 +38,8 @@ class Display:
             self.live.update(_table(self.jobs))
             return
         for job in self.jobs:
-            if job.state not in ("waiting", "running") and self.told.get(id(job)) != job.state:
-                self.told[id(job)] = job.state
+            if job.state not in ("waiting", "running") and self.printed.get(id(job)) != job.state:
+                self.printed[id(job)] = job.state
                 self._line(job)
         if time.monotonic() - self.last_line > LINE_SECONDS:
             for job in self.jobs:
@@ -57,7 +57,7 @@ def _table(jobs: Iterable[Job | Call]) -> Table:
     for column in table.columns[2:]:
         column.justify = "right"
     for job in jobs:
-        bar = ProgressBar(total=1.0, completed=job.share, width=20)
+        bar = ProgressBar(total=1.0, completed=job.fraction_done, width=20)
         style = {"done": "bold", "failed": "red", "diverged": "yellow", "waiting": "dim"}.get(job.state, "")
         state = job.state if job.state in ("waiting", "failed", "diverged") else ""
         table.add_row(Text(", ".join(job.labels), style=style), state or bar, *job.cells()[:6])

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from skipless.recipes import Recipe
-from skipless.sweep.child import DIVERGED, Child
+from skipless.sweep.child import DIVERGED, ChildProcess
 
 State = Literal["waiting", "running", "done", "diverged", "failed"]
 TAIL_BYTES = 16384  # holds the last few lines of a metrics.jsonl, an evaluation of every block among them
@@ -38,7 +38,7 @@ class Job:
     state: State = "waiting"
     latest: dict[str, Any] = field(default_factory=dict)
     error: str = ""
-    _child: Child | None = None
+    _child: ChildProcess | None = None
 
     @property
     def on_gpu(self) -> bool:
@@ -52,7 +52,7 @@ class Job:
 
     def start(self, context: Any, threads: int) -> None:
         """Train in a process of its own."""
-        self._child, self.state = Child(context, _train, (self.recipe, self.out), threads), "running"
+        self._child, self.state = ChildProcess(context, _train, (self.recipe, self.out), threads), "running"
 
     def poll(self) -> None:
         """Read what the run has written, and notice its end."""
@@ -91,7 +91,7 @@ class Job:
         )
 
     @property
-    def share(self) -> float:
+    def fraction_done(self) -> float:
         """How much of it is done, 0 to 1."""
         return self.latest.get("step", 0) / self.steps
 
@@ -125,13 +125,13 @@ class Call:
     on_gpu: bool = False
     state: State = "waiting"
     error: str = ""
-    _child: Child | None = None
+    _child: ChildProcess | None = None
     _since: float = 0.0
     _seconds: float = 0.0
 
     def start(self, context: Any, threads: int) -> None:
         """Work in a process of its own."""
-        self._child, self.state = Child(context, self.work, self.arguments, threads), "running"
+        self._child, self.state = ChildProcess(context, self.work, self.arguments, threads), "running"
         self._since = time.monotonic()
 
     def poll(self) -> None:
@@ -150,7 +150,7 @@ class Call:
         return ("", "", "", "", "", taken, self.error or (self.state if self.state != "running" else ""))
 
     @property
-    def share(self) -> float:
+    def fraction_done(self) -> float:
         """How much of it is done: all or nothing."""
         return float(self.state == "done")
 

@@ -10,7 +10,7 @@ from skipless.sweep.runner import run_jobs
 Scores = dict[float, float | None]
 
 
-def try_rates(
+def tune_learning_rates(
     grids: Mapping[tuple[str, str], Mapping[float, Job]], *, jobs: int | None = None, threads: int = 1
 ) -> dict[tuple[str, str], Scores]:
     """Run the grids of all cells; say where the best rate ends its grid.

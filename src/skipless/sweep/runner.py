@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from skipless.errors import InputError
-from skipless.sweep.child import server
+from skipless.sweep.child import start_forkserver
 from skipless.sweep.display import Display
 from skipless.sweep.jobs import Call, Job
 
@@ -40,7 +40,7 @@ def run_jobs(
         raise InputError(f"--jobs {parallel}: give at least 1")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("a sweep starts its own processes; run it without torchrun")
-    context = server()
+    context = start_forkserver()
     waiting = list(jobs)
     with Display(jobs, console) as display:
         try:

@@ -35,7 +35,7 @@ class Supervised(nn.Module):
         self.model = model
         self.classes = classes
         self.config = config or SupervisedConfig()
-        self._mix = _mixer(self.config, classes)
+        self._mixup = _build_mixup(self.config, classes)
 
     def forward(self, images: Float[Tensor, "b c h w"], labels: Int64[Tensor, " b"]) -> dict[str, Float[Tensor, ""]]:
         """Give the mean loss in nats, and the accuracy (0 to 1) against the class that weighs most in the target.
@@ -45,17 +45,17 @@ class Supervised(nn.Module):
         """
         smoothing = self.config.label_smoothing if self.training else 0.0
         targets: Tensor = labels
-        if self.training and self._mix is not None:
+        if self.training and self._mixup is not None:
             if len(images) % 2:
                 raise InputError(f"mixup and cutmix need an even batch, got {len(images)} images; change batch_size")
-            images, targets = self._mix(images.clone(), labels)  # it mixes in place, and smooths on its own
+            images, targets = self._mixup(images.clone(), labels)  # it mixes in place, and smooths on its own
             labels, smoothing = targets.argmax(-1), 0.0
         logits = self.model(images)
         loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
         return {"loss": loss, "accuracy": (logits.detach().argmax(-1) == labels).float().mean()}
 
 
-def _mixer(config: SupervisedConfig, classes: int) -> Mixup | None:
+def _build_mixup(config: SupervisedConfig, classes: int) -> Mixup | None:
     if config.mix_probability == 0 or (config.mixup == 0 and config.cutmix == 0):
         return None
     return Mixup(

@@ -6,13 +6,13 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from skipless.data.captioned import Entry, draw_boxes_, labelled_pictures
+from skipless.data.captioned import LegendEntry, captioned_grid, draw_boxes_
 from skipless.data.dense.reading import UnreadableItem
 from skipless.data.dense.records import BoxData, SegmentationData
 from skipless.errors import InputError
 
-_BOX: Entry = ("box", (255, 0, 0))
-_DIFFICULT: Entry = ("difficult box", (255, 255, 0))
+_BOX: LegendEntry = ("box", (255, 0, 0))
+_DIFFICULT: LegendEntry = ("difficult box", (255, 255, 0))
 _UNREADABLE = (128, 128, 128)
 
 
@@ -55,7 +55,7 @@ def contact_sheet(
         for one in (masks, boxes)
     )
     titles = ("image" if boxes is None else "image and boxes", *(() if masks is None else ("mask",)))
-    cells, problems, legend = [], [], dict[int, Entry]()
+    cells, problems, legend = [], [], dict[int, LegendEntry]()
     for place, item in enumerate(items):
         try:
             panels, names, entries = _panels(item.id, cell, masks, mask_of, boxes, boxes_of)
@@ -64,9 +64,9 @@ def contact_sheet(
             problems.append(str(error))
             panels, names = [Image.new("RGB", (cell, cell), _UNREADABLE)] * len(titles), ("unreadable",)
         caption = f"{item.id}: {', '.join(names)}" if names else item.id
-        cells.append(labelled_pictures([panels], titles=titles if place < columns else (), names=[caption]))
+        cells.append(captioned_grid([panels], titles=titles if place < columns else (), names=[caption]))
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
-    sheet = labelled_pictures(rows, legend=[entry for _, entry in sorted(legend.items())])
+    sheet = captioned_grid(rows, legend=[entry for _, entry in sorted(legend.items())])
     try:
         sheet.save(file, "PNG")
     except OSError as error:
@@ -91,11 +91,11 @@ def _panels(
     mask_of: dict[str, int],
     boxes: BoxData | None,
     boxes_of: dict[str, int],
-) -> tuple[list[Image.Image], tuple[str, ...], dict[int, Entry]]:
+) -> tuple[list[Image.Image], tuple[str, ...], dict[int, LegendEntry]]:
     """An image's pictures, the names of what is in it, and what their colours mean: boxes before labels."""
     panels: list[Image.Image] = []
     names: tuple[str, ...] = ()
-    legend: dict[int, Entry] = {}
+    legend: dict[int, LegendEntry] = {}
     if boxes is not None and name in boxes_of:
         image, objects = boxes.load(boxes_of[name])
         kinds = [_DIFFICULT if difficult else _BOX for difficult in objects.difficult]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from skipless.errors import InputError
 
-_SHOWN = 5  # names that an error lists
+_MAX_LISTED = 5  # names that an error lists
 
 
 class Unreadable(NamedTuple):
@@ -39,7 +39,7 @@ class CorruptLog:
     limit: int
     samples: int
     file: Path | None = None
-    tell: Callable[[str], None] | None = None
+    notify: Callable[[str], None] | None = None
     names: set[str] = field(default_factory=set)
 
     def add(self, found: Iterable[Unreadable]) -> None:
@@ -59,8 +59,8 @@ class CorruptLog:
             self.names.add(line)
             if self.file is not None:
                 _append(self.file, f"{line}\t{reason.translate(_ESCAPES)}\n")
-            if self.tell is not None:
-                self.tell(
+            if self.notify is not None:
+                self.notify(
                     f"unreadable image {name!r} ({reason}), replaced by another; {len(self.names)} so far, "
                     f"{self.limit} allowed"
                 )
@@ -68,7 +68,7 @@ class CorruptLog:
             where = f" (all in {str(self.file)!r})" if self.file is not None else ""
             raise InputError(
                 f"{len(self.names)} of {self.samples} training images are unreadable, more than the {self.limit} that "
-                f"corrupt_limit allows: {listed(sorted(self.names))}{where}; repair or remove them "
+                f"corrupt_limit allows: {quote_names(sorted(self.names))}{where}; repair or remove them "
                 "(and their lines), or raise the limit (--corrupt-limit)"
             )
 
@@ -103,7 +103,8 @@ def _append(file: Path, line: str) -> None:
         raise InputError(f"cannot write {str(file)!r} ({error}); make room there, then go on") from error
 
 
-def listed(names: Iterable[str]) -> str:
+def quote_names(names: Iterable[str]) -> str:
     """Quote the first names and count the others."""
     texts = [repr(name) for name in names]
-    return ", ".join(texts[:_SHOWN]) + (f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else "")
+    more = len(texts) - _MAX_LISTED
+    return ", ".join(texts[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -141,7 +141,9 @@ def train_batches(
     """
     limit = dataset.corrupt_limit if isinstance(dataset, TolerantDataset) else 0
     log = CorruptLog(limit, len(dataset), corrupt_log, on_corrupt)
-    for batch, unreadable in _fetched(_Guarded(dataset, replaces=True), order, workers, pin_memory):
+    for batch, unreadable in _load_batches(
+        _ErrorCatchingDataset(dataset, substitutes=True), order, workers, pin_memory
+    ):
         log.add(unreadable)
         yield batch
 
@@ -167,14 +169,16 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the batches of one pass; a share without a sample gives one empty batch, which has the shapes."""
-        rank, processes = self.share or _share()
+        rank, processes = self.share or _rank_and_world_size()
         indices = torch.arange(len(self.dataset))[rank::processes]
         keys = [BatchKey(0, 0, chunk) for chunk in indices.split(self.batch_size)]
-        fetched = _fetched(_Guarded(self.dataset, replaces=False), keys, self.workers, self.pin_memory)
+        fetched = _load_batches(
+            _ErrorCatchingDataset(self.dataset, substitutes=False), keys, self.workers, self.pin_memory
+        )
         return (batch for batch, _ in fetched)
 
 
-def _share() -> tuple[int, int]:
+def _rank_and_world_size() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
@@ -190,26 +194,28 @@ class _Fetched(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Guarded:
+class _ErrorCatchingDataset:
     dataset: BatchedDataset
-    replaces: bool
+    substitutes: bool
 
     def __getitems__(self, key: BatchKey) -> _Fetched | _Failure:
         try:
-            if self.replaces and isinstance(self.dataset, TolerantDataset):
+            if self.substitutes and isinstance(self.dataset, TolerantDataset):
                 return _Fetched(*self.dataset.fetch(key))
             return _Fetched(self.dataset.__getitems__(key), ())
         except InputError as error:
             return _Failure(str(error))
 
 
-def _fetched(dataset: _Guarded, keys: Any, workers: int, pin_memory: bool) -> Generator[_Fetched, None, None]:
+def _load_batches(
+    dataset: _ErrorCatchingDataset, keys: Any, workers: int, pin_memory: bool
+) -> Generator[_Fetched, None, None]:
     loader = DataLoader(
         dataset,  # pyright: ignore[reportArgumentType] (DataLoader needs __getitems__ alone)
         batch_sampler=keys,
         collate_fn=_identity,
         num_workers=workers,
-        worker_init_fn=_leave_ctrl_c_to_the_loop if workers else None,
+        worker_init_fn=_ignore_sigint if workers else None,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # its base seed is used by nobody, and must not be drawn from the global one
     )
@@ -223,6 +229,6 @@ def _identity(batch: Any) -> Any:
     return batch
 
 
-def _leave_ctrl_c_to_the_loop(worker: int) -> None:
+def _ignore_sigint(worker: int) -> None:
     """Ctrl-C reaches the whole process group; the loop wants its workers until the checkpoint is written."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

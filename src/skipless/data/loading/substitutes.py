@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from skipless.data.folder import UnreadableImage
-from skipless.data.loading.corrupt import Unreadable, listed
+from skipless.data.image_source import ImageSource
+from skipless.data.loading.corrupt import Unreadable, quote_names
 from skipless.data.loading.loader import BatchKey
 from skipless.data.loading.seeding import derive_seed
-from skipless.data.source import ImageSource
 from skipless.errors import InputError
 
 ATTEMPTS = 100  # where so many draws in a row are unreadable, it is not single images that are corrupt
 
 
 @dataclass(eq=False)
-class Replacing:
+class SubstitutingReader:
     """Reads the images of one batch: in the place of an unreadable one, one drawn by (seed, epoch, index).
 
     Attributes:
@@ -32,7 +32,7 @@ class Replacing:
     source: ImageSource
     key: BatchKey
     limit: int
-    found: list[Unreadable] = field(default_factory=list)
+    unreadable: list[Unreadable] = field(default_factory=list)
 
     def __call__(self, index: int) -> tuple[int, Image.Image]:
         """Give the index of the image that was read, and the image.
@@ -47,7 +47,7 @@ class Replacing:
             except UnreadableImage as error:
                 if self.limit == 0:
                     raise
-                self.found.append(Unreadable(error.name, error.reason))
+                self.unreadable.append(Unreadable(error.name, error.reason))
             actual = derive_seed(self.key.seed, "replacement", self.key.epoch, index, attempt) % len(self.source)
-        names = listed(name for name, _ in self.found)
+        names = quote_names(name for name, _ in self.unreadable)
         raise InputError(f"{ATTEMPTS} images drawn from the training set, none readable: {names}; repair it")

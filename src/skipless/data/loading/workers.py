@@ -5,7 +5,7 @@ import os
 from skipless.data.loading.loader import BatchedDataset
 from skipless.data.memory import MemoryImages
 
-MOST = 16  # at 6 ms an image (docs/data.md) they fetch 2,700 a second, more than a GPU trains on
+MAX_WORKERS = 16  # at 6 ms an image (docs/data.md) they fetch 2,700 a second, more than a GPU trains on
 
 
 def count_workers(asked: int | None, dataset: BatchedDataset) -> int:
@@ -27,7 +27,7 @@ def default_workers(dataset: BatchedDataset) -> int:
     if isinstance(dataset, MemoryImages):
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(max(cores // max(_local_processes(), 1), 1), MOST)
+    return min(max(cores // max(_local_processes(), 1), 1), MAX_WORKERS)
 
 
 def _local_processes() -> int:

@@ -11,7 +11,7 @@ _PASSES = 3  # PIL's
 _HALF = torch.tensor(0.5)
 
 
-def blur_(planes: Planes, sigma: float) -> Planes:
+def gaussian_blur_(planes: Planes, sigma: float) -> Planes:
     """Blur in place; as in PIL the outermost level goes on beyond the border, at every pass anew.
 
     Levels are rounded after every pass, as PIL rounds them: at a small sigma that undoes most of the blur. Where the
@@ -23,7 +23,7 @@ def blur_(planes: Planes, sigma: float) -> Planes:
     """
     if sigma == 0:
         return planes
-    radius, edge = _box(sigma)
+    radius, edge = _box_kernel(sigma)
     margin = radius + 1
     _, height, width = planes.shape
     padded = torch.empty(3, height + 2 * margin, width + 2 * margin)
@@ -31,12 +31,12 @@ def blur_(planes: Planes, sigma: float) -> Planes:
     inner = columns[:, margin : margin + height]
     inner.copy_(torch.from_numpy(planes))
     for dim, part in ((2, rows), (1, columns)):
-        _boxes_(part, dim, radius, edge)
+        _box_blurs_(part, dim, radius, edge)
     torch.from_numpy(planes).copy_(inner)
     return planes
 
 
-def _box(sigma: float) -> tuple[int, float]:
+def _box_kernel(sigma: float) -> tuple[int, float]:
     """Give the whole radius of one box, and the weight of the two levels beyond it relative to those within."""
     variance = sigma**2 / _PASSES
     whole = math.floor((math.sqrt(12 * variance + 1) - 1) / 2)
@@ -44,7 +44,7 @@ def _box(sigma: float) -> tuple[int, float]:
     return whole, part
 
 
-def _boxes_(padded: Tensor, dim: int, radius: int, edge: float) -> None:
+def _box_blurs_(padded: Tensor, dim: int, radius: int, edge: float) -> None:
     """Blur one axis by every pass's box; the margins are filled before each."""
     margin = radius + 1
     size = padded.shape[dim] - 2 * margin

@@ -10,62 +10,67 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
-from skipless.data.multicrop.draws import Jitter
+from skipless.data.multicrop.params import Jitter
 from skipless.data.multicrop.planes import Planes
 
 # PIL's weights of lightness (ITU-R 601-2), as parts of 65536; every sum of theirs below is exact in float32.
-LIGHTNESS = (19595, 38470, 7471)
+LUMA_WEIGHTS = (19595, 38470, 7471)
 
 _HUES = 6 * 255 + 1  # positions in a turn that 8-bit colours of the largest chroma can have
 _SECTOR = 85  # in doubled hue levels: 6 sectors of a turn are 510
 
 
-def jitter_(planes: Planes, jitter: tuple[tuple[Jitter, float], ...]) -> Planes:
+def colour_jitter_(planes: Planes, jitter: tuple[tuple[Jitter, float], ...]) -> Planes:
     """Apply operations in their order."""
-    operations = {"brightness": brighten_, "contrast": contrast_, "saturation": saturate_, "hue": turn_hue_}
+    operations = {
+        "brightness": adjust_brightness_,
+        "contrast": adjust_contrast_,
+        "saturation": adjust_saturation_,
+        "hue": adjust_hue_,
+    }
     for name, amount in jitter:
         operations[name](planes, amount)
     return planes
 
 
-def brighten_(planes: Planes, factor: float) -> Planes:
+def adjust_brightness_(planes: Planes, factor: float) -> Planes:
     """Scale every level: 0 gives black, 1 the same image."""
     return _levels_(np.multiply(planes, np.float32(factor), out=planes))
 
 
-def contrast_(planes: Planes, factor: float) -> Planes:
+def adjust_contrast_(planes: Planes, factor: float) -> Planes:
     """Scale every level's distance from the mean lightness, which PIL rounds."""
-    return _scale_from_(planes, np.float32(mean_lightness(planes)), factor)
+    return _scale_from_(planes, np.float32(mean_luma(planes)), factor)
 
 
-def saturate_(planes: Planes, factor: float) -> Planes:
+def adjust_saturation_(planes: Planes, factor: float) -> Planes:
     """Scale every level's distance from its pixel's lightness: 0 gives a grey image."""
-    return _scale_from_(planes, lightness(planes), factor)
+    return _scale_from_(planes, luma(planes), factor)
 
 
-def grey_(planes: Planes) -> Planes:
+def to_grey_(planes: Planes) -> Planes:
     """Replace every channel by the lightness."""
-    planes[:] = lightness(planes)
+    planes[:] = luma(planes)
     return planes
 
 
-def lightness(planes: Planes) -> Float32[np.ndarray, "h w"]:
+def luma(planes: Planes) -> Float32[np.ndarray, "h w"]:
     """Give the weighted mean of the channels in whole levels."""
-    light, part = np.multiply(planes[0], np.float32(LIGHTNESS[0])), np.empty_like(planes[0])
-    for plane, weight in zip(planes[1:], LIGHTNESS[1:], strict=True):
+    light, part = np.multiply(planes[0], np.float32(LUMA_WEIGHTS[0])), np.empty_like(planes[0])
+    for plane, weight in zip(planes[1:], LUMA_WEIGHTS[1:], strict=True):
         np.add(light, np.multiply(plane, np.float32(weight), out=part), out=light)
     np.add(light, np.float32(0x8000), out=light)
     np.multiply(light, np.float32(1 / 0x10000), out=light)
     return np.floor(light, out=light)
 
 
-def mean_lightness(planes: Planes) -> int:
+def mean_luma(planes: Planes) -> int:
     """Give the mean of the lightness, rounded to a level. The sums of rows of whole levels are exact in float32."""
-    light = lightness(planes)
+    light = luma(planes)
     return int(light.sum(1).sum(dtype=np.float64) / light.size + 0.5)
 
 
-def turn_hue_(planes: Planes, turns: float) -> Planes:
+def adjust_hue_(planes: Planes, turns: float) -> Planes:
     """Turn the hue: RGB to PIL's HSV of 8 bits, add to the hue in whole levels modulo 256, and back.
 
     A channel c of the turned image is V - V S w_c(H): w_c is 0 around the channel's own hue, 1 on the other side, and

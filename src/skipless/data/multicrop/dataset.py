@@ -12,17 +12,17 @@ from PIL import Image
 from torch import Tensor
 
 from skipless.data.folder import EXTENSIONS, FolderFiles, image_files
+from skipless.data.image_source import ImageSource
 from skipless.data.loading.corrupt import Unreadable
 from skipless.data.loading.loader import BatchKey
 from skipless.data.loading.seeding import derive_seed
 from skipless.data.loading.shared_memory import empty_batch
-from skipless.data.loading.substitutes import Replacing
+from skipless.data.loading.substitutes import SubstitutingReader
 from skipless.data.multicrop.apply import augment_all, to_pixels
 from skipless.data.multicrop.config import MultiCropConfig
-from skipless.data.multicrop.draws import draw_crops_of
-from skipless.data.multicrop.planes import unit_of
+from skipless.data.multicrop.params import sample_crop_params
+from skipless.data.multicrop.planes import pixel_scale_of
 from skipless.data.shards import find_shards, index_shards
-from skipless.data.source import ImageSource
 from skipless.errors import InputError
 
 Crops = list[Tensor]
@@ -59,19 +59,19 @@ class MultiCropImages:
         Raises:
             InputError: if none may be unreadable, and one is.
         """
-        read = Replacing(self.source, key, self.corrupt_limit)
-        return self._batch(key, read), tuple(read.found)
+        read = SubstitutingReader(self.source, key, self.corrupt_limit)
+        return self._batch(key, read), tuple(read.unreadable)
 
     def _batch(self, key: BatchKey, read: Callable[[int], tuple[int, Image.Image]]) -> tuple[Crops]:
         config, count = self.config, len(key.indices)
         kind = torch.uint8 if config.pixels == "uint8" else torch.float32
         crops = [empty_batch((count, 3, size, size), kind) for size in config.sizes]
-        arrays, unit = [crop.numpy() for crop in crops], unit_of(config)
+        arrays, unit = [crop.numpy() for crop in crops], pixel_scale_of(config)
         with _one_thread():
             for row, index in enumerate(key.indices.tolist()):
                 random = Random(derive_seed(key.seed, "crops", key.epoch, index))
                 _, image = read(index)
-                draws, pixels = draw_crops_of(random, image.height, image.width, config), to_pixels(image)
+                draws, pixels = sample_crop_params(random, image.height, image.width, config), to_pixels(image)
                 for array, crop in zip(arrays, augment_all(pixels, draws, config.mode, unit), strict=True):
                     array[row] = np.rint(crop) if config.pixels == "uint8" else crop
         return (crops,)

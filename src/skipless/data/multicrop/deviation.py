@@ -11,7 +11,7 @@ from skipless.data.folder import read_image
 from skipless.data.loading.seeding import derive_seed
 from skipless.data.multicrop.apply import augment, to_pixels
 from skipless.data.multicrop.config import MultiCropConfig
-from skipless.data.multicrop.draws import CropDraw, draw_crops_of
+from skipless.data.multicrop.params import CropParams, sample_crop_params
 from skipless.errors import InputError
 
 
@@ -61,8 +61,8 @@ def measure_deviation(images: Sequence[Path], config: MultiCropConfig | None = N
         image = read_image(file)
         random = Random(derive_seed(seed, "crops", 0, index))
         pixels = to_pixels(image)
-        for draw in draw_crops_of(random, image.height, image.width, config):
-            bare = CropDraw(draw.box, draw.size)
+        for draw in sample_crop_params(random, image.height, image.width, config):
+            bare = CropParams(draw.box, draw.size)
             turned = replace(bare, jitter=(("hue", config.jitter[3]),))
             blurred = replace(bare, sigma=config.blur_sigma[1])
             plain = augment(pixels, bare)

@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
-from skipless.data.multicrop.colour import LIGHTNESS
-from skipless.data.multicrop.draws import CropDraw, Jitter
-from skipless.data.multicrop.planes import Planes, Unit
+from skipless.data.multicrop.colour import LUMA_WEIGHTS
+from skipless.data.multicrop.params import CropParams, Jitter
+from skipless.data.multicrop.planes import PixelScale, Planes
 
-_LIGHTNESS = np.array(LIGHTNESS) / sum(LIGHTNESS)
+_LUMA = np.array(LUMA_WEIGHTS) / sum(LUMA_WEIGHTS)
 # A turn of the hue is one about the axis of the greys: the part along it stays, the part across it turns.
 _ALONG = np.full((3, 3), 1 / 3)
 _ACROSS = np.eye(3) - _ALONG
@@ -28,11 +28,13 @@ _QUARTER = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)  # red 
 _BLUR_REACH = 3  # taps of the blur, in sigmas
 
 
-def map_colours(crops: Float32[Tensor, "b 3 s s"], draws: Sequence[CropDraw], unit: Unit) -> Float32[Tensor, "b 3 s s"]:
+def apply_colour_matrices(
+    crops: Float32[Tensor, "b 3 s s"], draws: Sequence[CropParams], unit: PixelScale
+) -> Float32[Tensor, "b 3 s s"]:
     """Apply each crop's jitter and loss of colour, and the unit, as one affine map; clip once to what levels can be."""
     source = crops.flatten(2)
     means = source.mean(2).numpy()
-    maps = [colour_map(draw.jitter, draw.grey, mean) for draw, mean in zip(draws, means, strict=True)]
+    maps = [colour_matrix(draw.jitter, draw.grey, mean) for draw, mean in zip(draws, means, strict=True)]
     matrices = np.stack([matrix for matrix, _ in maps]) * unit.scale[:, 0]
     shifts = np.array([shift for _, shift in maps])[:, None, None] * unit.scale[:, 0] - unit.offset[:, 0]
     mapped = torch.baddbmm(
@@ -43,7 +45,7 @@ def map_colours(crops: Float32[Tensor, "b 3 s s"], draws: Sequence[CropDraw], un
     return mapped
 
 
-def colour_map(
+def colour_matrix(
     jitter: tuple[tuple[Jitter, float], ...], grey: bool, mean: Float[np.ndarray, "3"]
 ) -> tuple[Float64[np.ndarray, "3 3"], float]:
     """Compose the operations: (matrix, shift) of the map x -> matrix x + shift of levels.
@@ -56,7 +58,7 @@ def colour_map(
         mean: of every channel before, which contrast needs.
 
     Example:
-        >>> matrix, shift = colour_map((("contrast", 0.5),), False, np.array([100.0, 100.0, 100.0]))
+        >>> matrix, shift = colour_matrix((("contrast", 0.5),), False, np.array([100.0, 100.0, 100.0]))
         >>> (matrix @ [100, 120, 80] + shift).round(6).tolist()
         [100.0, 110.0, 90.0]
     """
@@ -66,19 +68,19 @@ def colour_map(
             angle = 2 * math.pi * amount
             matrix = (_ALONG + math.cos(angle) * _ACROSS + math.sin(angle) * _QUARTER) @ matrix
         elif name == "saturation":
-            matrix = amount * matrix + (1 - amount) * (_LIGHTNESS @ matrix)
+            matrix = amount * matrix + (1 - amount) * (_LUMA @ matrix)
         else:
-            kept = 0.0 if name == "brightness" else float(_LIGHTNESS @ (matrix @ mean)) + shift
+            kept = 0.0 if name == "brightness" else float(_LUMA @ (matrix @ mean)) + shift
             matrix, shift = amount * matrix, amount * shift + (1 - amount) * kept
-    return np.repeat((_LIGHTNESS @ matrix)[None], 3, 0) if grey else matrix, shift
+    return np.repeat((_LUMA @ matrix)[None], 3, 0) if grey else matrix, shift
 
 
-def blur_once_(planes: Planes, sigma: float) -> Planes:
+def sampled_gaussian_blur_(planes: Planes, sigma: float) -> Planes:
     """Blur by a sampled Gaussian along each axis; beyond the border the outermost level goes on.
 
     Example:
         >>> spot = np.pad(np.ones((3, 1, 1), np.float32), ((0, 0), (0, 0), (2, 2)))
-        >>> [f"{level:.3f}" for level in blur_once_(spot, 0.5)[0, 0]]
+        >>> [f"{level:.3f}" for level in sampled_gaussian_blur_(spot, 0.5)[0, 0]]
         ['0.000', '0.106', '0.787', '0.106', '0.000']
     """
     reach = round(_BLUR_REACH * sigma)
@@ -89,12 +91,12 @@ def blur_once_(planes: Planes, sigma: float) -> Planes:
     _, height, width = planes.shape
     wide, tall = torch.empty(3, height, width + 2 * reach), torch.empty(3, height + 2 * reach, width)
     wide.narrow(2, reach, width).copy_(torch.from_numpy(planes))
-    _filter(wide, 2, weights, out=tall.narrow(1, reach, height))
-    _filter(tall, 1, weights, out=torch.from_numpy(planes))
+    _correlate(wide, 2, weights, out=tall.narrow(1, reach, height))
+    _correlate(tall, 1, weights, out=torch.from_numpy(planes))
     return planes
 
 
-def _filter(padded: Tensor, dim: int, weights: list[float], out: Tensor) -> None:
+def _correlate(padded: Tensor, dim: int, weights: list[float], out: Tensor) -> None:
     """Sum the weighted neighbours along one axis; the margins are filled first."""
     reach, size = len(weights) // 2, out.shape[dim]
     padded.narrow(dim, 0, reach).copy_(padded.narrow(dim, reach, 1))

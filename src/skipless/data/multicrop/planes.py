@@ -13,12 +13,12 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from skipless.data.multicrop.config import MultiCropConfig
-from skipless.data.multicrop.draws import CropDraw
+from skipless.data.multicrop.params import CropParams
 
 Planes = Float32[np.ndarray, "3 h w"]
 
 
-def cut(image: UInt8[Tensor, "h w 3"], draw: CropDraw) -> UInt8[Tensor, "3 s s"]:
+def crop_and_resize(image: UInt8[Tensor, "h w 3"], draw: CropParams) -> UInt8[Tensor, "3 s s"]:
     """Cut out a box, resize it (bicubic, antialiased) and mirror it.
 
     torch resizes uint8 pixels as PIL does, in two passes with rounded weights, but several at once; its weights have
@@ -32,7 +32,7 @@ def cut(image: UInt8[Tensor, "h w 3"], draw: CropDraw) -> UInt8[Tensor, "3 s s"]
 
 
 @dataclass(frozen=True, eq=False)
-class Unit:
+class PixelScale:
     """What a crop's pixels are given in: levels x as scale x - offset, channel by channel."""
 
     scale: Float32[np.ndarray, "3 1 1"]
@@ -53,15 +53,15 @@ class Unit:
         return np.minimum(planes, 255 * self.scale - 2 * self.offset - planes, out=planes)
 
 
-LEVELS = Unit(np.ones((3, 1, 1), np.float32), np.zeros((3, 1, 1), np.float32))
+LEVELS = PixelScale(np.ones((3, 1, 1), np.float32), np.zeros((3, 1, 1), np.float32))
 
 
-def unit_of(config: MultiCropConfig) -> Unit:
+def pixel_scale_of(config: MultiCropConfig) -> PixelScale:
     """Give levels for uint8 pixels; for float32 ones what the config normalises to."""
     if config.pixels == "uint8":
         return LEVELS
     mean, std = (np.array(values)[:, None, None] for values in (config.mean, config.std))
-    return Unit((1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32))
+    return PixelScale((1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32))
 
 
 def normalised(crops: UInt8[Tensor, "*b 3 h w"], config: MultiCropConfig) -> Float[Tensor, "*b 3 h w"]:
@@ -71,6 +71,6 @@ def normalised(crops: UInt8[Tensor, "*b 3 h w"], config: MultiCropConfig) -> Flo
         >>> normalised(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), MultiCropConfig()).unique()
         tensor([-2.1179, -2.0357, -1.8044])
     """
-    unit = unit_of(replace(config, pixels="float32"))
+    unit = pixel_scale_of(replace(config, pixels="float32"))
     scale, offset = (torch.from_numpy(part).to(crops.device) for part in (unit.scale, unit.offset))
     return crops.float().mul_(scale).sub_(offset)

@@ -13,9 +13,9 @@ from skipless.data.loading.seeding import derive_seed
 from skipless.data.scenes.sources import Sources
 
 SIZES = (0.2, 0.6)  # an object's longer side over the scene's, from and to
-_WINDOWS = (100, 250)  # pixels of a photo that fill the scene's longer side; validation's parts are 256 wide
-_HIDDEN = 0.25  # an object with a smaller share of its pixels in sight is left out
-_NEAR = 0.04  # of the hue circle; the hues of ten classes are 0.1 apart
+_TEXTURE_SIDES = (100, 250)  # pixels of a photo that fill the scene's longer side; validation's parts are 256 wide
+_MIN_VISIBLE = 0.25  # an object with a smaller share of its pixels in sight is left out
+_HUE_JITTER = 0.04  # of the hue circle; the hues of ten classes are 0.1 apart
 _DIFFICULT = 0.4  # and with a smaller one than this it is difficult
 
 
@@ -133,7 +133,7 @@ def _draw(
         whole, inside, seen = (int(count) for count in ((cutout[..., 1] > 127).sum(), outline.sum(), mask.sum()))
         hue = None if colours == "any" else label / len(sources.members)
         tinted = _coloured(random, cutout[part][..., 0], hue)
-        if seen < _HIDDEN * whole:
+        if seen < _MIN_VISIBLE * whole:
             continue
         image[window][mask[window]] = tinted[mask[window]]
         free &= ~mask
@@ -159,7 +159,7 @@ def _background(
 def _texture(
     photo: UInt8[np.ndarray, "_ _ 3"], random: np.random.RandomState, shape: tuple[int, int]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    scale = random.uniform(*_WINDOWS) / max(shape)
+    scale = random.uniform(*_TEXTURE_SIDES) / max(shape)
     height, width = (max(1, round(side * scale)) for side in shape)
     top, left = random.randint(photo.shape[0] - height + 1), random.randint(photo.shape[1] - width + 1)
     window = photo[top : top + height, left : left + width]
@@ -213,7 +213,7 @@ def _coloured(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Tint it: with any hue, which then tells nothing about the class, or with one near `hue`."""
     drawn, saturation, value = random.uniform(), random.uniform(0.3, 1.0), random.uniform(0.6, 1.0)
-    colour = colorsys.hsv_to_rgb(drawn if hue is None else (hue + _NEAR * (2 * drawn - 1)) % 1, saturation, value)
+    colour = colorsys.hsv_to_rgb(drawn if hue is None else (hue + _HUE_JITTER * (2 * drawn - 1)) % 1, saturation, value)
     return (np.multiply.outer(0.3 + grey / 255 * 0.7, np.multiply(colour, 255))).astype(np.uint8)
 
 

@@ -41,21 +41,21 @@ _ANNOTATED = tuple(index for index, name in enumerate(COCO_LABELS) if name not i
 
 def voc_labels(scene: Scene) -> UInt8[np.ndarray, "h w"]:
     """Label pixels as VOC's masks do: 255 along every object's border, on either side of it."""
-    labels = _painted(scene, "voc", VOC_CLASSES)
+    labels = _label_map(scene, "voc", VOC_CLASSES)
     labels[_borders(scene.instances())] = IGNORE
     return labels
 
 
 def ade20k_ids(scene: Scene) -> UInt8[np.ndarray, "h w"]:
     """Number pixels as the benchmark's masks do: classes from 1 on; 0, nothing, where two photos meet."""
-    ids = _painted(scene, "ade20k", ADE20K_CLASSES) + np.uint8(1)
+    ids = _label_map(scene, "ade20k", ADE20K_CLASSES) + np.uint8(1)
     ids[_seam(scene)] = 0
     return ids
 
 
 def coco_train_ids(scene: Scene) -> UInt8[np.ndarray, "h w"]:
     """Number pixels 0 to 170, as mmsegmentation's conversion of COCO-Stuff does; 255 where two photos meet."""
-    ids = _painted(scene, "coco", COCO_STUFF_CLASSES)
+    ids = _label_map(scene, "coco", COCO_STUFF_CLASSES)
     ids[_seam(scene)] = IGNORE
     return ids
 
@@ -136,11 +136,11 @@ def write_imagenet(files: Files, scenes: Mapping[str, Iterable[Scene]], classes:
             files.put(f"{split}/{folder}/{split}_{index:08}.jpg", partial(jpeg, scene.image))
 
 
-def encode_runs(mask: Bool[np.ndarray, "h w"]) -> dict[str, list[int]]:
+def encode_rle(mask: Bool[np.ndarray, "h w"]) -> dict[str, list[int]]:
     """Encode a mask as COCO's uncompressed runs: down the columns, first the zeros before the first one.
 
     Example:
-        >>> encode_runs(np.array([[True, False], [True, True]]))
+        >>> encode_rle(np.array([[True, False], [True, True]]))
         {'counts': [0, 2, 1, 1], 'size': [2, 2]}
     """
     pixels = mask.ravel(order="F")
@@ -149,7 +149,7 @@ def encode_runs(mask: Bool[np.ndarray, "h w"]) -> dict[str, list[int]]:
     return {"counts": [0, *runs] if pixels[0] else runs, "size": list(mask.shape)}
 
 
-def _painted(scene: Scene, layout: str, classes: Sequence[str]) -> UInt8[np.ndarray, "h w"]:
+def _label_map(scene: Scene, layout: str, classes: Sequence[str]) -> UInt8[np.ndarray, "h w"]:
     labels = np.array([classes.index(name) for name in PHOTO_CLASSES[layout]], dtype=np.uint8)[scene.textures]
     for shown in scene.objects:
         labels[shown.mask] = classes.index(OBJECT_CLASSES[layout][shown.label])
@@ -229,7 +229,7 @@ def _instances(images: Mapping[int, Scene], file_name: str) -> dict[str, Any]:
 def _instance(shown: SceneObject, image: int, identity: int) -> dict[str, Any]:
     xmin, ymin, xmax, ymax = shown.box
     return {
-        "segmentation": encode_runs(shown.mask),
+        "segmentation": encode_rle(shown.mask),
         "area": float(shown.mask.sum()),
         "iscrowd": 0,
         "image_id": image,

@@ -19,14 +19,14 @@ from torch import Tensor
 
 from skipless.data.builtin import cache_folder
 from skipless.data.folder import EXTENSIONS
-from skipless.data.shards.names import Shards
-from skipless.data.shards.source import ShardFiles
+from skipless.data.shards.find import Shards
+from skipless.data.shards.shard_files import ShardFiles
 from skipless.data.shards.tar import Member, tar_members
 from skipless.errors import InputError
 
 _VERSION = 1  # of the index file; another one is not read
 _READERS = 16  # threads: they wait for a network's disks, hardly ever for one another
-_TOLD = 100  # shards from which on a first start deserves a word
+_ANNOUNCED_FROM = 100  # shards from which on a first start deserves a word
 _NO_LABEL = -1
 _LABEL_KEYS = ("label", "cls")  # of a .json; the first is what the published ImageNet shards have
 
@@ -50,7 +50,7 @@ def index_shards(shards: Shards, *, labelled: bool = True) -> tuple[ShardFiles, 
         InputError: if a shard is damaged, holds no image, or holds what is no sample; the message names it.
     """
     tars = tuple(str(file.relative_to(shards.root)) for file in shards.files)
-    table = _table(shards, tars)
+    table = _load_or_build(shards, tars)
     unlabelled = np.flatnonzero(table["label"] == _NO_LABEL) if labelled else []
     source = ShardFiles(shards.root, tars, table["files"], table["tar"], table["offset"], table["size"])
     if len(unlabelled):
@@ -61,28 +61,28 @@ def index_shards(shards: Shards, *, labelled: bool = True) -> tuple[ShardFiles, 
     return source, torch.from_numpy(table["label"])
 
 
-def _table(shards: Shards, tars: tuple[str, ...]) -> dict[str, np.ndarray]:
+def _load_or_build(shards: Shards, tars: tuple[str, ...]) -> dict[str, np.ndarray]:
     stats = [file.stat() for file in shards.files]
     state = {
         "version": np.array([_VERSION]),
         "bytes": np.array([stat.st_size for stat in stats]),
         "changed": np.array([stat.st_mtime_ns for stat in stats]),
     }
-    places = _places(shards, tars)
+    places = _index_paths(shards, tars)
     for place in places:
-        if (table := _load(place, state)) is not None:
+        if (table := _load_index(place, state)) is not None:
             return table
     place = next((place for place in places if _writable(place.parent)), None)
     if place is None:
-        return _built(shards)
+        return _build(shards)
     with _locked(place):  # the processes of a run start together, and one of them will do
-        if (table := _load(place, state)) is None:
-            table = _built(shards)
-            _save(place, table | state)
+        if (table := _load_index(place, state)) is None:
+            table = _build(shards)
+            _save_index(place, table | state)
     return table
 
 
-def _places(shards: Shards, tars: tuple[str, ...]) -> tuple[Path, Path]:
+def _index_paths(shards: Shards, tars: tuple[str, ...]) -> tuple[Path, Path]:
     def digest(texts: tuple[str, ...]) -> str:
         return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
@@ -108,7 +108,7 @@ def _locked(place: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
-def _load(place: Path, state: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+def _load_index(place: Path, state: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
     """Read an index, unless it is of other shards or cannot be read."""
     try:
         with place.open("rb") as file, np.load(file, allow_pickle=False) as stored:
@@ -119,7 +119,7 @@ def _load(place: Path, state: dict[str, np.ndarray]) -> dict[str, np.ndarray] | 
     return None
 
 
-def _save(place: Path, arrays: dict[str, Any]) -> None:
+def _save_index(place: Path, arrays: dict[str, Any]) -> None:
     temporary = place.with_name(f".{place.stem}-{os.getpid()}.npz")
     with suppress(OSError):  # without an index the next start takes as long as this one
         try:
@@ -129,8 +129,8 @@ def _save(place: Path, arrays: dict[str, Any]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _built(shards: Shards) -> dict[str, np.ndarray]:
-    if len(shards.files) >= _TOLD:
+def _build(shards: Shards) -> dict[str, np.ndarray]:
+    if len(shards.files) >= _ANNOUNCED_FROM:
         print(f"finding the images in {len(shards.files)} shards of {shards.root} (once)", file=sys.stderr)
     with ThreadPoolExecutor(min(_READERS, len(shards.files))) as pool:
         found = list(pool.map(_samples, shards.files))

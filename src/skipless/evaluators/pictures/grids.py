@@ -9,7 +9,7 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
-from skipless.data.captioned import Entry, labelled_pictures
+from skipless.data.captioned import LegendEntry, captioned_grid
 from skipless.errors import InputError
 
 _VOID = (255, 255, 255)
@@ -21,7 +21,7 @@ def picture_grid(
     cell: tuple[int, int],
     columns: Sequence[str] = (),
     names: Sequence[str] = (),
-    legend: Sequence[Entry] = (),
+    legend: Sequence[LegendEntry] = (),
 ) -> Image.Image:
     """Compose pictures to one: each resized to its cell, captions as `labelled_pictures` has them.
 
@@ -46,7 +46,7 @@ def picture_grid(
         raise InputError(f"{len(columns)} captions for {across} columns, {len(names)} for {len(rows)} rows")
     high, wide = cell
     shown = [[_resized(picture, wide, high) for picture in row] for row in rows]
-    return labelled_pictures(shown, titles=columns, names=names, legend=legend)
+    return captioned_grid(shown, titles=columns, names=names, legend=legend)
 
 
 def _resized(picture: Image.Image, width: int, height: int) -> Image.Image:
@@ -89,10 +89,10 @@ def palette(count: int) -> UInt8[np.ndarray, "c 3"]:
     return colours
 
 
-def mask_legend(labels: Iterable[int], classes: Sequence[str], ignore: int | None = None) -> list[Entry]:
+def mask_legend(labels: Iterable[int], classes: Sequence[str], ignore: int | None = None) -> list[LegendEntry]:
     """Names and colours, as `mask_picture` has them, of the labels that occur; what is to be ignored comes last."""
     occurring, colours = set(labels), palette(len(classes)).tolist()
-    entries: list[Entry] = [
+    entries: list[LegendEntry] = [
         (name, tuple(colours[label])) for label, name in enumerate(classes) if label in occurring - {ignore}
     ]
     return [*entries, ("ignored", _VOID)] if ignore in occurring else entries

@@ -52,7 +52,7 @@ def read_dino_checkpoint(path: Path | str, network: Network = "teacher") -> dict
         reason = str(error).splitlines()[0]
         raise InputError(f"{str(path)!r} cannot be read as weights ({reason}); download it again") from error
     weights = loaded.get(network, loaded) if isinstance(loaded, Mapping) else {}
-    named = {_bare(name): value for name, value in weights.items() if isinstance(value, Tensor)}
+    named = {_strip_prefixes(name): value for name, value in weights.items() if isinstance(value, Tensor)}
     found = {name: value for name, value in named.items() if not name.startswith("head.")}
     if "patch_embed.proj.weight" not in found:
         held = ", ".join(map(str, list(weights)[:4])) or type(loaded).__name__
@@ -60,7 +60,7 @@ def read_dino_checkpoint(path: Path | str, network: Network = "teacher") -> dict
     return found
 
 
-def _bare(name: str) -> str:
+def _strip_prefixes(name: str) -> str:
     for prefix in _PREFIXES:
         name = name.removeprefix(prefix)
     return name

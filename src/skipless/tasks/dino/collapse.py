@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from skipless.errors import InputError
 from skipless.models.tokens import embed, token_model
 
-IMAGES = 64
+MAX_IMAGES = 64
 """Largest number of images that a look takes, on each process: a per cent of the time at one look in 100 steps."""
 
 # Measured: teachers that had collapsed (digits, K = 32; too hot, not centred, or both) had at most 5e-6 nats of
 # information, as a rule 1e-7, which is rounding; one that had not (scenes, K = 1024;
 # its features were no better than chance, either) had 2e-2 and more, from step 5 on.
-SAME_OUTPUT = 1e-5  # nats
-UNIFORM = 1e-3  # nats
-ONE_HOT = 1e-3  # nats
-ONE_DIRECTION = 1.01  # effective rank
-SAME_FEATURE = 1e-5  # relative spread
+MIN_INFORMATION = 1e-5  # nats
+UNIFORM_KL = 1e-3  # nats
+ONE_HOT_ENTROPY = 1e-3  # nats
+MIN_EFFECTIVE_RANK = 1.01  # effective rank
+MIN_SPREAD = 1e-5  # relative spread
 
 REMEDY = (
     "lower the teacher's temperature or warm it up for longer (one dimension: raise it), lower the learning rate, "
@@ -32,7 +32,7 @@ REMEDY = (
 
 
 @dataclass(frozen=True)
-class Watch:
+class CollapseReport:
     """What one look at the teacher found; logarithms are natural.
 
     Attributes:
@@ -56,13 +56,14 @@ class Watch:
     n: int = 0
     processes: int = 1
 
-    def fault(self) -> str | None:
+    def diagnosis(self) -> str | None:
         """Say what is wrong with the teacher; None if nothing is, as far as so few samples tell.
 
         One sample has no other to differ from, two differ in one direction at most.
 
         Example:
-            >>> Watch(entropy=2.0794, kl_uniform=0.0, information=0.0, ranks=(3.0,), spreads=(0.1,)).fault()
+            >>> report = CollapseReport(2.0794, kl_uniform=0.0, information=0.0, ranks=(3.0,), spreads=(0.1,))
+            >>> report.diagnosis()
             'the teacher gives every sample the same output, uniform over the prototypes (entropy 2.079 of 2.079 nats)'
         """
         numbers = (self.entropy, self.kl_uniform, self.information, *self.ranks, *self.spreads)
@@ -70,15 +71,15 @@ class Watch:
             return "the teacher's outputs are not finite"
         most = self.entropy + self.kl_uniform
         stated = f"(entropy {self.entropy:.4g} of {most:.4g} nats)"
-        if self.entropy < ONE_HOT:
+        if self.entropy < ONE_HOT_ENTROPY:
             return f"the teacher puts every sample on a single prototype {stated}"
         each = self.n // self.processes or math.inf
-        if self.information < SAME_OUTPUT and each > 1:
-            how = ", uniform over the prototypes" if self.kl_uniform < UNIFORM else ""
+        if self.information < MIN_INFORMATION and each > 1:
+            how = ", uniform over the prototypes" if self.kl_uniform < UNIFORM_KL else ""
             return f"the teacher gives every sample the same output{how} {stated}"
-        if self.spreads[-1] < SAME_FEATURE and each > 1:
+        if self.spreads[-1] < MIN_SPREAD and each > 1:
             return f"the teacher gives every sample the same feature (relative spread {self.spreads[-1]:.2g})"
-        if self.ranks[-1] < ONE_DIRECTION and each > 2:
+        if self.ranks[-1] < MIN_EFFECTIVE_RANK and each > 2:
             return f"the teacher's features vary in one direction only (effective rank {self.ranks[-1]:.4g})"
         return None
 
@@ -100,11 +101,11 @@ class Watch:
 
 
 @torch.no_grad()
-def look(
+def measure_collapse(
     tokens: Sequence[Float[Tensor, "n _dim"]],
     outputs: Float[Tensor, "n k"],
     grad_norms: Mapping[str, Float[Tensor, ""]] | None = None,
-) -> Watch:
+) -> CollapseReport:
     """Sum up what a teacher makes of some samples; processes average what they found.
 
     Args:
@@ -114,7 +115,7 @@ def look(
     """
     names = list(grad_norms or {})
     entropy, marginal = _entropy(outputs).mean(), _entropy(outputs.mean(0))
-    spectra = [_spectrum(token) for token in tokens]
+    spectra = [_rank_and_spread(token) for token in tokens]
     found = [entropy, marginal - entropy, *(rank for rank, _ in spectra), *(spread for _, spread in spectra)]
     found += [(grad_norms or {})[name] for name in names]
     stacked = torch.stack([value.cpu().double() for value in found])
@@ -126,7 +127,7 @@ def look(
         stacked = stacked / processes
     values = stacked.tolist()
     depth = len(tokens)
-    return Watch(
+    return CollapseReport(
         entropy=values[0],
         kl_uniform=math.log(outputs.shape[1]) - values[0],
         information=values[1],
@@ -166,15 +167,15 @@ def effective_rank(features: Float[Tensor, "n d"]) -> float:
         >>> round(effective_rank(torch.eye(4)), 4)  # less the mean: three equal directions
         3.0
     """
-    return float(_spectrum(features)[0])
+    return float(_rank_and_spread(features)[0])
 
 
 def spread(features: Float[Tensor, "n d"]) -> float:
     """Root mean square of the features' deviation from their mean, relative to that of the features."""
-    return float(_spectrum(features)[1])
+    return float(_rank_and_spread(features)[1])
 
 
-def _spectrum(features: Float[Tensor, "n d"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+def _rank_and_spread(features: Float[Tensor, "n d"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     features = features.detach().double().cpu()  # small; and a GPU's SVD is slower
     if not features.isfinite().all():
         return torch.tensor(math.nan), torch.tensor(math.nan)

@@ -21,7 +21,7 @@ def drop_gradients_(module: nn.Module) -> None:
         parameter.grad = None
 
 
-def own_parts(tensors: Sequence[Tensor]) -> list[Tensor]:
+def local_shards(tensors: Sequence[Tensor]) -> list[Tensor]:
     """This process's shards of sharded tensors (FSDP2), in place; other tensors as they are."""
     return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
 
@@ -49,7 +49,7 @@ def clip_(parameters: Sequence[Tensor], clip: Clipping, clip_norm: float) -> Flo
     norms = torch.stack(torch._foreach_norm(grads))
     if isinstance(norms, DTensor):  # of shards: joined over the processes
         norms = norms.full_tensor()
-    grads = own_parts(grads)
+    grads = local_shards(grads)
     if clip == "parameter":
         factors = (clip_norm / (norms + _EPS)).clamp(max=1.0)
         torch._foreach_mul_(grads, list(factors.unbind()))

@@ -44,7 +44,7 @@ class DINOLoss(nn.Module):
         self.center_momentum = center_momentum
         self.register_buffer("center", torch.zeros(1, out_dim))
         # Not a buffer: DistributedDataParallel would overwrite it with the first process's at every forward pass.
-        self._seen: Tensor | None = None
+        self._pending: Tensor | None = None
 
     def forward(
         self,
@@ -76,7 +76,7 @@ class DINOLoss(nn.Module):
         """Centre and sharpen: what the student is to predict, a distribution for each crop and sample."""
         if not teacher_temp > 0:
             raise InputError(f"teacher_temp {teacher_temp}: give a positive temperature")
-        outputs = _wide(teacher_crops)
+        outputs = _stack_float32(teacher_crops)
         with torch.autocast(outputs.device.type, enabled=False):
             return torch.softmax((outputs - self.center) / teacher_temp, dim=-1)
 
@@ -94,7 +94,7 @@ class DINOLoss(nn.Module):
                 f"{len(student_crops)} crops of the student and {len(targets)} of the teacher: give the student the "
                 "teacher's crops first, and at least two"
             )
-        outputs = _wide(student_crops)
+        outputs = _stack_float32(student_crops)
         with torch.autocast(outputs.device.type, enabled=False):
             log_p = torch.log_softmax(outputs / self.student_temp, dim=-1)
             # The sum over v != i, taken out of the product with q_i: two products for any number of crops.
@@ -104,9 +104,9 @@ class DINOLoss(nn.Module):
     @torch.no_grad()
     def observe(self, teacher_crops: Sequence[Float[Tensor, "b k"]]) -> None:
         """Take note of outputs for the next `update_center_`: of one micro-batch, say."""
-        outputs = _wide(teacher_crops).flatten(0, 1)
+        outputs = _stack_float32(teacher_crops).flatten(0, 1)
         noted = torch.cat([outputs.sum(0), outputs.new_full((1,), len(outputs))])
-        self._seen = noted if self._seen is None else self._seen + noted
+        self._pending = noted if self._pending is None else self._pending + noted
 
     @torch.no_grad()
     def update_center_(self) -> None:
@@ -114,9 +114,9 @@ class DINOLoss(nn.Module):
 
         A mean that is not finite leaves it where it was: the loss of that step tells.
         """
-        if self._seen is None:
+        if self._pending is None:
             return
-        seen, self._seen = self._seen, None
+        seen, self._pending = self._pending, None
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(seen)
         mean = (seen[:-1] / seen[-1])[None]
@@ -126,7 +126,7 @@ class DINOLoss(nn.Module):
         self.center.copy_(torch.where(mean.isfinite().all(), moved, self.center))
 
 
-def _wide(crops: Sequence[Tensor]) -> Float[Tensor, "crops b k"]:
+def _stack_float32(crops: Sequence[Tensor]) -> Float[Tensor, "crops b k"]:
     """Stack crops, half precision as float32."""
     stacked = torch.stack(list(crops))
     return stacked.to(torch.promote_types(stacked.dtype, torch.float32))

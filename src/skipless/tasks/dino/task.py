@@ -13,9 +13,9 @@ from torch.optim import Optimizer
 
 from skipless.errors import InputError
 from skipless.models import block_views
-from skipless.tasks.dino.collapse import IMAGES, REMEDY, class_tokens, look
+from skipless.tasks.dino.collapse import MAX_IMAGES, REMEDY, class_tokens, measure_collapse
 from skipless.tasks.dino.config import DINOConfig
-from skipless.tasks.dino.gradients import clip_, drop_gradients_, own_parts, part_norms
+from skipless.tasks.dino.gradients import clip_, drop_gradients_, local_shards, part_norms
 from skipless.tasks.dino.head import DINOHead
 from skipless.tasks.dino.loss import DINOLoss
 
@@ -69,7 +69,7 @@ class DINO(nn.Module):
         self.config = config = config or DINOConfig()
         self.schedules = config.schedules(total_steps, steps_per_epoch)
         self.model = copy.deepcopy(backbone).requires_grad_(False)
-        self.student = _with_drop_path_(backbone, config.drop_path)
+        self.student = _set_drop_path_(backbone, config.drop_path)
         self.student_head = DINOHead(
             _feature_width(backbone, in_dim),
             config.out_dim,
@@ -84,8 +84,8 @@ class DINO(nn.Module):
             config.out_dim, student_temp=config.student_temp, center_momentum=config.center_momentum
         )
         self._step = self.steps_done = 0
-        self.whole: Callable[[nn.Module], nn.Module] = _itself
-        self._look_at: Tensor | None = None
+        self.whole: Callable[[nn.Module], nn.Module] = _identity
+        self._monitored_images: Tensor | None = None
         self._part_norms: dict[str, Tensor] = {}
         self.train()
 
@@ -118,7 +118,7 @@ class DINO(nn.Module):
         loss = self.criterion.cross_entropy(student, targets)
         if self.training:
             self.criterion.observe(teacher)
-            self._look_at = crops[0][:IMAGES]
+            self._monitored_images = crops[0][:MAX_IMAGES]
         return {"loss": loss, "teacher_entropy": torch.special.entr(targets).sum(-1).mean()}
 
     def before_step(self, step: int, optimizer: Optimizer) -> None:
@@ -136,7 +136,7 @@ class DINO(nn.Module):
             drop_gradients_(self.student_head.last_layer)
         named = [(name, p) for name, p in self.named_parameters() if p.grad is not None]
         norms = clip_([parameter for _, parameter in named], self.config.clip, self.config.clip_norm)
-        if self._looks_after(step):
+        if self._is_monitored(step):
             self._part_norms = part_norms([name for name, _ in named], norms)
         return {"grad_norm": torch.linalg.vector_norm(norms)}
 
@@ -150,11 +150,11 @@ class DINO(nn.Module):
         pairs = ((self.model, self.student), (self.teacher_head, self.student_head))
         teacher: list[Tensor] = [parameter for module, _ in pairs for parameter in module.parameters()]
         student: list[Tensor] = [parameter for _, module in pairs for parameter in module.parameters()]
-        moved, towards = own_parts(teacher), own_parts(student)  # sharded alike
+        moved, towards = local_shards(teacher), local_shards(student)  # sharded alike
         torch._foreach_lerp_(moved, towards, 1 - self.schedules.momentum(step))  # pyright: ignore[reportPrivateImportUsage]
         self.criterion.update_center_()
         self.steps_done = step + 1
-        return self._found(step) if self._looks_after(step) else None
+        return self._monitor_collapse(step) if self._is_monitored(step) else None
 
     def teacher_state_dict(self) -> dict[str, Tensor]:
         """The teacher's backbone, as timm's ViT of the same shape (`num_classes=0`) loads it."""
@@ -166,27 +166,27 @@ class DINO(nn.Module):
         self.model.compile(**kwargs)
         return self
 
-    def _looks_after(self, step: int) -> bool:
+    def _is_monitored(self, step: int) -> bool:
         return bool(self.config.watch_every) and (step + 1) % self.config.watch_every == 0
 
-    def _found(self, step: int) -> Mapping[str, Any] | None:
-        if self._look_at is None:
+    def _monitor_collapse(self, step: int) -> Mapping[str, Any] | None:
+        if self._monitored_images is None:
             return None
         dtype = next(self.teacher_head.parameters()).dtype  # mixed precision hands out images in half precision
-        tokens = class_tokens(self.whole(self.model), self._look_at.to(dtype))
+        tokens = class_tokens(self.whole(self.model), self._monitored_images.to(dtype))
         outputs = self.criterion.targets(
             [self.whole(self.teacher_head)(tokens[-1])], teacher_temp=self.schedules.teacher_temp(step)
         )
-        found = look(tokens, outputs[0], self._part_norms)
+        found = measure_collapse(tokens, outputs[0], self._part_norms)
         judged = step + 1 > self.config.watch_after * self.schedules.steps_per_epoch
-        fault = found.fault() if judged else None
+        fault = found.diagnosis() if judged else None
         if fault is None:
             return found.as_json()
         stop = {"stop": fault, "remedy": REMEDY} if self.config.on_collapse == "stop" else {}
         return {**found.as_json(), "fault": fault, **stop}
 
 
-def _itself(module: nn.Module) -> nn.Module:
+def _identity(module: nn.Module) -> nn.Module:
     return module
 
 
@@ -196,7 +196,7 @@ def _features(backbone: nn.Module, crops: Sequence[Tensor]) -> Float[Tensor, "b 
     return torch.cat([backbone(torch.cat(run)) for run in runs])
 
 
-def _with_drop_path_(backbone: nn.Module, rate: float) -> nn.Module:
+def _set_drop_path_(backbone: nn.Module, rate: float) -> nn.Module:
     """Set timm's rates, rising linearly over depth, on the branches that a skip goes round."""
     if not rate or not any(hasattr(module, "drop_path1") for module in backbone.modules()):
         return backbone

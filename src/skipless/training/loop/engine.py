@@ -18,8 +18,14 @@ from skipless.models import block_views
 from skipless.optim import gathered_state, load_gathered_state_
 from skipless.training.config import FitConfig
 from skipless.training.loop.hooks import step_hooks
-from skipless.training.processes.consistency import checksums, refuse_different
-from skipless.training.processes.sharding import Twins, follow_, names_of, whole, whole_on_cpu
+from skipless.training.processes.consistency import check_consistency, checksums
+from skipless.training.processes.sharding import (
+    UnshardedCopies,
+    full_state_dict_on_cpu,
+    full_tensor,
+    parameter_names,
+    rebind_parameters_,
+)
 from skipless.training.run_folder.checkpoint import check_tensors, load_tensors_
 
 Outputs = list[Mapping[str, Tensor]]
@@ -44,22 +50,22 @@ class Engine:
 
     def __init__(self, fabric: Fabric, task: nn.Module, optimizer: Optimizer, config: FitConfig) -> None:
         self.fabric, self.task, self.optimizer, self.config = fabric, task, optimizer, config
-        sharing = config.strategy == "fsdp" and fabric.world_size > 1
-        self._twins = Twins(task) if sharing else None
-        before = _verified(fabric, task, deferrable=sharing)
+        sharded = config.strategy == "fsdp" and fabric.world_size > 1
+        self._copies = UnshardedCopies(task) if sharded else None
+        before = _check_replicas(fabric, task, deferrable=sharded)
         if config.compile:
             _compile_(task, fabric.device)
-        if sharing:
-            names = names_of(task)
+        if sharded:
+            names = parameter_names(task)
             self._module = fabric.setup(task)
-            follow_(optimizer, task, names)
-            refuse_different(fabric, whole_on_cpu(task), before)
+            rebind_parameters_(optimizer, task, names)
+            check_consistency(fabric, full_state_dict_on_cpu(task), before)
             self._wrapped: Any = fabric.setup_optimizers(optimizer)
         else:
             self._module, self._wrapped = fabric.setup(task, optimizer)
         self.hooks = step_hooks(task)
-        if self._twins is not None and hasattr(task, "whole"):
-            task.whole = self._twins.of  # pyright: ignore[reportArgumentType] (no parameter, no module)
+        if self._copies is not None and hasattr(task, "whole"):
+            task.whole = self._copies.of  # pyright: ignore[reportArgumentType] (no parameter, no module)
 
     def train(self) -> None:
         """Into training mode."""
@@ -100,7 +106,7 @@ class Engine:
             norm = self.fabric.clip_gradients(
                 self._module, self._wrapped, max_norm=self.config.clip_norm, error_if_nonfinite=False
             )
-            noted["grad_norm"] = whole(norm)  # pyright: ignore[reportArgumentType]
+            noted["grad_norm"] = full_tensor(norm)  # pyright: ignore[reportArgumentType]
         elif self.hooks is not None:
             self.fabric.strategy.precision.unscale_gradients(self.optimizer)
         if self.hooks is not None:
@@ -110,21 +116,21 @@ class Engine:
     def model(self) -> nn.Module:
         """What is evaluated, whole, with the present weights; every process must ask for it at the same time."""
         model = getattr(self.task, "model", self.task)
-        return model if self._twins is None else self._twins.of(model)
+        return model if self._copies is None else self._copies.of(model)
 
     def release(self) -> None:
         """Let go of what `model` gave."""
-        if self._twins is not None:
-            self._twins.release()
+        if self._copies is not None:
+            self._copies.release()
 
     def is_finite(self) -> bool:
         """Whether all weights are; every process must ask for it at the same time."""
-        return bool(whole(get_total_norm(self.task.parameters())).isfinite())
+        return bool(full_tensor(get_total_norm(self.task.parameters())).isfinite())
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on, whole, in memory of its own, on the first process; {} on the others."""
         first = self.fabric.is_global_zero
-        task = whole_on_cpu(self.task, keep=first)
+        task = full_state_dict_on_cpu(self.task, keep=first)
         optimizer = gathered_state(self.optimizer)
         if not first:
             return {}
@@ -150,16 +156,16 @@ class Engine:
         self.fabric.strategy.precision.load_state_dict(state["scaler"])
 
 
-def _verified(fabric: Fabric, task: nn.Module, *, deferrable: bool) -> Tensor | None:
+def _check_replicas(fabric: Fabric, task: nn.Module, *, deferrable: bool) -> Tensor | None:
     """Compare the processes' weights; where they are to be shared out, give the first one's checksums."""
     deferred = any(tensor.is_meta for tensor in task.state_dict().values())
     if deferred and not deferrable:
         raise InputError("the model is on the meta device: build it on a real one; only strategy 'fsdp' shares it out")
     if not deferrable:
-        refuse_different(fabric, task.state_dict())
+        check_consistency(fabric, task.state_dict())
         return None
     if not fabric.all_reduce(torch.tensor(float(deferred), device=fabric.device), reduce_op="sum"):
-        refuse_different(fabric, task.state_dict())
+        check_consistency(fabric, task.state_dict())
     mine = checksums(task.state_dict()) if not deferred else torch.zeros(len(task.state_dict()) + 1, dtype=torch.int64)
     return fabric.broadcast(mine, src=0)
 

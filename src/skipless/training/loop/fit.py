@@ -27,17 +27,17 @@ from skipless.frozen import to_json
 from skipless.training.config import FitConfig
 from skipless.training.loop.engine import Engine, compiled_eagerly
 from skipless.training.loop.loggers import Logger, open_loggers
-from skipless.training.loop.measurements import Measure, Measuring
-from skipless.training.loop.meters import Window
+from skipless.training.loop.measurements import Measure, PeriodicMeasurement
+from skipless.training.loop.meters import MetricMeter
 from skipless.training.loop.profiler import profiled, unprofiled
 from skipless.training.loop.progress import Progress, show_progress
-from skipless.training.loop.result import DIVERGED_REMEDY, FitResult, TrainingDiverged, earlier_result
+from skipless.training.loop.result import DIVERGED_REMEDY, FitResult, TrainingDiverged, finished_result
 from skipless.training.loop.signals import StopRequest, TrainingStopped
-from skipless.training.processes.collectives import all_agree, told_of_lost_peers
+from skipless.training.processes.collectives import check_same_step, report_lost_processes
 from skipless.training.processes.launch import launch
-from skipless.training.run_folder.async_writer import Writer
+from skipless.training.run_folder.async_writer import CheckpointWriter
 from skipless.training.run_folder.checkpoint import CHECKPOINT, latest_checkpoint, set_aside_corrupt, snapshot
-from skipless.training.run_folder.fingerprint import fingerprint, refuse_other
+from skipless.training.run_folder.fingerprint import check_fingerprint, fingerprint
 from skipless.training.run_folder.folder import RunFolder
 from skipless.training.run_folder.provenance import provenance
 
@@ -89,15 +89,15 @@ def fit(
     """
     config = config or FitConfig()
     fabric = launch(config.device, config.precision, config.strategy)
-    with RunFolder(Path(out), writes=fabric.is_global_zero) as folder, told_of_lost_peers(fabric):
-        asked = fingerprint(recipe or {}, config, len(dataset))
-        if (result := earlier_result(folder, asked, task)) is not None:
+    with RunFolder(Path(out), writes=fabric.is_global_zero) as folder, report_lost_processes(fabric):
+        expected = fingerprint(recipe or {}, config, len(dataset))
+        if (result := finished_result(folder, expected, task)) is not None:
             return result
-        measuring = Measuring(measure, config.measure_every, folder)
+        measurements = PeriodicMeasurement(measure, config.measure_every, folder)
         engine = Engine(fabric, task, optimizer, config)
-        run = _Run(fabric, engine, schedule, evaluate, measuring, config, folder, asked, len(dataset))
+        run = _Run(fabric, engine, schedule, evaluate, measurements, config, folder, expected, len(dataset))
         note = run.resume()
-        record = _record(folder, run, recipe or {}, notes or {})
+        record = _write_run_json(folder, run, recipe or {}, notes or {})
         with run.writer:
             run.train(dataset, record, note)
         return run.finish()
@@ -119,10 +119,10 @@ class _Run:
     engine: Engine
     schedule: Schedule
     evaluate: Evaluate | None
-    measuring: Measuring
+    measurements: PeriodicMeasurement
     config: FitConfig
     folder: RunFolder
-    asked: Mapping[str, Any]
+    expected: Mapping[str, Any]
     samples: int
     step: int = 0
     seconds: float = 0.0
@@ -132,9 +132,9 @@ class _Run:
     def __post_init__(self) -> None:
         self.steps_per_epoch = steps_per_epoch(self.samples, self.config.batch_size)
         self.total_steps = self.config.total_steps(self.samples)
-        self.window = Window(self.fabric)
-        self.writer = Writer(self.folder.path)
-        self._since = self._saved = time.perf_counter()
+        self.meter = MetricMeter(self.fabric)
+        self.writer = CheckpointWriter(self.folder.path)
+        self._timer_start = self._last_checkpoint = time.perf_counter()
 
     @property
     def epoch(self) -> float:
@@ -145,12 +145,12 @@ class _Run:
         """Take up the folder's last checkpoint, if there is one; return a line that says so."""
         state, note = latest_checkpoint(self.folder.path)
         damaged = bool(note)
-        all_agree(self.fabric, -1 if state is None else state["step"], str(self.folder.path))
+        check_same_step(self.fabric, -1 if state is None else state["step"], str(self.folder.path))
         if state is not None:
             self._restore(state)
             note = f"{note + '. ' if note else ''}resumed at step {self.step} of {self.total_steps}"
         self.folder.open_log(self.step)
-        self.measuring.open(self.step)
+        self.measurements.open(self.step)
         if state is None and self.folder.writes:
             (self.folder.path / CORRUPT).unlink(missing_ok=True)  # of a run that never came to a checkpoint
         self.fabric.barrier()  # all have read before one may write
@@ -160,16 +160,16 @@ class _Run:
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         source = str(self.folder.path / CHECKPOINT)
-        refuse_other(state["asked"], self.asked, source)
+        check_fingerprint(state["asked"], self.expected, source)
         self.engine.restore(state, source)
         self.step, self.seconds, self.logged = state["step"], state["seconds"], state["logged"]
         self.metrics, self.writer.saved = state["metrics"], self.step
-        self.window.restore(state["window"])
+        self.meter.restore(state["window"])
 
     def checkpoint(self) -> None:
         """Take a snapshot of everything and have it written, unless it is no longer worth saving."""
         self._check_finite()
-        self._tick()
+        self._update_seconds()
         state = self.engine.state()
         if self.folder.writes:
             state |= {
@@ -177,11 +177,11 @@ class _Run:
                 "seconds": self.seconds,
                 "logged": self.logged,
                 "metrics": self.metrics,
-                "window": self.window.state(),
-                "asked": self.asked,
+                "window": self.meter.state(),
+                "asked": self.expected,
             }
             self.writer.start(snapshot(state), self.step)
-        self._since = self._saved = time.perf_counter()
+        self._timer_start = self._last_checkpoint = time.perf_counter()
 
     def train(self, dataset: BatchedDataset, record: Mapping[str, Any], note: str) -> None:
         """Take the steps that are left."""
@@ -196,57 +196,57 @@ class _Run:
             dataset, order, workers=count_workers(config.workers, dataset), pin_memory=fabric.device.type == "cuda",
             corrupt_log=self.folder.path / CORRUPT, on_corrupt=progress.note,
         )  # fmt: skip
-        sinks = open_loggers(
+        loggers = open_loggers(
             self.folder.path, record, self.step,
             tensorboard=config.tensorboard and fabric.is_global_zero, wandb=config.wandb and fabric.is_global_zero,
         )  # fmt: skip
         left = self.total_steps - self.step
         profiling = config.profile and fabric.is_global_zero and left > 0
         trace = profiled(self.folder.path, steps=left, device=fabric.device) if profiling else unprofiled()
-        with closing(batches), sinks as sink, progress, StopRequest() as stop, trace as traced:
+        with closing(batches), loggers as logger, progress, StopRequest() as stop, trace as traced:
             if note:
                 progress.note(note)
             self.engine.train()
-            self._since = time.perf_counter()
+            self._timer_start = time.perf_counter()
             if self.step == 0:
-                self._measured(progress)
+                self._run_measurement(progress)
             while self.step < self.total_steps:
                 outputs, found = self.engine.take_step(self.step, self.schedule(self.step), batches)
                 self.step += 1
                 for output in outputs:
-                    self.window.add(output)
+                    self.meter.add(output)
                 if found is not None:
-                    self._heed(found)
+                    self._log_monitor(found)
                 self.writer.check()
                 traced()
                 progress.advance(self.step)
-                self._after_step(stop, progress, sink)
+                self._after_step(stop, progress, logger)
 
-    def _heed(self, found: Mapping[str, Any]) -> None:
+    def _log_monitor(self, found: Mapping[str, Any]) -> None:
         """Write down what a task has found out about itself, and stop if it asks for that."""
-        self._tick()
+        self._update_seconds()
         self.folder.log({"step": self.step, "epoch": self.epoch, "seconds": self.seconds, "watch": found})
         if "stop" in found:
             raise self._diverged(f"{found['stop']} at step {self.step}", found.get("remedy", DIVERGED_REMEDY))
 
-    def _after_step(self, stop: StopRequest, progress: Progress, sink: Logger) -> None:
+    def _after_step(self, stop: StopRequest, progress: Progress, logger: Logger) -> None:
         """Log, evaluate, measure and checkpoint where due, in this order: a checkpoint implies the lines before it."""
         config, last = self.config, self.step == self.total_steps
         if last or self.step % config.log_every == 0:
             line = self._log_line()
             self.folder.log(line)
             progress.report(line)
-            sink(self.step, {f"train/{name}": value for name, value in line.items()})
+            logger(self.step, {f"train/{name}": value for name, value in line.items()})
         evaluation_steps = config.evaluate_every * self.steps_per_epoch
         if self.evaluate is not None and (last or (evaluation_steps and self.step % evaluation_steps == 0)):
-            self.metrics = self._evaluated(self.evaluate)
+            self.metrics = self._run_evaluation(self.evaluate)
             self.folder.log(
                 {"step": self.step, "epoch": self.epoch, "seconds": self.seconds, "evaluation": self.metrics}
             )
             progress.note(f"epoch {self.epoch:g}  " + "  ".join(f"{k} {v:.5g}" for k, v in self.metrics.items()))
-            sink(self.step, {f"evaluation/{name}": value for name, value in self.metrics.items()})
-        if self.measuring.due(self.step, last=last):
-            self._measured(progress)
+            logger(self.step, {f"evaluation/{name}": value for name, value in self.metrics.items()})
+        if self.measurements.due(self.step, last=last):
+            self._run_measurement(progress)
         stopping = not last and self._should_stop(stop)
         if stopping or last or self._checkpoint_due():
             self.checkpoint()
@@ -256,70 +256,70 @@ class _Run:
     def _checkpoint_due(self) -> bool:
         if self.config.checkpoint_every:
             return self.step % self.config.checkpoint_every == 0
-        fresh = time.perf_counter() - self._saved < CHECKPOINT_SECONDS
+        fresh = time.perf_counter() - self._last_checkpoint < CHECKPOINT_SECONDS
         # Only one process knows when the last one was written, and all must take part in the next.
         return self.step % self.steps_per_epoch == 0 and not (fresh and self.fabric.world_size == 1)
 
     def _log_line(self) -> dict[str, float | int]:
         """Describe the steps since the last line."""
-        self._read_window()
-        self._tick()
+        self._read_meter()
+        self._update_seconds()
         steps, seconds = self.step - self.logged[0], self.seconds - self.logged[1]
         self.logged = self.step, self.seconds
         return {
             "step": self.step,
             "epoch": self.epoch,
-            **self.window.means(),
+            **self.meter.means(),
             "lr": self.schedule(self.step - 1),
             "images_per_second": steps * self.config.batch_size / seconds,
             "seconds": self.seconds,
         }
 
-    def _evaluated(self, evaluate: Evaluate) -> dict[str, float]:
-        self._read_window()
-        self._tick()
+    def _run_evaluation(self, evaluate: Evaluate) -> dict[str, float]:
+        self._read_meter()
+        self._update_seconds()
         self.writer.wait()  # loaders fork their workers, best while no thread of ours is about
         with self.fabric.autocast():
             metrics = {name: float(value) for name, value in evaluate(self.engine.model()).items()}
-        self._go_on()
+        self._return_to_training()
         return metrics
 
-    def _measured(self, progress: Progress) -> None:
-        if not self.measuring.every:
+    def _run_measurement(self, progress: Progress) -> None:
+        if not self.measurements.every:
             return
         self._check_finite()
-        self._tick()
+        self._update_seconds()
         with compiled_eagerly(self.config):
-            note = self.measuring.take(self.engine.model(), self.step, self.epoch)
+            note = self.measurements.take(self.engine.model(), self.step, self.epoch)
         progress.note(note)
-        self._go_on()
+        self._return_to_training()
 
-    def _go_on(self) -> None:
+    def _return_to_training(self) -> None:
         """Back to training, whose time counts from now."""
         self.engine.release()
         self.engine.train()
-        self._since = time.perf_counter()
+        self._timer_start = time.perf_counter()
 
     def _check_finite(self) -> None:
-        self._read_window()
+        self._read_meter()
         if not self.engine.is_finite():
             raise self._diverged(f"the weights are no longer finite at step {self.step}")
 
-    def _read_window(self) -> None:
-        losses = self.window.read()
+    def _read_meter(self) -> None:
+        losses = self.meter.read()
         bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
         if bad is not None:
             step = self.step - (len(losses) - 1 - bad) // self.config.accumulation
             raise self._diverged(f"the loss is {losses[bad]} at step {step}")
 
-    def _tick(self) -> None:
+    def _update_seconds(self) -> None:
         """Count the time since the last tick, or since the last pause, as training."""
         now = time.perf_counter()
-        self.seconds, self._since = self.seconds + now - self._since, now
+        self.seconds, self._timer_start = self.seconds + now - self._timer_start, now
 
     def _diverged(self, what: str, remedy: str = DIVERGED_REMEDY) -> TrainingDiverged:
         """Record that the run is over."""
-        self._tick()
+        self._update_seconds()
         self.writer.wait()
         reason = f"{what} of {self.total_steps} (learning rate {self.schedule(max(self.step - 1, 0)):.3g})"
         self.folder.write("result.json", self._result("diverged") | {"reason": reason, "last_evaluation": self.metrics})
@@ -358,7 +358,9 @@ class _Run:
         }
 
 
-def _record(folder: RunFolder, run: _Run, recipe: Mapping[str, Any], notes: Mapping[str, Any]) -> dict[str, Any]:
+def _write_run_json(
+    folder: RunFolder, run: _Run, recipe: Mapping[str, Any], notes: Mapping[str, Any]
+) -> dict[str, Any]:
     """Write `run.json`; a resumed run keeps its first description and appends where it went on."""
     now = provenance(run.fabric.device)
     earlier = folder.read("run.json") if run.step else None

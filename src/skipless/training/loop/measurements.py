@@ -15,7 +15,7 @@ MEASUREMENTS = "measurements.jsonl"
 Measure = Callable[[nn.Module], Mapping[str, Any]]
 
 
-class Measuring:
+class PeriodicMeasurement:
     """A measurement every so many steps, at the start and at the end.
 
     Its lines follow those of `metrics.jsonl`: a run that is killed and resumed has each of them once.

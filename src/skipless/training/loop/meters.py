@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 
-class Window:
+class MetricMeter:
     """Collects a task's outputs without waiting for the device; reading them is the loop's one synchronisation.
 
     Args:

@@ -40,7 +40,7 @@ class Progress(Protocol):
         ...
 
 
-class Bar:
+class ProgressBar:
     """A progress bar with loss, accuracy, images/s and the time that is left."""
 
     def __init__(self, name: str, steps: int, console: Console) -> None:
@@ -56,7 +56,7 @@ class Bar:
         self._task = self._bar.add_task(name[-NAME_WIDTH:], total=steps, values="")
         self._drawn = 0.0
 
-    def __enter__(self) -> "Bar":
+    def __enter__(self) -> "ProgressBar":
         self._bar.start()
         return self
 
@@ -80,7 +80,7 @@ class Bar:
         self._bar.console.print(text, markup=False, highlight=False)
 
 
-class Lines:
+class ProgressLines:
     """Plain lines for logs and pipes, at most one every ten seconds; notes always, unless `silent`."""
 
     def __init__(self, name: str, steps: int, console: Console, *, silent: bool = False) -> None:
@@ -88,9 +88,9 @@ class Lines:
         self._steps = steps
         self._console = console
         self._silent = silent
-        self._told = time.monotonic()
+        self._last_line = time.monotonic()
 
-    def __enter__(self) -> "Lines":
+    def __enter__(self) -> "ProgressLines":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -102,8 +102,8 @@ class Lines:
     def report(self, values: Mapping[str, Any]) -> None:
         """Print the values, if the last line was a while ago."""
         now = time.monotonic()
-        if now - self._told >= LINE_EVERY_S:
-            self._told = now
+        if now - self._last_line >= LINE_EVERY_S:
+            self._last_line = now
             self.note(f"step {values['step']}/{self._steps}  {summary(values)}")
 
     def note(self, text: str) -> None:
@@ -116,8 +116,8 @@ def show_progress(kind: ProgressKind, name: str, steps: int) -> Progress:
     """Choose: `auto` is a bar on a terminal and lines elsewhere. All of it goes to the standard error."""
     console = Console(stderr=True)
     if kind == "bar" or (kind == "auto" and console.is_terminal):
-        return Bar(name, steps, console)
-    return Lines(name, steps, console, silent=kind == "none")
+        return ProgressBar(name, steps, console)
+    return ProgressLines(name, steps, console, silent=kind == "none")
 
 
 def summary(values: Mapping[str, Any]) -> str:

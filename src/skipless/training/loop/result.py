@@ -8,7 +8,7 @@ from torch import nn
 
 from skipless.errors import InputError
 from skipless.training.run_folder.checkpoint import CHECKPOINT, latest_checkpoint, load_tensors_
-from skipless.training.run_folder.fingerprint import refuse_other_record
+from skipless.training.run_folder.fingerprint import check_run_record
 from skipless.training.run_folder.folder import RunFolder
 
 DIVERGED_REMEDY = "lower the learning rate, warm up longer or clip the gradients, and give another --out"
@@ -35,12 +35,12 @@ class FitResult:
     metrics: dict[str, float]
 
 
-def earlier_result(folder: RunFolder, asked: Mapping[str, Any], task: nn.Module) -> FitResult | None:
+def finished_result(folder: RunFolder, expected: Mapping[str, Any], task: nn.Module) -> FitResult | None:
     """Recognise a run that has ended: give its result again, and its weights to the task."""
     result, record = folder.read("result.json"), folder.read("run.json")
     if result is None or record is None:
         return None
-    refuse_other_record(record, asked, str(folder.path))
+    check_run_record(record, expected, str(folder.path))
     if result["diverged"]:
         raise TrainingDiverged(f"{folder.path} diverged when it was run: {result['reason']}; {DIVERGED_REMEDY}")
     state, note = latest_checkpoint(folder.path)

@@ -11,7 +11,7 @@ from torch import Tensor
 from skipless.errors import InputError
 
 
-def gathered(fabric: Fabric, own: Tensor) -> Tensor:
+def all_gather(fabric: Fabric, own: Tensor) -> Tensor:
     """What every process holds, stacked in their order, on the CPU; every process must call this."""
     here = own.to(fabric.device)
     found = [torch.empty_like(here) for _ in range(fabric.world_size)]
@@ -19,7 +19,7 @@ def gathered(fabric: Fabric, own: Tensor) -> Tensor:
     return torch.stack(found).cpu()
 
 
-def all_agree(fabric: Fabric, step: int, folder: str) -> None:
+def check_same_step(fabric: Fabric, step: int, folder: str) -> None:
     """Check that every process goes on from the same step.
 
     Raises:
@@ -27,7 +27,7 @@ def all_agree(fabric: Fabric, step: int, folder: str) -> None:
     """
     if fabric.world_size == 1:
         return
-    steps = gathered(fabric, torch.tensor(step)).tolist()
+    steps = all_gather(fabric, torch.tensor(step)).tolist()
     if len(set(steps)) > 1:
         seen = ", ".join("none" if found < 0 else str(found) for found in steps)
         raise InputError(
@@ -37,7 +37,7 @@ def all_agree(fabric: Fabric, step: int, folder: str) -> None:
 
 
 @contextmanager
-def told_of_lost_peers(fabric: Fabric) -> Iterator[None]:
+def report_lost_processes(fabric: Fabric) -> Iterator[None]:
     """Say in one line that another process is gone, where torch says it in the depths of a collective.
 
     Raises:
@@ -46,7 +46,7 @@ def told_of_lost_peers(fabric: Fabric) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if fabric.world_size == 1 or not _is_of_a_collective(error):
+        if fabric.world_size == 1 or not _is_collective_error(error):
             raise
         reason = str(error).strip().splitlines()[0]
         raise InputError(
@@ -56,5 +56,5 @@ def told_of_lost_peers(fabric: Fabric) -> Iterator[None]:
         ) from error
 
 
-def _is_of_a_collective(error: RuntimeError) -> bool:
+def _is_collective_error(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error)

@@ -32,12 +32,12 @@ def shard_(task: nn.Module, mesh: DeviceMesh) -> nn.Module:
     waiting = torch.tensor(float(_is_deferred(task)), device=mesh.device_type)
     dist.all_reduce(waiting)
     # Kept: sharding lets go of the whole tensors.
-    whole_tensors = {name: tensor.detach() for name, tensor in held.items()}
+    full_tensors = {name: tensor.detach() for name, tensor in held.items()}
     for block in _blocks(task):
         fully_shard(block, mesh=mesh)
     fully_shard(task, mesh=mesh)
     if waiting.item():
-        _take_shares_(task, whole_tensors, mesh)
+        _scatter_shards_(task, full_tensors, mesh)
     return task
 
 
@@ -46,12 +46,12 @@ def is_sharded(task: nn.Module) -> bool:
     return isinstance(task, FSDPModule)
 
 
-def names_of(task: nn.Module) -> dict[int, str]:
+def parameter_names(task: nn.Module) -> dict[int, str]:
     """Names of the parameters by identity, to be taken before `shard_` replaces them."""
     return {id(parameter): name for name, parameter in task.named_parameters()}
 
 
-def follow_(optimizer: Optimizer, task: nn.Module, names: Mapping[int, str]) -> None:
+def rebind_parameters_(optimizer: Optimizer, task: nn.Module, names: Mapping[int, str]) -> None:
     """Let an optimizer that has not stepped hold the parameters that have replaced its own.
 
     Raises:
@@ -66,17 +66,17 @@ def follow_(optimizer: Optimizer, task: nn.Module, names: Mapping[int, str]) -> 
         group["params"] = [now[names[id(parameter)]] for parameter in group["params"]]
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """A tensor with all of its shards; every process must ask for it at the same time."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def whole_state(module: nn.Module) -> dict[str, Tensor]:
+def full_state_dict(module: nn.Module) -> dict[str, Tensor]:
     """The state dict with whole tensors, where the module is; all processes must call this together."""
-    return {name: whole(tensor.detach()) for name, tensor in module.state_dict().items()}
+    return {name: full_tensor(tensor.detach()) for name, tensor in module.state_dict().items()}
 
 
-def whole_on_cpu(module: nn.Module, *, keep: bool = True) -> dict[str, Tensor]:
+def full_state_dict_on_cpu(module: nn.Module, *, keep: bool = True) -> dict[str, Tensor]:
     """The state dict with whole tensors, copied to the CPU: a device holds one of them at a time.
 
     Args:
@@ -85,13 +85,13 @@ def whole_on_cpu(module: nn.Module, *, keep: bool = True) -> dict[str, Tensor]:
     """
     state: dict[str, Tensor] = {}
     for name, tensor in module.state_dict().items():
-        gathered = whole(tensor.detach())
+        gathered = full_tensor(tensor.detach())
         if keep:
             state[name] = gathered.to("cpu", copy=True, memory_format=torch.contiguous_format)
     return state
 
 
-def load_whole_(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def load_full_state_dict_(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy whole tensors, of the right names and shapes, into a module, sharded or not. Nothing is communicated."""
     own = module.state_dict()
     if any(tensor.is_meta for tensor in own.values()):
@@ -102,10 +102,10 @@ def load_whole_(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         return
     with torch.no_grad():
         for name, tensor in own.items():
-            _fill_(tensor, tensors[name])
+            _copy_shard_(tensor, tensors[name])
 
 
-class Twins:
+class UnshardedCopies:
     """Unsharded copies of a task's parts, without weights until they are asked for: what evaluators look at.
 
     Sharded modules answer in the task's forward pass only; elsewhere their parameters are shards.
@@ -116,12 +116,12 @@ class Twins:
 
     def __init__(self, task: nn.Module) -> None:
         parts = list(task.children()) if hasattr(task, "model") else [task]
-        self._twins = [(part, _without_weights(part)) for part in parts]
+        self._copies = [(part, _meta_copy(part)) for part in parts]
 
     def of(self, module: nn.Module) -> nn.Module:
         """The module's twin with the present weights; every process must ask for it at the same time."""
-        twin = next(twin for part, twin in self._twins if part is module)
-        twin.load_state_dict(whole_state(module), assign=True)
+        twin = next(twin for part, twin in self._copies if part is module)
+        twin.load_state_dict(full_state_dict(module), assign=True)
         twin.requires_grad_(False)
         for own, its in zip(module.modules(), twin.modules(), strict=True):
             its.training = own.training
@@ -129,7 +129,7 @@ class Twins:
 
     def release(self) -> None:
         """Let go of the weights."""
-        for _, twin in self._twins:
+        for _, twin in self._copies:
             twin.load_state_dict({name: tensor.to("meta") for name, tensor in twin.state_dict().items()}, assign=True)
 
 
@@ -145,7 +145,7 @@ def _is_deferred(task: nn.Module) -> bool:
     return any(tensor.is_meta for tensor in task.state_dict().values())
 
 
-def _take_shares_(task: nn.Module, held: Mapping[str, Tensor], mesh: DeviceMesh) -> None:
+def _scatter_shards_(task: nn.Module, held: Mapping[str, Tensor], mesh: DeviceMesh) -> None:
     """Scatter the first process's tensors into the shards, one by one."""
     if _is_deferred(task):
         task.to_empty(device=_device(mesh))
@@ -156,20 +156,20 @@ def _take_shares_(task: nn.Module, held: Mapping[str, Tensor], mesh: DeviceMesh)
             full = torch.empty(tensor.shape, dtype=tensor.dtype) if given is None else given
             full = full.to(_device(mesh)).contiguous()
             dist.broadcast(full, source)
-            _fill_(tensor, full)
+            _copy_shard_(tensor, full)
 
 
-def _fill_(tensor: Tensor, full: Tensor) -> None:
+def _copy_shard_(tensor: Tensor, full: Tensor) -> None:
     """Write into a tensor, or into this process's shard of it."""
     if isinstance(tensor, DTensor):
         full = full.to(tensor.device)
-        share = distribute_tensor(full, tensor.device_mesh, tensor.placements, src_data_rank=None)
-        tensor.to_local().copy_(share.to_local())
+        shard = distribute_tensor(full, tensor.device_mesh, tensor.placements, src_data_rank=None)
+        tensor.to_local().copy_(shard.to_local())
     else:
         tensor.copy_(full)
 
 
-def _without_weights(module: nn.Module) -> nn.Module:
+def _meta_copy(module: nn.Module) -> nn.Module:
     """A copy whose parameters are on the meta device; buffers, also those that no state dict has, are copied."""
     memo: dict[int, Any] = {
         id(parameter): nn.Parameter(parameter.detach().to("meta"), requires_grad=False)

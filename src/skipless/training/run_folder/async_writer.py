@@ -6,7 +6,7 @@ from pathlib import Path
 from skipless.training.run_folder.checkpoint import Snapshot, write_snapshot
 
 
-class Writer:
+class CheckpointWriter:
     """One thread at a time that turns a snapshot into the folder's checkpoint.
 
     Leaving the block waits for it, whatever else goes wrong. An error in the thread (a full disk) is raised by the next
@@ -26,7 +26,7 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
-    def __enter__(self) -> "Writer":
+    def __enter__(self) -> "CheckpointWriter":
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

@@ -13,11 +13,11 @@ from safetensors import SafetensorError
 
 from skipless.errors import InputError
 
-TEMPORARY = ".tmp"
+TEMPORARY_SUFFIX = ".tmp"
 
 
 @contextmanager
-def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
+def atomic_write(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block ends, what was written there takes its place, atomically.
 
     Args:
@@ -27,24 +27,24 @@ def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
     Raises:
         InputError: if it cannot be written (no space left, no permission): the old file stays as it was.
     """
-    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
     try:
         temporary.touch()
         usual = temporary.stat().st_mode
         yield temporary
         temporary.chmod(usual)  # safetensors makes its files private
-        _sync(temporary)
+        _fsync(temporary)
         if keep is not None and path.exists():
             os.replace(path, keep)
         os.replace(temporary, path)
-        _sync(path.parent)
+        _fsync(path.parent)
     except (OSError, SafetensorError) as error:  # safetensors wraps the operating system's errors into its own
-        raise cannot_write(path, error, temporary) from error
+        raise write_error(path, error, temporary) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def ready_folder(folder: Path) -> Path:
+def create_writable_folder(folder: Path) -> Path:
     """Create a folder if need be, and see that files can be written there: before the work, not after it.
 
     Raises:
@@ -59,7 +59,7 @@ def ready_folder(folder: Path) -> Path:
     return folder
 
 
-def cannot_write(path: Path, error: Exception, written: Path | None = None) -> InputError:
+def write_error(path: Path, error: Exception, written: Path | None = None) -> InputError:
     """Say why a file could not be written, with the sizes that matter when the disk is full."""
     there = next(parent for parent in path.absolute().parents if parent.exists())  # the folder itself may be gone
     free = shutil.disk_usage(there).free
@@ -72,7 +72,7 @@ def cannot_write(path: Path, error: Exception, written: Path | None = None) -> I
 
 def write_json(path: Path, values: Any) -> None:
     """Write readable JSON atomically."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
@@ -92,7 +92,7 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def _sync(path: Path) -> None:
+def _fsync(path: Path) -> None:
     """Push a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -14,17 +14,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from skipless.errors import InputError
-from skipless.training.processes.sharding import load_whole_
-from skipless.training.run_folder.atomic import ready_folder, replacing
+from skipless.training.processes.sharding import load_full_state_dict_
+from skipless.training.run_folder.atomic import atomic_write, create_writable_folder
 from skipless.training.run_folder.serialization import join_tensors, split_tensors
 
 FORMAT = "skipless checkpoint 1"
 CHECKPOINT = "checkpoint.safetensors"
 PREVIOUS = "checkpoint-previous.safetensors"
 CORRUPT = "checkpoint-corrupt.safetensors"
-WEIGHTS = "task/model."
+MODEL_PREFIX = "task/model."
 """What the names of the network's tensors start with in a checkpoint: attribute `model` of the task."""
-_SHOWN = 4  # names that an error message lists of each kind
+_MAX_LISTED = 4  # names that an error message lists of each kind
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def snapshot(state: Mapping[str, Any], *, copied: bool = True) -> Snapshot:
         copied: False leaves tensors that lie on the CPU where they are, for a state that nobody changes meanwhile.
     """
     tree, tensors = split_tensors(state)
-    return Snapshot(json.dumps(tree), _own_memory(tensors, copied=copied))
+    return Snapshot(json.dumps(tree), _to_cpu(tensors, copied=copied))
 
 
 def write_snapshot(folder: Path, taken: Snapshot) -> Path:
@@ -59,7 +59,7 @@ def write_snapshot(folder: Path, taken: Snapshot) -> Path:
     """
     metadata = {"format": FORMAT, "state": taken.text, "sha256": _digest(taken.text, taken.tensors)}
     path = folder / CHECKPOINT
-    with replacing(path, keep=folder / PREVIOUS) as temporary:
+    with atomic_write(path, keep=folder / PREVIOUS) as temporary:
         save_file(dict(taken.tensors), temporary, metadata)
     return path
 
@@ -140,9 +140,11 @@ def load_weights(model: nn.Module, path: Path | str) -> nn.Module:
         tensors = load_file(file)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{str(file)!r} is corrupt or cut off ({error}); copy or train it again") from error
-    if any(name.startswith(WEIGHTS) for name in tensors):
+    if any(name.startswith(MODEL_PREFIX) for name in tensors):
         load_checkpoint(file)  # for its checksum
-        tensors = {name.removeprefix(WEIGHTS): value for name, value in tensors.items() if name.startswith(WEIGHTS)}
+        tensors = {
+            name.removeprefix(MODEL_PREFIX): value for name, value in tensors.items() if name.startswith(MODEL_PREFIX)
+        }
     return load_tensors_(model, tensors, str(file))
 
 
@@ -158,7 +160,7 @@ def weight_shapes(path: Path | str) -> dict[str, torch.Size]:
             shapes = {name: torch.Size(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise InputError(f"{str(file)!r} is corrupt or cut off ({error}); copy or train it again") from error
-    ours = {name.removeprefix(WEIGHTS): shape for name, shape in shapes.items() if name.startswith(WEIGHTS)}
+    ours = {name.removeprefix(MODEL_PREFIX): shape for name, shape in shapes.items() if name.startswith(MODEL_PREFIX)}
     return ours or shapes
 
 
@@ -172,7 +174,7 @@ def _weights_file(path: Path | str) -> Path:
     return file
 
 
-def check_weights_name(path: Path) -> None:
+def check_safetensors_name(path: Path) -> None:
     """Raise `InputError` unless a file's name says that it holds safetensors: readers go by it."""
     if path.suffix != ".safetensors":
         raise InputError(f"--out {str(path)!r}: give a name that ends in .safetensors")
@@ -190,9 +192,9 @@ def save_weights(model: nn.Module, path: Path | str, *, note: Mapping[str, str] 
         InputError: if it cannot be written.
     """
     path = Path(path)
-    ready_folder(path.parent)
-    with replacing(path) as temporary:
-        save_file(_own_memory(model.state_dict()), temporary, {"format": "pt", **(note or {})})
+    create_writable_folder(path.parent)
+    with atomic_write(path) as temporary:
+        save_file(_to_cpu(model.state_dict()), temporary, {"format": "pt", **(note or {})})
     return path
 
 
@@ -203,7 +205,7 @@ def load_tensors_(module: nn.Module, tensors: Mapping[str, Tensor], source: str)
         InputError: that says what differs.
     """
     check_tensors(module, tensors, source)
-    load_whole_(module, tensors)
+    load_full_state_dict_(module, tensors)
     return module
 
 
@@ -221,11 +223,11 @@ def check_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str)
         "of another shape": shapes,
     }
     if any(kinds.values()):
-        listed = "; ".join(f"{kind}: {_listed(names)}" for kind, names in kinds.items() if names)
+        listed = "; ".join(f"{kind}: {_list_names(names)}" for kind, names in kinds.items() if names)
         raise InputError(f"{source!r} holds the weights of another model ({listed}); build the model it was made with")
 
 
-def _own_memory(tensors: Mapping[str, Tensor], *, copied: bool = False) -> dict[str, Tensor]:
+def _to_cpu(tensors: Mapping[str, Tensor], *, copied: bool = False) -> dict[str, Tensor]:
     """Bring tensors to the CPU, contiguous, no two sharing memory (tied weights do, and the format has no aliases).
 
     With `copied`, none shares it with the tensor given, either.
@@ -250,6 +252,6 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+def _list_names(names: list[str]) -> str:
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return ", ".join(names[:_MAX_LISTED]) + more

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from skipless.errors import InputError
-from skipless.training.run_folder.atomic import TEMPORARY, cannot_write, read_json, replacing, write_json
+from skipless.training.run_folder.atomic import TEMPORARY_SUFFIX, atomic_write, read_json, write_error, write_json
 
 METRICS = "metrics.jsonl"
 
@@ -53,7 +53,7 @@ class RunFolder:
                     f"cannot use {str(self.path)!r} as a run folder ({error}); give another --out"
                 ) from error
             self._take_lock(self._lock)
-            for leftover in self.path.glob(f".*{TEMPORARY}"):
+            for leftover in self.path.glob(f".*{TEMPORARY_SUFFIX}"):
                 leftover.unlink()
         return self
 
@@ -98,8 +98,8 @@ class RunFolder:
             return
         path = self.path / name
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        with replacing(path) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in lines if _logged_by(step, line)), encoding="utf-8")
+        with atomic_write(path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines if _is_logged_by(step, line)), encoding="utf-8")
         self._logs[name] = path.open("ab", buffering=0)
 
     def log(self, line: Mapping[str, Any], name: str = METRICS) -> None:
@@ -111,17 +111,17 @@ class RunFolder:
         if name not in self._logs:
             return
         try:
-            _write_whole(self._logs[name], f"{json.dumps(line)}\n".encode())
+            _write_fully(self._logs[name], f"{json.dumps(line)}\n".encode())
         except OSError as error:
-            raise cannot_write(self.path / name, error) from error
+            raise write_error(self.path / name, error) from error
 
 
-def _write_whole(file: FileIO, text: bytes) -> None:
+def _write_fully(file: FileIO, text: bytes) -> None:
     if file.write(text) < len(text):  # an unbuffered file leaves it to its caller to notice
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _logged_by(step: int, line: str) -> bool:
+def _is_logged_by(step: int, line: str) -> bool:
     """Tell whether a line is whole and was written at this step or before."""
     try:
         return json.loads(line)["step"] <= step

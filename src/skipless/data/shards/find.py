@@ -13,7 +13,7 @@ SPLITS = ("train", "val", "validation")  # folders of shards; also words in the 
 _WORD = re.compile(r"(?<![a-z])(train|val)(?:ing|id|idation)?(?![a-z])")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
-_MOST = 1_000_000  # shards; a typo in a range should not fill the memory
+_MAX_SHARDS = 1_000_000  # shards; a typo in a range should not fill the memory
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ def expand_braces(pattern: str) -> list[str]:
     count = 1
     for part in parts:
         count *= len(part)
-    if count > _MOST:
-        raise InputError(f"{pattern!r} names {count} shards; give at most {_MOST}")
+    if count > _MAX_SHARDS:
+        raise InputError(f"{pattern!r} names {count} shards; give at most {_MAX_SHARDS}")
     return ["".join(names) for names in product(*parts, [pattern[start:]])]
 
 
@@ -117,8 +117,8 @@ def _closing(pattern: str, opening: int) -> int:
 def _alternatives(inner: str, pattern: str) -> list[str]:
     if found := _RANGE.fullmatch(inner):
         low, high = int(found[1]), int(found[2])
-        if abs(high - low) >= _MOST:
-            raise InputError(f"{pattern!r} names {abs(high - low) + 1} shards; give at most {_MOST}")
+        if abs(high - low) >= _MAX_SHARDS:
+            raise InputError(f"{pattern!r} names {abs(high - low) + 1} shards; give at most {_MAX_SHARDS}")
         width = max(map(len, found.groups())) if any(text.startswith("0") for text in found.groups()) else 0
         return [f"{number:0{width}}" for number in range(low, high + 1) or range(low, high - 1, -1)]
     choices, depth = [""], 0

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Limit = Literal["loader", "loop", "step", "optimizer", "evaluation", "checkpoint"]
+Bottleneck = Literal["loader", "loop", "step", "optimizer", "evaluation", "checkpoint"]
 
 _CLOSE = 0.1  # of the run: the next run may well have two parts, this near to each other, the other way round
 _SPARED = 0.15  # from this share on, what training does not itself need is worth a word beside what limits it
 
-_NAMES: dict[Limit, tuple[str, str]] = {
+_NAMES: dict[Bottleneck, tuple[str, str]] = {
     "loader": ("the loader", "limits"),
     "loop": ("what is done between steps", "limits"),
     "step": ("forward and backward", "limit"),
@@ -50,7 +50,7 @@ class Seconds:
 
 
 @dataclass(frozen=True)
-class Limits:
+class RunProfile:
     """Where the time of a run goes.
 
     Attributes:
@@ -124,20 +124,20 @@ class Limits:
         return {name: seconds / whole for name, seconds in parts.items()}
 
     @property
-    def limit(self) -> Limit:
+    def bottleneck(self) -> Bottleneck:
         """The part that takes the largest share of the time."""
         return self.ranked()[0][0]
 
-    def ranked(self) -> list[tuple[Limit, float]]:
+    def ranked(self) -> list[tuple[Bottleneck, float]]:
         """The parts and their shares, largest first; what lies between steps is the loader's or the loop's own."""
-        named: dict[str, Limit] = {
+        named: dict[str, Bottleneck] = {
             "between steps": "loader" if self._loader_is_slow else "loop",
             "forward and backward": "step",
             "optimizer": "optimizer",
             "evaluation": "evaluation",
             "checkpoint": "checkpoint",
         }
-        shares: list[tuple[Limit, float]] = [(named[part], share) for part, share in self.shares().items()]
+        shares: list[tuple[Bottleneck, float]] = [(named[part], share) for part, share in self.shares().items()]
         return sorted(shares, key=lambda found: -found[1])
 
     @property
@@ -167,10 +167,10 @@ class Limits:
         told += [f"besides, {self._named(*found)}" for found in spared]
         return "\n".join(told)
 
-    def _named(self, part: Limit, share: float) -> str:
+    def _named(self, part: Bottleneck, share: float) -> str:
         return f"{_NAMES[part][0]} ({_per_cent(share)}): {self._remedy(part)}"
 
-    def _remedy(self, part: Limit) -> str:
+    def _remedy(self, part: Bottleneck) -> str:
         return {
             "loader": self._about_loader,
             "loop": self._about_loop,
@@ -231,22 +231,24 @@ def _per_cent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def limits_text(limits: Limits) -> str:
+def profile_text(profile: RunProfile) -> str:
     """The breakdown and the advice, in lines."""
-    shares = limits.shares()
-    refresh = "" if limits.refresh is None else f"; with a refresh {limits.refresh}, every {limits.refresh_every} steps"
-    evaluation = "none" if limits.evaluation is None else f"{limits.evaluation:.3g} s each"
+    shares = profile.shares()
+    refresh = (
+        "" if profile.refresh is None else f"; with a refresh {profile.refresh}, every {profile.refresh_every} steps"
+    )
+    evaluation = "none" if profile.evaluation is None else f"{profile.evaluation:.3g} s each"
     parts = {
-        "between steps": str(limits.between),
-        "forward and backward": str(limits.passes),
-        "optimizer": f"{limits.update}{refresh}",
+        "between steps": str(profile.between),
+        "forward and backward": str(profile.passes),
+        "optimizer": f"{profile.update}{refresh}",
         "evaluation": evaluation,
-        "checkpoint": f"{1e3 * limits.checkpoint:.0f} ms each",
+        "checkpoint": f"{1e3 * profile.checkpoint:.0f} ms each",
     }
     lines = [
-        f"the loop        {limits.images_per_second:.4g} images/s on {limits.device}, {limits.precision}, "
-        f"batch {limits.batch_size}, {limits.optimizer_name}",
-        f"loader alone    {limits.loader:.4g} images/s with {limits.workers} workers",
+        f"the loop        {profile.images_per_second:.4g} images/s on {profile.device}, {profile.precision}, "
+        f"batch {profile.batch_size}, {profile.optimizer_name}",
+        f"loader alone    {profile.loader:.4g} images/s with {profile.workers} workers",
     ]
     lines += [f"{100 * shares[name]:5.1f} %  {name:20}  {value}" for name, value in parts.items()]
-    return "\n".join([*lines, limits.advice])
+    return "\n".join([*lines, profile.advice])

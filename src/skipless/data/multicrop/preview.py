@@ -11,7 +11,7 @@ from skipless.data.folder import read_image
 from skipless.data.loading.seeding import derive_seed
 from skipless.data.multicrop.apply import augment_all, to_pixels
 from skipless.data.multicrop.config import GLOBAL_CROPS, MultiCropConfig
-from skipless.data.multicrop.draws import CropDraw, draw_crops_of
+from skipless.data.multicrop.params import CropParams, sample_crop_params
 from skipless.errors import InputError
 
 _MARGIN = 4  # pixels
@@ -52,7 +52,7 @@ def draw_crops(path: Path, images: Sequence[Path], config: MultiCropConfig | Non
 
 def _row(file: Path, index: int, config: MultiCropConfig, seed: int, height: int) -> list[Image.Image]:
     image = read_image(file)
-    draws = draw_crops_of(Random(derive_seed(seed, "crops", 0, index)), image.height, image.width, config)
+    draws = sample_crop_params(Random(derive_seed(seed, "crops", 0, index)), image.height, image.width, config)
     crops = [
         Image.fromarray(np.rint(crop).transpose(1, 2, 0).astype(np.uint8))
         for crop in augment_all(to_pixels(image), draws, config.mode)
@@ -60,7 +60,7 @@ def _row(file: Path, index: int, config: MultiCropConfig, seed: int, height: int
     return [_with_boxes(image, draws, height), *crops]
 
 
-def _with_boxes(image: Image.Image, draws: Sequence[CropDraw], height: int) -> Image.Image:
+def _with_boxes(image: Image.Image, draws: Sequence[CropParams], height: int) -> Image.Image:
     """Fit the image into a square cell, so that the crops of all rows are aligned."""
     scale = height / max(image.size)
     small = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))

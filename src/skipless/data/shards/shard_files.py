@@ -95,7 +95,7 @@ class ShardFiles:
             raise UnreadableImage(self.name(index), f"{len(content)} of {size} bytes are there")
         return content
 
-    def chosen(self, indices: Int64[Tensor, " k"]) -> "ShardFiles":
+    def subset(self, indices: Int64[Tensor, " k"]) -> "ShardFiles":
         """Give a part of the files."""
         at = indices.numpy()
         return replace(self, files=self.files[at], tar=self.tar[at], offset=self.offset[at], size=self.size[at])

@@ -24,7 +24,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class CropDraw:
+class CropParams:
     """One crop's augmentation, in the order in which it is applied.
 
     Attributes:
@@ -46,18 +46,18 @@ class CropDraw:
     solarise: bool = False
 
 
-def draw_crops_of(random: Random, height: int, width: int, config: MultiCropConfig) -> list[CropDraw]:
+def sample_crop_params(random: Random, height: int, width: int, config: MultiCropConfig) -> list[CropParams]:
     """Draw every crop of one image of `height` x `width` pixels: the two global ones, then the local ones.
 
     Example:
-        >>> draws = draw_crops_of(Random(0), 375, 500, MultiCropConfig())
+        >>> draws = sample_crop_params(Random(0), 375, 500, MultiCropConfig())
         >>> [draw.size for draw in draws][:3], draws[0].sigma > 0
         ([224, 224, 96], True)
     """
-    return [_draw(random, height, width, config, position) for position in range(len(config.sizes))]
+    return [_sample_crop(random, height, width, config, position) for position in range(len(config.sizes))]
 
 
-def draw_box(random: Random, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]) -> Box:
+def sample_box(random: Random, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]) -> Box:
     """Draw a box as torchvision's RandomResizedCrop does: the whole image, cut to the ratio, if none fits.
 
     Args:
@@ -82,21 +82,21 @@ def draw_box(random: Random, height: int, width: int, scale: tuple[float, float]
     return Box((height - h) // 2, (width - w) // 2, h, w)
 
 
-def _draw(random: Random, height: int, width: int, config: MultiCropConfig, position: int) -> CropDraw:
+def _sample_crop(random: Random, height: int, width: int, config: MultiCropConfig, position: int) -> CropParams:
     is_global = position < GLOBAL_CROPS
-    box = draw_box(random, height, width, config.global_scale if is_global else config.local_scale, config.ratio)
-    return CropDraw(
+    box = sample_box(random, height, width, config.global_scale if is_global else config.local_scale, config.ratio)
+    return CropParams(
         box,
         config.sizes[position],
         flip=random.random() < config.flip,
-        jitter=_draw_jitter(random, config.jitter) if random.random() < config.jitter_share else (),
+        jitter=_sample_jitter(random, config.jitter) if random.random() < config.jitter_share else (),
         grey=random.random() < config.grey,
         sigma=_uniform(random, *config.blur_sigma) if random.random() < config.blur[min(position, GLOBAL_CROPS)] else 0,
         solarise=position == 1 and random.random() < config.solarise,
     )
 
 
-def _draw_jitter(random: Random, strengths: tuple[float, ...]) -> tuple[tuple[Jitter, float], ...]:
+def _sample_jitter(random: Random, strengths: tuple[float, ...]) -> tuple[tuple[Jitter, float], ...]:
     """Factors around 1, hue around 0; sorting by one draw each makes every order equally likely."""
     neutral = (1.0, 1.0, 1.0, 0.0)
     drawn: list[tuple[Jitter, float]] = [

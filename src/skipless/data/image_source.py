@@ -40,6 +40,6 @@ class ImageSource(Protocol):
         """Decode one image to RGB; raises `UnreadableImage` if that is its fault, `InputError` if it is not."""
         ...
 
-    def chosen(self, indices: Int64[Tensor, " k"], /) -> "ImageSource":
+    def subset(self, indices: Int64[Tensor, " k"], /) -> "ImageSource":
         """Give a part of the images."""
         ...
