@@ -1,4 +1,4 @@
-"""Pictures put together for readers: titles, names and a legend around them, by PIL alone."""
+"""Grids of pictures with titles, captions and a legend, drawn with PIL alone."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -9,7 +9,7 @@ Colour = tuple[int, int, int]
 LegendEntry = tuple[str, Colour]
 
 GAP = 4  # pixels around every part
-_SIZE, _LINE, _SWATCH = 12, 15, 11  # of letters, of their lines, and of a legend's squares
+_SIZE, _LINE, _SWATCH = 12, 15, 11  # pixels: font size, line height, side of a legend's squares
 _BACKGROUND, _TEXT_COLOUR, _OUTLINE = (255, 255, 255), (0, 0, 0), (128, 128, 128)
 
 
@@ -20,14 +20,14 @@ def captioned_grid(
     names: Sequence[str] = (),
     legend: Sequence[LegendEntry] = (),
 ) -> Image.Image:
-    """Put rows of pictures together: titles above the columns, a row's name below it, what colours mean at the foot.
+    """Arrange pictures in a grid, with titles above the columns, names below the rows and a legend at the bottom.
 
-    No text is cut off: it goes on in another line, and a word that is wider than its column widens it.
+    Long text is wrapped, and a column is at least as wide as the longest word of its title.
 
     Args:
-        rows: of pictures of any sizes; later rows may be shorter.
-        titles: of the columns, one each, or none.
-        names: of the rows, one each, or none.
+        rows: rows of pictures of any size; later rows may be shorter.
+        titles: a title for each column, or none.
+        names: a name for each row, or none.
         legend: words and the colours that stand for them.
 
     Example:
@@ -50,7 +50,7 @@ def captioned_grid(
 def draw_boxes_(
     picture: Image.Image, boxes: Sequence[tuple[Sequence[float], Colour]], scale: float, *, width: int = 1
 ) -> Image.Image:
-    """Frame boxes (xmin, ymin, xmax, ymax, maxima excluded) in colours, once they are scaled as the picture was."""
+    """Draw boxes (xmin, ymin, xmax, ymax, maxima excluded) in their colours, scaled as the picture was."""
     draw = ImageDraw.Draw(picture)
     for box, colour in boxes:
         xmin, ymin, xmax, ymax = (scale * side for side in box)
@@ -76,7 +76,7 @@ def _widest(text: str) -> int:
 
 
 def _text(text: str, width: int, *, below: int = 0) -> Image.Image:
-    """Words in as many lines as they need, and some pixels below; of no height without words."""
+    """Draw wrapped text with some pixels below it; without words the height is 0."""
     lines: list[str] = []
     for word in text.split():
         if lines and _length(longer := f"{lines[-1]} {word}") <= width:
@@ -90,7 +90,7 @@ def _text(text: str, width: int, *, below: int = 0) -> Image.Image:
 
 
 def _legend_entry(entry: LegendEntry) -> Image.Image:
-    """A square of a colour, and what it stands for."""
+    """Draw a coloured square and the word that it stands for."""
     word, colour = entry
     canvas = _canvas(_SWATCH + GAP + _length(word) + 2 * GAP, _LINE)
     draw = ImageDraw.Draw(canvas)
@@ -100,7 +100,7 @@ def _legend_entry(entry: LegendEntry) -> Image.Image:
 
 
 def _legend(entries: Sequence[LegendEntry], width: int) -> list[Image.Image]:
-    """Lines of entries."""
+    """Draw the entries of a legend, wrapped into lines."""
     lines: list[list[Image.Image]] = []
     for entry in map(_legend_entry, entries):
         if not lines or sum(other.width + GAP for other in lines[-1]) + entry.width > width:

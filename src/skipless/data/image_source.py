@@ -1,4 +1,4 @@
-"""What is asked of a place where images are stored: a folder's files, or shards."""
+"""ImageSource: the interface of stored images, the files of a folder or shards."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,34 +12,34 @@ from torch import Tensor
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """Images by their index."""
+    """Stored images, read by their index."""
 
     @property
     def root(self) -> Path:
-        """The folder that they lie below."""
+        """The folder that contains the images."""
         ...
 
     @property
     def files(self) -> np.ndarray:
-        """Their names there, as bytes."""
+        """Names of the images below the root, as bytes."""
         ...
 
     def __len__(self) -> int:
-        """Give the number of images."""
+        """Return the number of images."""
         ...
 
     def stored_in(self) -> Iterator[Path]:
-        """Give the files on the disk that hold them: images, or tars."""
+        """Return the files on the disk that hold the images: image files, or tars."""
         ...
 
     def name(self, index: int, /) -> str:
-        """Name one image for the user."""
+        """Return the name of one image, for messages."""
         ...
 
     def read(self, index: int, /) -> Image.Image:
-        """Decode one image to RGB; raises `UnreadableImage` if that is its fault, `InputError` if it is not."""
+        """Decode one image to RGB; raises `UnreadableImage` if it is damaged, `InputError` if the disk fails."""
         ...
 
     def subset(self, indices: Int64[Tensor, " k"], /) -> "ImageSource":
-        """Give a part of the images."""
+        """Return the images at some indices."""
         ...

@@ -1,4 +1,4 @@
-"""One way to name an image set, built in, a folder or shards, and to get it ready for training and evaluation."""
+"""load_images: built-in sets, folders and shards, ready for training and evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,9 +24,9 @@ class ImageData:
     """A training and a validation set that share classes and shape.
 
     Attributes:
-        train: augmented as the config says.
-        val: never augmented.
-        classes: their names; a label is a position in it.
+        train: training set, augmented as configured.
+        val: validation set, never augmented.
+        classes: names of the classes; a label is an index into them.
         channels: 1 (grey) or 3 (RGB).
         image_size: side of the square images in pixels.
     """
@@ -39,10 +39,10 @@ class ImageData:
 
 
 def load_images(config: ImageConfig) -> ImageData:
-    """Load what the config names.
+    """Load the images of a config.
 
     Raises:
-        InputError: if the data is missing, corrupt, or cannot be augmented as asked.
+        InputError: if the data is missing or corrupt, or the augmentation does not apply to it.
 
     Example:
         >>> data = load_images(ImageConfig(data="digits"))
@@ -58,17 +58,17 @@ def load_images(config: ImageConfig) -> ImageData:
 
 
 def relabelled(data: ImageData, classes: Sequence[str]) -> ImageData:
-    """The same images with the labels that a model has learned, which are positions in other classes.
+    """Return the same images with the labels of a model that was trained on other classes.
 
-    Classes are compared by name, so that a set may have them in another order, or lack some. Where one side only
-    numbers them (shards without a `classes.txt`), a number is a position.
+    Classes are matched by name, so the data may have them in another order, or only some of them. If one side has
+    numbers in place of names (shards without a `classes.txt`), a number is a label.
 
     Args:
-        data: whatever its classes.
-        classes: names of all that the model knows.
+        data: the images.
+        classes: names of all classes of the model.
 
     Raises:
-        InputError: if the data has a class that is not among them.
+        InputError: if the data has a class that the model does not.
 
     Example:
         >>> words = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -91,7 +91,7 @@ def relabelled(data: ImageData, classes: Sequence[str]) -> ImageData:
 
 
 def pixel_statistics(config: ImageConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, for pixels in 0 to 1, that the config's images are normalised by.
+    """Return mean and standard deviation of each channel by which images are normalised, for pixels in 0 to 1.
 
     Example:
         >>> pixel_statistics(ImageConfig("imagenet/"))
@@ -124,7 +124,7 @@ def _load_named(config: ImageConfig) -> ImageData:
 
 
 def _hold_out(data: ImageData, count: int) -> ImageData:
-    """Split the training set once and for all; what is held out is not augmented."""
+    """Hold out `count` training images, the same for every seed, as the validation set, which is not augmented."""
     train, val = data.train, data.val
     if not 0 < count < len(train):
         raise InputError(f"holdout {count} does not leave a part of {len(train)} training images; give less")

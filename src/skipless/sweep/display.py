@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a live table on a terminal, lines elsewhere."""
+"""Progress of a sweep for the user: a live table on a terminal, lines elsewhere."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ LINE_SECONDS = 20.0
 
 
 class Display:
-    """A live table on a terminal; elsewhere a line when a run ends, and one now and then."""
+    """A live table on a terminal; elsewhere a line when a run ends, and lines of running ones now and then."""
 
     def __init__(self, jobs: Sequence[Job | Call], console: Console) -> None:
         self.jobs, self.console = jobs, console

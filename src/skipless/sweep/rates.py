@@ -1,4 +1,4 @@
-"""Learning rates tuned in a sweep: every cell tries a grid of its own, and takes the best."""
+"""Tuning learning rates in a sweep: a grid search for every model and optimizer."""
 
 import sys
 from collections.abc import Mapping
@@ -13,18 +13,18 @@ Scores = dict[float, float | None]
 def tune_learning_rates(
     grids: Mapping[tuple[str, str], Mapping[float, Job]], *, jobs: int | None = None, threads: int = 1
 ) -> dict[tuple[str, str], Scores]:
-    """Run the grids of all cells; say where the best rate ends its grid.
+    """Run the grids of all models and optimizers, and note where the best rate is at the end of its grid.
 
     Args:
         grids: a job for each rate, by model and optimizer.
-        jobs: runs at a time.
-        threads: CPU threads of each.
+        jobs: number of runs at a time.
+        threads: CPU threads of each run.
 
     Returns:
-        The score of each rate; None where the run diverged.
+        The score of each rate; None if the run diverged.
 
     Raises:
-        InputError: where nothing in a grid trained, or a run failed.
+        InputError: if all runs of a grid diverged, or a run failed.
     """
     run_jobs([job for grid in grids.values() for job in grid.values()], parallel=jobs, threads=threads)
     reached = {
@@ -38,14 +38,14 @@ def tune_learning_rates(
 
 
 def best_rate(cell: tuple[str, str], scores: Mapping[float, float | None]) -> float:
-    """The rate of the highest score; None is a run that diverged.
+    """Return the rate with the highest score.
 
     Args:
-        cell: model and optimizer, for the message.
-        scores: by rate.
+        cell: model and optimizer, for the error message.
+        scores: score of each rate; None if the run diverged.
 
     Raises:
-        InputError: if all of them diverged.
+        InputError: if all runs diverged.
     """
     finished = {rate: value for rate, value in scores.items() if value is not None}
     if not finished:

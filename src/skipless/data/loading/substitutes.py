@@ -1,7 +1,7 @@
-"""What takes the place of an unreadable image in training.
+"""Substitutes for unreadable images in training.
 
-A replacement is a function of (seed, epoch, index) and of the files alone, so that neither the number of workers nor
-where a run was resumed changes a batch. Evaluation replaces nothing: a score over other images would be another score.
+A substitute depends only on (seed, epoch, index) and the files. Neither the number of workers nor the step at which a
+run is resumed changes a batch. Evaluation has no substitutes, which would change the score.
 """
 
 from dataclasses import dataclass, field
@@ -15,18 +15,18 @@ from skipless.data.loading.loader import BatchKey
 from skipless.data.loading.seeding import derive_seed
 from skipless.errors import InputError
 
-ATTEMPTS = 100  # where so many draws in a row are unreadable, it is not single images that are corrupt
+ATTEMPTS = 100  # so many unreadable images in a row mean that the set is damaged, not single images
 
 
 @dataclass(eq=False)
 class SubstitutingReader:
-    """Reads the images of one batch: in the place of an unreadable one, one drawn by (seed, epoch, index).
+    """Reads the images of one batch, and replaces an unreadable one by one drawn by (seed, epoch, index).
 
     Attributes:
-        source: gives an image for an index.
-        key: of the batch.
-        limit: of the training set; 0 replaces nothing.
-        found: what could not be read.
+        source: maps an index to an image.
+        key: key of the batch.
+        limit: number of images of the training set that may be unreadable; 0 replaces nothing.
+        unreadable: the images that could not be read.
     """
 
     source: ImageSource
@@ -35,10 +35,10 @@ class SubstitutingReader:
     unreadable: list[Unreadable] = field(default_factory=list)
 
     def __call__(self, index: int) -> tuple[int, Image.Image]:
-        """Give the index of the image that was read, and the image.
+        """Return the index of the image that was read, and the image.
 
         Raises:
-            InputError: if no image is to be had.
+            InputError: if no readable image is found.
         """
         actual = index
         for attempt in range(ATTEMPTS):

@@ -1,4 +1,4 @@
-"""Watchmen of self-distillation: has the teacher collapsed, and how can one tell before the run is over?"""
+"""Collapse monitors of self-distillation: statistics of the teacher's outputs and features on a few images."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ from skipless.errors import InputError
 from skipless.models.tokens import embed, token_model
 
 MAX_IMAGES = 64
-"""Largest number of images that a look takes, on each process: a per cent of the time at one look in 100 steps."""
+"""Largest number of images of a measurement, on each process. One in 100 steps then takes 1 % of the time."""
 
-# Measured: teachers that had collapsed (digits, K = 32; too hot, not centred, or both) had at most 5e-6 nats of
-# information, as a rule 1e-7, which is rounding; one that had not (scenes, K = 1024;
-# its features were no better than chance, either) had 2e-2 and more, from step 5 on.
+# Thresholds from measurements. Collapsed teachers (digits, K = 32; temperature too high, no centring, or both) had at
+# most 5e-6 nats of information, usually 1e-7, which is rounding. A teacher that had not collapsed (scenes, K = 1024) had
+# at least 2e-2 from step 5 on, although its features were no better than chance.
 MIN_INFORMATION = 1e-5  # nats
 UNIFORM_KL = 1e-3  # nats
 ONE_HOT_ENTROPY = 1e-3  # nats
@@ -33,18 +33,18 @@ REMEDY = (
 
 @dataclass(frozen=True)
 class CollapseReport:
-    """What one look at the teacher found; logarithms are natural.
+    """Statistics of the teacher on a few images. Logarithms are natural.
 
     Attributes:
-        entropy: of the teacher's outputs, mean over samples, in nats; between 0 (one prototype) and ln K (all alike).
-        kl_uniform: ln K less that: the mean divergence from uniform outputs.
-        information: entropy of the mean output less the mean entropy: how much an output says of its sample. 0 where
-            all samples get the same output, whatever it is; at most ln n.
-        ranks: of the class token after each block, and of the backbone's output last: `effective_rank` over samples.
-        spreads: of the same: `spread`.
-        grad_norms: of the last step's gradients before clipping, by part of the student, and `all`.
-        n: samples, over all processes; each process looks at its own, and the numbers are means over the processes.
-        processes: which looked.
+        entropy: mean entropy of the teacher's outputs, in nats: 0 (a single prototype) to ln K (uniform).
+        kl_uniform: mean Kullback-Leibler divergence of the outputs from the uniform distribution: ln K - entropy.
+        information: mutual information of sample and prototype, in nats: the entropy of the mean output minus the mean
+            entropy. It is 0 if all samples have the same output, and at most ln n.
+        ranks: `effective_rank` of the class token after each block, and of the backbone's output last.
+        spreads: `spread` of the same features.
+        grad_norms: norms of the last step's gradients before clipping, by part of the student.
+        n: number of samples, over all processes. Each process has its own, and the statistics are means over processes.
+        processes: number of processes.
     """
 
     entropy: float
@@ -57,9 +57,9 @@ class CollapseReport:
     processes: int = 1
 
     def diagnosis(self) -> str | None:
-        """Say what is wrong with the teacher; None if nothing is, as far as so few samples tell.
+        """Say in what way the teacher has collapsed; None if it has not, as far as so few samples can tell.
 
-        One sample has no other to differ from, two differ in one direction at most.
+        A single sample cannot differ from another, and two samples differ in one direction at most.
 
         Example:
             >>> report = CollapseReport(2.0794, kl_uniform=0.0, information=0.0, ranks=(3.0,), spreads=(0.1,))
@@ -84,7 +84,7 @@ class CollapseReport:
         return None
 
     def as_json(self) -> dict[str, Any]:
-        """As plain JSON; what is not finite is None there."""
+        """Return the statistics as JSON, with None for values that are not finite."""
 
         def plain(value: float) -> float | None:
             return value if math.isfinite(value) else None
@@ -106,12 +106,12 @@ def measure_collapse(
     outputs: Float[Tensor, "n k"],
     grad_norms: Mapping[str, Float[Tensor, ""]] | None = None,
 ) -> CollapseReport:
-    """Sum up what a teacher makes of some samples; processes average what they found.
+    """Compute the statistics of a teacher on some samples, averaged over the processes.
 
     Args:
         tokens: features after each block, the backbone's output last.
-        outputs: of the teacher: a distribution for each sample.
-        grad_norms: by part of the student.
+        outputs: the teacher's distribution over prototypes for each sample.
+        grad_norms: gradient norms by part of the student.
     """
     names = list(grad_norms or {})
     entropy, marginal = _entropy(outputs).mean(), _entropy(outputs.mean(0))
@@ -141,9 +141,10 @@ def measure_collapse(
 
 @torch.no_grad()
 def class_tokens(backbone: nn.Module, images: Float[Tensor, "n c h w"]) -> list[Float[Tensor, "n _dim"]]:
-    """Features of each image after each block, the backbone's own output last.
+    """Return the class token of each image after each block, and the backbone's output last.
 
-    A class token's where there is one, else the mean over the tokens; of a backbone without blocks its output alone.
+    Without a class token it is the mean over the tokens. For a backbone whose blocks are unknown, only its output is
+    returned.
     """
     features = backbone(images)
     try:
@@ -159,31 +160,31 @@ def class_tokens(backbone: nn.Module, images: Float[Tensor, "n c h w"]) -> list[
 
 
 def effective_rank(features: Float[Tensor, "n d"]) -> float:
-    """exp(entropy of s / sum(s)), s the singular values of the features less their mean (Roy and Vetterli 2007).
+    """Return exp(entropy of s / sum(s)), with s the singular values of the centred features (Roy and Vetterli 2007).
 
-    1 where they vary in one direction, and by definition where they do not vary at all; at most min(n - 1, d).
+    It is 1 if the features vary in one direction (by definition also if they do not vary), and at most min(n - 1, d).
 
     Example:
-        >>> round(effective_rank(torch.eye(4)), 4)  # less the mean: three equal directions
+        >>> round(effective_rank(torch.eye(4)), 4)  # centred: three equal directions
         3.0
     """
     return float(_rank_and_spread(features)[0])
 
 
 def spread(features: Float[Tensor, "n d"]) -> float:
-    """Root mean square of the features' deviation from their mean, relative to that of the features."""
+    """Return the root mean square of the centred features, divided by that of the features."""
     return float(_rank_and_spread(features)[1])
 
 
 def _rank_and_spread(features: Float[Tensor, "n d"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    features = features.detach().double().cpu()  # small; and a GPU's SVD is slower
+    features = features.detach().double().cpu()  # they are few, and a GPU's SVD is slower
     if not features.isfinite().all():
         return torch.tensor(math.nan), torch.tensor(math.nan)
     centred = features - features.mean(0)
     norm = torch.linalg.vector_norm(features)
     relative = torch.linalg.vector_norm(centred) / norm.clamp_min(torch.finfo(torch.float64).tiny)
     values = torch.linalg.svdvals(centred)
-    # The centring leaves a null direction that is rounding noise: it holds no share.
+    # Centring leaves a null direction, whose singular value is rounding noise.
     values = torch.where(values > 1e-12 * norm, values, 0.0)
     total = values.sum()
     if not total > 0:
@@ -192,5 +193,5 @@ def _rank_and_spread(features: Float[Tensor, "n d"]) -> tuple[Float[Tensor, ""],
 
 
 def _entropy(p: Float[Tensor, "*n k"]) -> Float[Tensor, "*n"]:
-    """In nats; over up to 65,536 prototypes in float64, for what is left after a subtraction (and not on every GPU)."""
+    """Return the entropy in nats, in float64: small differences of entropies over 65,536 prototypes must be exact."""
     return torch.special.entr(p.cpu().double()).sum(-1)

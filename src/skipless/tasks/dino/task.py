@@ -1,4 +1,4 @@
-"""DINO: a student learns to predict an average of its own past from other crops of the image (Caron et al. 2021)."""
+"""DINO: self-distillation of a student from a moving average of itself, across crops (Caron et al. 2021)."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -21,30 +21,30 @@ from skipless.tasks.dino.loss import DINOLoss
 
 
 class DINO(nn.Module):
-    """A student and its teacher, who is an exponential moving average of it and starts as its copy.
+    """A student, and a teacher that is an exponential moving average of it and starts as its copy.
 
-    A training loop calls `before_step`, `forward` on each micro-batch, `before_update` once the gradients are complete,
-    and `after_step` once the optimizer has stepped; `skipless.training.fit` does. Whatever changes during a run is a
-    pure function of the step, or in `state_dict()`.
+    A training loop, such as `skipless.training.fit`, calls `before_step`, `forward` on each micro-batch,
+    `before_update` once the gradients are complete, and `after_step` once the optimizer has stepped. Everything that
+    changes during a run is a pure function of the step, or part of `state_dict()`.
 
     Args:
-        backbone: images to features, initialised; it becomes the student, and its copy the teacher. A timm ViT needs
-            `num_classes=0` and `dynamic_img_size=True`. Drop path is set here, not there.
-        config: all else; the published code's by default.
+        backbone: maps images to features, and is initialised. It becomes the student, and its copy the teacher. A timm
+            ViT needs `num_classes=0` and `dynamic_img_size=True`. Its drop path is set here.
+        config: hyperparameters; by default those of the published code.
         total_steps: optimizer steps of the run.
-        steps_per_epoch: of which an epoch has so many.
-        in_dim: width of the features; by default what the backbone says (`num_features`).
-        seed: of the head.
+        steps_per_epoch: optimizer steps of an epoch.
+        in_dim: width of the features; by default the backbone's `num_features`.
+        seed: seed of the head's weights.
 
     Attributes:
-        model: the teacher's backbone: what evaluators see, and what is exported.
+        model: the teacher's backbone, which is evaluated and exported.
         student: the student's backbone.
         criterion: the loss, with the centre.
-        whole: gives a part of the task with all of its weights; see `skipless.training.loop.hooks`.
-        steps_done: optimizer steps of the run that are done, as of the last `after_step`.
+        whole: maps a module of the task to one with full, unsharded weights; see `skipless.training.loop.hooks`.
+        steps_done: number of optimizer steps at the last `after_step`.
 
     Raises:
-        InputError: if the backbone keeps a classifier or takes one image size only, or the lengths do not fit.
+        InputError: if the backbone has a classifier, takes one image size only, or the lengths do not fit.
 
     Example:
         >>> from skipless.models import create_model
@@ -90,21 +90,21 @@ class DINO(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> "DINO":
-        """Set the student's mode; the teacher neither drops out nor drops paths, ever."""
+        """Set the student's mode. The teacher stays in evaluation mode, without dropout and drop path."""
         super().train(mode)
         self.model.eval()
         self.teacher_head.eval()
         return self
 
     def forward(self, crops: Sequence[Float[Tensor, "b c _h _w"]]) -> dict[str, Float[Tensor, ""]]:
-        """Give the loss of a batch and the teacher's mean entropy, both in nats.
+        """Return the loss of a batch and the mean entropy of the targets, both in nats.
 
         Args:
-            crops: one batch of images, cropped several times; the global crops, which the teacher sees, first. Crops of
-                one size that follow each other go through the backbone together.
+            crops: several crops of one batch of images. The global crops, which the teacher sees, come first.
+                Consecutive crops of one size go through the backbone together.
 
         Raises:
-            InputError: if there are not enough crops to compare.
+            InputError: if there are too few crops.
         """
         for_teacher = crops[: self.config.global_crops]
         if len(crops) < 2 or len(for_teacher) < self.config.global_crops:
@@ -122,7 +122,7 @@ class DINO(nn.Module):
         return {"loss": loss, "teacher_entropy": torch.special.entr(targets).sum(-1).mean()}
 
     def before_step(self, step: int, optimizer: Optimizer) -> None:
-        """Set what a step (from 0) is to be computed with: the temperature, and the decay of the groups that decay."""
+        """Set the temperature of a step, counted from 0, and the weight decay of the groups that decay."""
         self._step = step
         decay = self.schedules.weight_decay(step)
         for group in optimizer.param_groups:
@@ -131,7 +131,7 @@ class DINO(nn.Module):
 
     @torch.no_grad()
     def before_update(self, step: int) -> dict[str, Float[Tensor, ""]]:
-        """Drop the prototypes' gradients in the first epochs, clip, and give the global norm before clipping."""
+        """Freeze the prototypes in the first epochs, clip gradients, and return their global norm before clipping."""
         if self.schedules.epoch(step) < self.config.freeze_last_layer:
             drop_gradients_(self.student_head.last_layer)
         named = [(name, p) for name, p in self.named_parameters() if p.grad is not None]
@@ -142,26 +142,26 @@ class DINO(nn.Module):
 
     @torch.no_grad()
     def after_step(self, step: int) -> Mapping[str, Any] | None:
-        """Move the teacher and the centre; every so many steps, look at the teacher.
+        """Update the teacher and the centre, and every `watch_every` steps measure the teacher's collapse.
 
         Returns:
-            What was found, as JSON, with `stop` and `remedy` where the run is to end; None between two looks.
+            The measurement as JSON, with `stop` and `remedy` if the run is to end; None at other steps.
         """
         pairs = ((self.model, self.student), (self.teacher_head, self.student_head))
         teacher: list[Tensor] = [parameter for module, _ in pairs for parameter in module.parameters()]
         student: list[Tensor] = [parameter for _, module in pairs for parameter in module.parameters()]
-        moved, towards = local_shards(teacher), local_shards(student)  # sharded alike
+        moved, towards = local_shards(teacher), local_shards(student)  # sharded in the same way
         torch._foreach_lerp_(moved, towards, 1 - self.schedules.momentum(step))  # pyright: ignore[reportPrivateImportUsage]
         self.criterion.update_center_()
         self.steps_done = step + 1
         return self._monitor_collapse(step) if self._is_monitored(step) else None
 
     def teacher_state_dict(self) -> dict[str, Tensor]:
-        """The teacher's backbone, as timm's ViT of the same shape (`num_classes=0`) loads it."""
+        """Return the weights of the teacher's backbone, for timm's ViT of the same shape (`num_classes=0`)."""
         return dict(self.model.state_dict())
 
     def compile_backbones_(self, **kwargs: Any) -> "DINO":
-        """Compile both backbones in place (`torch.compile`'s keywords); names of parameters stay."""
+        """Compile both backbones in place, with the keywords of `torch.compile`. Parameter names do not change."""
         self.student.compile(**kwargs)
         self.model.compile(**kwargs)
         return self
@@ -172,7 +172,7 @@ class DINO(nn.Module):
     def _monitor_collapse(self, step: int) -> Mapping[str, Any] | None:
         if self._monitored_images is None:
             return None
-        dtype = next(self.teacher_head.parameters()).dtype  # mixed precision hands out images in half precision
+        dtype = next(self.teacher_head.parameters()).dtype  # under mixed precision the images are in half precision
         tokens = class_tokens(self.whole(self.model), self._monitored_images.to(dtype))
         outputs = self.criterion.targets(
             [self.whole(self.teacher_head)(tokens[-1])], teacher_temp=self.schedules.teacher_temp(step)
@@ -191,13 +191,13 @@ def _identity(module: nn.Module) -> nn.Module:
 
 
 def _features(backbone: nn.Module, crops: Sequence[Tensor]) -> Float[Tensor, "b d"]:
-    """One pass for each run of crops of one size; features in the crops' order."""
+    """Return the features in the order of the crops; consecutive crops of one size share a forward pass."""
     runs = [list(run) for _, run in groupby(crops, key=lambda crop: crop.shape[1:])]
     return torch.cat([backbone(torch.cat(run)) for run in runs])
 
 
 def _set_drop_path_(backbone: nn.Module, rate: float) -> nn.Module:
-    """Set timm's rates, rising linearly over depth, on the branches that a skip goes round."""
+    """Set drop path on the branches with a skip connection, with rates that rise linearly over depth."""
     if not rate or not any(hasattr(module, "drop_path1") for module in backbone.modules()):
         return backbone
     views = block_views(backbone)
@@ -210,7 +210,7 @@ def _set_drop_path_(backbone: nn.Module, rate: float) -> nn.Module:
 
 
 def _feature_width(backbone: nn.Module, in_dim: int | None) -> int:
-    """Refuse backbones that cannot serve, before anything fails in the depths."""
+    """Return the width of a backbone's features, and refuse backbones that DINO cannot train."""
     kind = type(backbone).__name__
     if getattr(backbone, "num_classes", 0):
         raise InputError(f"`{kind}` keeps a classifier of {backbone.num_classes} classes; build it with num_classes=0")

@@ -1,7 +1,7 @@
-"""The training loop: the only one, for every task.
+"""fit: the training loop of every task.
 
-It draws all randomness from (seed, step), so that a run needs no generator's state to be taken up again: killed at any
-moment and resumed, it computes bit for bit what it would have computed undisturbed (fp32, one CPU, as many threads).
+All randomness is a function of (seed, step), so resuming a run needs no state of a generator. A run that is killed at
+any moment and resumed gives bit for bit the result of an uninterrupted one (fp32, one CPU, as many threads).
 """
 
 import math
@@ -42,7 +42,7 @@ from skipless.training.run_folder.folder import RunFolder
 from skipless.training.run_folder.provenance import provenance
 
 CORRUPT = "corrupt.txt"
-CHECKPOINT_SECONDS = 10.0  # at least, between checkpoints at the ends of short epochs: below 1 % of the time
+CHECKPOINT_SECONDS = 10.0  # least time between checkpoints of short epochs: they then take under 1 % of a run
 
 Schedule = Callable[[int], float]
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
@@ -61,30 +61,31 @@ def fit(
     recipe: Mapping[str, Any] | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> FitResult:
-    """Train, or go on with, or recognise as finished, the run in a folder.
+    """Start the run in a folder, resume it, or return its result if it has finished.
 
     Args:
-        task: called with a batch, returns 0-d tensors, "loss" among them; its attribute `model` is what is evaluated.
-            It may have `StepHooks`. Under strategy `fsdp` it is in shards afterwards.
-        dataset: of training.
-        optimizer: of the task's parameters.
-        schedule: learning rate of every step, counted from 0; written into every parameter group.
-        out: the run folder, created if need be.
+        task: maps a batch to named 0-d tensors, "loss" among them. Its attribute `model` is evaluated. It may have
+            `StepHooks`. Under strategy `fsdp` the task is sharded afterwards.
+        dataset: the training set.
+        optimizer: an optimizer of the task's parameters.
+        schedule: maps a step, counted from 0, to its learning rate, which all parameter groups get.
+        out: the run folder; created if it does not exist.
         config: defaults to `FitConfig()`.
-        evaluate: named numbers of a model; called in the precision of training.
-        measure: a slow look at the model, as JSON, every `config.measure_every` steps; called in full precision on one
-            process, and written to `measurements.jsonl`. Training does not depend on it.
-        recipe: what was asked for, all of it, as JSON; stored in `run.json`. A run resumes under the same recipe only
-            (apart from the keys in `CHANGEABLE`).
-        notes: what else `run.json` shall say, as JSON; compared with nothing.
+        evaluate: maps a model to named metrics; called at the precision of training.
+        measure: maps a model to a JSON measurement for `measurements.jsonl`. It is called every `config.measure_every`
+            steps, in full precision, on one process, and does not influence training.
+        recipe: everything that the run was asked for, as JSON, for `run.json`. A run can be resumed only with the same
+            recipe, except for the keys in `CHANGEABLE`.
+        notes: further JSON for `run.json`, which is not compared on resuming.
 
     Returns:
-        What came out; the task holds the trained weights, on the device of training.
+        The result. The task then holds the trained weights, on the device of training.
 
     Raises:
-        InputError: if the folder is in use, or holds a run of another recipe, or nothing usable; if the disk is full;
-            if processes start from different weights, or one has lost the others.
-        TrainingDiverged: if the loss or a weight is no longer finite or the task's hooks say so, now or when it ran.
+        InputError: if the folder is in use, holds a run of another recipe or no usable checkpoint; if the disk is full;
+            if processes start from different weights, or this process has lost the others.
+        TrainingDiverged: if the loss or a weight is not finite or the task's hooks end the run, now or in an earlier
+            call.
         TrainingStopped: after Ctrl-C or SIGTERM, once the checkpoint is written.
     """
     config = config or FitConfig()
@@ -105,14 +106,14 @@ def fit(
 
 @dataclass(eq=False)
 class _Run:
-    """The state of a run between two steps, and what is done with it.
+    """The state of a run between two steps, and its operations.
 
     Attributes:
-        asked: the fingerprint that a checkpoint must share.
-        step: optimizer steps taken.
-        seconds: of training, without evaluations and checkpoints.
+        expected: fingerprint that a checkpoint must match.
+        step: number of optimizer steps taken.
+        seconds: training time in seconds, without evaluations and checkpoints.
         logged: step and seconds at the last log line.
-        metrics: of the last evaluation.
+        metrics: metrics of the last evaluation.
     """
 
     fabric: Fabric
@@ -138,11 +139,11 @@ class _Run:
 
     @property
     def epoch(self) -> float:
-        """Epochs done."""
+        """Number of epochs done, with fractions."""
         return self.step / self.steps_per_epoch
 
     def resume(self) -> str:
-        """Take up the folder's last checkpoint, if there is one; return a line that says so."""
+        """Load the folder's last checkpoint, if there is one, and return a line for the user that says so."""
         state, note = latest_checkpoint(self.folder.path)
         damaged = bool(note)
         check_same_step(self.fabric, -1 if state is None else state["step"], str(self.folder.path))
@@ -152,8 +153,8 @@ class _Run:
         self.folder.open_log(self.step)
         self.measurements.open(self.step)
         if state is None and self.folder.writes:
-            (self.folder.path / CORRUPT).unlink(missing_ok=True)  # of a run that never came to a checkpoint
-        self.fabric.barrier()  # all have read before one may write
+            (self.folder.path / CORRUPT).unlink(missing_ok=True)  # of a run killed before its first checkpoint
+        self.fabric.barrier()  # all processes must have read before one writes
         if damaged and self.folder.writes:
             set_aside_corrupt(self.folder.path)
         return note
@@ -167,7 +168,7 @@ class _Run:
         self.meter.restore(state["window"])
 
     def checkpoint(self) -> None:
-        """Take a snapshot of everything and have it written, unless it is no longer worth saving."""
+        """Take a snapshot of the run and start to write it; end the run if a weight is not finite."""
         self._check_finite()
         self._update_seconds()
         state = self.engine.state()
@@ -184,7 +185,7 @@ class _Run:
         self._timer_start = self._last_checkpoint = time.perf_counter()
 
     def train(self, dataset: BatchedDataset, record: Mapping[str, Any], note: str) -> None:
-        """Take the steps that are left."""
+        """Take the remaining steps."""
         config, fabric = self.config, self.fabric
         order = Order(
             self.samples, config.batch_size, config.seed, self.step, config.accumulation,
@@ -223,14 +224,14 @@ class _Run:
                 self._after_step(stop, progress, logger)
 
     def _log_monitor(self, found: Mapping[str, Any]) -> None:
-        """Write down what a task has found out about itself, and stop if it asks for that."""
+        """Log the line that a task's `after_step` returned, and end the run if the line says `stop`."""
         self._update_seconds()
         self.folder.log({"step": self.step, "epoch": self.epoch, "seconds": self.seconds, "watch": found})
         if "stop" in found:
             raise self._diverged(f"{found['stop']} at step {self.step}", found.get("remedy", DIVERGED_REMEDY))
 
     def _after_step(self, stop: StopRequest, progress: Progress, logger: Logger) -> None:
-        """Log, evaluate, measure and checkpoint where due, in this order: a checkpoint implies the lines before it."""
+        """Log, evaluate, measure and checkpoint if due, in this order: a checkpoint implies the lines before it."""
         config, last = self.config, self.step == self.total_steps
         if last or self.step % config.log_every == 0:
             line = self._log_line()
@@ -257,11 +258,11 @@ class _Run:
         if self.config.checkpoint_every:
             return self.step % self.config.checkpoint_every == 0
         fresh = time.perf_counter() - self._last_checkpoint < CHECKPOINT_SECONDS
-        # Only one process knows when the last one was written, and all must take part in the next.
+        # Processes have clocks of their own, and all of them must take part in a checkpoint.
         return self.step % self.steps_per_epoch == 0 and not (fresh and self.fabric.world_size == 1)
 
     def _log_line(self) -> dict[str, float | int]:
-        """Describe the steps since the last line."""
+        """Make the log line for the steps since the last one."""
         self._read_meter()
         self._update_seconds()
         steps, seconds = self.step - self.logged[0], self.seconds - self.logged[1]
@@ -278,7 +279,7 @@ class _Run:
     def _run_evaluation(self, evaluate: Evaluate) -> dict[str, float]:
         self._read_meter()
         self._update_seconds()
-        self.writer.wait()  # loaders fork their workers, best while no thread of ours is about
+        self.writer.wait()  # loaders fork their workers, which is safest while no thread runs
         with self.fabric.autocast():
             metrics = {name: float(value) for name, value in evaluate(self.engine.model()).items()}
         self._return_to_training()
@@ -295,7 +296,7 @@ class _Run:
         self._return_to_training()
 
     def _return_to_training(self) -> None:
-        """Back to training, whose time counts from now."""
+        """Return to training after a pause, which does not count as training time."""
         self.engine.release()
         self.engine.train()
         self._timer_start = time.perf_counter()
@@ -313,12 +314,12 @@ class _Run:
             raise self._diverged(f"the loss is {losses[bad]} at step {step}")
 
     def _update_seconds(self) -> None:
-        """Count the time since the last tick, or since the last pause, as training."""
+        """Add the time since the last call, or since the last pause, to the training time."""
         now = time.perf_counter()
         self.seconds, self._timer_start = self.seconds + now - self._timer_start, now
 
     def _diverged(self, what: str, remedy: str = DIVERGED_REMEDY) -> TrainingDiverged:
-        """Record that the run is over."""
+        """Write `result.json` for a diverged run, and return the exception to raise."""
         self._update_seconds()
         self.writer.wait()
         reason = f"{what} of {self.total_steps} (learning rate {self.schedule(max(self.step - 1, 0)):.3g})"
@@ -330,7 +331,7 @@ class _Run:
     def _should_stop(self, stop: StopRequest) -> bool:
         if self.fabric.world_size == 1:
             return stop.signal is not None
-        if self.step % self.config.log_every:  # processes must agree, and agreeing waits for the device
+        if self.step % self.config.log_every:  # processes must agree, which waits for the device: not at every step
             return False
         wish = torch.tensor(float(stop.signal is not None), device=self.fabric.device)
         return bool(self.fabric.all_reduce(wish, reduce_op="sum"))
@@ -361,7 +362,7 @@ class _Run:
 def _write_run_json(
     folder: RunFolder, run: _Run, recipe: Mapping[str, Any], notes: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write `run.json`; a resumed run keeps its first description and appends where it went on."""
+    """Write `run.json`. A resumed run keeps the first description and appends the step at which it resumed."""
     now = provenance(run.fabric.device)
     earlier = folder.read("run.json") if run.step else None
     if earlier is not None:

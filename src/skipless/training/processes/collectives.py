@@ -1,4 +1,4 @@
-"""The other processes of a distributed run: what all must see alike, and what to say when one is gone."""
+"""Collectives of the training loop, and clear errors when processes disagree or one is lost."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from skipless.errors import InputError
 
 
 def all_gather(fabric: Fabric, own: Tensor) -> Tensor:
-    """What every process holds, stacked in their order, on the CPU; every process must call this."""
+    """Return every process's tensor, stacked by rank, on the CPU. All processes must call this together."""
     here = own.to(fabric.device)
     found = [torch.empty_like(here) for _ in range(fabric.world_size)]
     dist.all_gather(found, here)
@@ -20,10 +20,10 @@ def all_gather(fabric: Fabric, own: Tensor) -> Tensor:
 
 
 def check_same_step(fabric: Fabric, step: int, folder: str) -> None:
-    """Check that every process goes on from the same step.
+    """Check that every process resumes from the same step.
 
     Raises:
-        InputError: on every process, where they read different checkpoints: the folder is not one that they share.
+        InputError: on every process, if they read different checkpoints, because the folder is not shared.
     """
     if fabric.world_size == 1:
         return
@@ -38,10 +38,10 @@ def check_same_step(fabric: Fabric, step: int, folder: str) -> None:
 
 @contextmanager
 def report_lost_processes(fabric: Fabric) -> Iterator[None]:
-    """Say in one line that another process is gone, where torch says it in the depths of a collective.
+    """Turn a failed collective, which means that another process is gone, into a one-line error.
 
     Raises:
-        InputError: this process cannot go on alone; `torchrun --max-restarts` starts all of them again.
+        InputError: if a process is lost. This one cannot continue alone; `torchrun --max-restarts` restarts all.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Do all processes start from the same weights? Compared by checksum before the first step."""
+"""Replica consistency: all processes must start from the same weights, which are compared by checksum."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from skipless.training.processes.collectives import all_gather
 
 
 def checksums(tensors: Mapping[str, Tensor]) -> Int64[Tensor, " n"]:
-    """63 bits of SHA-256 for each tensor, of names, shapes and dtypes first of all.
+    """Return 63 bits of SHA-256 of every tensor. The first entry is that of all names, shapes and dtypes.
 
     Example:
         >>> one, other = checksums({"w": torch.zeros(2)}), checksums({"w": torch.tensor([0.0, 1e-9])})
@@ -34,12 +34,12 @@ def check_consistency(
     """Check that every process holds the same tensors.
 
     Args:
-        fabric: every process must call this.
-        tensors: what this one holds, whole.
-        like: checksums to be met besides: those of the first process before it shared its tensors out.
+        fabric: the processes; all of them must call this together.
+        tensors: unsharded tensors of this process.
+        expected: checksums that the tensors must also have: those of the first process before sharding.
 
     Raises:
-        InputError: on every process, naming one that differs and its first tensor that does.
+        InputError: on every process; it names a process that differs and its first tensor that does.
     """
     if fabric.world_size == 1:
         return
@@ -65,7 +65,7 @@ def check_consistency(
 
 
 def _first_different_rank(rows: Int64[Tensor, "ranks n"]) -> int | None:
-    """The first process whose row is not the first one's."""
+    """Return the first process whose row differs from the first one's; None if all agree."""
     return next((rank for rank in range(len(rows)) if not torch.equal(rows[rank], rows[0])), None)
 
 

@@ -1,4 +1,4 @@
-"""Where to compute and at what precision, by lightning-fabric."""
+"""Launching a process: device, precision and strategy, by lightning-fabric."""
 
 import os
 
@@ -16,15 +16,15 @@ _FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"
 
 
 def launch(device: Device, precision: Precision, strategy: Strategy = "auto") -> Fabric:
-    """Set up this process: alone on one device, or as one of those that `torchrun` started.
+    """Set up this process, alone on one device or as one of those that `torchrun` started.
 
     Args:
-        device: what to compute on.
-        precision: at which precision.
-        strategy: how processes share the model, see `FitConfig`; nothing is shared where there is one.
+        device: as in `FitConfig`.
+        precision: as in `FitConfig`.
+        strategy: as in `FitConfig`; it has no effect on a single process.
 
     Raises:
-        InputError: if there is no such device, or it cannot compute at this precision.
+        InputError: if there is no such device, or it does not support the precision.
     """
     kind = _resolve_device(device)
     if precision == "fp16" and strategy == "fsdp":
@@ -46,12 +46,12 @@ def launch(device: Device, precision: Precision, strategy: Strategy = "auto") ->
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """This process's number and how many `torchrun` started, (0, 1) without it; known before `launch`."""
+    """Return this process's rank and the world size: (0, 1) without `torchrun`. Known before `launch`."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def takes_shards_only(strategy: Strategy) -> bool:
-    """Whether this process needs no weights before `fit`, which gives it its share of the first one's."""
+    """Tell whether `fit` gives this process shards of the first one's weights, so that it needs none of its own."""
     rank, count = rank_and_world_size()
     return strategy == "fsdp" and count > 1 and rank > 0
 
