@@ -1,4 +1,4 @@
-"""What the watchmen see in teachers that are well, and in teachers that are not."""
+"""What the collapse monitors find in healthy teachers and in collapsed ones."""
 
 import json
 import math

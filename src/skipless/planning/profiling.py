@@ -1,4 +1,4 @@
-"""Watch the first seconds of a real run: the loop itself, with a clock in torch's hooks, stopped when it is enough."""
+"""profile_run: times the first seconds of a real run through torch's global hooks, and then ends it."""
 
 import os
 import tempfile
@@ -29,29 +29,30 @@ from skipless.training.loop.fit import CHECKPOINT_SECONDS
 from skipless.training.processes.launch import launch
 from skipless.training.run_folder.checkpoint import save_checkpoint
 
-_REFRESH_EVERY = 4  # steps between refreshes while watched: what one costs does not depend on it, and some must be seen
-_TARGET_UPDATES = (
-    2 * _REFRESH_EVERY + 2
-)  # updates: the first, which only starts the state, two refreshes, ordinary ones
+_REFRESH_EVERY = 4  # steps between refreshes while profiling; their cost is the same, and some must be measured
+_TARGET_UPDATES = 2 * _REFRESH_EVERY + 2  # the first, which only initialises state, two refreshes, and others
 _MIN_UPDATES = 3
-_MAX_SECONDS = 60.0  # seconds, to see the updates that are wanted, or the least
-_LOADER_BATCH = 32  # images that are fetched at once to see how fast the loader is
-_EVALUATED, _WARM_UP = 64, 8  # images of a split that are evaluated, to see how long all would take, and before
+_MAX_SECONDS = 60.0  # time limit for _TARGET_UPDATES, and for _MIN_UPDATES
+_LOADER_BATCH = 32  # images of a batch when the loader is timed
+_EVALUATED, _WARM_UP = 64, 8  # images that are evaluated to estimate an evaluation's time, and to warm up
 
 
 class _ProfilingDone(BaseException):
-    """Ends the watched run; no `except Exception` on its way may take it for a failure."""
+    """Ends the profiled run; it is not an Exception, so that no handler takes it for a failure."""
 
 
 @dataclass
 class _StepTimer:
-    """What is seen of a run.
+    """Timer of the parts of a run's steps.
 
     Attributes:
-        seconds: to watch for.
-        began: when the first forward pass began.
-        task, optimizer: of the run.
-        between, passes, updates: seconds, in the order of the steps.
+        seconds: time to profile for, in seconds.
+        began: time at which the first forward pass began.
+        task: task of the run.
+        optimizer: optimizer of the run.
+        between: seconds between steps, in the order of the steps.
+        passes: seconds of forward and backward pass.
+        updates: seconds of optimizer steps.
     """
 
     seconds: float
@@ -67,11 +68,11 @@ class _StepTimer:
 
     @property
     def max_seconds(self) -> float:
-        """Seconds after which what was seen must do."""
+        """Seconds after which profiling ends with fewer updates."""
         return max(self.seconds, _MAX_SECONDS)
 
     def forward(self, module: nn.Module, _inputs: Any) -> None:
-        """A forward pass of the task begins: the first one of a step ends what lay between two steps."""
+        """Called when a forward pass of the task begins; the first one of a step ends the time between steps."""
         if not isinstance(module, Supervised | DINO) or not module.training:
             return
         now = _now(module)
@@ -85,13 +86,13 @@ class _StepTimer:
             raise _ProfilingDone
 
     def before_update(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
-        """Gradients are complete."""
+        """Called when the gradients are complete."""
         if self.task is not None and self._forward is not None:
             self.optimizer, self._pre = optimizer, _now(self.task)
             self.passes.append(self._pre - self._forward)
 
     def after_update(self, _optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
-        """The weights have moved."""
+        """Called when the weights are updated."""
         if self.task is None or self.began is None or self._forward is None:
             return
         self._post = _now(self.task)
@@ -105,7 +106,7 @@ class _StepTimer:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Watch every task and optimizer of this process."""
+        """Time all tasks and optimizers of this process within the context."""
         hooks = [
             register_module_forward_pre_hook(self.forward),
             register_optimizer_step_pre_hook(self.before_update),
@@ -121,14 +122,14 @@ class _StepTimer:
 
 
 def profile_run(recipe: Recipe, *, seconds: float = 8.0) -> RunProfile:
-    """Run a recipe for some seconds in a folder that is thrown away, and say what limits it.
+    """Run a recipe for some seconds in a temporary folder, and profile it.
 
-    The run is the recipe's own; only its evaluations and checkpoints are left out, and timed apart, and SOAP's bases
-    are refreshed more often, so that some refreshes are seen.
+    The run is that of the recipe, with two exceptions. Evaluations and checkpoints are timed separately, and SOAP's
+    bases are refreshed more often, so that some refreshes are measured.
 
     Args:
-        recipe: what would be trained.
-        seconds: to watch for; longer, up to a minute, until a few steps and refreshes were seen.
+        recipe: the recipe to profile.
+        seconds: time to profile for. It is extended, up to a minute, until a few steps and refreshes are measured.
 
     Raises:
         InputError: if three steps take longer than a minute, or the recipe or its data cannot be used.
@@ -152,7 +153,7 @@ def profile_run(recipe: Recipe, *, seconds: float = 8.0) -> RunProfile:
 
 
 def _start(recipe: Recipe, out: Path) -> None:
-    """The run as it would be, but for what is timed apart."""
+    """Start the run, without evaluations and checkpoints, and with frequent refreshes."""
     watched = recipe.bare().with_(
         optimizer__precondition_frequency=min(_REFRESH_EVERY, recipe.optimizer.precondition_frequency)
     )
@@ -160,7 +161,7 @@ def _start(recipe: Recipe, out: Path) -> None:
 
 
 def _loader_rate(dataset: BatchedDataset, recipe: Recipe, seconds: float) -> float:
-    """Images/s of the loader alone, once its workers have started."""
+    """Return the images/s of the loader alone, once its workers have started."""
     fit = recipe.fit
     size = min(len(dataset), fit.batch_size // fit.accumulation)
     size = size if isinstance(dataset, MemoryImages) else min(size, _LOADER_BATCH)
@@ -180,7 +181,7 @@ def _loader_rate(dataset: BatchedDataset, recipe: Recipe, seconds: float) -> flo
 
 
 def _checkpoint_seconds(timer: _StepTimer, folder: Path) -> float:
-    """Seconds of one checkpoint, written where nothing waits for it."""
+    """Return the seconds that it takes to write one checkpoint."""
     assert timer.task is not None
     assert timer.optimizer is not None
     start = time.perf_counter()
@@ -189,7 +190,7 @@ def _checkpoint_seconds(timer: _StepTimer, folder: Path) -> float:
 
 
 def _evaluation_seconds(recipe: Recipe, fabric: Fabric, task: nn.Module, data: ImageData | None) -> float | None:
-    """Seconds of one evaluation, from a part of it, once it is warm: what starts but once must not be scaled up."""
+    """Return the seconds of one evaluation, extrapolated from a part of it after a warm-up."""
     if data is None:
         return None
     model: Any = task.model
@@ -210,7 +211,7 @@ def _profile(
     checkpoint: float,
     evaluation: float | None,
 ) -> RunProfile:
-    """Sort what was seen: the first step starts everything, and SOAP's every fourth refreshes."""
+    """Summarise the timings, without the first step, and with SOAP's refreshes separate from other updates."""
     fit, optimizer = recipe.fit, timer.optimizer
     soap = isinstance(optimizer, SOAP)
     every = recipe.optimizer.precondition_frequency if soap else 0
@@ -250,7 +251,7 @@ def _profile(
 
 
 def _now(module: nn.Module) -> float:
-    """The time at which the device is done with what it was given so far."""
+    """Return the time, once the device has finished all work so far."""
     device = next(module.parameters()).device
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -51,8 +51,8 @@ def voc_boxes(
 ) -> BoxData:
     """Read VOC's boxes.
 
-    VOC's files count pixels from 1 and include the last one. As in LOST and TokenCut, 1 is subtracted from xmin and ymin
-    only, which gives boxes from 0 with exclusive maxima. The results of both papers include difficult objects.
+    VOC's files count pixels from 1 and include the last one. As in LOST and TokenCut, 1 is subtracted from xmin and
+    ymin only, which gives boxes from 0 with exclusive maxima. The results of both papers include difficult objects.
 
     Args:
         root: the folder `VOC2012`, the devkit above it, or the devkit's parent.

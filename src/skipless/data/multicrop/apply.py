@@ -1,4 +1,4 @@
-"""One crop from its draw: cut, flip, jitter, grey, blur, solarise, in the published order."""
+"""Applying an augmentation: crop, flip, colour jitter, grey, blur, solarise, in the published order."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -20,7 +20,7 @@ from skipless.data.multicrop.planes import LEVELS, PixelScale, crop_and_resize
 def augment(
     image: UInt8[Tensor, "h w 3"], draw: CropParams, mode: Mode = "exact", unit: PixelScale = LEVELS
 ) -> Float32[np.ndarray, "3 s s"]:
-    """Make one crop; in levels they are whole ones where the mode is exact.
+    """Make one crop. In mode `exact` and unit `LEVELS`, its values are integers.
 
     Example:
         >>> from skipless.data.multicrop.params import Box
@@ -34,7 +34,7 @@ def augment(
 def augment_all(
     image: UInt8[Tensor, "h w 3"], draws: Sequence[CropParams], mode: Mode = "exact", unit: PixelScale = LEVELS
 ) -> list[Float32[np.ndarray, "3 _ _"]]:
-    """Make all crops of one image; the fast ones of one size share the calls for their colours."""
+    """Make all crops of one image. In mode `fast`, crops of one size share the calls for their colours."""
     if mode == "exact":
         return [_exact(image, draw, unit) for draw in draws]
     groups = [list(group) for _, group in groupby(draws, key=lambda draw: draw.size)]
@@ -66,5 +66,5 @@ def _fast(
 
 
 def to_pixels(image: Image.Image) -> UInt8[Tensor, "h w 3"]:
-    """Copy an RGB image's pixels."""
+    """Copy the pixels of an RGB image."""
     return torch.from_numpy(np.array(image))

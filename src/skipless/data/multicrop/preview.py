@@ -1,4 +1,4 @@
-"""A picture of crops, for people to look at."""
+"""draw_crops: a picture of the crops of some images, to inspect the augmentation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,15 +19,15 @@ _COLOURS = ("red", "yellow")  # the boxes of global and of local crops
 
 
 def draw_crops(path: Path, images: Sequence[Path], config: MultiCropConfig | None = None, *, seed: int = 0) -> None:
-    """Draw one row per image to a PNG: the image with the boxes of its crops, then the crops.
+    """Draw a PNG with one row per image: the image with the boxes of its crops, then the crops.
 
-    They are what `MultiCropImages` over these files gives in epoch 0 of the seed, before normalisation.
+    The crops are those of `MultiCropImages` over these files in epoch 0, before normalisation.
 
     Args:
-        path: where to write the picture.
-        images: files.
-        config: of the crops.
-        seed: of the run.
+        path: the PNG to write.
+        images: image files.
+        config: options of the augmentation.
+        seed: seed of the run.
 
     Raises:
         InputError: if no image is given, one cannot be read, or the picture cannot be written.
@@ -61,7 +61,7 @@ def _row(file: Path, index: int, config: MultiCropConfig, seed: int, height: int
 
 
 def _with_boxes(image: Image.Image, draws: Sequence[CropParams], height: int) -> Image.Image:
-    """Fit the image into a square cell, so that the crops of all rows are aligned."""
+    """Draw the boxes into the image, fitted into a square cell so that the crops of all rows are aligned."""
     scale = height / max(image.size)
     small = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     pen = ImageDraw.Draw(small)

@@ -1,4 +1,4 @@
-"""WebDataset shards: plain tars whose members are found once, then read in any order."""
+"""WebDataset shards: plain tars that are indexed once, and then read in any order."""
 
 from skipless.data.shards.find import Shards, find_shards
 from skipless.data.shards.index import index_shards

@@ -1,4 +1,4 @@
-"""What the members of shards are: found once, from headers and labels, and kept beside the shards."""
+"""Index of the samples in shards, built once from headers and labels, and stored beside the shards."""
 
 import fcntl
 import hashlib
@@ -24,11 +24,11 @@ from skipless.data.shards.shard_files import ShardFiles
 from skipless.data.shards.tar import Member, tar_members
 from skipless.errors import InputError
 
-_VERSION = 1  # of the index file; another one is not read
-_READERS = 16  # threads: they wait for a network's disks, hardly ever for one another
-_ANNOUNCED_FROM = 100  # shards from which on a first start deserves a word
+_VERSION = 1  # version of the index file; a file of another version is not read
+_READERS = 16  # threads, which mostly wait for a network disk
+_ANNOUNCED_FROM = 100  # number of shards from which indexing is announced to the user
 _NO_LABEL = -1
-_LABEL_KEYS = ("label", "cls")  # of a .json; the first is what the published ImageNet shards have
+_LABEL_KEYS = ("label", "cls")  # keys in a .json; the published ImageNet shards have the first
 
 
 class _Sample(NamedTuple):
@@ -37,17 +37,17 @@ class _Sample(NamedTuple):
 
 
 def index_shards(shards: Shards, *, labelled: bool = True) -> tuple[ShardFiles, Int64[Tensor, " n"]]:
-    """Find the images in shards and their labels; the second time from an index file, if no shard has changed.
+    """Find the images in shards and their labels, from an index file if there is a valid one.
 
-    The file lies beside the shards, or in skipless's cache folder where nothing can be written there. It is valid as
-    long as every shard has the size and the time of change that it had.
+    The index file lies beside the shards, or in the cache folder if the shards' folder is not writable. It is valid as
+    long as the size and the modification time of every shard are unchanged.
 
     Args:
-        shards: which tars.
-        labelled: refuse images without a label.
+        shards: the tars.
+        labelled: whether every image must have a label.
 
     Raises:
-        InputError: if a shard is damaged, holds no image, or holds what is no sample; the message names it.
+        InputError: if a shard is damaged, has no image, or has a sample without an image; the message names it.
     """
     tars = tuple(str(file.relative_to(shards.root)) for file in shards.files)
     table = _load_or_build(shards, tars)
@@ -75,7 +75,7 @@ def _load_or_build(shards: Shards, tars: tuple[str, ...]) -> dict[str, np.ndarra
     place = next((place for place in places if _writable(place.parent)), None)
     if place is None:
         return _build(shards)
-    with _locked(place):  # the processes of a run start together, and one of them will do
+    with _locked(place):  # the processes of a run start together, and only one of them should build it
         if (table := _load_index(place, state)) is None:
             table = _build(shards)
             _save_index(place, table | state)
@@ -100,7 +100,7 @@ def _writable(folder: Path) -> bool:
 def _locked(place: Path) -> Iterator[None]:
     lock = place.with_suffix(".lock")
     with ExitStack() as stack:
-        with suppress(OSError):  # a full disk, or one without locks: then each process builds its own
+        with suppress(OSError):  # on a full disk, or one without locks, each process builds the index
             fcntl.flock(stack.enter_context(lock.open("w")), fcntl.LOCK_EX)
         try:
             yield
@@ -109,7 +109,7 @@ def _locked(place: Path) -> Iterator[None]:
 
 
 def _load_index(place: Path, state: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
-    """Read an index, unless it is of other shards or cannot be read."""
+    """Read an index file; None if it is out of date or unreadable."""
     try:
         with place.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if all(np.array_equal(stored[name], value) for name, value in state.items()):
@@ -121,7 +121,7 @@ def _load_index(place: Path, state: dict[str, np.ndarray]) -> dict[str, np.ndarr
 
 def _save_index(place: Path, arrays: dict[str, Any]) -> None:
     temporary = place.with_name(f".{place.stem}-{os.getpid()}.npz")
-    with suppress(OSError):  # without an index the next start takes as long as this one
+    with suppress(OSError):  # an index that cannot be saved only costs time at the next start
         try:
             np.savez(temporary, **arrays)
             os.replace(temporary, place)
@@ -145,12 +145,12 @@ def _build(shards: Shards) -> dict[str, np.ndarray]:
 
 
 def _samples(tar: Path) -> list[_Sample]:
-    """Group a tar's members as webdataset does: the key of a member is its path up to the name's first dot."""
+    """Group a tar's members into samples as webdataset does: their key is the path up to the name's first dot."""
     parts: dict[str, dict[str, Member]] = {}
     for member in tar_members(tar):
         folder, slash, name = member.name.rpartition("/")
         stem, _, extension = name.partition(".")
-        if not stem or (stem.startswith("__") and stem.endswith("__")):  # hidden; notes on the whole shard
+        if not stem or (stem.startswith("__") and stem.endswith("__")):  # hidden; about the whole shard
             continue
         kinds, kind = parts.setdefault(folder + slash + stem, {}), extension.lower()
         kind = "image" if f".{kind}" in EXTENSIONS else kind

@@ -17,8 +17,8 @@ MAX_IMAGES = 64
 """Largest number of images of a measurement, on each process. One in 100 steps then takes 1 % of the time."""
 
 # Thresholds from measurements. Collapsed teachers (digits, K = 32; temperature too high, no centring, or both) had at
-# most 5e-6 nats of information, usually 1e-7, which is rounding. A teacher that had not collapsed (scenes, K = 1024) had
-# at least 2e-2 from step 5 on, although its features were no better than chance.
+# most 5e-6 nats of information, usually 1e-7, which is rounding. A teacher that had not collapsed (scenes, K = 1024)
+# had at least 2e-2 from step 5 on, although its features were no better than chance.
 MIN_INFORMATION = 1e-5  # nats
 UNIFORM_KL = 1e-3  # nats
 ONE_HOT_ENTROPY = 1e-3  # nats

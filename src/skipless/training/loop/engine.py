@@ -128,7 +128,7 @@ class Engine:
         return bool(full_tensor(get_total_norm(self.task.parameters())).isfinite())
 
     def state(self) -> dict[str, Any]:
-        """Return copies of all that the next step depends on, unsharded, on the CPU; {} on all processes but the first."""
+        """Return what the next step depends on, unsharded, as copies on the first process's CPU; {} on the others."""
         first = self.fabric.is_global_zero
         task = full_state_dict_on_cpu(self.task, keep=first)
         optimizer = gathered_state(self.optimizer)

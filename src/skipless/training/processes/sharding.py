@@ -127,17 +127,17 @@ class UnshardedCopies:
 
     def of(self, module: nn.Module) -> nn.Module:
         """Return the module's copy, with the present weights. All processes must call this together."""
-        twin = next(twin for part, twin in self._copies if part is module)
-        twin.load_state_dict(full_state_dict(module), assign=True)
-        twin.requires_grad_(False)
-        for own, its in zip(module.modules(), twin.modules(), strict=True):
+        copied = next(copied for part, copied in self._copies if part is module)
+        copied.load_state_dict(full_state_dict(module), assign=True)
+        copied.requires_grad_(False)
+        for own, its in zip(module.modules(), copied.modules(), strict=True):
             its.training = own.training
-        return twin
+        return copied
 
     def release(self) -> None:
         """Free the weights of all copies."""
-        for _, twin in self._copies:
-            twin.load_state_dict({name: tensor.to("meta") for name, tensor in twin.state_dict().items()}, assign=True)
+        for _, copied in self._copies:
+            copied.load_state_dict({name: tensor.to("meta") for name, tensor in copied.state_dict().items()}, assign=True)
 
 
 def _blocks(task: nn.Module) -> list[nn.Module]:
