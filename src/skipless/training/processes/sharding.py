@@ -137,7 +137,9 @@ class UnshardedCopies:
     def release(self) -> None:
         """Free the weights of all copies."""
         for _, copied in self._copies:
-            copied.load_state_dict({name: tensor.to("meta") for name, tensor in copied.state_dict().items()}, assign=True)
+            copied.load_state_dict(
+                {name: tensor.to("meta") for name, tensor in copied.state_dict().items()}, assign=True
+            )
 
 
 def _blocks(task: nn.Module) -> list[nn.Module]:
