@@ -25,7 +25,7 @@ class FitConfig:
         checkpoint_every: steps between checkpoints; 0 writes one after each epoch, but not within seconds of the last.
             A run also writes one at its end, at Ctrl-C and at SIGTERM.
         measure_every: steps between measurements of the model's conditioning, written to `measurements.jsonl`; 0 turns
-            them off. The first and the last step are measured, too.
+            them off. The model is also measured before the first step and after the last.
         log_every: steps between lines of `metrics.jsonl`. Each line has the means over these steps.
         workers: processes that load data; 0 loads in the training process. Results do not depend on the number.
         device: where to train; `auto` takes an accelerator if there is one. Under `torchrun` each process takes one.

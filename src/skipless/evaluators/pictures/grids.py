@@ -23,7 +23,7 @@ def picture_grid(
     names: Sequence[str] = (),
     legend: Sequence[LegendEntry] = (),
 ) -> Image.Image:
-    """Compose pictures to one: each resized to its cell, captions as `labelled_pictures` has them.
+    """Compose pictures to one: each resized to its cell, captions as `captioned_grid` has them.
 
     Args:
         rows: of equally many pictures. One of few pixels (patches) keeps its edges: it is enlarged by the nearest.
