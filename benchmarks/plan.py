@@ -19,7 +19,7 @@ from skipless.models import create_model
 from skipless.optim import OptimizerConfig, build_optimizer
 from skipless.planning import backward_flops, forward_flops
 from skipless.planning.optimizer_cost import parameter_costs, total
-from skipless.planning.table import aligned
+from skipless.planning.table import markdown_table
 
 SIZES = {"small": 384, "base": 768, "large": 1024}
 
@@ -94,7 +94,7 @@ def main() -> None:
         )
         for what, flops, times in lines
     ]
-    print(aligned((f"n = {given.times}", "GFLOP, counted", "seconds", "GFLOP/s"), rows, left=1))
+    print(markdown_table((f"n = {given.times}", "GFLOP, counted", "seconds", "GFLOP/s"), rows, left=1))
     print(f"\ntorch {torch.__version__}, 1 thread, fp32")
 
 

@@ -24,12 +24,12 @@ def test_a_real_run_is_broken_down(capsys, tmp_path, monkeypatch) -> None:
 def test_flags_reach_the_recipe(capsys, monkeypatch) -> None:
     seen = []
 
-    def watch(recipe, *, seconds):
+    def profile_run(recipe, *, seconds):
         seen.append((recipe, seconds))
         return "watched"
 
-    monkeypatch.setattr("skipless.planning.watch.watch", watch)
-    monkeypatch.setattr("skipless.planning.limits.limits_text", str)
+    monkeypatch.setattr("skipless.planning.profiling.profile_run", profile_run)
+    monkeypatch.setattr("skipless.planning.bottlenecks.profile_text", str)
     flags = ("--optimizer", "adamw", "--batch-size", "64", "--workers", "3", "--skip", "--seconds", "2")
     code, printed, _ = skipless(capsys, "doctor", "table1", "--data", "fashion", *flags)
     assert (code, printed) == (0, "watched\n")

@@ -159,7 +159,7 @@ def test_evaluation_replaces_nothing(data: ImageConfig) -> None:
 def test_a_set_without_a_readable_image_is_an_error_that_ends(data: ImageConfig) -> None:
     train = load_images(data).train
     assert isinstance(train, StoredImages)
-    broken = replace(train, source=train.source.chosen(torch.tensor([1, 9])), labels=train.labels[[1, 9]])
+    broken = replace(train, source=train.source.subset(torch.tensor([1, 9])), labels=train.labels[[1, 9]])
     with pytest.raises(InputError, match="100 images drawn from the training set, none readable"):
         list(islice(train_batches(broken, Order(2, 2, 0)), 1))
 

@@ -10,7 +10,7 @@ from PIL import Image
 from reference.pictures import damage, jpeg, png
 from torchvision import datasets
 
-from skipless.data.captioned import labelled_pictures
+from skipless.data.captioned import captioned_grid
 from skipless.data.dense import (
     IGNORE,
     UnreadableItem,
@@ -275,9 +275,9 @@ def test_a_contact_sheet_shows_what_is_there(voc: Path, tmp_path: Path, monkeypa
 
     def together(rows: list, **how: Any) -> Image.Image:
         told.append(how)
-        return labelled_pictures(rows, **how)
+        return captioned_grid(rows, **how)
 
-    monkeypatch.setattr("skipless.data.dense.preview.labelled_pictures", together)
+    monkeypatch.setattr("skipless.data.dense.preview.captioned_grid", together)
     damage(voc / "SegmentationClass" / "2008_000001.png", "empty")
     file = tmp_path / "sheet.png"
     problems = contact_sheet(file, voc_segmentation(voc, "train"), voc_boxes(voc), cell=96)

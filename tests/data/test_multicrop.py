@@ -16,7 +16,7 @@ from torchvision.transforms import ColorJitter, RandomResizedCrop
 from skipless.data import BatchKey, Order, train_batches
 from skipless.data.loading.loader import BatchedDataset
 from skipless.data.multicrop import MultiCropConfig, MultiCropImages, draw_crops, load_multicrop, normalised
-from skipless.data.multicrop.draws import Box, CropDraw, draw_box, draw_crops_of
+from skipless.data.multicrop.params import Box, CropParams, sample_box, sample_crop_params
 from skipless.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
@@ -26,8 +26,8 @@ DRAWN = 600  # images; a share of 0.5 of one crop of each may be off by 0.1
 
 
 @pytest.fixture(scope="module")
-def drawn() -> list[list[CropDraw]]:
-    return [draw_crops_of(Random(seed), 375, 500, MultiCropConfig()) for seed in range(DRAWN)]
+def drawn() -> list[list[CropParams]]:
+    return [sample_crop_params(Random(seed), 375, 500, MultiCropConfig()) for seed in range(DRAWN)]
 
 
 @pytest.fixture
@@ -63,33 +63,33 @@ def assert_same(ours: list[list[torch.Tensor]], others: list[list[torch.Tensor]]
     ],
     ids=["flip", "jitter", "grey", "blur first", "blur second", "blur local", "solarise second", "solarise others"],
 )
-def test_operations_are_as_likely_as_published(drawn: list[list[CropDraw]], what, of, share: float) -> None:
+def test_operations_are_as_likely_as_published(drawn: list[list[CropParams]], what, of, share: float) -> None:
     found = [what(crops[position]) for crops in drawn for position in of]
     assert abs(np.mean(found) - share) <= 5 * math.sqrt(share * (1 - share) / len(found))
 
 
-def test_operations_are_drawn_independently(drawn: list[list[CropDraw]]) -> None:
+def test_operations_are_drawn_independently(drawn: list[list[CropParams]]) -> None:
     table = np.array([[d.flip, bool(d.jitter), d.grey, d.sigma > 0, d.box.width] for crops in drawn for d in crops[2:]])
     correlations = np.corrcoef(table.T) - np.eye(5)
     assert np.abs(correlations).max() < 5 / math.sqrt(len(table))
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
-def test_factors_are_torchvisions(drawn: list[list[CropDraw]], name: str) -> None:
+def test_factors_are_torchvisions(drawn: list[list[CropParams]], name: str) -> None:
     jitter = ColorJitter(0.4, 0.4, 0.2, 0.1)
     low, high = getattr(jitter, name)
     ours = [dict(draw.jitter)[name] for crops in drawn for draw in crops if draw.jitter]
     assert stats.kstest(ours, stats.uniform(low, high - low).cdf).pvalue > 1e-4
 
 
-def test_every_order_of_the_jitter_is_equally_likely(drawn: list[list[CropDraw]]) -> None:
+def test_every_order_of_the_jitter_is_equally_likely(drawn: list[list[CropParams]]) -> None:
     orders = [tuple(name for name, _ in draw.jitter) for crops in drawn for draw in crops if draw.jitter]
     counts = np.unique(orders, axis=0, return_counts=True)[1]
     assert len(counts) == math.factorial(4)
     assert stats.chisquare(counts).pvalue > 1e-4
 
 
-def test_sigmas_are_uniform(drawn: list[list[CropDraw]]) -> None:
+def test_sigmas_are_uniform(drawn: list[list[CropParams]]) -> None:
     sigmas = [draw.sigma for crops in drawn for draw in crops if draw.sigma]
     assert stats.kstest(sigmas, stats.uniform(0.1, 1.9).cdf).pvalue > 1e-4
 
@@ -101,7 +101,7 @@ def test_boxes_are_torchvisions(size: tuple[int, int], scale: tuple[float, float
     image, random = torch.empty(3, height, width), Random(0)
     torch.manual_seed(0)
     theirs = [RandomResizedCrop.get_params(image, list(scale), [3 / 4, 4 / 3]) for _ in range(1500)]
-    ours = [draw_box(random, height, width, scale, (3 / 4, 4 / 3)) for _ in range(1500)]
+    ours = [sample_box(random, height, width, scale, (3 / 4, 4 / 3)) for _ in range(1500)]
     measures = {
         "area": (lambda top, left, h, w: h * w),
         "ratio": (lambda top, left, h, w: w / h),
@@ -119,7 +119,7 @@ def test_boxes_are_torchvisions(size: tuple[int, int], scale: tuple[float, float
     ("height", "width", "box"), [(10, 1000, Box(0, 493, 10, 13)), (1000, 10, Box(493, 0, 13, 10))], ids=str
 )
 def test_where_no_box_fits_the_middle_is_taken(height: int, width: int, box: Box) -> None:
-    assert draw_box(Random(0), height, width, (0.9, 1.0), (3 / 4, 4 / 3)) == box
+    assert sample_box(Random(0), height, width, (0.9, 1.0), (3 / 4, 4 / 3)) == box
 
 
 @pytest.mark.parametrize("mode", ["exact", "fast"])

@@ -13,11 +13,11 @@ from reference import multicrop as published
 
 from skipless.data.multicrop import MultiCropConfig, measure_deviation, normalised
 from skipless.data.multicrop.apply import augment, to_pixels
-from skipless.data.multicrop.blur import blur_
-from skipless.data.multicrop.colour import grey_, jitter_
-from skipless.data.multicrop.draws import Box, CropDraw, draw_crops_of
-from skipless.data.multicrop.fast import blur_once_, colour_map
-from skipless.data.multicrop.planes import LEVELS, cut, unit_of
+from skipless.data.multicrop.blur import gaussian_blur_
+from skipless.data.multicrop.colour import colour_jitter_, to_grey_
+from skipless.data.multicrop.fast import colour_matrix, sampled_gaussian_blur_
+from skipless.data.multicrop.params import Box, CropParams, sample_crop_params
+from skipless.data.multicrop.planes import LEVELS, crop_and_resize, pixel_scale_of
 from skipless.errors import InputError
 
 
@@ -47,7 +47,7 @@ IMAGES = {"noise": noise, "photo": photo, "greyish": lambda: photo().convert("L"
 def test_jitter_gives_pils_levels(image, name: str, amounts: tuple[float, ...]) -> None:
     for amount in amounts:
         expected = published.planes(published.jittered(image(), name, amount))
-        np.testing.assert_array_equal(jitter_(published.planes(image()), ((name, amount),)), expected)
+        np.testing.assert_array_equal(colour_jitter_(published.planes(image()), ((name, amount),)), expected)
 
 
 def test_every_colour_has_pils_hue() -> None:
@@ -56,12 +56,12 @@ def test_every_colour_has_pils_hue() -> None:
     colours = Image.fromarray(np.stack(np.meshgrid(steps, steps, steps), -1).reshape(len(steps), -1, 3))
     for turns in (-0.07, 0.1):
         expected = published.planes(F.adjust_hue(colours, turns))
-        np.testing.assert_array_equal(jitter_(published.planes(colours), (("hue", turns),)), expected)
+        np.testing.assert_array_equal(colour_jitter_(published.planes(colours), (("hue", turns),)), expected)
 
 
 @pytest.mark.parametrize("image", IMAGES.values(), ids=IMAGES)
 def test_grey_and_solarise_give_pils_levels(image) -> None:
-    np.testing.assert_array_equal(grey_(published.planes(image())), published.planes(F.to_grayscale(image(), 3)))
+    np.testing.assert_array_equal(to_grey_(published.planes(image())), published.planes(F.to_grayscale(image(), 3)))
     solarised = LEVELS.solarise_(published.planes(image()))
     np.testing.assert_array_equal(solarised, published.planes(ImageOps.solarize(image())))
 
@@ -71,7 +71,7 @@ def test_blur_gives_pils_levels() -> None:
     random, apart = Random(0), []
     for sigma in [random.uniform(0.1, 2) for _ in range(20)] + [3.3]:
         expected = published.planes(noise(64, 80).filter(ImageFilter.GaussianBlur(sigma)))
-        difference = np.abs(blur_(published.planes(noise(64, 80)), sigma) - expected)
+        difference = np.abs(gaussian_blur_(published.planes(noise(64, 80)), sigma) - expected)
         assert difference.max() <= 2, sigma
         apart.append((difference > 0).mean())
     assert np.mean(apart) < 0.005
@@ -80,14 +80,14 @@ def test_blur_gives_pils_levels() -> None:
 def test_blur_is_pils_up_to_the_border_of_tiny_crops() -> None:
     for size in (1, 2, 5):
         expected = published.planes(noise(size, size).filter(ImageFilter.GaussianBlur(1.7)))
-        np.testing.assert_array_equal(blur_(published.planes(noise(size, size)), 1.7), expected)
+        np.testing.assert_array_equal(gaussian_blur_(published.planes(noise(size, size)), 1.7), expected)
 
 
 @pytest.mark.parametrize("image", [photo, noise], ids=["photo", "noise"])
 @pytest.mark.parametrize("box", [Box(3, 5, 120, 150), Box(0, 0, 40, 33), Box(10, 20, 96, 96), Box(7, 9, 1, 2)], ids=str)
 def test_resizing_is_pils_within_two_levels(image, box: Box) -> None:
     for flip in (False, True):
-        ours = cut(to_pixels(image()), CropDraw(box, 96, flip=flip)).float().numpy()
+        ours = crop_and_resize(to_pixels(image()), CropParams(box, 96, flip=flip)).float().numpy()
         expected = published.resized(image(), box, 96)
         difference = np.abs(ours - published.planes(ImageOps.mirror(expected) if flip else expected))
         assert difference.max() <= 2
@@ -98,7 +98,7 @@ def test_whole_crops_are_the_published_ones() -> None:
     config, image = MultiCropConfig(global_size=64, local_size=32), photo()
     means = []
     for seed in range(6):
-        for draw in draw_crops_of(Random(seed), image.height, image.width, config):
+        for draw in sample_crop_params(Random(seed), image.height, image.width, config):
             expected = published.planes(published.augmented(image, draw))
             means.append(np.abs(augment(to_pixels(image), draw) - expected).mean())
     # Solarising a level of 127 for 128 does no harm; a hue that jumps with one level of an almost grey pixel little.
@@ -109,7 +109,7 @@ def test_whole_crops_are_the_published_ones() -> None:
 def test_normalising_is_torchvisions() -> None:
     config, image = MultiCropConfig(), photo(40, 40)
     expected = F.normalize(F.to_tensor(image), list(config.mean), list(config.std))
-    ours = torch.from_numpy(unit_of(config).convert_(published.planes(image)))
+    ours = torch.from_numpy(pixel_scale_of(config).convert_(published.planes(image)))
     torch.testing.assert_close(ours, expected, atol=2e-6, rtol=0)
     levels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     torch.testing.assert_close(normalised(levels, config), expected, atol=2e-6, rtol=0)
@@ -120,7 +120,7 @@ def test_the_fast_map_is_the_composed_operations_where_nothing_is_clipped() -> N
     soft = Image.fromarray((np.array(photo()) // 4 + 90).astype(np.uint8))
     box = Box(0, 0, soft.height, soft.width)
     jitter = (("contrast", 0.7), ("saturation", 1.2), ("brightness", 1.1))
-    for draw in (CropDraw(box, 64, jitter=jitter), CropDraw(box, 64, jitter=jitter[::-1], grey=True)):
+    for draw in (CropParams(box, 64, jitter=jitter), CropParams(box, 64, jitter=jitter[::-1], grey=True)):
         fast, exact = (augment(to_pixels(soft), draw, mode) for mode in ("fast", "exact"))
         assert np.abs(fast - exact).max() < 4
         assert np.abs(fast - exact).mean() < 1.5  # PIL cuts off after each of three or four operations
@@ -128,23 +128,23 @@ def test_the_fast_map_is_the_composed_operations_where_nothing_is_clipped() -> N
 
 def test_the_fast_hue_turns_the_way_that_pils_does() -> None:
     red = np.array([200.0, 50.0, 50.0])
-    turned = colour_map((("hue", 1 / 3),), False, red)[0] @ red
+    turned = colour_matrix((("hue", 1 / 3),), False, red)[0] @ red
     assert turned.argmax() == 1
-    assert colour_map((("hue", 0.25),), False, red)[0] @ np.ones(3) == pytest.approx(1)
+    assert colour_matrix((("hue", 0.25),), False, red)[0] @ np.ones(3) == pytest.approx(1)
 
 
 def test_the_fast_blur_is_a_gaussian() -> None:
     spot = np.zeros((3, 41, 41), np.float32)
     spot[:, 20, 20] = 1
-    profile = blur_once_(spot, 1.5)[0].sum(0)
+    profile = sampled_gaussian_blur_(spot, 1.5)[0].sum(0)
     assert profile.sum() == pytest.approx(1, abs=1e-5)
     assert (profile * (np.arange(41) - 20) ** 2).sum() == pytest.approx(1.5**2, rel=0.05)
 
 
 def test_fast_units_agree() -> None:
     config, image = MultiCropConfig(mode="fast"), to_pixels(photo())
-    unit = unit_of(config)
-    for draw in draw_crops_of(Random(3), 150, 200, replace(config, global_size=48, local_size=32, solarise=1)):
+    unit = pixel_scale_of(config)
+    for draw in sample_crop_params(Random(3), 150, 200, replace(config, global_size=48, local_size=32, solarise=1)):
         levels = augment(image, draw, "fast")
         assert levels.min() > -0.01
         assert levels.max() < 255.01

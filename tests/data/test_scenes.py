@@ -24,7 +24,7 @@ from skipless.data.dense import (
 from skipless.data.memory import MemoryImages
 from skipless.data.scenes import Scene, Sources, compose, load_sources, sources, write_scenes
 from skipless.data.scenes.files import jpeg
-from skipless.data.scenes.layouts import OBJECT_CLASSES, PHOTO_CLASSES, encode_runs
+from skipless.data.scenes.layouts import OBJECT_CLASSES, PHOTO_CLASSES, encode_rle
 from skipless.data.scenes.write import VERSION
 
 TRAIN, VAL, SIZE, SEED = 11, 10, 48, 3
@@ -164,16 +164,16 @@ def test_coco_masks_of_instances_are_exact(written: dict[str, Path], digits: dic
 def test_pycocotools_agrees_with_the_runs() -> None:
     tools = pytest.importorskip("pycocotools.mask")
     mask = np.random.default_rng(0).random((7, 9)) > 0.5
-    runs = encode_runs(mask)
+    runs = encode_rle(mask)
     assert np.array_equal(tools.decode(tools.frPyObjects(runs, *mask.shape)).astype(bool), mask)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_runs_are_decoded_to_the_mask(seed: int) -> None:
     mask = np.random.default_rng(seed).random((5, 8)) > 0.1 * seed + 0.3
-    assert np.array_equal(decode_runs(encode_runs(mask)), mask)
+    assert np.array_equal(decode_runs(encode_rle(mask)), mask)
     for mask in (np.zeros((2, 3), dtype=bool), np.ones((2, 3), dtype=bool)):
-        assert np.array_equal(decode_runs(encode_runs(mask)), mask)
+        assert np.array_equal(decode_runs(encode_rle(mask)), mask)
 
 
 def test_coco_stuff_is_the_same_in_both_numberings(written: dict[str, Path], tmp_path: Path) -> None:

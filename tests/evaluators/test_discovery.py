@@ -11,7 +11,7 @@ import torch
 from reference import discovery as naive
 from torch import Tensor
 
-from skipless.data.captioned import labelled_pictures
+from skipless.data.captioned import captioned_grid
 from skipless.errors import InputError
 from skipless.evaluators.discovery import Discovery, corloc, draw_discoveries, iou, lost, tokencut
 from skipless.evaluators.discovery.eigenpair import largest_eigenpair
@@ -443,9 +443,9 @@ def test_a_picture_shows_boxes_and_sides(tmp_path: Path, monkeypatch: pytest.Mon
 
     def together(rows: Any, **how: Any) -> Any:
         told.update(how)
-        return labelled_pictures(rows, **how)
+        return captioned_grid(rows, **how)
 
-    monkeypatch.setattr("skipless.evaluators.discovery.discovery_picture.labelled_pictures", together)
+    monkeypatch.setattr("skipless.evaluators.discovery.discovery_picture.captioned_grid", together)
     given = {"boxes_true": [[(4, 4, 30, 30), (50, 50, 50.2, 50.2)]], "names": ["2012_000001"], "height": 92}
     path = draw_discoveries(tmp_path / "new" / "a.png", [image], found, **given)
     sheet = np.asarray(Image.open(path).convert("RGB")).astype(int)

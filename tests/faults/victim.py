@@ -119,7 +119,7 @@ def _mark(marks: Marks, rank: int) -> None:
     whole_write, save_file, rename = writing.write_snapshot, checkpoint.save_file, os.replace
     engine.take_step = within("step", engine.take_step, "step")
     engine.state = within("snapshot", engine.state, "step")
-    loop._Run._evaluated = within("evaluation", loop._Run._evaluated, "step")  # type: ignore[method-assign]
+    loop._Run._run_evaluation = within("evaluation", loop._Run._run_evaluation, "step")  # type: ignore[method-assign]
     writing.write_snapshot = within("write", write, "", writing=True)
     checkpoint.save_file = save
     files.os.replace = replace

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from skipless.models import create_model
 from skipless.optim import OptimizerConfig, build_optimizer
-from skipless.planning.optimizer_cost import parameter_costs, shares, total
+from skipless.planning.optimizer_cost import parameter_costs, shard_costs, total
 
 
 def tensors(value) -> list[Tensor]:
@@ -81,7 +81,7 @@ def test_shares_add_up_and_are_even() -> None:
         model = create_model("vit_base_patch16_224")
     costs = parameter_costs(build_optimizer(model, OptimizerConfig(name="soap")))
     for ranks in (1, 2, 8):
-        held = shares(costs, ranks)
+        held = shard_costs(costs, ranks)
         assert total(held) == total(costs) or total(held).balance == pytest.approx(total(costs).balance)
         assert max(cost.balance for cost in held) < 1.1 * total(costs).balance / ranks
-    assert sum(cost.state_bytes for cost in shares(costs, 64)) == total(costs).state_bytes
+    assert sum(cost.state_bytes for cost in shard_costs(costs, 64)) == total(costs).state_bytes

@@ -4,7 +4,7 @@ import numpy as np
 import torchvision.transforms.functional as F
 from PIL import Image, ImageFilter, ImageOps
 
-from skipless.data.multicrop.draws import Box, CropDraw
+from skipless.data.multicrop.params import Box, CropParams
 
 
 def resized(image: Image.Image, box: Box, size: int) -> Image.Image:
@@ -23,7 +23,7 @@ def jittered(image: Image.Image, name: str, amount: float) -> Image.Image:
     return operations[name](image, amount)
 
 
-def augmented(image: Image.Image, draw: CropDraw) -> Image.Image:
+def augmented(image: Image.Image, draw: CropParams) -> Image.Image:
     crop = resized(image, draw.box, draw.size)
     crop = ImageOps.mirror(crop) if draw.flip else crop
     for name, amount in draw.jitter:

@@ -40,7 +40,7 @@ def test_killed_and_resumed_is_bit_identical(optimizer: str, step: int, tmp_path
     }  # fmt: skip
 
 
-def test_metrics_hold_what_the_watchmen_saw(tmp_path: Path) -> None:
+def test_metrics_hold_what_the_collapse_monitors_found(tmp_path: Path) -> None:
     train_dino(tmp_path)
     logged = lines(tmp_path)
     seen = [line for line in logged if "watch" in line]

@@ -7,7 +7,7 @@ import pytest
 from torch.distributed import HashStore
 
 from skipless.errors import InputError
-from skipless.training.processes.rendezvous import agreed_name
+from skipless.training.processes.rendezvous import agree_on_prefix
 
 
 def start(store: HashStore, world: int, delays: tuple[float, ...] = ()) -> list[str]:
@@ -15,7 +15,7 @@ def start(store: HashStore, world: int, delays: tuple[float, ...] = ()) -> list[
     found: dict[int, str] = {}
 
     def agree(rank: int) -> None:
-        found[rank] = agreed_name(store, rank, world, timedelta(seconds=30))
+        found[rank] = agree_on_prefix(store, rank, world, timedelta(seconds=30))
 
     timers = [threading.Timer(delay, agree, [rank]) for rank, delay in zip(range(world), delays, strict=True)]
     for timer in timers:
@@ -39,6 +39,6 @@ def test_who_waits_in_vain_is_told() -> None:
     store = HashStore()
     start(store, 2, (0.0, 0.0))
     with pytest.raises(InputError, match="process 1 of 2 has not come"):
-        agreed_name(store, 0, 2, timedelta(seconds=0.1))
+        agree_on_prefix(store, 0, 2, timedelta(seconds=0.1))
     with pytest.raises(InputError, match="the first process has not come"):
-        agreed_name(store, 1, 2, timedelta(seconds=0.1))
+        agree_on_prefix(store, 1, 2, timedelta(seconds=0.1))

@@ -1,4 +1,4 @@
-"""Data: built-in image sets, folders and shards, and batches that any step of any run can ask for."""
+"""Data: built-in image sets, folders and shards, and batches that are a function of the step."""
 
 from skipless.lazy import attach_stub
 

@@ -1,4 +1,4 @@
-"""timm's transforms of photos, for training and for evaluation."""
+"""timm's image transforms, for training and for evaluation."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,13 +20,13 @@ from skipless.errors import InputError
 
 @dataclass(frozen=True)
 class PhotoTransform:
-    """timm's steps, of which those from pixels to normalised numbers are done within the batch.
+    """timm's transform of a photo, whose conversion to a normalised tensor writes directly into the batch.
 
-    It computes bit for bit what timm's composition does, without its four copies of an image.
+    The result equals that of timm's `Compose` bit for bit, without its four copies of an image.
 
     Attributes:
         size: side of the result in pixels.
-        steps: timm's, in order.
+        steps: timm's transforms, in order.
     """
 
     size: int
@@ -37,7 +37,7 @@ class PhotoTransform:
         return self.into(torch.empty(3, self.size, self.size), image)
 
     def into(self, out: Float32[Tensor, "3 s s"], image: Image.Image) -> Float32[Tensor, "3 s s"]:
-        """Write a transformed image into a place of a batch."""
+        """Transform an image and write it into `out`, a row of a batch."""
         current: Any = image
         for step in self.steps:
             if isinstance(step, MaybeToTensor):
@@ -50,7 +50,7 @@ class PhotoTransform:
         return out if current is out else out.copy_(current)
 
     def normalised_by(self, mean: Sequence[float], std: Sequence[float]) -> "PhotoTransform":
-        """The same steps, with these numbers for each channel, of values in 0 to 1, where they normalise."""
+        """Return the same transform with another mean and std for each channel, for values in 0 to 1."""
         chosen = Normalize(torch.tensor(mean), torch.tensor(std))
         return replace(self, steps=tuple(chosen if isinstance(step, Normalize) else step for step in self.steps))
 
@@ -65,10 +65,10 @@ def photo_transform(
     interpolation: Literal["bicubic", "bilinear"],
     crop_ratio: float,
 ) -> PhotoTransform:
-    """Give timm's steps; the arguments are those of `ImageConfig`.
+    """Return timm's transform; the arguments are those of `ImageConfig`.
 
     Raises:
-        InputError: if timm does not know the augmentation.
+        InputError: if timm does not know `auto_augment`.
     """
     try:
         transform: Any = create_transform(
@@ -93,15 +93,15 @@ def photo_transform(
 
 
 def _posterize(image: Image.Image, bits_to_keep: int, **_: Any) -> Image.Image:
-    """Posterise as every Pillow before 13 did: to no bits is to black, which Pillow now refuses, and timm asks for it.
+    """Posterise as Pillow did before version 13: 0 bits give black, which timm asks for and Pillow now refuses.
 
-    At the paper's magnitude, 9 with a deviation of 0.5, that is about one image in a thousand.
+    At the paper's magnitude of 9 with a standard deviation of 0.5 this happens to about one image in a thousand.
     """
     return posterize(image, bits_to_keep) if bits_to_keep > 0 else Image.new(image.mode, image.size)
 
 
 def _operations(transform: Any) -> Iterator[AugmentOp]:
-    """Find timm's single operations, wherever a policy keeps them."""
+    """Yield timm's single operations, from any level of a policy."""
     if isinstance(transform, AugmentOp):
         yield transform
     elif isinstance(transform, list | tuple):

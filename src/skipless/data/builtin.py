@@ -1,4 +1,4 @@
-"""Image sets that need no download by hand: digits (ships with scikit-learn) and Fashion-MNIST."""
+"""Built-in image sets: digits (part of scikit-learn) and Fashion-MNIST."""
 
 import gzip
 import math
@@ -25,7 +25,7 @@ _PARTS = {"train": "train", "val": "t10k"}
 
 
 def load_digits() -> tuple[MemoryImages, MemoryImages, tuple[str, ...]]:
-    """Load scikit-learn's 8 x 8 grey digits, split once and for all into 1,397 training and 400 test images.
+    """Load scikit-learn's 8 x 8 grey digits, with a fixed split into 1,397 training and 400 test images.
 
     Returns:
         Training set, test set, and the names of the ten classes.
@@ -38,9 +38,9 @@ def load_digits() -> tuple[MemoryImages, MemoryImages, tuple[str, ...]]:
     except ImportError as error:
         raise InputError("the digits come with scikit-learn: pip install 'skipless[demo]'") from error
     digits: Any = datasets.load_digits()
-    images = torch.from_numpy(digits.images * 15).byte()[:, None]  # 17 levels, 0 to 16: 15 keeps them whole
+    images = torch.from_numpy(digits.images * 15).byte()[:, None]  # 17 levels, 0 to 16; 15 keeps them integers
     labels = torch.from_numpy(digits.target).long()
-    # RandomState's stream is frozen for ever (NEP 19): everyone's 400 test images are the same ones.
+    # RandomState's stream never changes (NEP 19), so the 400 test images are the same everywhere.
     order = torch.from_numpy(np.random.RandomState(0).permutation(len(images)))
     mean, std = channel_statistics(images[order[:DIGITS_TRAIN]])
     train, test = (
@@ -53,11 +53,11 @@ def load_fashion(folder: Path | None = None) -> tuple[MemoryImages, MemoryImages
     """Load Fashion-MNIST: 60,000 training and 10,000 test images, 28 x 28 grey.
 
     Args:
-        folder: where the four idx files lie (gzipped or not), or torchvision's root above `FashionMNIST/raw`. Without
-            it: the folder of Debian's package, then our cache, then torchvision's download into our cache.
+        folder: folder with the four idx files (gzipped or not), or torchvision's root above `FashionMNIST/raw`. By
+            default, the folder of Debian's package, then the cache, then a download by torchvision into the cache.
 
     Raises:
-        InputError: if no files are found and none can be downloaded, or a file is corrupt.
+        InputError: if the files are neither found nor can be downloaded, or one is corrupt.
     """
     found = find_fashion(folder) if folder is not None else _found_or_downloaded()
     if found is None:
@@ -73,7 +73,7 @@ def load_fashion(folder: Path | None = None) -> tuple[MemoryImages, MemoryImages
 
 
 def find_fashion(folder: Path) -> Path | None:
-    """Find the folder with the idx files: the given one, or torchvision's below it."""
+    """Return the folder with the idx files, the given one or torchvision's below it; None if there is none."""
     for candidate in (folder, folder / "FashionMNIST" / "raw", folder / "raw"):
         if _existing(candidate, "train", "images") is not None:
             return candidate
@@ -83,10 +83,10 @@ def find_fashion(folder: Path) -> Path | None:
 def read_idx(file: Path) -> UInt8[np.ndarray, "..."]:
     """Read an idx file of unsigned bytes, gzipped or not.
 
-    The format: two zero bytes, the element type, the number of axes, each axis as a big-endian int32, the elements.
+    The format is: two zero bytes, element type, number of axes, each axis as a big-endian int32, the elements.
 
     Raises:
-        InputError: if the file cannot be read, is cut off, or is no idx file of unsigned bytes; the message names it.
+        InputError: if the file cannot be read, is truncated, or is not an idx file of unsigned bytes.
     """
     remedy = f"remove {str(file)!r} and fetch it again"
     try:
@@ -103,7 +103,7 @@ def read_idx(file: Path) -> UInt8[np.ndarray, "..."]:
 
 
 def cache_folder() -> Path:
-    """Name the folder for downloads: `$XDG_CACHE_HOME/skipless`, or `~/.cache/skipless`."""
+    """Return the cache folder: `$XDG_CACHE_HOME/skipless`, or `~/.cache/skipless`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skipless"
 
 

@@ -1,4 +1,4 @@
-"""Pictures put together for readers: titles, names and a legend around them, by PIL alone."""
+"""Grids of pictures with titles, captions and a legend, drawn with PIL alone."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -6,51 +6,51 @@ from functools import cache
 from PIL import Image, ImageDraw, ImageFont
 
 Colour = tuple[int, int, int]
-Entry = tuple[str, Colour]
+LegendEntry = tuple[str, Colour]
 
 GAP = 4  # pixels around every part
-_SIZE, _LINE, _SWATCH = 12, 15, 11  # of letters, of their lines, and of a legend's squares
-_GROUND, _INK, _EDGE = (255, 255, 255), (0, 0, 0), (128, 128, 128)
+_SIZE, _LINE, _SWATCH = 12, 15, 11  # pixels: font size, line height, side of a legend's squares
+_BACKGROUND, _TEXT_COLOUR, _OUTLINE = (255, 255, 255), (0, 0, 0), (128, 128, 128)
 
 
-def labelled_pictures(
+def captioned_grid(
     rows: Sequence[Sequence[Image.Image]],
     *,
     titles: Sequence[str] = (),
     names: Sequence[str] = (),
-    legend: Sequence[Entry] = (),
+    legend: Sequence[LegendEntry] = (),
 ) -> Image.Image:
-    """Put rows of pictures together: titles above the columns, a row's name below it, what colours mean at the foot.
+    """Arrange pictures in a grid, with titles above the columns, names below the rows and a legend at the bottom.
 
-    No text is cut off: it goes on in another line, and a word that is wider than its column widens it.
+    Long text is wrapped, and a column is at least as wide as the longest word of its title.
 
     Args:
-        rows: of pictures of any sizes; later rows may be shorter.
-        titles: of the columns, one each, or none.
-        names: of the rows, one each, or none.
+        rows: rows of pictures of any size; later rows may be shorter.
+        titles: a title for each column, or none.
+        names: a name for each row, or none.
         legend: words and the colours that stand for them.
 
     Example:
-        >>> labelled_pictures([[Image.new("RGB", (32, 32))] * 3] * 2, titles=("a", "b", "c")).size
+        >>> captioned_grid([[Image.new("RGB", (32, 32))] * 3] * 2, titles=("a", "b", "c")).size
         (112, 95)
     """
     widths = [max(picture.width for picture in column) for column in _columns(rows)]
     parts = []
     if titles:
         widths = [max(width, _widest(title)) for width, title in zip(widths, titles, strict=True)]
-        parts.append(_beside([_text(title, width) for title, width in zip(titles, widths, strict=True)], widths))
-    texts = [*map(_widest, names), *(_entry(one).width for one in legend)]
+        parts.append(_hstack([_text(title, width) for title, width in zip(titles, widths, strict=True)], widths))
+    texts = [*map(_widest, names), *(_legend_entry(one).width for one in legend)]
     across = max([sum(widths) + GAP * (len(widths) - 1), *texts])
     for pictures, name in zip(rows, names or [""] * len(rows), strict=True):
-        parts += [_beside(pictures, widths), _text(name, across, below=GAP)]
+        parts += [_hstack(pictures, widths), _text(name, across, below=GAP)]
     parts += _legend(legend, across)
-    return _stacked([part for part in parts if part.height])
+    return _vstack([part for part in parts if part.height])
 
 
 def draw_boxes_(
     picture: Image.Image, boxes: Sequence[tuple[Sequence[float], Colour]], scale: float, *, width: int = 1
 ) -> Image.Image:
-    """Frame boxes (xmin, ymin, xmax, ymax, maxima excluded) in colours, once they are scaled as the picture was."""
+    """Draw boxes (xmin, ymin, xmax, ymax, maxima excluded) in their colours, scaled as the picture was."""
     draw = ImageDraw.Draw(picture)
     for box, colour in boxes:
         xmin, ymin, xmax, ymax = (scale * side for side in box)
@@ -76,7 +76,7 @@ def _widest(text: str) -> int:
 
 
 def _text(text: str, width: int, *, below: int = 0) -> Image.Image:
-    """Words in as many lines as they need, and some pixels below; of no height without words."""
+    """Draw wrapped text with some pixels below it; without words the height is 0."""
     lines: list[str] = []
     for word in text.split():
         if lines and _length(longer := f"{lines[-1]} {word}") <= width:
@@ -85,31 +85,31 @@ def _text(text: str, width: int, *, below: int = 0) -> Image.Image:
             lines.append(word)
     canvas = _canvas(width, _LINE * len(lines) + (below if lines else 0))
     for number, line in enumerate(lines):
-        ImageDraw.Draw(canvas).text((0, number * _LINE), line, fill=_INK, font=_font())
+        ImageDraw.Draw(canvas).text((0, number * _LINE), line, fill=_TEXT_COLOUR, font=_font())
     return canvas
 
 
-def _entry(entry: Entry) -> Image.Image:
-    """A square of a colour, and what it stands for."""
+def _legend_entry(entry: LegendEntry) -> Image.Image:
+    """Draw a coloured square and the word that it stands for."""
     word, colour = entry
     canvas = _canvas(_SWATCH + GAP + _length(word) + 2 * GAP, _LINE)
     draw = ImageDraw.Draw(canvas)
-    draw.rectangle((0, 1, _SWATCH, 1 + _SWATCH), fill=colour, outline=_EDGE)
-    draw.text((_SWATCH + GAP, 0), word, fill=_INK, font=_font())
+    draw.rectangle((0, 1, _SWATCH, 1 + _SWATCH), fill=colour, outline=_OUTLINE)
+    draw.text((_SWATCH + GAP, 0), word, fill=_TEXT_COLOUR, font=_font())
     return canvas
 
 
-def _legend(entries: Sequence[Entry], width: int) -> list[Image.Image]:
-    """Lines of entries."""
+def _legend(entries: Sequence[LegendEntry], width: int) -> list[Image.Image]:
+    """Draw the entries of a legend, wrapped into lines."""
     lines: list[list[Image.Image]] = []
-    for entry in map(_entry, entries):
+    for entry in map(_legend_entry, entries):
         if not lines or sum(other.width + GAP for other in lines[-1]) + entry.width > width:
             lines.append([])
         lines[-1].append(entry)
-    return [_beside(line, [entry.width for entry in line]) for line in lines]
+    return [_hstack(line, [entry.width for entry in line]) for line in lines]
 
 
-def _beside(pictures: Sequence[Image.Image], widths: Sequence[int]) -> Image.Image:
+def _hstack(pictures: Sequence[Image.Image], widths: Sequence[int]) -> Image.Image:
     canvas = _canvas(sum(widths) + GAP * (len(widths) - 1), max((picture.height for picture in pictures), default=0))
     left = 0
     for picture, width in zip(pictures, widths, strict=False):
@@ -118,7 +118,7 @@ def _beside(pictures: Sequence[Image.Image], widths: Sequence[int]) -> Image.Ima
     return canvas
 
 
-def _stacked(parts: Sequence[Image.Image]) -> Image.Image:
+def _vstack(parts: Sequence[Image.Image]) -> Image.Image:
     canvas = _canvas(
         max(part.width for part in parts) + 2 * GAP, sum(part.height for part in parts) + GAP * (len(parts) + 1)
     )
@@ -130,4 +130,4 @@ def _stacked(parts: Sequence[Image.Image]) -> Image.Image:
 
 
 def _canvas(width: int, height: int) -> Image.Image:
-    return Image.new("RGB", (max(width, 0), height), _GROUND)
+    return Image.new("RGB", (max(width, 0), height), _BACKGROUND)

@@ -18,15 +18,15 @@ from skipless.errors import InputError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
 
-_WHITE = 2**16 - 1  # of 16 bits
+_MAX_UINT16 = 2**16 - 1
 
 
 class UnreadableImage(InputError):
-    """Bytes that are no image. That a disk or a server fails is no such error: it says nothing about the image.
+    """A file whose content is not an image. A failing disk or server raises another error, since the image may be good.
 
     Attributes:
-        name: of the file.
-        reason: the decoder's words.
+        name: name of the file.
+        reason: message of the decoder.
     """
 
     def __init__(self, name: str, reason: str) -> None:
@@ -43,7 +43,7 @@ class FolderFiles:
 
     Attributes:
         root: the folder.
-        files: paths below it, as bytes: one flat array, which forked workers share rather than copy.
+        files: paths below it, as bytes in one flat array, which forked workers share without copying.
     """
 
     root: Path
@@ -53,24 +53,24 @@ class FolderFiles:
         return len(self.files)
 
     def stored_in(self) -> Iterator[Path]:
-        """Give the image files."""
+        """Return the paths of the image files."""
         return (Path(self.name(index)) for index in range(len(self)))
 
     def name(self, index: int) -> str:
-        """Give the path of one image."""
+        """Return the path of one image."""
         return str(self.root / os.fsdecode(bytes(self.files[index])))
 
     def read(self, index: int) -> Image.Image:
         """Decode one image to RGB.
 
         Raises:
-            UnreadableImage: if its file is no image, or is cut off.
+            UnreadableImage: if the file is not an image, or is truncated.
             InputError: if the file cannot be read.
         """
         return read_image(Path(self.name(index)))
 
-    def chosen(self, indices: Int64[Tensor, " k"]) -> "FolderFiles":
-        """Give a part of the files."""
+    def subset(self, indices: Int64[Tensor, " k"]) -> "FolderFiles":
+        """Return the files at some indices."""
         return replace(self, files=self.files[indices.numpy()])
 
 
@@ -78,60 +78,60 @@ def read_image(file: Path) -> Image.Image:
     """Decode one file to RGB.
 
     Raises:
-        UnreadableImage: if it is no image, or is cut off.
-        InputError: if it cannot be read.
+        UnreadableImage: if the file is not an image, or is truncated.
+        InputError: if the file cannot be read.
     """
     return decode_image(file, str(file))
 
 
 def decode_image(content: Path | io.BytesIO, name: str) -> Image.Image:
-    """Decode a file, or its content, to RGB; `name` is for the errors, which are those of `read_image`."""
+    """Decode a file, or its content, to RGB; raises as `read_image`, with `name` in the message."""
     try:
         with Image.open(content) as image:
             image.load()
             return to_mode(image, "RGB", name)
     except OSError as error:
-        if error.errno is not None:  # the operating system's; Pillow's own have no number
+        if error.errno is not None:  # an error of the operating system; Pillow's own have no errno
             raise InputError(f"cannot read {name!r} ({error}); see that it is there, then go on") from error
         raise UnreadableImage(name, str(error)) from error
     except (MemoryError, UnreadableImage):
         raise
-    except Exception as error:  # on damaged bytes Pillow's parsers raise nearly anything
+    except Exception as error:  # Pillow's parsers raise almost any exception on damaged bytes
         raise UnreadableImage(name, str(error) or type(error).__name__) from error
 
 
 def to_mode(image: Image.Image, mode: Literal["RGB", "L"], name: str) -> Image.Image:
-    """Convert an image to a mode of 8 bits; one that has it is given back, not copied.
+    """Convert an image to an 8-bit mode; an image that already has the mode is returned without a copy.
 
-    Of 16-bit grey 65535 becomes white, where Pillow would clip all above 255 to it. Pillow opens such a PNG in mode
-    `I;16` or `I`, by its version: `I` counts as 16 bits where its values fit.
+    For 16-bit grey, 65535 becomes white, whereas Pillow would clip all values above 255. Some versions of Pillow open
+    such a PNG in mode `I;16`, others in `I`, which is taken as 16 bits if its values fit.
 
     Args:
-        image: in any mode.
-        mode: to convert to.
-        name: for the errors.
+        image: an image in any mode.
+        mode: the mode to convert to.
+        name: name of the image in errors.
 
     Raises:
-        UnreadableImage: if it has floats, or integers beyond 16 bits: nothing says which of them is white.
+        UnreadableImage: if the image has floats, or integers beyond 16 bits, for which white is not defined.
     """
     if image.mode == mode:
         return image
     if image.mode == "F" or image.mode.startswith("I"):
         values = np.asarray(image)
-        if image.mode == "F" or values.min() < 0 or values.max() > _WHITE:
+        if image.mode == "F" or values.min() < 0 or values.max() > _MAX_UINT16:
             raise UnreadableImage(
                 name,
                 f"in mode {image.mode}, {'floats' if image.mode == 'F' else 'more than 16 bits'}, nothing says which "
                 "value is white: scale to 0..255 or 0..65535 and save as integers of 8 or 16 bits",
             )
-        image = Image.fromarray(np.rint(values / (_WHITE / 255)).astype(np.uint8))
+        image = Image.fromarray(np.rint(values / (_MAX_UINT16 / 255)).astype(np.uint8))
     return image.convert(mode)
 
 
 def scan_split(root: Path) -> tuple[tuple[str, ...], np.ndarray, Int64[Tensor, " n"]]:
     """List a split: the sorted names of its classes, the sorted files below them, and the class of every file.
 
-    What `image_files` leaves out is no class and no file.
+    Folders and files that `image_files` omits are omitted here, too.
 
     Raises:
         InputError: if the folder is missing, or a class has no image.
@@ -159,10 +159,10 @@ def scan_split(root: Path) -> tuple[tuple[str, ...], np.ndarray, Int64[Tensor, "
 
 
 def image_files(root: Path) -> Iterator[bytes]:
-    """List the images anywhere below a folder, as paths relative to it, in no order.
+    """Yield the images at any depth below a folder, as paths relative to it, in no particular order.
 
-    Links are followed, except to a folder that the way down has come through: that would list its images again. Names
-    that begin with a dot are left out: file managers and notebooks leave copies under them.
+    Links are followed, except links to a parent folder, which would list its images again. Names that start with a dot
+    are omitted: file managers and notebooks leave copies under them.
     """
     start, real = str(root), Path(os.path.realpath(root))
     ways = {start: {str(folder) for folder in (real, *real.parents)}}

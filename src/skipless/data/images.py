@@ -1,4 +1,4 @@
-"""One way to name an image set, built in, a folder or shards, and to get it ready for training and evaluation."""
+"""load_images: built-in sets, folders and shards, ready for training and evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,11 +11,11 @@ from skipless.data.augmentation import PhotoTransform, photo_transform
 from skipless.data.builtin import find_fashion, load_digits, load_fashion
 from skipless.data.config import IMAGENET_MEAN, IMAGENET_STD, ImageConfig
 from skipless.data.folder import FolderFiles, scan_split
+from skipless.data.image_source import ImageSource
 from skipless.data.memory import MemoryImages
 from skipless.data.on_disk import StoredImages
 from skipless.data.shards import Shards, find_shards, index_shards
 from skipless.data.shards.write import read_classes
-from skipless.data.source import ImageSource
 from skipless.errors import InputError
 
 
@@ -24,9 +24,9 @@ class ImageData:
     """A training and a validation set that share classes and shape.
 
     Attributes:
-        train: augmented as the config says.
-        val: never augmented.
-        classes: their names; a label is a position in it.
+        train: training set, augmented as configured.
+        val: validation set, never augmented.
+        classes: names of the classes; a label is an index into them.
         channels: 1 (grey) or 3 (RGB).
         image_size: side of the square images in pixels.
     """
@@ -39,10 +39,10 @@ class ImageData:
 
 
 def load_images(config: ImageConfig) -> ImageData:
-    """Load what the config names.
+    """Load the images of a config.
 
     Raises:
-        InputError: if the data is missing, corrupt, or cannot be augmented as asked.
+        InputError: if the data is missing or corrupt, or the augmentation does not apply to it.
 
     Example:
         >>> data = load_images(ImageConfig(data="digits"))
@@ -53,22 +53,22 @@ def load_images(config: ImageConfig) -> ImageData:
         raise InputError(f"image_size {config.image_size} is no size; give pixels, or leave it out for the set's own")
     if not 0 <= config.corrupt_limit < 1:
         raise InputError(f"corrupt_limit {config.corrupt_limit} is no share of the training images; give 0 to below 1")
-    data = _named(config)
+    data = _load_named(config)
     return data if config.holdout == 0 else _hold_out(data, config.holdout)
 
 
 def relabelled(data: ImageData, classes: Sequence[str]) -> ImageData:
-    """The same images with the labels that a model has learned, which are positions in other classes.
+    """Return the same images with the labels of a model that was trained on other classes.
 
-    Classes are compared by name, so that a set may have them in another order, or lack some. Where one side only
-    numbers them (shards without a `classes.txt`), a number is a position.
+    Classes are matched by name, so the data may have them in another order, or only some of them. If one side has
+    numbers in place of names (shards without a `classes.txt`), a number is a label.
 
     Args:
-        data: whatever its classes.
-        classes: names of all that the model knows.
+        data: the images.
+        classes: names of all classes of the model.
 
     Raises:
-        InputError: if the data has a class that is not among them.
+        InputError: if the data has a class that the model does not.
 
     Example:
         >>> words = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -91,7 +91,7 @@ def relabelled(data: ImageData, classes: Sequence[str]) -> ImageData:
 
 
 def pixel_statistics(config: ImageConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, for pixels in 0 to 1, that the config's images are normalised by.
+    """Return mean and standard deviation of each channel by which images are normalised, for pixels in 0 to 1.
 
     Example:
         >>> pixel_statistics(ImageConfig("imagenet/"))
@@ -106,7 +106,7 @@ def pixel_statistics(config: ImageConfig) -> tuple[tuple[float, ...], tuple[floa
     return tuple((train.mean / 255).tolist()), tuple((train.std / 255).tolist())
 
 
-def _named(config: ImageConfig) -> ImageData:
+def _load_named(config: ImageConfig) -> ImageData:
     folder = Path(config.data).expanduser()
     if config.data == "digits":
         return _in_memory(config, *load_digits())
@@ -124,7 +124,7 @@ def _named(config: ImageConfig) -> ImageData:
 
 
 def _hold_out(data: ImageData, count: int) -> ImageData:
-    """Split the training set once and for all; what is held out is not augmented."""
+    """Hold out `count` training images, the same for every seed, as the validation set, which is not augmented."""
     train, val = data.train, data.val
     if not 0 < count < len(train):
         raise InputError(f"holdout {count} does not leave a part of {len(train)} training images; give less")
@@ -135,9 +135,9 @@ def _hold_out(data: ImageData, count: int) -> ImageData:
         train = replace(train, images=train.images[rest], labels=train.labels[rest])
     elif isinstance(train, StoredImages) and isinstance(val, StoredImages):
         val = replace(
-            train, source=train.source.chosen(held), labels=train.labels[held], transform=val.transform, corrupt_limit=0
+            train, source=train.source.subset(held), labels=train.labels[held], transform=val.transform, corrupt_limit=0
         )
-        train = replace(train, source=train.source.chosen(rest), labels=train.labels[rest])
+        train = replace(train, source=train.source.subset(rest), labels=train.labels[rest])
     return replace(data, train=train, val=val)
 
 
@@ -161,7 +161,7 @@ def _from_folder(config: ImageConfig, folder: Path) -> ImageData:
             f"{folder / 'train'} and {folder / 'val'} differ in classes: {_difference(classes, val_classes)}"
         )
     train, val = FolderFiles(folder / "train", train_files), FolderFiles(folder / "val", val_files)
-    return _stored(config, classes, (train, train_labels), (val, val_labels))
+    return _on_disk(config, classes, (train, train_labels), (val, val_labels))
 
 
 def _from_shards(config: ImageConfig, shards: Shards) -> ImageData:
@@ -181,10 +181,10 @@ def _from_shards(config: ImageConfig, shards: Shards) -> ImageData:
             f"the labels of {shards.named!r} go up to {count - 1}, but there are only {len(train)} training images; "
             "number the classes from 0 on"
         )
-    return _stored(config, read_classes(shards.root, count), (train, train_labels), (val, val_labels))
+    return _on_disk(config, read_classes(shards.root, count), (train, train_labels), (val, val_labels))
 
 
-def _stored(
+def _on_disk(
     config: ImageConfig,
     classes: tuple[str, ...],
     train: tuple[ImageSource, Tensor],

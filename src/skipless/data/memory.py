@@ -1,4 +1,4 @@
-"""Small image sets, held in memory as uint8."""
+"""Small image sets, held in memory as uint8 tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,14 +14,14 @@ from skipless.data.loading.seeding import derive_seed
 
 @dataclass(frozen=True, eq=False)
 class MemoryImages:
-    """Images and labels in memory, normalised as they are fetched, a batch at a time.
+    """Images and labels in memory, normalised batch by batch as they are fetched.
 
     Attributes:
         images: pixels, 0 to 255.
         labels: class of every image.
-        mean: of every channel over the *training* images, in pixel units.
-        std: likewise.
-        shift: move each image by up to so many pixels each way, zeros (before normalisation) coming in; 0 is none.
+        mean: mean of every channel over the *training* images, 0 to 255.
+        std: standard deviation of every channel, likewise.
+        shift: largest shift in pixels, along both axes; zeros (before normalisation) fill the border. 0 shifts nothing.
         flip: mirror half of the images.
 
     Example:
@@ -43,20 +43,20 @@ class MemoryImages:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Float32[Tensor, "c h w"], Int64[Tensor, ""]]:
-        """Give one normalised image, never augmented, and its label."""
+        """Return one normalised image, never augmented, and its label."""
         return self._normalised(self.images[index]), self.labels[index]
 
     def __getitems__(self, key: BatchKey) -> tuple[Float32[Tensor, "b c h w"], Int64[Tensor, " b"]]:
-        """Give a batch, augmented as a function of (seed, epoch, index)."""
+        """Return a batch; its augmentation is a function of (seed, epoch, index)."""
         images = self.images[key.indices]
         if self.shift or self.flip:
             images = torch.stack(
-                [self._moved(image, key, int(i)) for image, i in zip(images, key.indices, strict=True)]
+                [self._augmented(image, key, int(i)) for image, i in zip(images, key.indices, strict=True)]
             )
         return self._normalised(images), self.labels[key.indices]
 
     def resized(self, size: int) -> "MemoryImages":
-        """Resample the images to `size` x `size` once and for all (bicubic, antialiased)."""
+        """Return the set with images resized to `size` x `size` (bicubic, antialiased)."""
         if self.images.shape[-2:] == (size, size):
             return self
         pixels = F.interpolate(self.images.float(), size=(size, size), mode="bicubic", antialias=True)
@@ -64,14 +64,14 @@ class MemoryImages:
         return type(self)(images, self.labels, self.mean, self.std, self.shift, self.flip)
 
     def normalised_by(self, mean: Sequence[float], std: Sequence[float]) -> "MemoryImages":
-        """The same images with these numbers for each channel, of values in 0 to 1, to normalise by."""
+        """Return the same images with another mean and std for each channel, for values in 0 to 1."""
         return replace(self, mean=255 * torch.tensor(mean), std=255 * torch.tensor(std))
 
     def _normalised(self, pixels: UInt8[Tensor, "*b c h w"]) -> Float32[Tensor, "*b c h w"]:
         return (pixels.float() - self.mean[:, None, None]) / self.std[:, None, None]
 
-    def _moved(self, image: UInt8[Tensor, "c h w"], key: BatchKey, index: int) -> UInt8[Tensor, "c h w"]:
-        """Shift and flip one image. The three draws are digits of one hash: no generator is needed."""
+    def _augmented(self, image: UInt8[Tensor, "c h w"], key: BatchKey, index: int) -> UInt8[Tensor, "c h w"]:
+        """Shift and flip one image. The three random numbers are digits of one hash, without a generator."""
         draw = derive_seed(key.seed, "shift", key.epoch, index)
         choices = 2 * self.shift + 1
         draw, down = divmod(draw, choices)
@@ -82,7 +82,7 @@ class MemoryImages:
 
 
 def channel_statistics(images: UInt8[Tensor, "n c h w"]) -> tuple[Float32[Tensor, " c"], Float32[Tensor, " c"]]:
-    """Give mean and standard deviation of every channel; the histogram of uint8 pixels makes them exact and cheap.
+    """Return mean and standard deviation of every channel, exactly, from the histograms of the uint8 pixels.
 
     Example:
         >>> channel_statistics(torch.tensor([0, 2], dtype=torch.uint8).view(2, 1, 1, 1))

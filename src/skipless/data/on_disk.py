@@ -1,4 +1,4 @@
-"""Images that stay where they are stored, in files or shards, decoded and augmented as they are fetched."""
+"""Images in files or shards on disk, decoded and augmented as they are fetched."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from skipless.data.augmentation import PhotoTransform
+from skipless.data.image_source import ImageSource
 from skipless.data.loading.corrupt import Unreadable
 from skipless.data.loading.loader import BatchKey
 from skipless.data.loading.seeding import derive_seed, preserved_random_state, seed_all
 from skipless.data.loading.shared_memory import empty_batch
-from skipless.data.loading.substitutes import Replacing
-from skipless.data.source import ImageSource
+from skipless.data.loading.substitutes import SubstitutingReader
 
 Batch = tuple[Float32[Tensor, "b c h w"], Int64[Tensor, " b"]]
 
@@ -26,11 +26,11 @@ class StoredImages:
     """The images of one split.
 
     Attributes:
-        source: where they are stored; gives an image for an index.
+        source: where the images are stored; maps an index to an image.
         labels: class of every image.
-        transform: from PIL images to normalised tensors; draws from the global generators, which are seeded for every
-            sample.
-        corrupt_limit: so many of them may be unreadable in training, where another one takes the place of each.
+        transform: maps PIL images to normalised tensors. It draws from the global generators, which are seeded for
+            every sample.
+        corrupt_limit: number of images that may be unreadable in training, where another image replaces each.
     """
 
     source: ImageSource
@@ -42,32 +42,32 @@ class StoredImages:
         return len(self.source)
 
     def __getitem__(self, index: int) -> tuple[Float32[Tensor, "c h w"], Int64[Tensor, ""]]:
-        """Give one image, augmented as in the first epoch of seed 0 where the set is augmented, and its label."""
+        """Return one image and its label; an augmented set gives it as in epoch 0 of seed 0."""
         images, labels = self.__getitems__(BatchKey(0, 0, torch.tensor([index])))
         return images[0], labels[0]
 
     def __getitems__(self, key: BatchKey) -> Batch:
-        """Give a batch, augmented as a function of (seed, epoch, index).
+        """Return a batch; its augmentation is a function of (seed, epoch, index).
 
         Raises:
-            InputError: if a file is no image, or is cut off; the message names it.
+            InputError: if a file is not an image, or is truncated; the message names it.
         """
         return self._batch(key, lambda index: (index, self.source.read(index)))
 
     def fetch(self, key: BatchKey) -> tuple[Batch, tuple[Unreadable, ...]]:
-        """Give a batch for training: another image, with its own label, takes the place of an unreadable one.
+        """Return a batch for training, in which another image, with its own label, replaces each unreadable one.
 
         Returns:
-            The batch, and what could not be read.
+            The batch, and the images that could not be read.
 
         Raises:
-            InputError: if none may be unreadable, and one is.
+            InputError: if an image is unreadable and `corrupt_limit` is 0.
         """
-        read = Replacing(self.source, key, self.corrupt_limit)
-        return self._batch(key, read), tuple(read.found)
+        read = SubstitutingReader(self.source, key, self.corrupt_limit)
+        return self._batch(key, read), tuple(read.unreadable)
 
     def normalised_by(self, mean: Sequence[float], std: Sequence[float]) -> "StoredImages":
-        """The same images with these numbers for each channel, of values in 0 to 1, to normalise by."""
+        """Return the same images with another mean and std for each channel, for values in 0 to 1."""
         return replace(self, transform=self.transform.normalised_by(mean, std))
 
     @property
@@ -77,11 +77,11 @@ class StoredImages:
 
     @property
     def files(self) -> np.ndarray:
-        """The images' names below it, as bytes."""
+        """Names of the images below the root, as bytes."""
         return self.source.files
 
     def _batch(self, key: BatchKey, read: Callable[[int], tuple[int, Image.Image]]) -> Batch:
-        """Augment by the index that was asked for: the image that takes its place is not augmented as in its own."""
+        """Read, augment and stack images. A replacement is augmented by the index of the image that it replaces."""
         images, indices = empty_batch((len(key.indices), 3, self.transform.size, self.transform.size)), []
         with preserved_random_state():
             for out, index in zip(images, key.indices.tolist(), strict=True):

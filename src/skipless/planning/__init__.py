@@ -1,4 +1,4 @@
-"""What a run would take, and what limits one that is running."""
+"""Planning: time and memory of a run before it starts, and the bottleneck of one that runs."""
 
 from skipless.lazy import attach_stub
 

@@ -1,4 +1,4 @@
-"""What a plan takes for granted."""
+"""Assumptions of a plan."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,20 @@ from skipless.errors import InputError
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What a plan takes for granted. None of it was measured: no accelerator was at hand.
+    """Efficiencies that a plan assumes. None of them was measured: no accelerator was available.
 
     Attributes:
-        mfu: share of the peak that forward and backward passes reach, at the run's precision.
-        product_share: share of the fp32 peak that the optimizer's products reach.
-        qr_share: share of the fp32 peak that the QR of SOAP's refreshes reaches; small matrices fill no GPU.
-        bandwidth_share: share of the memory's bandwidth that element-wise updates reach.
-        link: bytes a second that each GPU sends and takes at once. Gradients travel while the last micro-batch's
-            backward pass runs, shards of FSDP while any pass runs; shared SOAP's new weights hide behind nothing.
-        usable: share of the memory that the parts below may fill: the rest is for temporary tensors of single
-            operations, the allocator's gaps and the driver.
+        mfu: model FLOPs utilisation: share of the peak FLOP/s, at the run's precision, that forward and backward passes
+            reach.
+        product_share: share of the peak fp32 FLOP/s that the optimizer's matrix products reach.
+        qr_share: share of the peak fp32 FLOP/s that SOAP's QR decompositions reach. It is low because the matrices are
+            small.
+        bandwidth_share: share of the memory bandwidth that element-wise updates reach.
+        link: bandwidth between GPUs, in bytes a second and each direction. Gradients are sent during the backward pass
+            of the last micro-batch, and shards of FSDP during any pass. The weights that sharded SOAP sends are not
+            overlapped with computation.
+        usable: share of the memory that the counted tensors may fill. The rest is for temporary tensors, fragmentation
+            and the driver.
     """
 
     mfu: float = 0.35

@@ -1,4 +1,4 @@
-"""From work and a machine to time and memory: what is computed, and what is assumed, by name."""
+"""plan: estimates time and memory of a workload on a machine, from counted work and assumed efficiencies."""
 
 from dataclasses import dataclass, replace
 
@@ -11,22 +11,22 @@ from skipless.optim import SOAP
 from skipless.planning.activations import SINGLE, Keeping
 from skipless.planning.assumptions import Assumptions
 from skipless.planning.hardware import GPU
-from skipless.planning.optimizer_cost import Cost, parameter_costs, shares, total
+from skipless.planning.optimizer_cost import Cost, parameter_costs, shard_costs, total
 from skipless.planning.work import Workload
 
 
 @dataclass(frozen=True)
 class Setup:
-    """On what, and how, a run is made.
+    """The hardware of a run, and how the run uses it.
 
     Attributes:
-        gpu: its data sheet.
-        devices: how many of them.
-        strategy: whole copies (ddp) or shards (fsdp).
-        share: SOAP shared out over the devices (under fsdp it always is).
-        micro_batch: images that go through a device at once; None takes the largest that fits.
-        fused: fused attention.
-        checkpointing: gradient checkpointing of every block.
+        gpu: data sheet of the GPU.
+        devices: number of GPUs.
+        strategy: replicas of the model (ddp) or shards (fsdp).
+        share: whether SOAP's state is sharded over the devices; under fsdp it always is.
+        micro_batch: images in one forward pass of a device; None takes the largest number that fits.
+        fused: whether attention is fused.
+        checkpointing: whether every block uses gradient checkpointing.
     """
 
     gpu: GPU
@@ -44,16 +44,16 @@ class Setup:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on the fullest device, between forward and backward pass: the peak, but for temporary tensors.
+    """Bytes on the fullest device between forward and backward pass, the peak except for temporary tensors.
 
     Attributes:
-        weights: in float32, trained.
-        teacher: of DINO, in float32.
-        gradients: in float32.
-        buckets: the copies of gradients that DDP sends, or the blocks that FSDP has whole at a time.
-        optimizer: its state.
-        casts: weights in half precision.
-        activations: what autograd keeps, and the batch.
+        weights: trained weights, in float32.
+        teacher: DINO's teacher, in float32.
+        gradients: gradients, in float32.
+        buckets: DDP's buckets of gradients, or the blocks that FSDP has gathered at a time.
+        optimizer: state of the optimizer.
+        casts: copies of weights in half precision.
+        activations: tensors that autograd saves, and the batch.
     """
 
     weights: float
@@ -66,38 +66,39 @@ class Memory:
 
     @property
     def total(self) -> float:
-        """The sum."""
+        """Sum of all parts."""
         return sum(vars(self).values())
 
 
 @dataclass(frozen=True)
 class Time:
-    """Seconds of an average optimizer step, part after part."""
+    """Seconds of the parts of an average optimizer step."""
 
     passes: float
     optimizer: float
-    communication: float  # what no pass hides
+    communication: float  # not overlapped with computation
 
     @property
     def total(self) -> float:
-        """The sum."""
+        """Sum of all parts."""
         return self.passes + self.optimizer + self.communication
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run takes.
+    """Time and memory of a run.
 
     Attributes:
-        micro_batch, accumulation: how a device's share of a step is cut.
-        flops_per_image: forward, backward and teacher, without what is computed twice.
-        optimizer_flops: of an average step, over all devices: products, and QR.
-        flops: of the whole run, evaluations and recomputation included.
-        memory: on the fullest device.
-        time: of a step.
-        hours: GPU hours, all devices together.
-        sent_bytes: by each device in a step.
-        fits: into the GPU's usable memory.
+        micro_batch: images in one forward pass of a device.
+        accumulation: micro-batches of a device in one step.
+        flops_per_image: FLOPs of forward pass, backward pass and teacher, without recomputation.
+        optimizer_flops: FLOPs of an average optimizer step over all devices: matrix products and QR.
+        flops: FLOPs of the run, including evaluations and recomputation.
+        memory: memory on the fullest device.
+        time: time of a step.
+        hours: GPU hours, summed over all devices.
+        sent_bytes: bytes that each device sends in a step.
+        fits: whether the run fits into the GPU's usable memory.
     """
 
     micro_batch: int
@@ -113,10 +114,10 @@ class Plan:
 
 
 def plan(work: Workload, setup: Setup, assumed: Assumptions | None = None) -> Plan:
-    """Plan a run on a machine.
+    """Estimate time and memory of a run on a machine.
 
     Raises:
-        InputError: if the batch does not divide by the devices or the micro-batch, or the GPU lacks the precision.
+        InputError: if devices or micro-batch do not divide the batch, or the GPU does not support the precision.
 
     Example:
         >>> from skipless.planning import find_gpu, workload
@@ -126,7 +127,7 @@ def plan(work: Workload, setup: Setup, assumed: Assumptions | None = None) -> Pl
         (True, 4096)
     """
     assumed = assumed or Assumptions()
-    own, batch = _costs(work, setup), _share_of_batch(work, setup)
+    own, batch = _rank_costs(work, setup), _device_batch(work, setup)
     usable = assumed.usable * setup.gpu.memory
     sizes = [setup.micro_batch] if setup.micro_batch else [n for n in range(batch, 0, -1) if batch % n == 0]
     at_rest, each = _memory(work, setup, own)
@@ -136,7 +137,7 @@ def plan(work: Workload, setup: Setup, assumed: Assumptions | None = None) -> Pl
     again = work.forward if setup.checkpointing else 0
     peak = setup.gpu.peak(work.fit.precision) * assumed.mfu
     passes = batch * (per_image + again) / peak
-    hidden, bare = _sent(work, setup, batch // size)
+    hidden, bare = _communication_bytes(work, setup, batch // size)
     covering = passes if setup.strategy == "fsdp" else size * work.backward / peak
     time = Time(
         passes=passes,
@@ -145,7 +146,7 @@ def plan(work: Workload, setup: Setup, assumed: Assumptions | None = None) -> Pl
     )
     everyone = total(parameter_costs(work.optimizer))
     optimizer = everyone.products + _refreshes(work) * (everyone.refresh_products + everyone.factorisation)
-    copies = 1 if _shared(work, setup) or setup.strategy == "fsdp" else setup.devices
+    copies = 1 if _is_shared_soap(work, setup) or setup.strategy == "fsdp" else setup.devices
     evaluation = work.evaluation
     return Plan(
         micro_batch=size,
@@ -162,14 +163,14 @@ def plan(work: Workload, setup: Setup, assumed: Assumptions | None = None) -> Pl
 
 
 def _memory(work: Workload, setup: Setup, own: list[Cost]) -> tuple[Memory, float]:
-    """The parts on the fullest device without an image, and what each image adds to the activations."""
+    """Return the memory on the fullest device without images, and the bytes that each image adds."""
     keeping = Keeping(work.fit.precision, setup.fused, setup.checkpointing)
     held = setup.devices if setup.strategy == "fsdp" else 1
     at_rest = Memory(
         weights=SINGLE * work.parameters / held,
         teacher=SINGLE * work.frozen / held,
         gradients=SINGLE * work.parameters / held,
-        buckets=_buckets(work, setup),
+        buckets=_bucket_bytes(work, setup),
         optimizer=max(cost.state_bytes for cost in own),
         casts=work.casts(keeping),
         activations=work.kept_once(keeping),
@@ -177,22 +178,22 @@ def _memory(work: Workload, setup: Setup, own: list[Cost]) -> tuple[Memory, floa
     return at_rest, work.kept(keeping) + work.loaded()
 
 
-def _costs(work: Workload, setup: Setup) -> list[Cost]:
-    """What each rank keeps and computes for the optimizer."""
+def _rank_costs(work: Workload, setup: Setup) -> list[Cost]:
+    """Return the optimizer's cost on each rank; one entry stands for equal ranks."""
     costs = parameter_costs(work.optimizer)
-    if _shared(work, setup):
-        return shares(costs, setup.devices)
+    if _is_shared_soap(work, setup):
+        return shard_costs(costs, setup.devices)
     if setup.strategy == "fsdp":
         return [total(costs).divided(setup.devices)]
     return [total(costs)]
 
 
-def _shared(work: Workload, setup: Setup) -> bool:
+def _is_shared_soap(work: Workload, setup: Setup) -> bool:
     several = setup.devices > 1 and (setup.share or setup.strategy == "fsdp")
     return several and isinstance(work.optimizer, SOAP)
 
 
-def _share_of_batch(work: Workload, setup: Setup) -> int:
+def _device_batch(work: Workload, setup: Setup) -> int:
     batch, rest = divmod(work.fit.batch_size, setup.devices)
     if rest or not batch:
         raise InputError(
@@ -204,7 +205,10 @@ def _share_of_batch(work: Workload, setup: Setup) -> int:
 
 
 def _optimizer_seconds(work: Workload, setup: Setup, own: list[Cost], assumed: Assumptions) -> float:
-    """Of an average step, on the slowest rank; with the teacher's moving average, which reads two and writes one."""
+    """Return the seconds of an average update on the slowest rank, including the teacher's moving average.
+
+    The moving average reads two tensors and writes one.
+    """
     gpu, refreshes = setup.gpu, _refreshes(work)
     held = setup.devices if setup.strategy == "fsdp" else 1
     bandwidth = gpu.bandwidth * assumed.bandwidth_share
@@ -218,29 +222,30 @@ def _optimizer_seconds(work: Workload, setup: Setup, own: list[Cost], assumed: A
 
 
 def _refreshes(work: Workload) -> float:
-    """Refreshes a step."""
+    """Return the number of SOAP's refreshes per step."""
     return 1 / work.frequency if work.frequency else 0.0
 
 
-def _buckets(work: Workload, setup: Setup) -> float:
+def _bucket_bytes(work: Workload, setup: Setup) -> float:
     if setup.devices == 1:
         return 0.0
     if setup.strategy == "ddp":
         return float(SINGLE * work.parameters)
-    # Whole while they are at work: what lies outside the blocks, and two blocks, each with its gradient.
+    # Gathered at a time: the parameters outside the blocks, and two blocks, each with its gradient.
     blocks = [_numel(view.block) for view in block_views(work.backbone)]
     return float(2 * SINGLE * (work.parameters - sum(blocks) + 2 * max(blocks)))
 
 
-def _sent(work: Workload, setup: Setup, accumulation: int) -> tuple[float, float]:
-    """Bytes that each device sends in a step, by ring algorithms: those that passes can hide, and the others.
+def _communication_bytes(work: Workload, setup: Setup, accumulation: int) -> tuple[float, float]:
+    """Return the bytes that each device sends in a step: those that can overlap with passes, and the others.
 
-    A way round takes (n - 1) / n of what is sent: gradients are added up in one and handed out in another; shards are
-    gathered before forward and before backward, those of a teacher once; shared SOAP hands out what its owners know,
-    and under FSDP gathers the gradients at the owners first.
+    With ring algorithms, a reduce-scatter or an all-gather sends (n - 1) / n of the tensor. DDP needs both for the
+    gradients. FSDP reduce-scatters the gradients, and gathers weights before the forward and before the backward pass,
+    a teacher's once. Sharded SOAP gathers the new weights from their owners, and under FSDP sends the gradients to the
+    owners first.
     """
     way = (setup.devices - 1) / setup.devices * SINGLE
-    owners = way * work.parameters * _shared(work, setup)
+    owners = way * work.parameters * _is_shared_soap(work, setup)
     if setup.strategy == "ddp":
         return 2 * way * work.parameters, owners
     gathered = accumulation * way * (2 * work.parameters + work.frozen)

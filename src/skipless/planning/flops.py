@@ -1,8 +1,8 @@
-"""FLOPs of a vision transformer, counted from its blocks: a multiplication and an addition are two.
+"""FLOPs of a vision transformer, counted from its blocks: one multiplication and one addition are two FLOPs.
 
-Only products are counted, as everywhere in the field: norms, softmax, activations and additions are not. A backward
-pass is twice the forward pass, less the gradient of the images, which nobody needs; what fused attention or gradient
-checkpointing computes again is not in here.
+As usual, only matrix products are counted, not norms, softmax, activations and additions. A backward pass is twice the
+forward pass, minus the gradient of the images, which is not computed. Recomputation by fused attention or gradient
+checkpointing is not included.
 """
 
 from typing import Any
@@ -14,10 +14,10 @@ from skipless.models import BlockView, block_views
 
 
 def token_count(model: nn.Module, image_size: int) -> int:
-    """Tokens n of a square image: its patches and the class and register tokens.
+    """Return the number of tokens of a square image: patches, class token and register tokens.
 
     Raises:
-        InputError: if the image does not fall into the model's patches.
+        InputError: if the image size is not a multiple of the patch size.
     """
     vit: Any = model
     height, width = vit.patch_embed.patch_size
@@ -27,10 +27,10 @@ def token_count(model: nn.Module, image_size: int) -> int:
 
 
 def forward_flops(model: nn.Module, image_size: int) -> int:
-    """FLOPs of the forward pass of one image.
+    """Return the FLOPs of the forward pass of one image.
 
     Raises:
-        InputError: if no adapter knows the model, or it pools by attention.
+        InputError: if no adapter knows the model, or it uses attention pooling.
 
     Example:
         >>> from skipless.models import create_model
@@ -46,19 +46,19 @@ def forward_flops(model: nn.Module, image_size: int) -> int:
 
 
 def backward_flops(model: nn.Module, image_size: int) -> int:
-    """FLOPs of the backward pass of one image: gradients of all weights and of all inputs but the images."""
+    """Return the FLOPs of the backward pass of one image, without the gradient of the image."""
     tokens = token_count(model, image_size)
     return 2 * forward_flops(model, image_size) - _embedding_flops(model, tokens)
 
 
 def block_flops(view: BlockView, tokens: int) -> int:
-    """FLOPs of one block: 2 n per weight, and 4 n^2 per width of the values, which is attention's quadratic part."""
+    """Return the FLOPs of one block: 2 n per weight, and 4 n^2 h d_h for the quadratic part of attention."""
     inner = view.heads * view.head_dim
     return 2 * tokens * sum(m.w.numel() for m in view.maps) + 4 * tokens**2 * inner
 
 
 def head_flops(head: nn.Module) -> int:
-    """FLOPs of a head of linear maps for one vector; DINO's last one keeps its weight as directions, `weight_v`."""
+    """Return the FLOPs of a head of linear maps for one vector; the last weight of DINO's head is `weight_v`."""
     weights = [module.weight for module in head.modules() if isinstance(module, nn.Linear)]
     weights += [p for name, p in head.named_parameters() if name.endswith("weight_v")]
     return 2 * sum(weight.numel() for weight in weights)

@@ -1,4 +1,4 @@
-"""What an accelerator can do at most, by its vendor's data sheet."""
+"""Peak rates of GPUs, from the vendors' data sheets."""
 
 import difflib
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from skipless.errors import InputError
 
 @dataclass(frozen=True)
 class GPU:
-    """Peak rates of one accelerator, dense: no data sheet's doubling for sparse matrices.
+    """Peak rates of one GPU, dense: without the doubling for sparse matrices in data sheets.
 
     Attributes:
-        name: with its form, which decides the clocks.
-        half: FLOP/s of bf16 and fp16 products summed in fp32.
-        single: FLOP/s of fp32 products without TF32, which no matrix product of loop or SOAP uses.
-        bandwidth: bytes a second between the chip and its memory.
-        memory: bytes.
-        bf16: whether it has bf16 at all.
+        name: name with the form factor, which decides the clock rate.
+        half: FLOP/s of bf16 and fp16 products with fp32 accumulation.
+        single: FLOP/s of fp32 products without TF32, which neither the loop nor SOAP uses.
+        bandwidth: memory bandwidth in bytes a second.
+        memory: memory in bytes.
         source: the data sheet.
+        bf16: whether the GPU supports bf16.
     """
 
     name: str
@@ -30,10 +30,10 @@ class GPU:
     bf16: bool = True
 
     def peak(self, precision: Precision) -> float:
-        """FLOP/s of a training step's products.
+        """Return the peak FLOP/s of matrix products at a precision.
 
         Raises:
-            InputError: if it cannot compute at this precision.
+            InputError: if the GPU does not support the precision.
         """
         if precision == "bf16" and not self.bf16:
             raise InputError(f"{self.name} has no bf16; give --precision fp16 or fp32")
@@ -53,10 +53,10 @@ GPUS = {
 
 
 def find_gpu(name: str) -> GPU:
-    """The accelerator of a short name.
+    """Return the GPU of a short name.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is no GPU of this name.
 
     Example:
         >>> find_gpu("h100").peak("bf16") / 1e12

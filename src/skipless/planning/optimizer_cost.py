@@ -1,4 +1,4 @@
-"""What an optimizer keeps and computes, read off the optimizer itself: its groups, and SOAP's own layout."""
+"""Memory and FLOPs of an optimizer, computed from its parameter groups and from SOAP's own layout."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from skipless.optim.soap.layout import Layout
 from skipless.optim.soap.stack import state_dtype
 from skipless.optim.soap.state_sharding import assign_greedily, step_macs
 
-# Bytes of fp32 numbers that Adam's update reads (weight, gradient, two moments) and writes (all but the gradient).
+# Bytes per parameter that Adam's fp32 update reads (weight, gradient, two moments) and writes (all but the gradient).
 MOVED = 28
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one parameter, or of several.
+    """Cost of the optimizer for one parameter, or for several.
 
     Attributes:
-        state_bytes: kept between steps.
+        state_bytes: bytes of state.
         products: FLOPs of matrix products in every step.
         refresh_products: FLOPs of matrix products that a refresh adds.
-        factorisation: FLOPs of QR in a refresh, by Householder: 8/3 s^3 for a side of s with its Q made explicit.
-        moved_bytes: between the chip and its memory, for the element-wise part of a step.
-        balance: what sharing out over ranks balances.
+        factorisation: FLOPs of QR in a refresh, by Householder: 8/3 s^3 for a side of s, with Q formed explicitly.
+        moved_bytes: memory traffic of the element-wise part of a step, in bytes.
+        balance: load that sharding over ranks balances.
     """
 
     state_bytes: float = 0
@@ -41,12 +41,12 @@ class Cost:
         return Cost(*(mine + its for mine, its in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def divided(self, ranks: int) -> "Cost":
-        """An equal share of it."""
+        """Return the cost divided equally over ranks."""
         return Cost(*(value / ranks for value in vars(self).values()))
 
 
 def parameter_costs(optimizer: Optimizer) -> list[Cost]:
-    """The cost of each parameter, in the order of the groups; SOAP's `step` counters are no tensors and cost nothing.
+    """Return the cost of each parameter, in the order of the groups; SOAP's `step` counters are not tensors.
 
     Example:
         >>> import torch
@@ -64,12 +64,12 @@ def parameter_costs(optimizer: Optimizer) -> list[Cost]:
 
 
 def total(costs: Sequence[Cost]) -> Cost:
-    """The sum."""
+    """Return the sum of costs."""
     return sum(costs, start=Cost())
 
 
-def shares(costs: Sequence[Cost], ranks: int) -> list[Cost]:
-    """What each rank keeps and computes where SOAP is shared out, by the optimizer's own rule."""
+def shard_costs(costs: Sequence[Cost], ranks: int) -> list[Cost]:
+    """Return the cost of each rank if SOAP is sharded, by the optimizer's own assignment."""
     held = [Cost()] * ranks
     for cost, rank in zip(costs, assign_greedily([cost.balance for cost in costs], [0.0] * ranks), strict=True):
         held[rank] = held[rank] + cost
@@ -77,15 +77,15 @@ def shares(costs: Sequence[Cost], ranks: int) -> list[Cost]:
 
 
 def _adamw_cost(param: Tensor) -> Cost:
-    """Two moments of the parameter's dtype, and torch's step counter, a float32 tensor for each parameter."""
+    """Return AdamW's cost: two moments in the parameter's dtype, and a float32 step counter per parameter."""
     return Cost(2 * param.numel() * param.element_size() + 4, moved_bytes=MOVED * param.numel(), balance=param.numel())
 
 
 def _soap_cost(param: Tensor, group: Mapping[str, Any]) -> Cost:
-    """Two moments; for each active side s a factor and a basis, s x s, of each of the parameter's matrices.
+    """Return SOAP's cost: two moments, and an s x s factor and basis for each active side s of each matrix.
 
-    A step rotates the gradient into the bases and the update out of them, and adds to the factors: three products of
-    2 s per entry and side. A refresh turns the momentum back and forth, multiplies basis and factor, and factorises.
+    A step rotates the gradient into the bases and the update back, and updates the factors: three products of 2 s FLOPs
+    per entry and side. A refresh rotates the momentum back and forth, multiplies basis and factor, and takes a QR.
     """
     layout = Layout.of(param, group)
     size = state_dtype(param).itemsize

@@ -1,4 +1,4 @@
-"""A plan's tables as Markdown that also reads well on a terminal, its JSON, and its assumptions in words."""
+"""Tables of plans, as Markdown that is aligned for a terminal; their JSON, and their assumptions in words."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,17 +11,17 @@ _GIB = 2**30
 
 
 @dataclass(frozen=True, eq=False)
-class Line:
+class PlanRow:
     """One planned run.
 
     Attributes:
-        model: its name.
-        optimizer: adamw or soap.
-        work: what is computed.
-        setup: on what.
-        plan: what it takes.
-        checkpointed: the same with gradient checkpointing, at the same micro-batch.
-        unfused: the same without fused attention.
+        model: name of the model.
+        optimizer: `adamw` or `soap`.
+        work: workload of the run.
+        setup: hardware of the run.
+        plan: time and memory of the run.
+        checkpointed: the plan with gradient checkpointing, at the same micro-batch.
+        unfused: the plan without fused attention.
     """
 
     model: str
@@ -33,7 +33,7 @@ class Line:
     unfused: Plan
 
     def as_json(self) -> dict[str, Any]:
-        """Every number, unrounded."""
+        """Return every number of the plan, unrounded."""
         work = self.work
         return {
             "model": self.model,
@@ -58,8 +58,8 @@ class Line:
         }
 
 
-def compute_table(lines: Sequence[Line]) -> str:
-    """Work and time, a row a run."""
+def compute_table(lines: Sequence[PlanRow]) -> str:
+    """Return a table of work and time, with a row for each run."""
     header = (
         "model", "optimizer", "GPUs", "micro-batch", "GFLOP / image", "optimizer, GFLOP / step", "run, EFLOP",
         "step, ms", "optimizer", "links", "GPU hours", "days", "images/s, each GPU",
@@ -74,11 +74,11 @@ def compute_table(lines: Sequence[Line]) -> str:
             _per_cent(plan.time.communication, plan.time.total), f"{plan.hours:.0f}",
             f"{plan.hours / devices / 24:.2f}", f"{batch / devices / plan.time.total:.0f}",
         ))  # fmt: skip
-    return aligned(header, rows, left=2)
+    return markdown_table(header, rows, left=2)
 
 
-def memory_table(lines: Sequence[Line]) -> str:
-    """GiB on the fullest GPU, a row a run; what does not fit is said so."""
+def memory_table(lines: Sequence[PlanRow]) -> str:
+    """Return a table of GiB on the fullest GPU, with a row for each run; runs that do not fit are marked."""
     parts = ("weights", "teacher", "gradients", "buckets", "optimizer", "casts", "activations")
     header = ("model", "optimizer", "GPUs", *parts, "sum, GiB", "checkpointed", "unfused")
     rows = []
@@ -88,11 +88,11 @@ def memory_table(lines: Sequence[Line]) -> str:
         sums += [f"{other.memory.total / _GIB:.1f}" for other in (line.checkpointed, line.unfused)]
         values = [f"{getattr(memory, part) / _GIB:.2f}" for part in parts]
         rows.append((line.model, line.optimizer, f"{line.setup.devices}", *values, *sums))
-    return aligned(header, rows, left=2)
+    return markdown_table(header, rows, left=2)
 
 
-def assumptions_text(lines: Sequence[Line], assumed: Assumptions) -> str:
-    """What the numbers rest on, a line each."""
+def assumptions_text(lines: Sequence[PlanRow], assumed: Assumptions) -> str:
+    """Return the assumptions of the plans, one line each."""
     first = lines[0]
     work, setup, fit = first.work, first.setup, first.work.fit
     gpu = setup.gpu
@@ -112,11 +112,11 @@ def assumptions_text(lines: Sequence[Line], assumed: Assumptions) -> str:
     ))  # fmt: skip
 
 
-def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
-    """A Markdown table padded to columns; the first `left` ones are words, the others numbers.
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
+    """Return a Markdown table with aligned columns: the first `left` ones to the left, the others to the right.
 
     Example:
-        >>> print(aligned(("a", "n"), [("b", "10")], left=1))
+        >>> print(markdown_table(("a", "n"), [("b", "10")], left=1))
         | a |  n |
         |:--|---:|
         | b | 10 |

@@ -1,4 +1,4 @@
-"""From a recipe to what has to be computed: passes of images through networks, a head, a loss, an optimizer."""
+"""Workload: the FLOPs and the memory of a recipe, independent of the machine."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from skipless.training import FitConfig
 
 @dataclass(frozen=True)
 class Crops:
-    """Views of one training image that go through a backbone together: so many squares of so many pixels."""
+    """Crops of one training image that go through a backbone together: `count` squares with sides of `size` pixels."""
 
     size: int
     count: int
@@ -30,17 +30,17 @@ class Crops:
 
 @dataclass(frozen=True, eq=False)
 class Workload:
-    """A training run as work, independent of the machine.
+    """The work of a training run, independent of the machine.
 
     Attributes:
-        task: on the meta device: shapes and no memory.
-        optimizer: over the task's parameters.
-        fit: epochs, batch, precision.
-        student: crops that are trained on, of each image.
-        teacher: crops that only pass forward, through a copy of the network.
-        images: in the training set.
-        evaluated: images that pass forward at each evaluation.
-        frequency: SOAP's steps between refreshes; 0 where nothing is refreshed.
+        task: the task on the meta device, without memory.
+        optimizer: optimizer of the task's parameters.
+        fit: options of the training loop.
+        student: crops of each image with forward and backward pass.
+        teacher: crops of each image with a forward pass through DINO's teacher.
+        images: number of training images.
+        evaluated: number of images of an evaluation.
+        frequency: SOAP's steps between refreshes; 0 without refreshes.
     """
 
     task: Supervised | DINO
@@ -54,38 +54,38 @@ class Workload:
 
     @property
     def backbone(self) -> nn.Module:
-        """What is trained, without DINO's head."""
+        """The trained network, without DINO's head."""
         return self.task.student if isinstance(self.task, DINO) else self.task.model
 
     @property
     def parameters(self) -> int:
-        """Trained ones."""
+        """Number of trained parameters."""
         return sum(p.numel() for p in self.task.parameters() if p.requires_grad)
 
     @property
     def frozen(self) -> int:
-        """Parameters that follow others: those of a teacher."""
+        """Number of parameters that are not trained: those of DINO's teacher."""
         return sum(p.numel() for p in self.task.parameters()) - self.parameters
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of the run."""
+        """Number of optimizer steps of the run."""
         return self.fit.total_steps(self.images)
 
     @cached_property
     def forward(self) -> int:
-        """FLOPs of the student's forward pass, for one training image."""
-        return self._through(self.student, forward_flops) + self._heads(self.student)
+        """FLOPs of the forward pass for one training image, over all its crops."""
+        return self._backbone_flops(self.student, forward_flops) + self._head_flops(self.student)
 
     @cached_property
     def backward(self) -> int:
-        """FLOPs of the backward pass."""
-        return self._through(self.student, backward_flops) + 2 * self._heads(self.student)
+        """FLOPs of the backward pass for one training image."""
+        return self._backbone_flops(self.student, backward_flops) + 2 * self._head_flops(self.student)
 
     @cached_property
     def teaching(self) -> int:
-        """FLOPs of the teacher's forward pass."""
-        return self._through(self.teacher, forward_flops) + self._heads(self.teacher)
+        """FLOPs of the teacher's forward pass for one training image."""
+        return self._backbone_flops(self.teacher, forward_flops) + self._head_flops(self.teacher)
 
     @cached_property
     def evaluation(self) -> int:
@@ -94,21 +94,21 @@ class Workload:
 
     @property
     def evaluations(self) -> int:
-        """How often the run is evaluated: every so many epochs, and at the end."""
+        """Number of evaluations of the run, the last one included."""
         every = self.fit.evaluate_every
         return -(-self.fit.epochs // every) if every else 1
 
     def kept(self, keeping: Keeping) -> int:
-        """Bytes that autograd keeps for each training image."""
+        """Return the bytes that autograd saves for each training image."""
         backbone = sum(crops.count * backbone_bytes(self.backbone, crops.size, keeping) for crops in self.student)
-        return backbone + _kept_by_loss(self.task, self._count(self.student), self._count(self.teacher), keeping)
+        return backbone + _loss_bytes(self.task, self._count(self.student), self._count(self.teacher), keeping)
 
     def casts(self, keeping: Keeping) -> int:
-        """Bytes of the trained weights' copies in half precision."""
+        """Return the bytes of the trained weights' copies in half precision."""
         return cast_bytes(self.task, keeping)
 
     def kept_once(self, keeping: Keeping) -> int:
-        """Bytes kept however many images there are: DINO's prototypes, scaled to their length."""
+        """Return the bytes that autograd saves once, for any number of images: DINO's normalised prototypes."""
         if not isinstance(self.task, DINO):
             return 0
         last = self.task.student_head.last_layer
@@ -116,13 +116,13 @@ class Workload:
         return last.weight_v.numel() * (keeping.width + directions)
 
     def loaded(self) -> int:
-        """Bytes of one image as the loader gives it: float32 crops."""
+        """Return the bytes of one image as the loader gives it: float32 crops."""
         return sum(crops.count * 3 * crops.size**2 * SINGLE for crops in self.student)
 
-    def _through(self, crops: tuple[Crops, ...], count: Callable[[nn.Module, int], int]) -> int:
+    def _backbone_flops(self, crops: tuple[Crops, ...], count: Callable[[nn.Module, int], int]) -> int:
         return sum(some.count * count(self.backbone, some.size) for some in crops)
 
-    def _heads(self, crops: tuple[Crops, ...]) -> int:
+    def _head_flops(self, crops: tuple[Crops, ...]) -> int:
         return head_flops(self.task.student_head) * self._count(crops) if isinstance(self.task, DINO) else 0
 
     @staticmethod
@@ -130,8 +130,8 @@ class Workload:
         return sum(some.count for some in crops)
 
 
-def _kept_by_loss(task: Supervised | DINO, crops: int, targets: int, keeping: Keeping) -> int:
-    """Bytes that head and loss keep: inputs of maps and activations, a log-softmax, what it is multiplied by."""
+def _loss_bytes(task: Supervised | DINO, crops: int, targets: int, keeping: Keeping) -> int:
+    """Return the bytes saved by head and loss: inputs of linear maps and activations, log-softmax and targets."""
     if not isinstance(task, DINO):
         return 2 * SINGLE * task.classes
     config, width = task.config, keeping.width
@@ -142,15 +142,15 @@ def _kept_by_loss(task: Supervised | DINO, crops: int, targets: int, keeping: Ke
 
 
 def workload(recipe: Recipe, *, images: int = IMAGENET_TRAIN, classes: int | None = None) -> Workload:
-    """The work of a recipe; its data need not be there.
+    """Return the workload of a recipe; its data are not needed.
 
     Args:
-        recipe: what would be trained.
-        images: in the training set.
-        classes: of the data; ImageNet's by default.
+        recipe: the recipe.
+        images: number of training images.
+        classes: number of classes; by default ImageNet's.
 
     Raises:
-        InputError: if the model cannot be built or counted, or the batch is larger than the data.
+        InputError: if the model cannot be built or counted, or the batch is larger than the training set.
 
     Example:
         >>> from skipless.recipes import table1
@@ -160,7 +160,7 @@ def workload(recipe: Recipe, *, images: int = IMAGENET_TRAIN, classes: int | Non
     """
     if images < 1:
         raise InputError(f"--images {images}: give the size of the training set, at least 1")
-    bare = without_init(recipe)  # shapes do not depend on it, and meta has no values
+    bare = without_init(recipe)  # initialisation does not change shapes, and meta tensors have no values
     with torch.device("meta"):
         task: Any = bare.blank_task(recipe.fit.total_steps(images), IMAGENET_CLASSES if classes is None else classes)
     passes = recipe.passes(IMAGENET_VAL)

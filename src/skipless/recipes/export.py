@@ -16,7 +16,7 @@ from skipless.recipes.read import read_recipe
 from skipless.recipes.source import ModelSource, open_model, sizes_of
 from skipless.recipes.teacher_snapshots import kept_teachers
 from skipless.tasks.dino.checkpoint import read_dino_checkpoint
-from skipless.training.run_folder.checkpoint import check_weights_name, load_tensors_, save_weights
+from skipless.training.run_folder.checkpoint import check_safetensors_name, load_tensors_, save_weights
 
 PICKLED = (".pth", ".pt", ".bin")
 _NOTE = "skipless"  # under which a file's metadata says how to build its model
@@ -62,7 +62,7 @@ def export_backbone(run: Path, out: Path, *, epoch: int | None = None) -> Export
     Raises:
         InputError: if there is no such run or teacher, the file cannot be written, or timm has no such model.
     """
-    check_weights_name(out)
+    check_safetensors_name(out)
     recipe, weights = read_recipe(run), None
     if epoch is not None:
         kept = kept_teachers(run)

@@ -6,7 +6,7 @@ from typing import Any
 
 from skipless.errors import InputError
 from skipless.recipes.recipe import Recipe
-from skipless.training.run_folder.fingerprint import fingerprint, refuse_other
+from skipless.training.run_folder.fingerprint import check_fingerprint, fingerprint
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -29,4 +29,4 @@ def what_counts(recipe: Recipe) -> dict[str, Any]:
 
 def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
     """Raise `InputError`, saying what differs, unless a run folder is this recipe's."""
-    refuse_other(what_counts(read_recipe(folder)), what_counts(recipe), str(folder))
+    check_fingerprint(what_counts(read_recipe(folder)), what_counts(recipe), str(folder))

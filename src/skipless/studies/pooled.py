@@ -23,7 +23,7 @@ from skipless.models.vit_view import find_vit
 from skipless.studies.config import PoolConfig
 from skipless.studies.progress_bar import progress_bar
 from skipless.studies.study_folder import StudyFolder, barrier, rank_and_world_size
-from skipless.training.run_folder.atomic import replacing
+from skipless.training.run_folder.atomic import atomic_write
 
 SHARD = 512  # images in a shard, the most that an interruption loses
 _UNREADABLE_LABEL = -1  # label of an image that could not be read
@@ -147,7 +147,7 @@ class _PooledExtractor:
             "failed": np.array(failed, dtype=np.str_),
             "why": np.array(why, dtype=np.str_),
         }
-        with replacing(path) as temporary, temporary.open("wb") as file:
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **content)
 
     def _pool_batch(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b l d"]:

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from skipless.errors import InputError
 from skipless.studies.formatting import file_name
-from skipless.training.run_folder.atomic import replacing, write_json
+from skipless.training.run_folder.atomic import atomic_write, write_json
 
 JOURNAL = "journal"
 
@@ -36,7 +36,7 @@ class StudyFolder:
     def finish(self, result: Mapping[str, Any], table: str) -> None:
         """Write `result.json` and `table.md`, on rank 0 only."""
         if rank_and_world_size()[0] == 0:
-            with replacing(self.path / "table.md") as temporary:
+            with atomic_write(self.path / "table.md") as temporary:
                 temporary.write_text(table + "\n", encoding="utf-8")
             write_json(self.path / "result.json", {"settings": self.settings, **result})
 

@@ -1,7 +1,7 @@
-"""Run many recipes, or evaluations, side by side, each in a process of its own, and show how they get on.
+"""Sweeps: many recipes or evaluations in parallel, each in a process of its own, with their progress.
 
-The folders that they write are the only channel: a child works and writes, the parent reads. Children end with their
-parent, however it ends, and the same call goes on from their last checkpoints.
+Children communicate through the folders that they write and the parent reads. They end when their parent ends, for any
+reason. The same call then resumes them from their last checkpoints.
 """
 
 from skipless.sweep.jobs import Call, Job

@@ -1,4 +1,4 @@
-"""A child of a sweep: a process that works quietly, may send one line, and never outlives its parent."""
+"""Child processes of a sweep: they may send one line to the parent and never outlive it."""
 
 import multiprocessing
 import os
@@ -17,30 +17,30 @@ from skipless.training import TrainingDiverged, TrainingStopped
 DIVERGED = 3  # exit code of a child whose run diverged
 
 
-class Child:
-    """A process, and the one line that it may send before it ends."""
+class ChildProcess:
+    """A process that runs a function, and may send one line before it ends."""
 
     def __init__(self, context: Any, work: Callable[..., None], arguments: tuple[Any, ...], threads: int) -> None:
         self.pipe, theirs = context.Pipe(duplex=False)
-        self.process = context.Process(target=_work, args=(work, arguments, threads, theirs))
+        self.process = context.Process(target=_run_child, args=(work, arguments, threads, theirs))
         self.process.start()
         theirs.close()
 
     def message(self) -> str:
-        """What it has sent; empty if nothing."""
+        """Return the line that the process has sent; empty if it has sent none."""
         try:
             return self.pipe.recv() if self.pipe.poll() else ""
-        except EOFError:  # it sent none
+        except EOFError:  # the process ended without one
             return ""
 
     def stop(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM to the process if it runs."""
         if self.process.is_alive():
             self.process.terminate()
 
 
-def server() -> Any:
-    """Processes forked from a server that has loaded torch once. Ctrl-C is the parent's: none of them hears it."""
+def start_forkserver() -> Any:
+    """Return a context whose processes are forked from a server that has imported torch. They ignore Ctrl-C."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["skipless.recipes"])
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -51,9 +51,9 @@ def server() -> Any:
     return context
 
 
-def _work(work: Callable[..., None], arguments: tuple[Any, ...], threads: int, pipe: Connection) -> None:
-    """The child: work quietly, send an error's one line, and never outlive the parent."""
-    os.setsid()  # the loop will listen for Ctrl-C, too; but the parent asks its children to end, once
+def _run_child(work: Callable[..., None], arguments: tuple[Any, ...], threads: int, pipe: Connection) -> None:
+    """Run in the child: send the one line of an error, and end with the parent."""
+    os.setsid()  # keeps Ctrl-C from the child, whose loop would react to it; the parent sends SIGTERM once
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

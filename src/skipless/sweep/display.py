@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a live table on a terminal, lines elsewhere."""
+"""Progress of a sweep for the user: a live table on a terminal, lines elsewhere."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -15,12 +15,12 @@ LINE_SECONDS = 20.0
 
 
 class Display:
-    """A live table on a terminal; elsewhere a line when a run ends, and one now and then."""
+    """A live table on a terminal; elsewhere a line when a run ends, and lines of running ones now and then."""
 
     def __init__(self, jobs: Sequence[Job | Call], console: Console) -> None:
         self.jobs, self.console = jobs, console
         self.live = Live(console=console, refresh_per_second=4, transient=False) if console.is_terminal else None
-        self.told: dict[int, State] = {}
+        self.printed: dict[int, State] = {}
         self.last_line = time.monotonic()
 
     def __enter__(self) -> "Display":
@@ -38,8 +38,8 @@ class Display:
             self.live.update(_table(self.jobs))
             return
         for job in self.jobs:
-            if job.state not in ("waiting", "running") and self.told.get(id(job)) != job.state:
-                self.told[id(job)] = job.state
+            if job.state not in ("waiting", "running") and self.printed.get(id(job)) != job.state:
+                self.printed[id(job)] = job.state
                 self._line(job)
         if time.monotonic() - self.last_line > LINE_SECONDS:
             for job in self.jobs:
@@ -57,7 +57,7 @@ def _table(jobs: Iterable[Job | Call]) -> Table:
     for column in table.columns[2:]:
         column.justify = "right"
     for job in jobs:
-        bar = ProgressBar(total=1.0, completed=job.share, width=20)
+        bar = ProgressBar(total=1.0, completed=job.fraction_done, width=20)
         style = {"done": "bold", "failed": "red", "diverged": "yellow", "waiting": "dim"}.get(job.state, "")
         state = job.state if job.state in ("waiting", "failed", "diverged") else ""
         table.add_row(Text(", ".join(job.labels), style=style), state or bar, *job.cells()[:6])

@@ -1,4 +1,4 @@
-"""What a sweep runs: trainings, and other work that leaves files."""
+"""Jobs of a sweep: training runs, and other work that writes files."""
 
 import json
 import os
@@ -11,24 +11,24 @@ from typing import Any, Literal
 import torch
 
 from skipless.recipes import Recipe
-from skipless.sweep.child import DIVERGED, Child
+from skipless.sweep.child import DIVERGED, ChildProcess
 
 State = Literal["waiting", "running", "done", "diverged", "failed"]
-TAIL_BYTES = 16384  # holds the last few lines of a metrics.jsonl, an evaluation of every block among them
+TAIL_BYTES = 16384  # enough for the last few lines of a metrics.jsonl, with an evaluation of every block
 
 
 @dataclass(eq=False)
 class Job:
-    """One run to be made, and what is known of it.
+    """One training run of a sweep and its progress.
 
     Attributes:
-        labels: what tells it apart, a word a column: `("skipless + init", "SOAP", "0")`.
-        recipe: what to train; its `metric` is what is shown and compared.
-        out: its run folder.
-        steps: optimizer steps in all.
-        state: how far it is.
+        labels: names of the run, one for each column: `("skipless + init", "SOAP", "0")`.
+        recipe: recipe to train; its `metric` is shown and compared.
+        out: run folder.
+        steps: total number of optimizer steps.
+        state: state of the run.
         latest: the latest logged values.
-        error: why it failed.
+        error: why the run failed.
     """
 
     labels: tuple[str, ...]
@@ -38,24 +38,24 @@ class Job:
     state: State = "waiting"
     latest: dict[str, Any] = field(default_factory=dict)
     error: str = ""
-    _child: Child | None = None
+    _child: ChildProcess | None = None
 
     @property
     def on_gpu(self) -> bool:
-        """Whether it takes a GPU."""
+        """Tell whether the run takes a GPU."""
         return torch.cuda.is_available() and self.recipe.fit.device != "cpu"
 
     @property
     def score(self) -> float | None:
-        """The latest value of the recipe's metric."""
+        """Latest value of the recipe's metric."""
         return self.latest.get(self.recipe.metric)
 
     def start(self, context: Any, threads: int) -> None:
-        """Train in a process of its own."""
-        self._child, self.state = Child(context, _train, (self.recipe, self.out), threads), "running"
+        """Start to train in a process of its own."""
+        self._child, self.state = ChildProcess(context, _train, (self.recipe, self.out), threads), "running"
 
     def poll(self) -> None:
-        """Read what the run has written, and notice its end."""
+        """Update state and values from the process and the files that it has written."""
         if self.state != "running" or self._child is None:
             return
         ended = not self._child.process.is_alive()
@@ -73,7 +73,7 @@ class Job:
                 self.state, self.error = "failed", self.error or f"its process ended with exit code {code}"
 
     def cells(self) -> tuple[str, ...]:
-        """Epoch, loss, training accuracy, score, images/s, time left, and what else is to say."""
+        """Return the texts of epoch, loss, training accuracy, score, images/s, remaining time, and state or error."""
         values = self.latest
         if self.state == "waiting" or not values:
             return ("", "", "", "", "", "", self.error or self.state)
@@ -91,32 +91,32 @@ class Job:
         )
 
     @property
-    def share(self) -> float:
-        """How much of it is done, 0 to 1."""
+    def fraction_done(self) -> float:
+        """Fraction of the steps done, 0 to 1."""
         return self.latest.get("step", 0) / self.steps
 
     def stop(self) -> None:
-        """Ask a run for a checkpoint and its end."""
+        """Ask the run to write a checkpoint and end."""
         if self._child is not None:
             self._child.stop()
 
     def join(self) -> None:
-        """Wait for its end."""
+        """Wait for the process to end."""
         if self._child is not None:
             self._child.process.join()
 
 
 @dataclass(eq=False)
 class Call:
-    """One evaluation, or other work that leaves files, and what is known of it.
+    """One evaluation, or other work that writes files, and its progress.
 
     Attributes:
-        labels: what tells it apart, a word a column.
-        work: a function of a module.
-        arguments: for it.
-        on_gpu: whether it takes a GPU.
-        state: how far it is.
-        error: why it failed.
+        labels: names of the call, one for each column.
+        work: a function at the top level of a module, so that it can be pickled.
+        arguments: arguments of the function.
+        on_gpu: whether the call takes a GPU.
+        state: state of the call.
+        error: why the call failed.
     """
 
     labels: tuple[str, ...]
@@ -125,17 +125,17 @@ class Call:
     on_gpu: bool = False
     state: State = "waiting"
     error: str = ""
-    _child: Child | None = None
+    _child: ChildProcess | None = None
     _since: float = 0.0
     _seconds: float = 0.0
 
     def start(self, context: Any, threads: int) -> None:
-        """Work in a process of its own."""
-        self._child, self.state = Child(context, self.work, self.arguments, threads), "running"
+        """Start the call in a process of its own."""
+        self._child, self.state = ChildProcess(context, self.work, self.arguments, threads), "running"
         self._since = time.monotonic()
 
     def poll(self) -> None:
-        """Notice its end."""
+        """Update the state from the process."""
         if self.state != "running" or self._child is None:
             return
         self._seconds = time.monotonic() - self._since
@@ -145,22 +145,22 @@ class Call:
             self.error = self.error or ("" if code == 0 else f"its process ended with exit code {code}")
 
     def cells(self) -> tuple[str, ...]:
-        """Time taken, and what else is to say."""
+        """Return the texts of the time taken, and state or error, in the columns of `Job.cells`."""
         taken = f"{self._seconds:.0f} s" if self.state != "waiting" else ""
         return ("", "", "", "", "", taken, self.error or (self.state if self.state != "running" else ""))
 
     @property
-    def share(self) -> float:
-        """How much of it is done: all or nothing."""
+    def fraction_done(self) -> float:
+        """Fraction done: 0 or 1."""
         return float(self.state == "done")
 
     def stop(self) -> None:
-        """End it: what it has written stays."""
+        """End the process; the files that it has written remain."""
         if self._child is not None:
             self._child.stop()
 
     def join(self) -> None:
-        """Wait for its end."""
+        """Wait for the process to end."""
         if self._child is not None:
             self._child.process.join()
 
@@ -177,7 +177,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _last_values(path: Path, metric: str) -> dict[str, Any]:
-    """The latest training values in a `metrics.jsonl`, and the metric of its latest evaluation."""
+    """Return the latest training values of a `metrics.jsonl`, and the metric of its latest evaluation."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
@@ -188,7 +188,7 @@ def _last_values(path: Path, metric: str) -> dict[str, Any]:
     for line in lines:
         try:
             parsed = json.loads(line)
-        except ValueError:  # the first line may be half of one
+        except ValueError:  # the first line may be incomplete
             continue
         if "evaluation" in parsed:
             values |= {name: value for name, value in parsed["evaluation"].items() if name == metric}

@@ -12,10 +12,10 @@ Scores = dict[float, float | None]
 Cell = TypeVar("Cell", bound=tuple[str, str])
 
 
-def try_rates(
+def tune_learning_rates(
     grids: Mapping[Cell, Mapping[float, Job]], *, jobs: int | None = None, threads: int = 1
 ) -> dict[Cell, Scores]:
-    """Run the grids of all cells; say where the best rate ends its grid.
+    """Run the grids of all cells, and note where the best rate is at the end of its grid.
 
     Args:
         grids: a job for each rate, by model and optimizer.

@@ -1,4 +1,4 @@
-"""run_jobs: so many children at a time, until nothing is left."""
+"""run_jobs: runs the jobs of a sweep, several at a time."""
 
 import os
 import time
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from skipless.errors import InputError
-from skipless.sweep.child import server
+from skipless.sweep.child import start_forkserver
 from skipless.sweep.display import Display
 from skipless.sweep.jobs import Call, Job
 
@@ -17,17 +17,17 @@ POLL_SECONDS = 0.25
 def run_jobs(
     jobs: Sequence[Job | Call], *, parallel: int | None = None, threads: int = 1, console: Console | None = None
 ) -> None:
-    """Run all jobs, so many at a time; what is finished already is recognised at once.
+    """Run all jobs, `parallel` of them at a time. Jobs that have already finished end at once.
 
     Args:
-        jobs: in the order to start them.
-        parallel: processes at a time; by default as many as the cores have threads for, and one in all if some job
+        jobs: the jobs, in the order to start them.
+        parallel: number of processes at a time; by default the number of cores divided by `threads`, or 1 if a job
             takes a GPU.
-        threads: of each process, on the CPU. Their number decides rounding, so it does not depend on anything else.
+        threads: CPU threads of each process. Rounding depends on their number, so it is the same on every machine.
         console: where to show progress.
 
     Raises:
-        InputError: once all others have ended, if a job could not be run. A diverged run is a result, not an error.
+        InputError: if a job failed, once all others have ended. A diverged run is a result, not an error.
         KeyboardInterrupt: after all running jobs have written their checkpoints.
     """
     console = console or Console(stderr=True)
@@ -40,7 +40,7 @@ def run_jobs(
         raise InputError(f"--jobs {parallel}: give at least 1")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("a sweep starts its own processes; run it without torchrun")
-    context = server()
+    context = start_forkserver()
     waiting = list(jobs)
     with Display(jobs, console) as display:
         try:

@@ -1,4 +1,4 @@
-"""Tasks: what is optimised. A task is a module: `forward` takes a batch and returns named scalars, `loss` too."""
+"""Tasks: training objectives. A task is a module whose `forward` maps a batch to named scalars, `loss` among them."""
 
 from skipless.lazy import attach_stub
 

@@ -12,16 +12,16 @@ from skipless.tasks.targets import SupervisedConfig
 class Supervised(nn.Module):
     """A classifier and its loss.
 
-    Mixing draws from numpy's global generator: whoever seeds that at each step makes the loss a function of the step.
-    One draw serves the batch; image i is mixed with image b - 1 - i.
+    Mixup and cutmix draw from numpy's global generator, which the training loop seeds at every step. All images of a
+    batch are mixed with one draw, image i with image b - 1 - i.
 
     Args:
-        model: images to logits.
-        classes: number of classes; what the model returns last.
-        config: the targets.
+        model: maps images to logits.
+        classes: number of classes, the last axis of the logits.
+        config: mixup, cutmix and label smoothing.
 
     Attributes:
-        model: the same model; evaluation takes it from here.
+        model: the classifier, which is also evaluated.
 
     Example:
         >>> import torch
@@ -35,27 +35,27 @@ class Supervised(nn.Module):
         self.model = model
         self.classes = classes
         self.config = config or SupervisedConfig()
-        self._mix = _mixer(self.config, classes)
+        self._mixup = _build_mixup(self.config, classes)
 
     def forward(self, images: Float[Tensor, "b c h w"], labels: Int64[Tensor, " b"]) -> dict[str, Float[Tensor, ""]]:
-        """Give the mean loss in nats, and the accuracy (0 to 1) against the class that weighs most in the target.
+        """Return the mean loss in nats, and the accuracy (0 to 1) against the class of largest weight in the target.
 
         Raises:
-            InputError: if a batch to be mixed is odd: its images are mixed in pairs.
+            InputError: if a batch to be mixed is of odd size, since images are mixed in pairs.
         """
         smoothing = self.config.label_smoothing if self.training else 0.0
         targets: Tensor = labels
-        if self.training and self._mix is not None:
+        if self.training and self._mixup is not None:
             if len(images) % 2:
                 raise InputError(f"mixup and cutmix need an even batch, got {len(images)} images; change batch_size")
-            images, targets = self._mix(images.clone(), labels)  # it mixes in place, and smooths on its own
+            images, targets = self._mixup(images.clone(), labels)  # it mixes in place, and smooths the labels itself
             labels, smoothing = targets.argmax(-1), 0.0
         logits = self.model(images)
         loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
         return {"loss": loss, "accuracy": (logits.detach().argmax(-1) == labels).float().mean()}
 
 
-def _mixer(config: SupervisedConfig, classes: int) -> Mixup | None:
+def _build_mixup(config: SupervisedConfig, classes: int) -> Mixup | None:
     if config.mix_probability == 0 or (config.mixup == 0 and config.cutmix == 0):
         return None
     return Mixup(

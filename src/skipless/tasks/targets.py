@@ -1,18 +1,18 @@
-"""How the targets of a classification are softened."""
+"""Configuration of a classifier's targets: mixup, cutmix and label smoothing."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class SupervisedConfig:
-    """How targets are softened. The defaults train on plain labels; the paper's recipe is `IMAGENET_TARGETS`.
+    """Mixup, cutmix and label smoothing. The default is none of them; the paper's recipe is `IMAGENET_TARGETS`.
 
     Attributes:
-        mixup: parameter of the Beta distribution that images are blended with; 0 for no mixup.
-        cutmix: parameter of the Beta distribution for the area of pasted boxes; 0 for no cutmix.
-        mix_probability: share of the batches that are mixed at all.
-        switch_probability: share of the mixed batches that take cutmix where both are on.
-        label_smoothing: share of the target spread evenly over the classes.
+        mixup: parameter of the Beta distribution of the blending weights; 0 turns mixup off.
+        cutmix: parameter of the Beta distribution of the pasted area; 0 turns cutmix off.
+        mix_probability: probability that a batch is mixed at all.
+        switch_probability: probability that a mixed batch takes cutmix, if mixup is on as well.
+        label_smoothing: part of the target that is spread evenly over the classes.
     """
 
     mixup: float = 0.0

@@ -1,4 +1,4 @@
-"""What a run of the training loop can be asked for."""
+"""The options of the training loop."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,32 +11,30 @@ from skipless.options import Option
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How long, in what portions and at what precision to train, and what to write down meanwhile.
+    """How long, in which batches, at which precision and on which devices to train, and what to log.
 
     Attributes:
         epochs: passes over the training set.
-        batch_size: samples of one optimizer step, over all devices and micro-batches: accumulation and the number of
-            devices do not change what is computed.
-        accumulation: micro-batches that each device splits its share of a step into, to save memory.
-        clip_norm: largest global gradient norm.
-        precision: `fp32`; `bf16` or `fp16` run the forward pass in autocast, fp16 with a scaled loss.
-        seed: of order, augmentation, mixup and dropout.
-        evaluate_every: epochs between evaluations; the last epoch is always evaluated. 0 evaluates only there.
-        checkpoint_every: steps between checkpoints; 0 is at the end of an epoch, unless the last one is a few
-            seconds old. The end, Ctrl-C and SIGTERM write one, too.
-        measure_every: steps between measurements of the model's conditioning, and one at the start and one at the end,
-            in `measurements.jsonl`; 0 measures nothing.
-        log_every: steps between lines of `metrics.jsonl`, each with means over those steps.
-        workers: processes that fetch data; 0 fetches between the steps. None takes `default_workers`. Results do not
-            depend on it.
-        device: `auto` takes an accelerator if there is one. `torchrun` gives each of its processes one.
-        strategy: how the processes that `torchrun` starts share the work: `ddp` gives each the whole model, `fsdp`
-            (FSDP2) a shard of every parameter, of its gradient and of the optimizer's state; `auto` is ddp. One process
-            shares nothing.
-        compile: compile the blocks by `torch.compile`; rounding differs from that of an eager run.
-        profile: write a trace of a few steady steps to `profile/trace.json`.
-        progress: a bar, plain lines, or nothing; `auto` is a bar on a terminal.
-        tensorboard: write TensorBoard's event files into the run folder.
+        batch_size: samples of one optimizer step, summed over all devices and micro-batches. Neither the number of
+            devices nor `accumulation` changes it.
+        accumulation: micro-batches that each device splits its part of a batch into. More of them save memory.
+        clip_norm: largest norm of the gradient of all parameters together.
+        precision: `fp32`, or autocast to `bf16` or `fp16`; `fp16` scales the loss.
+        seed: seed of the order of samples, augmentation, mixup and dropout.
+        evaluate_every: epochs between evaluations; 0 evaluates the last epoch only, which is always evaluated.
+        checkpoint_every: steps between checkpoints; 0 writes one after each epoch, but not within seconds of the last.
+            A run also writes one at its end, at Ctrl-C and at SIGTERM.
+        measure_every: steps between measurements of the model's conditioning, written to `measurements.jsonl`; 0 turns
+            them off. The model is also measured before the first step and after the last.
+        log_every: steps between lines of `metrics.jsonl`. Each line has the means over these steps.
+        workers: processes that load data; 0 loads in the training process. Results do not depend on the number.
+        device: where to train; `auto` takes an accelerator if there is one. Under `torchrun` each process takes one.
+        strategy: how the processes of `torchrun` divide the model: with `ddp` each holds all of it, with `fsdp` (FSDP2)
+            a shard of every parameter, gradient and optimizer state; `auto` is `ddp`. It has no effect on one process.
+        compile: compile each block with `torch.compile`. Results differ from an eager run's by rounding.
+        profile: record a few steps with torch's profiler, in `profile/trace.json`.
+        progress: a progress bar, plain lines, or nothing; `auto` shows a bar on a terminal and lines elsewhere.
+        tensorboard: write TensorBoard event files to the run folder.
         wandb: send metrics to Weights & Biases.
     """
 
@@ -68,7 +66,7 @@ class FitConfig:
             raise InputError(f"clip_norm {self.clip_norm} would clip everything; give a positive norm or None")
 
     def total_steps(self, samples: int) -> int:
-        """Count the optimizer steps of the whole run on a training set of so many samples."""
+        """Count the optimizer steps of the run on a training set of `samples` samples."""
         return self.epochs * steps_per_epoch(samples, self.batch_size)
 
 
@@ -78,5 +76,8 @@ CHANGEABLE = frozenset(
         "profile", "progress", "share", "strategy", "tensorboard", "wandb", "workers",
     }
 )  # fmt: skip
-"""Fields that a resumed run may change: what is computed does not depend on them, up to rounding and, where a task
-draws at random in its forward pass (mixup, dropout), up to these draws: each micro-batch of a process has its own."""
+"""Fields that a resumed run may change.
+
+They change results by rounding only. The exception is a task that draws random numbers in its forward pass (mixup,
+dropout): each micro-batch of each process has draws of its own.
+"""

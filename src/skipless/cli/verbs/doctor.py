@@ -46,10 +46,10 @@ def main(words: list[str]) -> None:
     )
     load(*RUNS)
     use_threads(values["threads"])
-    from skipless.planning.limits import limits_text
-    from skipless.planning.watch import watch
+    from skipless.planning.bottlenecks import profile_text
+    from skipless.planning.profiling import profile_run
 
-    print(limits_text(watch(made, seconds=values["seconds"])))
+    print(profile_text(profile_run(made, seconds=values["seconds"])))
 
 
 def _refuse_options_of_recipes(words: list[str]) -> None:

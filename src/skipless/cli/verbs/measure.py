@@ -74,7 +74,7 @@ def measure(asked: Options) -> None:
     """
     from skipless.recipes import open_model
     from skipless.report.write_files import drawing
-    from skipless.training.run_folder.atomic import ready_folder
+    from skipless.training.run_folder.atomic import create_writable_folder
 
     source = open_model(
         asked.model,
@@ -85,7 +85,7 @@ def measure(asked: Options) -> None:
     )
     if asked.out is not None:  # what cannot be drawn or written is told before the work
         drawing("skipless.report.kappa_figure")
-        ready_folder(asked.out)
+        create_writable_folder(asked.out)
     count = max(asked.images, asked.rows[0]) if asked.network else asked.images
     pixels, named = _pixels(source, count, asked.data, asked.seed)
     found = _measured(source.model, pixels, asked)

@@ -118,10 +118,10 @@ def _lines(asked: Options) -> list[Any]:
 def _line(title: str, optimizer: str, work: Any, setup: Any, assumed: Assumptions) -> Any:
     """A run, and the same run at the same micro-batch with checkpointing and without fused attention."""
     from skipless.planning import plan as plan_run
-    from skipless.planning.table import Line
+    from skipless.planning.table import PlanRow
 
     made = plan_run(work, setup, assumed)
     at_once = replace(setup, micro_batch=made.micro_batch)
     checkpointed = plan_run(work, replace(at_once, checkpointing=True), assumed)
     unfused = plan_run(work, replace(at_once, fused=False), assumed)
-    return Line(title, optimizer, work, setup, made, checkpointed, unfused)
+    return PlanRow(title, optimizer, work, setup, made, checkpointed, unfused)

@@ -1,4 +1,4 @@
-"""Data sets with a mask or with boxes for every image, in the layouts that they are published in."""
+"""Data sets with masks or boxes for every image, in the layouts in which they are published."""
 
 from skipless.data.dense.ade20k import ade20k_full_segmentation, ade20k_segmentation
 from skipless.data.dense.coco import coco_boxes, coco_stuff_segmentation

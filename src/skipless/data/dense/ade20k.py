@@ -1,4 +1,4 @@
-"""ADE20K: the scene parsing benchmark's layout (150 classes), and the full release read with the same classes."""
+"""ADE20K: the scene parsing benchmark (150 classes), and the full release with the same classes."""
 
 import os
 from pathlib import Path
@@ -18,15 +18,15 @@ _HIGHEST_INDEX = 25 * 256 + 255  # red is at most 255
 
 
 def ade20k_segmentation(root: Path, split: AdeSplit = "train") -> SegmentationData:
-    """Read the scene parsing benchmark: 150 classes; 0, everything else, is ignored, and 1 to 150 become 0 to 149.
+    """Read the scene parsing benchmark: ids 1 to 150 become classes 0 to 149, and id 0 (other) is ignored.
 
     Args:
-        root: the folder `ADEChallengeData2016`, with `images` and `annotations`, or its parent. Where it has
-            `objectInfo150.txt`, the classes are named after that list.
-        split: `training` or `validation` there.
+        root: the folder `ADEChallengeData2016`, with `images` and `annotations`, or its parent. The class names are
+            those of its `objectInfo150.txt`, if it has that file.
+        split: `train` or `val`; the folders are `training` and `validation`.
 
     Raises:
-        InputError: if a folder is missing, holds no images, or the list of classes is not readable.
+        InputError: if a folder is missing or has no images, or the list of classes is not readable.
     """
     folder = first_folder(
         [path / "images" / _FOLDERS[split] for path in (root.expanduser(), root.expanduser() / "ADEChallengeData2016")],
@@ -46,20 +46,21 @@ def ade20k_segmentation(root: Path, split: AdeSplit = "train") -> SegmentationDa
 
 
 def ade20k_full_segmentation(root: Path, split: AdeSplit = "train") -> SegmentationData:
-    """Read the full release (2016 or 2021), its object masks reduced to the benchmark's 150 classes.
+    """Read the full release (2016 or 2021), with its object masks reduced to the benchmark's 150 classes.
 
     The reduction is the benchmark's own (CSAILVision/sceneparsing, `convertFromADE`, whose example it reproduces in
-    every pixel): objects by their index, parts left out, everything else ignored. The benchmark also shrank images to
-    a short side of 512 pixels, which is left to the caller. The 2021 release has other images than the benchmark, so
-    its numbers are other ones; whether it kept all 153 indices is known only for the 18 in its three public samples.
+    every pixel): objects are mapped by their index, parts are dropped, and everything else is ignored. The benchmark
+    also resized images to a short side of 512 pixels, which is left to the caller. The 2021 release has other images
+    than the benchmark, so results on it differ. Its indices are verified for the 18 classes in its three public
+    samples only.
 
     Args:
         root: the folder `ADE20K_2016_07_26` or `ADE20K_2021_17_01`, or its parent. Images lie below
             `images/training` or `images/ADE/training`, each with a mask `*_seg.png` beside it.
-        split: `training` or `validation` there.
+        split: `train` or `val`; the folders are `training` and `validation`.
 
     Raises:
-        InputError: if a folder is missing or holds no images.
+        InputError: if a folder is missing or has no images.
     """
     releases = [root.expanduser(), *sorted(root.expanduser().glob("ADE20K_*"))]
     name = _FOLDERS[split]
@@ -81,13 +82,13 @@ def ade20k_full_segmentation(root: Path, split: AdeSplit = "train") -> Segmentat
 
 
 def read_class_info(file: Path) -> tuple[str, ...]:
-    """Read `objectInfo150.txt`: a heading, then one class a line, numbered from 1, its synonyms in the last column.
+    """Read `objectInfo150.txt`: a header, then one class a line, numbered from 1, with synonyms in the last column.
 
     Returns:
         The first synonym of every class.
 
     Raises:
-        InputError: if the lines are not so.
+        InputError: if the file does not have this format.
     """
     try:
         rows = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]

@@ -1,4 +1,4 @@
-"""ADE20K's 150 classes of the scene parsing benchmark, and their numbers in the full release."""
+"""The 150 classes of ADE20K's scene parsing benchmark, and their indices in the full release."""
 
 # The first of the synonyms of CSAILVision/sceneparsing's `objectInfo150.txt`, in its order.
 ADE20K_CLASSES = (
@@ -19,7 +19,7 @@ ADE20K_CLASSES = (
 )  # fmt: skip
 
 # Index of every class in the full release (from 1; 0 is unlabelled), from the benchmark's own conversion,
-# CSAILVision/sceneparsing's `mapFromADE.txt`. The 18 that occur in the three public samples of 2021 agree.
+# CSAILVision/sceneparsing's `mapFromADE.txt`. It agrees for the 18 classes in the three public samples of 2021.
 FULL_INDICES = (
     2978, 312, 2420, 976, 2855, 447, 2131, 165, 3055, 1125, 350, 2377, 1831, 838, 774, 2684, 1610, 1910, 687, 471, 401,
     2994, 1735, 2473, 2329, 1276, 2264, 1564, 2178, 913, 57, 2272, 907, 724, 2138, 2985, 1395, 155, 2053, 689, 137, 266,
@@ -31,5 +31,5 @@ FULL_INDICES = (
     2356, 2046, 1098, 530, 954,
 )  # fmt: skip
 
-# Three classes have a second index there: door, wardrobe, booth.
+# Three classes have a second index in the full release: door, wardrobe, booth.
 SECOND_INDICES = {"door": 783, "wardrobe": 533, "booth": 247}

@@ -18,7 +18,7 @@ from skipless.data.dense.reading import first_folder, need_folder, read_index_ma
 from skipless.data.dense.records import IGNORE, BoxData, BoxItem, ObjectBoxes, SegmentationData, SegmentationItem
 from skipless.errors import InputError
 
-COCO20K_LIST = "coco_20k_filenames.txt"  # as LOST names it
+COCO20K_LIST = "coco_20k_filenames.txt"  # its name in the LOST repository
 _TRAIN_IDS = "_labelTrainIds.png"
 
 CocoSplit = Literal["train", "val"]
@@ -31,18 +31,18 @@ def coco_stuff_segmentation(
     """Read COCO-Stuff (164k): 171 classes, or 27 coarse ones; 255 is ignored.
 
     Images lie in `images/train2017` or `train2017`. Masks lie in `annotations/train2017` or `stuffthingmaps/train2017`
-    (as the archive unpacks), either as `*_labelTrainIds.png` (ids 0 to 170, mmsegmentation's conversion) or `*.png`
-    (the download's ids 0 to 181, of which 11 are never used). Where a folder has both, the former are read.
+    (as in the archive), either as `*_labelTrainIds.png` (ids 0 to 170, mmsegmentation's conversion) or as `*.png` (ids
+    0 to 181 of the download, of which 11 are never used). If a folder has both, the former are read.
 
     Args:
-        root: the folder above those.
-        split: `train2017` or `val2017`.
+        root: the folder that contains these folders.
+        split: `train` or `val`, for `train2017` or `val2017`.
         coarse: reduce the classes to the 27 of IIC, PiCIE and STEGO.
-        listing: a file with one image name a line, for published subsets, such as IIC's
-            `Coco164kFull_Stuff_Coarse_7.txt`, on which 27-class numbers are usually reported. Without it: all images.
+        listing: a file with one image name a line, for published subsets; by default, all images are read. Results with
+            27 classes are usually reported on IIC's `Coco164kFull_Stuff_Coarse_7.txt`.
 
     Raises:
-        InputError: if a folder is missing or holds no images, or the listing cannot be read.
+        InputError: if a folder is missing or has no images, or the listing cannot be read.
     """
     root, part = root.expanduser(), f"{split}2017"
     images = _image_folder(root, part)
@@ -72,22 +72,22 @@ def coco_boxes(
     count: int | None = None,
     seed: int = 0,
 ) -> BoxData:
-    """Read COCO's boxes, crowds left out, rounded to whole pixels as LOST and TokenCut do.
+    """Read COCO's boxes without crowds, rounded to integer pixels as in LOST and TokenCut.
 
     COCO20k is a published list of 19,817 files of train2014 (`datasets/coco_20k_filenames.txt` of the LOST
-    repository). It is looked for in the root and in `annotations`. Without it, `count` draws another subset by
-    `seed`: its name says so, and its numbers are not those of COCO20k.
+    repository), which is read from the root or from `annotations`. `count` draws another subset by `seed` instead. Its
+    name says so, and results on it are not comparable with those on COCO20k.
 
     Args:
         root: the folder above `train2014` or `images/train2014`, and above `annotations/instances_train2014.json`.
-        images: which images and which JSON file.
-        listing: file names or ids, one a line, in the order to keep.
-        count: draw so many images in place of a list; 0 takes all.
-        seed: of that draw.
+        images: the images and their JSON file.
+        listing: a file with one file name or id a line; its order is kept.
+        count: number of images to draw in place of a list; 0 takes all images.
+        seed: seed of the draw.
 
     Raises:
-        InputError: if a folder or file is missing or corrupt, there is neither list nor `count`, or the list names an
-            image that the JSON file does not.
+        InputError: if a folder or file is missing or corrupt, there is neither list nor `count`, or the JSON file lacks
+            an image of the list.
     """
     root = root.expanduser()
     folder = _image_folder(root, images)
@@ -110,7 +110,7 @@ def coco_boxes(
 
 
 class _Instances:
-    """One `instances_*.json`, its objects gathered by image."""
+    """The contents of an `instances_*.json`, with the objects of every image."""
 
     def __init__(self, file: Path, content: dict[str, Any]) -> None:
         self.file = file
@@ -133,7 +133,7 @@ class _Instances:
         self.objects = {number: _objects(gathered.get(number, [])) for number in self.names}
 
     def chosen(self, listing: Path | None) -> list[int]:
-        """List ids, in the list's order, or all of them in ascending order."""
+        """Return the ids of a list in its order, or all ids in ascending order."""
         if listing is None:
             return sorted(self.names)
         words = read_list(listing, "give one file name or id a line")

@@ -1,7 +1,7 @@
 """COCO-Stuff's 182 ids, the 171 classes that are annotated, and their 27 coarse ones."""
 
-# nightrome/cocostuff's `labels.txt` without its "unlabeled": position i is id i + 1 there and pixel value i in the
-# masks. The first 91 are COCO's things, whose ids its JSON files use as well.
+# nightrome/cocostuff's `labels.txt` without "unlabeled". Index i is id i + 1 in that file and pixel value i in the
+# masks. The first 91 are COCO's things, with the ids that its JSON files use.
 COCO_LABELS = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
     "fire hydrant", "street sign", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",

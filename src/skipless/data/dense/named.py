@@ -1,4 +1,4 @@
-"""Dense data sets by name, as the command line gives them."""
+"""Loading dense data sets by the names of the command line."""
 
 from collections.abc import Callable
 from functools import partial
@@ -32,11 +32,11 @@ def load_segmentation(
     """Read a set for semantic segmentation by name.
 
     Args:
-        name: which set, and so which layout below the root.
-        root: where it lies.
+        name: the set, which also decides the layout below the root.
+        root: folder of the set.
         split: `train` or `val`; VOC also has `trainval` and `trainaug`.
-        sample: keep so many images, drawn by seed; the paper keeps 3,000 to train on ADE20K and COCO-Stuff.
-        seed: of that draw.
+        sample: number of images to draw; the paper trains on 3,000 of ADE20K and of COCO-Stuff. None takes all.
+        seed: seed of the draw.
 
     Raises:
         InputError: if there is no such set or split, or it is not below the root.
@@ -54,10 +54,10 @@ def load_boxes(name: BoxName, root: Path, *, sample: int | None = None, seed: in
     """Read a set for object discovery by name, as LOST and TokenCut use it: VOC's `trainval`, or COCO20k.
 
     Args:
-        name: which set, and so which layout below the root.
-        root: where it lies.
-        sample: keep so many images, drawn by seed.
-        seed: of that draw.
+        name: the set, which also decides the layout below the root.
+        root: folder of the set.
+        sample: number of images to draw; None takes all.
+        seed: seed of the draw.
 
     Raises:
         InputError: if there is no such set, or it is not below the root.

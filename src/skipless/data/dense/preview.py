@@ -1,4 +1,4 @@
-"""A contact sheet: images with their boxes, beside their masks, for people to look at."""
+"""Contact sheets: images with their boxes, beside their masks, to inspect a data set."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from skipless.data.captioned import Entry, draw_boxes_, labelled_pictures
+from skipless.data.captioned import LegendEntry, captioned_grid, draw_boxes_
 from skipless.data.dense.reading import UnreadableItem
 from skipless.data.dense.records import BoxData, SegmentationData
 from skipless.errors import InputError
 
-_BOX: Entry = ("box", (255, 0, 0))
-_DIFFICULT: Entry = ("difficult box", (255, 255, 0))
+_BOX: LegendEntry = ("box", (255, 0, 0))
+_DIFFICULT: LegendEntry = ("difficult box", (255, 255, 0))
 _UNREADABLE = (128, 128, 128)
 
 
@@ -26,21 +26,21 @@ def contact_sheet(
     cell: int = 192,
     seed: int = 0,
 ) -> tuple[str, ...]:
-    """Draw a sample of a set to a PNG: image with boxes, mask in colours, names below.
+    """Draw a sample of a set to a PNG: images with boxes, coloured masks, and the names of the classes below.
 
-    What the colours mean stands at the foot; ignored pixels are white.
+    A legend at the bottom explains the colours; ignored pixels are white.
 
     Args:
-        file: where to write it.
-        masks: a set with masks, ...
-        boxes: ... one with boxes, or both of one layout, matched by the images' names.
-        count: so many images, or as many as there are.
-        columns: of the sheet.
+        file: the PNG to write.
+        masks: a set with masks.
+        boxes: a set with boxes. Given both sets, their images are matched by name.
+        count: number of images; all of them if there are fewer.
+        columns: number of columns of the sheet.
         cell: longer side of every picture in pixels.
-        seed: of the sample.
+        seed: seed of the sample.
 
     Returns:
-        What could not be read, one message each; its place says so.
+        A message for every image that could not be read; a grey square takes its place.
 
     Raises:
         InputError: if neither set is given or the file cannot be written.
@@ -55,7 +55,7 @@ def contact_sheet(
         for one in (masks, boxes)
     )
     titles = ("image" if boxes is None else "image and boxes", *(() if masks is None else ("mask",)))
-    cells, problems, legend = [], [], dict[int, Entry]()
+    cells, problems, legend = [], [], dict[int, LegendEntry]()
     for place, item in enumerate(items):
         try:
             panels, names, entries = _panels(item.id, cell, masks, mask_of, boxes, boxes_of)
@@ -64,9 +64,9 @@ def contact_sheet(
             problems.append(str(error))
             panels, names = [Image.new("RGB", (cell, cell), _UNREADABLE)] * len(titles), ("unreadable",)
         caption = f"{item.id}: {', '.join(names)}" if names else item.id
-        cells.append(labelled_pictures([panels], titles=titles if place < columns else (), names=[caption]))
+        cells.append(captioned_grid([panels], titles=titles if place < columns else (), names=[caption]))
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
-    sheet = labelled_pictures(rows, legend=[entry for _, entry in sorted(legend.items())])
+    sheet = captioned_grid(rows, legend=[entry for _, entry in sorted(legend.items())])
     try:
         sheet.save(file, "PNG")
     except OSError as error:
@@ -75,7 +75,7 @@ def contact_sheet(
 
 
 def colour_labels(labels: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    """Give every label a colour of its own, 0 black and 255 white: the hue steps by the golden ratio."""
+    """Colour labels: 0 is black, 255 white, and the hue of the others advances by the golden ratio."""
     steps = np.arange(256)
     hues, strengths, values = steps * 0.618034 % 1 * 255, 230 - steps % 5 * 32, 255 - steps % 3 * 45
     colours = Image.fromarray(np.stack([hues, strengths, values], axis=-1).astype(np.uint8)[None], "HSV")
@@ -91,11 +91,11 @@ def _panels(
     mask_of: dict[str, int],
     boxes: BoxData | None,
     boxes_of: dict[str, int],
-) -> tuple[list[Image.Image], tuple[str, ...], dict[int, Entry]]:
-    """An image's pictures, the names of what is in it, and what their colours mean: boxes before labels."""
+) -> tuple[list[Image.Image], tuple[str, ...], dict[int, LegendEntry]]:
+    """Return the pictures of an image, the names of its classes, and the entries of the legend, boxes first."""
     panels: list[Image.Image] = []
     names: tuple[str, ...] = ()
-    legend: dict[int, Entry] = {}
+    legend: dict[int, LegendEntry] = {}
     if boxes is not None and name in boxes_of:
         image, objects = boxes.load(boxes_of[name])
         kinds = [_DIFFICULT if difficult else _BOX for difficult in objects.difficult]

@@ -1,4 +1,4 @@
-"""Files of dense data sets: every failure names the file."""
+"""Reading files of dense data sets, with errors that name the file."""
 
 import json
 import zlib
@@ -12,24 +12,24 @@ from PIL import Image
 from skipless.data.folder import read_image
 from skipless.errors import InputError
 
-# What Pillow's decoders raise on damaged files.
+# Exceptions of Pillow's decoders on damaged files.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, Image.DecompressionBombError)
 
 
 class UnreadableItem(InputError):
-    """One image, mask or annotation of a set cannot be used: a long evaluation may record it and go on.
+    """An image, mask or annotation cannot be used; a long evaluation may record it and continue.
 
     Attributes:
         path: the file.
     """
 
     def __init__(self, message: str, path: Path | None = None) -> None:
-        super().__init__(message)  # the message alone, so that a data loader's process can send the exception back
+        super().__init__(message)  # the message alone, so that the exception can be pickled by a worker
         self.path = path
 
 
 def read_rgb(file: Path) -> Image.Image:
-    """Decode an image, grey and CMYK ones too, to RGB.
+    """Decode an image of any mode to RGB.
 
     Raises:
         UnreadableItem: if it is missing or corrupt.
@@ -41,19 +41,19 @@ def read_rgb(file: Path) -> Image.Image:
 
 
 def read_index_mask(file: Path) -> UInt8[np.ndarray, "h w"]:
-    """Read a mask whose pixels are ids: a palette PNG, whose colours are for the eye only, or a grey one.
+    """Read a mask whose pixels are ids: a palette PNG (its colours are not used), or a grey one.
 
     Raises:
-        UnreadableItem: if it is missing, corrupt, or has colours in place of ids.
+        UnreadableItem: if the file is missing, corrupt, or has colours in place of ids.
     """
     return _read_pixels(file, ("P", "L"), "ids (a palette or grey 8-bit PNG)")
 
 
 def read_colour_mask(file: Path) -> UInt16[np.ndarray, "h w"]:
-    """Read a mask of ADE20K's full release: the id is red // 10 * 256 + green; blue tells instances apart.
+    """Read a mask of ADE20K's full release: the id is red // 10 * 256 + green; blue numbers the instances.
 
     Raises:
-        UnreadableItem: if it is missing, corrupt, or not of three channels.
+        UnreadableItem: if the file is missing, corrupt, or does not have three channels.
     """
     pixels = _read_pixels(file, ("RGB",), "colours (an RGB PNG)").astype(np.uint16)
     return pixels[..., 0] // 10 * 256 + pixels[..., 1]
@@ -63,7 +63,7 @@ def read_list(file: Path, remedy: str) -> list[str]:
     """Read the first word of every line that has one.
 
     Raises:
-        InputError: if the file is missing or names nothing; the message ends with the remedy.
+        InputError: if the file is missing or empty; the message ends with `remedy`.
     """
     try:
         words = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -78,7 +78,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        InputError: if the file is missing, corrupt or no object.
+        InputError: if the file is missing, corrupt, or does not hold an object.
     """
     try:
         values = json.loads(file.read_bytes())
@@ -90,14 +90,14 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 class LayoutMissing(InputError):
-    """A folder holds another data set, or none: it lacks what this one's layout begins with."""
+    """A folder does not have the layout of the data set: it holds another set, or none."""
 
 
 def need_folder(folder: Path, expected: str) -> Path:
-    """Give the folder back.
+    """Return the folder if it exists.
 
     Raises:
-        LayoutMissing: if there is none.
+        LayoutMissing: if it does not.
     """
     if not folder.is_dir():
         raise LayoutMissing(f"no folder {str(folder)!r}; expected {expected}")
@@ -105,7 +105,7 @@ def need_folder(folder: Path, expected: str) -> Path:
 
 
 def first_folder(candidates: list[Path], expected: str) -> Path:
-    """Give the first candidate that is a folder.
+    """Return the first candidate that is a folder.
 
     Raises:
         LayoutMissing: if none is.

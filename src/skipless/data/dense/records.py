@@ -1,4 +1,4 @@
-"""Images with masks or with boxes, whatever layout they come from."""
+"""Images with masks or boxes, independent of the layout that they come from."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -13,12 +13,12 @@ from PIL import Image
 from skipless.data.dense.reading import UnreadableItem, read_rgb
 from skipless.errors import InputError
 
-IGNORE = 255  # in a loaded mask, whatever the layout: the pixel counts nowhere
+IGNORE = 255  # label of a loaded mask, for every layout: the pixel is not scored
 
 
 @dataclass(frozen=True)
 class SegmentationItem:
-    """Where one image and its mask lie; `id` is the image's name without its ending."""
+    """The files of one image and its mask; `id` is the image's name without its suffix."""
 
     id: str
     image: Path
@@ -30,13 +30,13 @@ class SegmentationData:
     """One split of a set for semantic segmentation.
 
     Attributes:
-        name: the set and its classes, for tables.
-        split: which part of it.
-        classes: their names; a label is a position in it.
-        items: the images, in the order of the set's list, or by name where it has none.
-        read_ids: mask file to the ids that it holds.
-        labels_of: label of every id: a position in `classes`, `IGNORE`, or -1 where no mask may hold the id.
-        ignore: the label of pixels that count nowhere.
+        name: name of the set and its classes, for tables.
+        split: name of the split.
+        classes: names of the classes; a label is an index into them.
+        items: the images, in the order of the set's list, or by name if it has none.
+        read_ids: reads the ids in a mask file.
+        labels_of: label of every id: an index into `classes`, `IGNORE`, or -1 if no mask may have the id.
+        ignore: label of the pixels that are not scored.
     """
 
     name: str
@@ -53,16 +53,16 @@ class SegmentationData:
     def load(self, index: int) -> tuple[Image.Image, UInt8[np.ndarray, "h w"]]:
         """Decode one image to RGB, and its mask to labels.
 
-        Neither is turned as the file's EXIF data may ask: the masks were drawn on the pixels as they are stored.
+        EXIF orientation is not applied: the masks belong to the pixels as they are stored.
 
         Raises:
-            UnreadableItem: if one of the two is missing or corrupt, they differ in size, or the mask holds an id that
-                the set's classes do not know.
+            UnreadableItem: if a file is missing or corrupt, the two differ in size, or the mask has an id that belongs
+                to no class.
         """
         return self.load_image(index), self.load_mask(index)
 
     def load_image(self, index: int) -> Image.Image:
-        """Decode the image alone to RGB.
+        """Decode only the image, to RGB.
 
         Raises:
             UnreadableItem: if it is missing or corrupt.
@@ -70,10 +70,10 @@ class SegmentationData:
         return read_rgb(self.items[index].image)
 
     def load_mask(self, index: int) -> UInt8[np.ndarray, "h w"]:
-        """Decode the mask alone to labels: positions in `classes`, or `ignore`.
+        """Decode only the mask, to labels: indices into `classes`, or `ignore`.
 
         Raises:
-            UnreadableItem: as `load` does, unless it is the image that cannot be read.
+            UnreadableItem: as `load`, except for an image that cannot be read.
         """
         file = self.items[index].mask
         ids = self.read_ids(file)
@@ -90,7 +90,7 @@ class SegmentationData:
 
     def _refuse_other_size(self, item: SegmentationItem, width: int, height: int) -> None:
         try:
-            with Image.open(item.image) as opened:  # its header alone
+            with Image.open(item.image) as opened:  # reads the header only
                 size = opened.size
         except OSError:
             return
@@ -102,13 +102,13 @@ class SegmentationData:
             )
 
     def sample(self, count: int, seed: int = 0) -> "SegmentationData":
-        """Keep `count` images, drawn by seed: see `sample_items`."""
+        """Return a set of `count` images, drawn by seed; see `sample_items`."""
         return replace(self, items=sample_items(self.items, count, seed, self.name))
 
 
 @dataclass(frozen=True)
 class BoxItem:
-    """Where one image and its annotation lie; `id` is the image's name without its ending."""
+    """The files of one image and its annotation; `id` is the image's name without its suffix."""
 
     id: str
     image: Path
@@ -120,11 +120,10 @@ class ObjectBoxes:
     """The annotated objects of one image.
 
     Attributes:
-        boxes: xmin, ymin, xmax, ymax in pixels from 0: the first column and row of the object, and those after its
-            last, so that the width is xmax - xmin.
-        classes: name of every object's class, as the annotation has it.
-        difficult: which objects VOC calls difficult; none of COCO's.
-        truncated: which objects VOC calls truncated; none of COCO's.
+        boxes: xmin, ymin, xmax, ymax in pixels from 0. The maxima are exclusive: the width is xmax - xmin.
+        classes: name of every object's class, as in the annotation.
+        difficult: VOC's flag "difficult" for every object; False for COCO.
+        truncated: VOC's flag "truncated" for every object; False for COCO.
     """
 
     boxes: Int64[np.ndarray, "n 4"]
@@ -136,7 +135,7 @@ class ObjectBoxes:
         return len(self.boxes)
 
     def keep(self, chosen: Bool[np.ndarray, " n"]) -> "ObjectBoxes":
-        """Leave out what is not chosen."""
+        """Return the chosen objects only."""
         classes = tuple(name for name, kept in zip(self.classes, chosen, strict=True) if kept)
         return ObjectBoxes(self.boxes[chosen], classes, self.difficult[chosen], self.truncated[chosen])
 
@@ -145,13 +144,13 @@ class ObjectBoxes:
 class BoxData:
     """One split of a set for object discovery.
 
-    An image may have no box (VOC without its difficult objects, COCO's images of crowds): it counts nowhere.
+    An image may have no box (VOC without its difficult objects, COCO's crowds); it is then not scored.
 
     Attributes:
-        name: the set and its conventions, for tables.
-        split: which part of it.
+        name: name of the set and its conventions, for tables.
+        split: name of the split.
         items: the images, in the order of the set's list.
-        read_objects: item to its objects.
+        read_objects: reads the objects of an item.
     """
 
     name: str
@@ -163,14 +162,14 @@ class BoxData:
         return len(self.items)
 
     def load(self, index: int) -> tuple[Image.Image, ObjectBoxes]:
-        """Decode one image to RGB, as it is stored, and read its boxes.
+        """Decode one image to RGB, without EXIF orientation, and read its boxes.
 
         Raises:
             UnreadableItem: if the image or its annotation is missing or corrupt, or a box does not lie in the image.
         """
         item = self.items[index]
         image, objects = read_rgb(item.image), self.load_objects(index)
-        # COCO's boxes may end a fraction of a pixel outside.
+        # COCO's boxes may extend a fraction of a pixel beyond the image.
         inside = (objects.boxes >= -1).all() and (objects.boxes <= np.tile(image.size, 2) + 1).all()
         if not inside:
             raise UnreadableItem(
@@ -181,7 +180,7 @@ class BoxData:
         return image, objects
 
     def load_objects(self, index: int) -> ObjectBoxes:
-        """Read the boxes alone.
+        """Read only the boxes.
 
         Raises:
             UnreadableItem: if the annotation is missing or corrupt.
@@ -189,7 +188,7 @@ class BoxData:
         return self.read_objects(self.items[index])
 
     def sample(self, count: int, seed: int = 0) -> "BoxData":
-        """Keep `count` images, drawn by seed: see `sample_items`."""
+        """Return a set of `count` images, drawn by seed; see `sample_items`."""
         return replace(self, items=sample_items(self.items, count, seed, self.name))
 
 
@@ -197,13 +196,13 @@ _Item = TypeVar("_Item", SegmentationItem, BoxItem)
 
 
 def sample_items(items: Sequence[_Item], count: int, seed: int, name: str) -> tuple[_Item, ...]:
-    """Draw `count` items by seed, and leave them in their order.
+    """Draw `count` items by seed, and keep their order.
 
-    Those with the smallest hashes of (seed, id) are drawn: the sample depends on no library's random numbers and not
-    on the order of the files, and a smaller sample is part of a larger one.
+    The items with the smallest hashes of (seed, id) are drawn. The sample thus depends neither on a library's random
+    numbers nor on the order of the files, and a smaller sample is a subset of a larger one.
 
     Raises:
-        InputError: if there are not so many.
+        InputError: if there are fewer than `count` items.
 
     Example:
         >>> items = [SegmentationItem(f"{i:03}", Path(f"{i:03}.jpg"), Path(f"{i:03}.png")) for i in range(100)]

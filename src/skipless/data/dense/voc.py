@@ -19,13 +19,13 @@ VocSplit = Literal["train", "val", "trainval", "trainaug", "test"]
 
 
 def voc_segmentation(root: Path, split: VocSplit = "train", *, year: int = 2012) -> SegmentationData:
-    """Read VOC's masks: 21 classes, background among them; 255, the objects' borders, is ignored.
+    """Read VOC's masks: 21 classes, background included; id 255, the borders of objects, is ignored.
 
     Args:
         root: the folder `VOC2012`, the devkit above it, or the devkit's parent.
-        split: `trainaug` is the larger training set of Hariharan et al. (2011), if `SegmentationClassAug` and its list
-            `ImageSets/Segmentation/trainaug.txt` are there; they are not part of VOC's download.
-        year: of the challenge.
+        split: a list of `ImageSets/Segmentation`. `trainaug` is the larger training set of Hariharan et al. (2011). It
+            needs `SegmentationClassAug` and `trainaug.txt`, which are not part of VOC's download.
+        year: year of the challenge.
 
     Raises:
         InputError: if the folder or its list is missing.
@@ -51,13 +51,13 @@ def voc_boxes(
 ) -> BoxData:
     """Read VOC's boxes.
 
-    The files count pixels from 1 and include the last one. LOST and TokenCut take 1 from xmin and ymin only, which
-    gives edges from 0, and so does this. They keep difficult objects for the numbers that they report.
+    VOC's files count pixels from 1 and include the last one. As in LOST and TokenCut, 1 is subtracted from xmin and
+    ymin only, which gives boxes from 0 with exclusive maxima. The results of both papers include difficult objects.
 
     Args:
         root: the folder `VOC2012`, the devkit above it, or the devkit's parent.
         split: a list of `ImageSets/Main`.
-        year: of the challenge.
+        year: year of the challenge.
         keep_difficult: keep the objects that VOC calls difficult.
         keep_truncated: keep the objects that VOC calls truncated.
 
@@ -89,7 +89,7 @@ def _find(root: Path, year: int) -> Path:
 
 
 def _listed(folder: Path, kind: str, split: str) -> list[str]:
-    """List names; some lists of trainaug name both files of a line, with their folders and endings."""
+    """Return the names in a list; some lists of trainaug have the paths of both files in a line."""
     file = folder / "ImageSets" / kind / f"{split}.txt"
     splits = sorted(found.stem for found in file.parent.glob("*.txt") if "_" not in found.stem)
     remedy = f"there are {', '.join(splits)}" if splits else "fetch VOC's ImageSets again"
@@ -113,7 +113,7 @@ def _read_objects(item: BoxItem, *, keep_difficult: bool, keep_truncated: bool) 
 
 
 def _read_object(node: ET.Element) -> tuple[str, list[int], bool, bool]:
-    # VOC2012 has coordinates such as 45.70000076293945: rounded, they are pixels again.
+    # VOC2012 has coordinates such as 45.70000076293945, which are rounded to pixels.
     xmin, ymin, xmax, ymax = (round(float(_text(node, f"bndbox/{side}"))) for side in ("xmin", "ymin", "xmax", "ymax"))
     if xmin > xmax or ymin > ymax:
         raise ValueError(f"box {xmin}, {ymin}, {xmax}, {ymax} ends before it starts")

@@ -1,1 +1,1 @@
-"""Loading: which samples make a batch, who reads them, and what happens to those that cannot be read."""
+"""Loading batches: their order, the worker processes, and the handling of unreadable images."""

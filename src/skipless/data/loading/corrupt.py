@@ -1,4 +1,4 @@
-"""Unreadable images that training has met: each is counted and named once, and too many of them stop the run."""
+"""CorruptLog: counts and names the unreadable images of a run, and stops the run if there are too many."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -7,15 +7,15 @@ from typing import NamedTuple
 
 from skipless.errors import InputError
 
-_SHOWN = 5  # names that an error lists
+_MAX_LISTED = 5  # names in an error message
 
 
 class Unreadable(NamedTuple):
     """An image that could not be decoded.
 
     Attributes:
-        name: its path; within a shard, the shard's path and the member's name.
-        reason: what the decoder said.
+        name: path of the image; in a shard, the shard's path and the member's name.
+        reason: message of the decoder.
     """
 
     name: str
@@ -24,43 +24,42 @@ class Unreadable(NamedTuple):
 
 @dataclass(eq=False)
 class CorruptLog:
-    """The unreadable images that a run has met, each once.
+    """The unreadable images of a run, each listed once.
 
     Attributes:
-        limit: so many of the training images may be unreadable.
+        limit: number of training images that may be unreadable.
         samples: number of training images.
-        file: where each is written to, a line of name and reason; the file is shared by the processes of a run and
-            read again by a resumed one, whose count goes on; one that starts anew begins it anew. None counts in
-            memory.
-        tell: called with a line for the user.
-        names: of all that were met.
+        file: list of these images, a line of name and reason for each. The processes of a run share it, and a resumed
+            run continues it. None keeps the list in memory.
+        notify: called with a line for the user about each image.
+        names: names of all unreadable images so far.
     """
 
     limit: int
     samples: int
     file: Path | None = None
-    tell: Callable[[str], None] | None = None
+    notify: Callable[[str], None] | None = None
     names: set[str] = field(default_factory=set)
 
     def add(self, found: Iterable[Unreadable]) -> None:
-        """Note what a batch came without.
+        """Add the unreadable images of a batch.
 
         Raises:
-            InputError: if there are more by now than the limit, or the file cannot be written.
+            InputError: if there are now more than the limit, or the file cannot be written.
         """
         met = dict(found)
         if not met:
             return
         if self.file is not None:
-            self.names |= read_corrupt(self.file).keys()  # other processes write to it, too
+            self.names |= read_corrupt(self.file).keys()  # other processes write to the file, too
         for name, reason in met.items():
             if (line := name.translate(_ESCAPES)) in self.names:
                 continue
             self.names.add(line)
             if self.file is not None:
                 _append(self.file, f"{line}\t{reason.translate(_ESCAPES)}\n")
-            if self.tell is not None:
-                self.tell(
+            if self.notify is not None:
+                self.notify(
                     f"unreadable image {name!r} ({reason}), replaced by another; {len(self.names)} so far, "
                     f"{self.limit} allowed"
                 )
@@ -68,13 +67,13 @@ class CorruptLog:
             where = f" (all in {str(self.file)!r})" if self.file is not None else ""
             raise InputError(
                 f"{len(self.names)} of {self.samples} training images are unreadable, more than the {self.limit} that "
-                f"corrupt_limit allows: {listed(sorted(self.names))}{where}; repair or remove them "
+                f"corrupt_limit allows: {quote_names(sorted(self.names))}{where}; repair or remove them "
                 "(and their lines), or raise the limit (--corrupt-limit)"
             )
 
 
 def read_corrupt(file: Path) -> dict[str, str]:
-    """Give the names in a run's list of unreadable images, and why each could not be read; none without the list.
+    """Read a run's list of unreadable images, as a map from name to reason; empty if there is no list.
 
     Example:
         >>> read_corrupt(Path("no/such/corrupt.txt"))
@@ -86,7 +85,7 @@ def read_corrupt(file: Path) -> dict[str, str]:
         return {}
     except OSError as error:
         raise InputError(f"cannot read {str(file)!r} ({error}); see to it, then go on") from error
-    lines = text.split("\n")[:-1]  # a line without its end was cut off by a kill
+    lines = text.split("\n")[:-1]  # a line without a newline was not completed before a kill
     return {name: reason for name, tab, reason in (line.partition("\t") for line in lines) if tab}
 
 
@@ -103,7 +102,8 @@ def _append(file: Path, line: str) -> None:
         raise InputError(f"cannot write {str(file)!r} ({error}); make room there, then go on") from error
 
 
-def listed(names: Iterable[str]) -> str:
-    """Quote the first names and count the others."""
+def quote_names(names: Iterable[str]) -> str:
+    """Quote the first few names and count the others."""
     texts = [repr(name) for name in names]
-    return ", ".join(texts[:_SHOWN]) + (f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else "")
+    more = len(texts) - _MAX_LISTED
+    return ", ".join(texts[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")

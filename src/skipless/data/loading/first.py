@@ -1,4 +1,4 @@
-"""The first images of a set: a part, to see how long the whole would take."""
+"""FirstImages: the first images of a set, to estimate how long the full set would take."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from skipless.data.loading.loader import BatchedDataset, BatchKey
 
 @dataclass(frozen=True)
 class FirstImages:
-    """The first so many images of a set."""
+    """The first `count` images of a set."""
 
     dataset: BatchedDataset
     count: int

@@ -1,7 +1,7 @@
-"""Batches whose order and augmentation depend on nothing but (seed, epoch, sample): any step can be the first.
+"""Batches whose order and augmentation depend only on (seed, epoch, sample).
 
-torch's DataLoader does the fetching. What is ours is its batch sampler: it knows the batch of every step without having
-drawn the ones before, so that a resumed run sees what an undisturbed one would have seen, on any number of workers.
+torch's DataLoader loads them. Its batch sampler, `Order`, knows the batch of every step without the ones before. A
+resumed run therefore gets the same batches as an uninterrupted one, with any number of workers.
 """
 
 import signal
@@ -23,12 +23,12 @@ from skipless.errors import InputError
 
 
 class BatchKey(NamedTuple):
-    """Which samples to fetch, and the coordinates that their augmentation is drawn from.
+    """The samples of a batch, and what seeds their augmentation.
 
     Attributes:
-        seed: of the whole run.
-        epoch: counted from 0.
-        indices: positions in the data set.
+        seed: seed of the run.
+        epoch: epoch, counted from 0.
+        indices: indices of the samples in the data set.
     """
 
     seed: int
@@ -38,43 +38,43 @@ class BatchKey(NamedTuple):
 
 @runtime_checkable
 class BatchedDataset(Protocol):
-    """A data set that is asked for whole batches. Its randomness is a function of (seed, epoch, index)."""
+    """A data set that returns batches. Its randomness must be a function of (seed, epoch, index)."""
 
     def __len__(self) -> int:
-        """Give the number of samples."""
+        """Return the number of samples."""
         ...
 
     def __getitems__(self, key: BatchKey, /) -> Any:
-        """Give one collated batch: the positional arguments of the task's `forward`."""
+        """Return one collated batch: the positional arguments of the task's `forward`."""
         ...
 
 
 @runtime_checkable
 class TolerantDataset(BatchedDataset, Protocol):
-    """A data set that can put other samples in the place of unreadable ones.
+    """A data set that can replace unreadable samples by others.
 
     Attributes:
-        corrupt_limit: so many of its samples may be unreadable.
+        corrupt_limit: number of samples that may be unreadable.
     """
 
     corrupt_limit: int
 
     def fetch(self, key: BatchKey, /) -> tuple[Any, tuple[Unreadable, ...]]:
-        """Give one collated batch, and what could not be read for it."""
+        """Return one collated batch, and the samples of it that could not be read."""
         ...
 
 
 @dataclass(frozen=True)
 class Order:
-    """The endless order of training: batch `step` is a pure function of the seed and the step.
+    """Batch sampler of training, without end: the batch of a step is a pure function of the seed and the step.
 
     Attributes:
         samples: size of the training set.
         batch_size: samples of one optimizer step, over all processes and micro-batches.
-        seed: of the run.
-        start_step: the first step to give; earlier ones cost nothing.
-        accumulation: micro-batches that a process splits its share of a step into.
-        rank: this process.
+        seed: seed of the run.
+        start_step: the first step; skipping the earlier ones costs nothing.
+        accumulation: micro-batches that each process splits its part of a batch into.
+        rank: rank of this process.
         world_size: number of processes.
 
     Example:
@@ -112,7 +112,7 @@ class Order:
 
 
 def epoch_order(samples: int, seed: int, epoch: int) -> Int64[Tensor, " n"]:
-    """Draw the permutation of one epoch."""
+    """Return the permutation of one epoch."""
     return torch.randperm(samples, generator=torch.Generator().manual_seed(derive_seed(seed, "order", epoch)))
 
 
@@ -125,38 +125,39 @@ def train_batches(
     corrupt_log: Path | None = None,
     on_corrupt: Callable[[str], None] | None = None,
 ) -> Generator[Any, None, None]:
-    """Fetch the batches of an order, without end; the workers live as long as the iterator.
+    """Yield the batches of an order, without end; the workers live as long as the iterator.
 
     Args:
-        dataset: unreadable samples of a `TolerantDataset` are replaced, up to its limit.
-        order: which samples.
-        workers: processes that fetch; 0 fetches in this one.
-        pin_memory: page-locked batches, for a GPU.
-        corrupt_log: the list of unreadable images, written as they are met, shared by the processes of a run and kept
-            when it resumes (`CorruptLog`).
-        on_corrupt: called with a line for the user for each of them.
+        dataset: the training set. Unreadable samples of a `TolerantDataset` are replaced, up to its limit.
+        order: the samples of every batch.
+        workers: number of worker processes; 0 loads in this process.
+        pin_memory: put batches in page-locked memory, for a GPU.
+        corrupt_log: file that lists the unreadable images of a run; see `CorruptLog`.
+        on_corrupt: called with a line for the user about each of them.
 
     Raises:
-        InputError: where the data set finds a sample that cannot be used, or too many, also when a worker found it.
+        InputError: if a sample cannot be used, or too many are unreadable, in this process or in a worker.
     """
     limit = dataset.corrupt_limit if isinstance(dataset, TolerantDataset) else 0
     log = CorruptLog(limit, len(dataset), corrupt_log, on_corrupt)
-    for batch, unreadable in _fetched(_Guarded(dataset, replaces=True), order, workers, pin_memory):
+    for batch, unreadable in _load_batches(
+        _ErrorCatchingDataset(dataset, substitutes=True), order, workers, pin_memory
+    ):
         log.add(unreadable)
         yield batch
 
 
 @dataclass(frozen=True)
 class EvalLoader:
-    """Every sample once, in order and never augmented at random; iterable any number of times.
+    """Loads every sample once, in order, without random augmentation; it can be iterated any number of times.
 
     Attributes:
-        dataset: what to read.
-        batch_size: of one process; the last batch may be smaller.
-        workers: processes that fetch; 0 fetches in this one.
-        share: (rank, processes): this process reads samples rank, rank + processes, ...; None asks torch.distributed,
-            which gives all of them to a process that is alone.
-        pin_memory: page-locked batches, for a GPU.
+        dataset: the data set.
+        batch_size: batch size of each process; the last batch may be smaller.
+        workers: number of worker processes; 0 loads in this process.
+        share: (rank, world size): this process loads samples rank, rank + world size, ... None takes both from
+            torch.distributed; a single process then loads all samples.
+        pin_memory: put batches in page-locked memory, for a GPU.
     """
 
     dataset: BatchedDataset
@@ -166,20 +167,22 @@ class EvalLoader:
     pin_memory: bool = False
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the batches of one pass; a share without a sample gives one empty batch, which has the shapes."""
-        rank, processes = self.share or _share()
+        """Yield the batches of one pass; a process without samples gets one empty batch, which has the shapes."""
+        rank, processes = self.share or _rank_and_world_size()
         indices = torch.arange(len(self.dataset))[rank::processes]
         keys = [BatchKey(0, 0, chunk) for chunk in indices.split(self.batch_size)]
-        fetched = _fetched(_Guarded(self.dataset, replaces=False), keys, self.workers, self.pin_memory)
+        fetched = _load_batches(
+            _ErrorCatchingDataset(self.dataset, substitutes=False), keys, self.workers, self.pin_memory
+        )
         return (batch for batch, _ in fetched)
 
 
-def _share() -> tuple[int, int]:
+def _rank_and_world_size() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
 class _Failure(NamedTuple):
-    """An InputError on its way out of a worker: DataLoader would bury its one line in the worker's traceback."""
+    """The message of an InputError in a worker; DataLoader would bury it in the worker's traceback."""
 
     message: str
 
@@ -190,28 +193,30 @@ class _Fetched(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Guarded:
+class _ErrorCatchingDataset:
     dataset: BatchedDataset
-    replaces: bool
+    substitutes: bool
 
     def __getitems__(self, key: BatchKey) -> _Fetched | _Failure:
         try:
-            if self.replaces and isinstance(self.dataset, TolerantDataset):
+            if self.substitutes and isinstance(self.dataset, TolerantDataset):
                 return _Fetched(*self.dataset.fetch(key))
             return _Fetched(self.dataset.__getitems__(key), ())
         except InputError as error:
             return _Failure(str(error))
 
 
-def _fetched(dataset: _Guarded, keys: Any, workers: int, pin_memory: bool) -> Generator[_Fetched, None, None]:
+def _load_batches(
+    dataset: _ErrorCatchingDataset, keys: Any, workers: int, pin_memory: bool
+) -> Generator[_Fetched, None, None]:
     loader = DataLoader(
         dataset,  # pyright: ignore[reportArgumentType] (DataLoader needs __getitems__ alone)
         batch_sampler=keys,
         collate_fn=_identity,
         num_workers=workers,
-        worker_init_fn=_leave_ctrl_c_to_the_loop if workers else None,
+        worker_init_fn=_ignore_sigint if workers else None,
         pin_memory=pin_memory,
-        generator=torch.Generator(),  # its base seed is used by nobody, and must not be drawn from the global one
+        generator=torch.Generator(),  # else DataLoader draws a base seed from the global generator
     )
     for fetched in loader:
         if isinstance(fetched, _Failure):
@@ -223,6 +228,6 @@ def _identity(batch: Any) -> Any:
     return batch
 
 
-def _leave_ctrl_c_to_the_loop(worker: int) -> None:
-    """Ctrl-C reaches the whole process group; the loop wants its workers until the checkpoint is written."""
+def _ignore_sigint(worker: int) -> None:
+    """Ignore Ctrl-C, which reaches all processes: the loop needs its workers until the checkpoint is written."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Randomness as a pure function of where it is needed: no generator's state has to outlive a step or a sample."""
+"""Seeds as pure functions of run, epoch, step and sample, so that no generator's state has to be saved."""
 
 import hashlib
 import random
@@ -10,9 +10,9 @@ import torch
 
 
 def derive_seed(*parts: int | str) -> int:
-    """Hash the parts to a 64-bit seed: equal parts give equal seeds, different ones unrelated seeds.
+    """Hash the parts to a 64-bit seed: equal parts give equal seeds, different parts unrelated ones.
 
-    The hash is BLAKE2 rather than Python's own, which differs between processes.
+    The hash is BLAKE2, since Python's own differs between processes.
 
     Example:
         >>> derive_seed(0, "order", 3) == derive_seed(0, "order", 3)
@@ -25,13 +25,13 @@ def derive_seed(*parts: int | str) -> int:
 
 
 def seed_all(seed: int, device: torch.device | None = None) -> None:
-    """Seed every global generator that a step or an augmentation may draw from: torch's, numpy's and Python's.
+    """Seed the global generators of torch, numpy and Python, from which steps and augmentations draw.
 
-    `torch.manual_seed` is not for every step: where CUDA is not in use yet, each call stores a formatted stack trace.
+    It avoids `torch.manual_seed`, which stores a formatted stack trace at every call before CUDA is initialised.
 
     Args:
         seed: 64 bits; numpy's legacy generator takes the lower 32 of them.
-        device: seed this accelerator's generator, too.
+        device: an accelerator whose generator is seeded as well.
     """
     torch.default_generator.manual_seed(seed)
     if device is not None and device.type != "cpu":
@@ -42,7 +42,7 @@ def seed_all(seed: int, device: torch.device | None = None) -> None:
 
 @contextmanager
 def preserved_random_state() -> Iterator[None]:
-    """Give the CPU's global generators back as they were found.
+    """Restore the state of the CPU's global generators at the end of the context.
 
     Example:
         >>> before = torch.initial_seed()

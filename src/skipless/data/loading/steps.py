@@ -1,13 +1,13 @@
-"""How many steps an epoch has."""
+"""steps_per_epoch: the number of full batches in a training set."""
 
 from skipless.errors import InputError
 
 
 def steps_per_epoch(samples: int, batch_size: int) -> int:
-    """Count the full batches of an epoch; the rest of the permutation is left out, another rest in every epoch.
+    """Count the full batches of an epoch. The remaining samples are dropped; they are others in every epoch.
 
     Raises:
-        InputError: if there is not one full batch.
+        InputError: if there is no full batch.
 
     Example:
         >>> steps_per_epoch(1397, 32)

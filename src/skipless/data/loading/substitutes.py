@@ -1,7 +1,7 @@
-"""What takes the place of an unreadable image in training.
+"""Substitutes for unreadable images in training.
 
-A replacement is a function of (seed, epoch, index) and of the files alone, so that neither the number of workers nor
-where a run was resumed changes a batch. Evaluation replaces nothing: a score over other images would be another score.
+A substitute depends only on (seed, epoch, index) and the files. Neither the number of workers nor the step at which a
+run is resumed changes a batch. Evaluation has no substitutes, which would change the score.
 """
 
 from dataclasses import dataclass, field
@@ -9,36 +9,36 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from skipless.data.folder import UnreadableImage
-from skipless.data.loading.corrupt import Unreadable, listed
+from skipless.data.image_source import ImageSource
+from skipless.data.loading.corrupt import Unreadable, quote_names
 from skipless.data.loading.loader import BatchKey
 from skipless.data.loading.seeding import derive_seed
-from skipless.data.source import ImageSource
 from skipless.errors import InputError
 
-ATTEMPTS = 100  # where so many draws in a row are unreadable, it is not single images that are corrupt
+ATTEMPTS = 100  # so many unreadable images in a row mean that the set is damaged, not single images
 
 
 @dataclass(eq=False)
-class Replacing:
-    """Reads the images of one batch: in the place of an unreadable one, one drawn by (seed, epoch, index).
+class SubstitutingReader:
+    """Reads the images of one batch, and replaces an unreadable one by one drawn by (seed, epoch, index).
 
     Attributes:
-        source: gives an image for an index.
-        key: of the batch.
-        limit: of the training set; 0 replaces nothing.
-        found: what could not be read.
+        source: maps an index to an image.
+        key: key of the batch.
+        limit: number of images of the training set that may be unreadable; 0 replaces nothing.
+        unreadable: the images that could not be read.
     """
 
     source: ImageSource
     key: BatchKey
     limit: int
-    found: list[Unreadable] = field(default_factory=list)
+    unreadable: list[Unreadable] = field(default_factory=list)
 
     def __call__(self, index: int) -> tuple[int, Image.Image]:
-        """Give the index of the image that was read, and the image.
+        """Return the index of the image that was read, and the image.
 
         Raises:
-            InputError: if no image is to be had.
+            InputError: if no readable image is found.
         """
         actual = index
         for attempt in range(ATTEMPTS):
@@ -47,7 +47,7 @@ class Replacing:
             except UnreadableImage as error:
                 if self.limit == 0:
                     raise
-                self.found.append(Unreadable(error.name, error.reason))
+                self.unreadable.append(Unreadable(error.name, error.reason))
             actual = derive_seed(self.key.seed, "replacement", self.key.epoch, index, attempt) % len(self.source)
-        names = listed(name for name, _ in self.found)
+        names = quote_names(name for name, _ in self.unreadable)
         raise InputError(f"{ATTEMPTS} images drawn from the training set, none readable: {names}; repair it")

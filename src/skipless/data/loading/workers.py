@@ -1,23 +1,23 @@
-"""How many processes should fetch."""
+"""The number of worker processes of a data loader."""
 
 import os
 
 from skipless.data.loading.loader import BatchedDataset
 from skipless.data.memory import MemoryImages
 
-MOST = 16  # at 6 ms an image (docs/data.md) they fetch 2,700 a second, more than a GPU trains on
+MAX_WORKERS = 16  # at 6 ms an image (docs/data.md) they load 2,700 images/s, more than a GPU trains on
 
 
 def count_workers(asked: int | None, dataset: BatchedDataset) -> int:
-    """Give what was asked for; None stands for `default_workers`."""
+    """Return `asked`, or `default_workers` if it is None."""
     return default_workers(dataset) if asked is None else asked
 
 
 def default_workers(dataset: BatchedDataset) -> int:
-    """Count the workers that keep the cores busy: none for images in memory, else this process's share of the cores.
+    """Return the number of workers that keep the cores busy: 0 for images in memory, else one for each core.
 
-    The cores are those that the process may run on (its affinity), shared with the other processes that `torchrun` has
-    started on the machine; more than `MOST` are of no use.
+    The cores are those that the process may run on (its affinity), divided by the number of processes that `torchrun`
+    has started on the machine. There are at most `MAX_WORKERS`.
 
     Example:
         >>> from skipless.data import ImageConfig, load_images
@@ -27,7 +27,7 @@ def default_workers(dataset: BatchedDataset) -> int:
     if isinstance(dataset, MemoryImages):
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(max(cores // max(_local_processes(), 1), 1), MOST)
+    return min(max(cores // max(_local_processes(), 1), 1), MAX_WORKERS)
 
 
 def _local_processes() -> int:

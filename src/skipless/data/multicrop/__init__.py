@@ -1,4 +1,4 @@
-"""Multi-crop augmentation for self-supervision: DINO's, exact or fast, one stack of tensors per crop."""
+"""DINO's multi-crop augmentation, exact or fast; a batch has one tensor per crop."""
 
 from skipless.lazy import attach_stub
 

@@ -3,5 +3,5 @@ from skipless.data.multicrop.dataset import MultiCropImages as MultiCropImages
 from skipless.data.multicrop.dataset import load_multicrop as load_multicrop
 from skipless.data.multicrop.deviation import Deviation as Deviation
 from skipless.data.multicrop.deviation import measure_deviation as measure_deviation
-from skipless.data.multicrop.picture import draw_crops as draw_crops
 from skipless.data.multicrop.planes import normalised as normalised
+from skipless.data.multicrop.preview import draw_crops as draw_crops

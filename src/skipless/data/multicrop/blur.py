@@ -1,4 +1,4 @@
-"""PIL's Gaussian blur: three box blurs along each axis, with weaker edges for sigmas between (Gwosdek 2011)."""
+"""PIL's Gaussian blur: three box blurs along each axis, with fractional box widths (Gwosdek 2011)."""
 
 import math
 
@@ -11,19 +11,19 @@ _PASSES = 3  # PIL's
 _HALF = torch.tensor(0.5)
 
 
-def blur_(planes: Planes, sigma: float) -> Planes:
-    """Blur in place; as in PIL the outermost level goes on beyond the border, at every pass anew.
+def gaussian_blur_(planes: Planes, sigma: float) -> Planes:
+    """Blur in place; as in PIL, the border is replicated before every pass.
 
-    Levels are rounded after every pass, as PIL rounds them: at a small sigma that undoes most of the blur. Where the
-    weights are simple fractions (at sigma 1/2, 1 and 2), a tie may go the other way than PIL's.
+    Levels are rounded after every pass, as in PIL, which undoes most of the blur at a small sigma. If the weights are
+    simple fractions (at sigma 1/2, 1 and 2), a tie may be rounded differently than in PIL.
 
     Args:
-        planes: whole levels.
+        planes: integer levels.
         sigma: standard deviation in pixels; 0 leaves the planes as they are.
     """
     if sigma == 0:
         return planes
-    radius, edge = _box(sigma)
+    radius, edge = _box_kernel(sigma)
     margin = radius + 1
     _, height, width = planes.shape
     padded = torch.empty(3, height + 2 * margin, width + 2 * margin)
@@ -31,21 +31,21 @@ def blur_(planes: Planes, sigma: float) -> Planes:
     inner = columns[:, margin : margin + height]
     inner.copy_(torch.from_numpy(planes))
     for dim, part in ((2, rows), (1, columns)):
-        _boxes_(part, dim, radius, edge)
+        _box_blurs_(part, dim, radius, edge)
     torch.from_numpy(planes).copy_(inner)
     return planes
 
 
-def _box(sigma: float) -> tuple[int, float]:
-    """Give the whole radius of one box, and the weight of the two levels beyond it relative to those within."""
+def _box_kernel(sigma: float) -> tuple[int, float]:
+    """Return the integer radius of one box, and the relative weight of the two levels just beyond it."""
     variance = sigma**2 / _PASSES
     whole = math.floor((math.sqrt(12 * variance + 1) - 1) / 2)
     part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
     return whole, part
 
 
-def _boxes_(padded: Tensor, dim: int, radius: int, edge: float) -> None:
-    """Blur one axis by every pass's box; the margins are filled before each."""
+def _box_blurs_(padded: Tensor, dim: int, radius: int, edge: float) -> None:
+    """Blur one axis with the box of every pass; the margins are filled before each pass."""
     margin = radius + 1
     size = padded.shape[dim] - 2 * margin
     before, after = padded.narrow(dim, 0, margin), padded.narrow(dim, margin + size, margin)

@@ -1,7 +1,7 @@
-"""Colour jitter as torchvision applies it to PIL images, on float32 planes of whole levels.
+"""Colour jitter as torchvision applies it to PIL images, on float32 planes of integer levels.
 
-Every operation ends, as PIL's do, in whole levels 0 to 255: clipped, then cut off. float32 does the same arithmetic as
-PIL's C code; hue takes the roundings of PIL's HSV from tables that PIL itself has filled.
+As in PIL, the result of every operation is clipped to 0 to 255 and truncated to integers. float32 gives the same
+results as PIL's C code. For the hue, the rounding of PIL's HSV is tabulated by calling PIL.
 """
 
 from functools import cache
@@ -10,73 +10,78 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
-from skipless.data.multicrop.draws import Jitter
+from skipless.data.multicrop.params import Jitter
 from skipless.data.multicrop.planes import Planes
 
-# PIL's weights of lightness (ITU-R 601-2), as parts of 65536; every sum of theirs below is exact in float32.
-LIGHTNESS = (19595, 38470, 7471)
+# PIL's weights of the luma (ITU-R 601-2), in units of 1/65536; every sum of them below is exact in float32.
+LUMA_WEIGHTS = (19595, 38470, 7471)
 
-_HUES = 6 * 255 + 1  # positions in a turn that 8-bit colours of the largest chroma can have
-_SECTOR = 85  # in doubled hue levels: 6 sectors of a turn are 510
+_HUES = 6 * 255 + 1  # number of hues of 8-bit colours with the largest chroma
+_SECTOR = 85  # doubled hue levels of one of the 6 sectors of a turn (510)
 
 
-def jitter_(planes: Planes, jitter: tuple[tuple[Jitter, float], ...]) -> Planes:
-    """Apply operations in their order."""
-    operations = {"brightness": brighten_, "contrast": contrast_, "saturation": saturate_, "hue": turn_hue_}
+def colour_jitter_(planes: Planes, jitter: tuple[tuple[Jitter, float], ...]) -> Planes:
+    """Apply operations in the given order."""
+    operations = {
+        "brightness": adjust_brightness_,
+        "contrast": adjust_contrast_,
+        "saturation": adjust_saturation_,
+        "hue": adjust_hue_,
+    }
     for name, amount in jitter:
         operations[name](planes, amount)
     return planes
 
 
-def brighten_(planes: Planes, factor: float) -> Planes:
+def adjust_brightness_(planes: Planes, factor: float) -> Planes:
     """Scale every level: 0 gives black, 1 the same image."""
     return _levels_(np.multiply(planes, np.float32(factor), out=planes))
 
 
-def contrast_(planes: Planes, factor: float) -> Planes:
-    """Scale every level's distance from the mean lightness, which PIL rounds."""
-    return _scale_from_(planes, np.float32(mean_lightness(planes)), factor)
+def adjust_contrast_(planes: Planes, factor: float) -> Planes:
+    """Scale the distance of every level from the mean luma, which PIL rounds."""
+    return _scale_from_(planes, np.float32(mean_luma(planes)), factor)
 
 
-def saturate_(planes: Planes, factor: float) -> Planes:
-    """Scale every level's distance from its pixel's lightness: 0 gives a grey image."""
-    return _scale_from_(planes, lightness(planes), factor)
+def adjust_saturation_(planes: Planes, factor: float) -> Planes:
+    """Scale the distance of every level from the luma of its pixel: 0 gives a grey image."""
+    return _scale_from_(planes, luma(planes), factor)
 
 
-def grey_(planes: Planes) -> Planes:
-    """Replace every channel by the lightness."""
-    planes[:] = lightness(planes)
+def to_grey_(planes: Planes) -> Planes:
+    """Replace every channel by the luma."""
+    planes[:] = luma(planes)
     return planes
 
 
-def lightness(planes: Planes) -> Float32[np.ndarray, "h w"]:
-    """Give the weighted mean of the channels in whole levels."""
-    light, part = np.multiply(planes[0], np.float32(LIGHTNESS[0])), np.empty_like(planes[0])
-    for plane, weight in zip(planes[1:], LIGHTNESS[1:], strict=True):
+def luma(planes: Planes) -> Float32[np.ndarray, "h w"]:
+    """Return the weighted mean of the channels in integer levels."""
+    light, part = np.multiply(planes[0], np.float32(LUMA_WEIGHTS[0])), np.empty_like(planes[0])
+    for plane, weight in zip(planes[1:], LUMA_WEIGHTS[1:], strict=True):
         np.add(light, np.multiply(plane, np.float32(weight), out=part), out=light)
     np.add(light, np.float32(0x8000), out=light)
     np.multiply(light, np.float32(1 / 0x10000), out=light)
     return np.floor(light, out=light)
 
 
-def mean_lightness(planes: Planes) -> int:
-    """Give the mean of the lightness, rounded to a level. The sums of rows of whole levels are exact in float32."""
-    light = lightness(planes)
+def mean_luma(planes: Planes) -> int:
+    """Return the mean luma, rounded to a level. The sums of rows of integer levels are exact in float32."""
+    light = luma(planes)
     return int(light.sum(1).sum(dtype=np.float64) / light.size + 0.5)
 
 
-def turn_hue_(planes: Planes, turns: float) -> Planes:
-    """Turn the hue: RGB to PIL's HSV of 8 bits, add to the hue in whole levels modulo 256, and back.
+def adjust_hue_(planes: Planes, turns: float) -> Planes:
+    """Shift the hue: convert RGB to PIL's 8-bit HSV, add to the hue in integer levels modulo 256, and convert back.
 
-    A channel c of the turned image is V - V S w_c(H): w_c is 0 around the channel's own hue, 1 on the other side, and
-    linear over the sectors between. V S is one table of (V, chroma), H another of (chroma, position in the turn).
+    A channel c of the result is V - V S w_c(H). The weight w_c is 0 around the channel's own hue, 1 on the opposite
+    side, and linear in between. V S is a table over (V, chroma), and H is a table over (chroma, position in the turn).
     """
     red, green, blue = levels = planes.astype(np.int16)
     value = np.maximum(np.maximum(red, green), blue)
     chroma = np.subtract(value, np.minimum(np.minimum(red, green), blue))
     hues, strengths = _hue_table(), _strength_table()
     hue = hues.take(chroma.astype(np.intp) * _HUES + _position(levels, value, chroma))
-    # numpy's cast wraps, as torchvision's does; a turn is 255 levels to torchvision and 256 to the wrapping
+    # numpy's cast wraps modulo 256, as torchvision's does, although a turn has 255 levels in torchvision
     doubled = (hue + np.int32(turns * 255).astype(np.uint8)).astype(np.int16) * np.int16(2)
     strength = strengths.take((value.astype(np.uint16) << np.uint16(8)) + chroma.astype(np.uint16))
     top = value + np.float32(0.5)
@@ -88,9 +93,10 @@ def turn_hue_(planes: Planes, turns: float) -> Planes:
 
 
 def _position(levels: np.ndarray, value: np.ndarray, chroma: np.ndarray) -> np.ndarray:
-    """Give 6 chroma (hue + 1/6) as a whole number: which channel is largest, then which way the others differ.
+    """Return the integer 6 chroma (hue + 1/6): the largest channel, then the difference of the other two.
 
-    The choice is by arithmetic, as masked copies are several times slower. Red comes first in PIL, green next.
+    The largest channel is selected by arithmetic, since masked copies are several times slower. At ties, PIL takes red
+    before green before blue.
     """
     red, green, blue = levels
     position = red - green + chroma * np.int16(5)
@@ -101,15 +107,15 @@ def _position(levels: np.ndarray, value: np.ndarray, chroma: np.ndarray) -> np.n
 
 @cache
 def _hue_table() -> np.ndarray:
-    """Tabulate PIL's hue over (chroma, position), by asking PIL about one colour of each."""
+    """Tabulate PIL's hue over (chroma, position), by converting one colour of each with PIL."""
     chroma, position = np.meshgrid(np.arange(256), np.arange(_HUES), indexing="ij")
     sector = np.where(chroma > 0, position // np.maximum(2 * chroma, 1), 0).clip(0, 2)  # largest: red, green, blue
-    # Where two channels are largest PIL takes the earlier one: the border belongs to the sector before.
+    # If two channels are largest, PIL takes the earlier one, so the border belongs to the previous sector.
     sector -= (position == sector * 2 * chroma) & (sector > 0)
     difference = position - (2 * sector + 1) * chroma
     valid = np.abs(difference) <= chroma
     largest, above, below = chroma, (difference.clip(0, None)), (-difference).clip(0, None)
-    after = np.where(valid, above, 0)  # the channel after the largest one, where it is above the smallest
+    after = np.where(valid, above, 0)  # the channel after the largest one, if it exceeds the smallest
     before = np.where(valid, below, 0)
     rgb = np.stack([np.choose((channel - sector) % 3, [largest, after, before]) for channel in range(3)], -1)
     hsv = Image.fromarray(rgb.astype(np.uint8)).convert("HSV")

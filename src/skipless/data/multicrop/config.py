@@ -1,4 +1,4 @@
-"""What the multi-crop augmentation is: sizes, ranges and probabilities, DINO's published ones by default."""
+"""MultiCropConfig: sizes, ranges and probabilities of the multi-crop augmentation, by default DINO's."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,35 +7,35 @@ from skipless.choices import CropMode as Mode
 from skipless.data.config import IMAGENET_MEAN, IMAGENET_STD
 from skipless.errors import InputError
 
-GLOBAL_CROPS = 2  # the second one alone is solarised; the teacher sees both
+GLOBAL_CROPS = 2  # the teacher sees both; only the second one is solarised
 
 
 @dataclass(frozen=True)
 class MultiCropConfig:
-    """DINO's augmentation (facebookresearch/dino): two large crops and several small ones of every image.
+    """DINO's augmentation (facebookresearch/dino): two global crops and several local crops of every image.
 
     Attributes:
         global_size: side of the two global crops in pixels.
         local_size: side of the local crops in pixels.
-        local_crops: how many of them; 0 leaves the two global ones.
-        global_scale: share of the image's area that a global crop covers.
-        local_scale: likewise for a local crop.
-        ratio: width by height of a crop before it is resized; drawn uniformly in its logarithm.
+        local_crops: number of local crops.
+        global_scale: range of the share of the image's area that a global crop covers.
+        local_scale: range of the share of the image's area that a local crop covers.
+        ratio: range of the aspect ratio (width / height) of a crop before resizing; its logarithm is uniform.
         flip: probability of mirroring.
         jitter: strengths of brightness, contrast, saturation and hue (in turns), applied in random order.
-        jitter_share: probability of the jitter.
-        grey: probability of losing the colour.
-        blur: probability of a Gaussian blur for the first global, the second global and a local crop.
-        blur_sigma: its standard deviation in pixels of the crop.
-        solarise: probability, for the second global crop alone, of inverting the levels from 128 on.
-        mean: of every channel, for pixels in 0 to 1.
-        std: likewise.
-        mode: `exact` does what PIL does, operation by operation; `fast` is another augmentation, with one colour matrix
-            for jitter and grey (`skipless.data.multicrop.fast` says by how much it deviates).
-        pixels: `float32`, normalised; or `uint8`, to be normalised on the device (`normalised`).
+        jitter_share: probability of the colour jitter.
+        grey: probability of conversion to grey.
+        blur: probabilities of a Gaussian blur for the first global, the second global and the local crops.
+        blur_sigma: range of the blur's standard deviation in pixels of the crop.
+        solarise: probability of solarising the second global crop, which inverts levels from 128 on.
+        mean: mean of every channel, for pixels in 0 to 1.
+        std: standard deviation of every channel, for pixels in 0 to 1.
+        mode: `exact` computes the same as PIL, operation by operation; `fast` approximates it, with one colour matrix
+            for jitter and grey (see `skipless.data.multicrop.fast` for its deviation).
+        pixels: `float32` gives normalised crops; `uint8` leaves it to the device to normalise them (`normalised`).
 
     Raises:
-        InputError: if a field makes no sense; the message names it.
+        InputError: if a field is out of range; the message names it.
 
     Example:
         >>> MultiCropConfig(local_crops=6).sizes
@@ -82,5 +82,5 @@ class MultiCropConfig:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Side of every crop, the global ones first."""
+        """Side of every crop, global crops first."""
         return (self.global_size,) * GLOBAL_CROPS + (self.local_size,) * self.local_crops

@@ -1,4 +1,4 @@
-"""Images of a folder or of shards, each fetched as a stack of augmented crops."""
+"""MultiCropImages: images of a folder or of shards, fetched as several augmented crops."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,17 +12,17 @@ from PIL import Image
 from torch import Tensor
 
 from skipless.data.folder import EXTENSIONS, FolderFiles, image_files
+from skipless.data.image_source import ImageSource
 from skipless.data.loading.corrupt import Unreadable
 from skipless.data.loading.loader import BatchKey
 from skipless.data.loading.seeding import derive_seed
 from skipless.data.loading.shared_memory import empty_batch
-from skipless.data.loading.substitutes import Replacing
+from skipless.data.loading.substitutes import SubstitutingReader
 from skipless.data.multicrop.apply import augment_all, to_pixels
 from skipless.data.multicrop.config import MultiCropConfig
-from skipless.data.multicrop.draws import draw_crops_of
-from skipless.data.multicrop.planes import unit_of
+from skipless.data.multicrop.params import sample_crop_params
+from skipless.data.multicrop.planes import pixel_scale_of
 from skipless.data.shards import find_shards, index_shards
-from skipless.data.source import ImageSource
 from skipless.errors import InputError
 
 Crops = list[Tensor]
@@ -30,12 +30,12 @@ Crops = list[Tensor]
 
 @dataclass(frozen=True, eq=False)
 class MultiCropImages:
-    """Crops of images that are decoded as they are fetched; labels are not looked at.
+    """Augmented crops of images, without labels; images are decoded as they are fetched.
 
     Attributes:
-        source: where the images are stored.
-        config: how the crops are made.
-        corrupt_limit: so many of the images may be unreadable in training, where another one takes the place of each.
+        source: where the images are stored; maps an index to an image.
+        config: options of the augmentation.
+        corrupt_limit: number of images that may be unreadable in training, where another image replaces each.
     """
 
     source: ImageSource
@@ -46,32 +46,32 @@ class MultiCropImages:
         return len(self.source)
 
     def __getitems__(self, key: BatchKey) -> tuple[Crops]:
-        """Give a batch as a function of (seed, epoch, index): one tensor (b, 3, s, s) per crop, the global ones first.
+        """Return a batch, a function of (seed, epoch, index): one tensor (b, 3, s, s) per crop, global crops first.
 
         Raises:
-            InputError: if a file is no image, or is cut off; the message names it.
+            InputError: if a file is not an image, or is truncated; the message names it.
         """
         return self._batch(key, lambda index: (index, self.source.read(index)))
 
     def fetch(self, key: BatchKey) -> tuple[tuple[Crops], tuple[Unreadable, ...]]:
-        """Give a batch for training, and what could not be read: another image takes the place of each.
+        """Return a batch for training, and the images that could not be read, each replaced by another image.
 
         Raises:
-            InputError: if none may be unreadable, and one is.
+            InputError: if an image is unreadable and `corrupt_limit` is 0.
         """
-        read = Replacing(self.source, key, self.corrupt_limit)
-        return self._batch(key, read), tuple(read.found)
+        read = SubstitutingReader(self.source, key, self.corrupt_limit)
+        return self._batch(key, read), tuple(read.unreadable)
 
     def _batch(self, key: BatchKey, read: Callable[[int], tuple[int, Image.Image]]) -> tuple[Crops]:
         config, count = self.config, len(key.indices)
         kind = torch.uint8 if config.pixels == "uint8" else torch.float32
         crops = [empty_batch((count, 3, size, size), kind) for size in config.sizes]
-        arrays, unit = [crop.numpy() for crop in crops], unit_of(config)
+        arrays, unit = [crop.numpy() for crop in crops], pixel_scale_of(config)
         with _one_thread():
             for row, index in enumerate(key.indices.tolist()):
                 random = Random(derive_seed(key.seed, "crops", key.epoch, index))
                 _, image = read(index)
-                draws, pixels = draw_crops_of(random, image.height, image.width, config), to_pixels(image)
+                draws, pixels = sample_crop_params(random, image.height, image.width, config), to_pixels(image)
                 for array, crop in zip(arrays, augment_all(pixels, draws, config.mode, unit), strict=True):
                     array[row] = np.rint(crop) if config.pixels == "uint8" else crop
         return (crops,)
@@ -79,7 +79,7 @@ class MultiCropImages:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Work as the loader's workers do: how work is split among threads can move the last bit of a sum."""
+    """Use one thread, as worker processes do: the number of threads can change the last bit of a sum."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -91,16 +91,16 @@ def _one_thread() -> Iterator[None]:
 def load_multicrop(
     data: str | Path, config: MultiCropConfig | None = None, *, corrupt_limit: float = 0.001
 ) -> MultiCropImages:
-    """Find the images to pretrain on.
+    """Find the images of a pretraining.
 
     Args:
-        data: a folder, whose images below `train` are taken where that exists, else all; or shards as in
-            `ImageConfig.data`, those named `train` where there are any, else all.
-        config: how the crops are made; DINO's way by default.
-        corrupt_limit: share of the images that may be unreadable; each is replaced by another one.
+        data: a folder of images, or shards as in `ImageConfig.data`. If the folder has a subfolder `train`, or shards
+            are named `train`, only those images are used.
+        config: options of the augmentation; by default DINO's.
+        corrupt_limit: share of the images that may be unreadable; each is replaced by another image.
 
     Raises:
-        InputError: if they are missing, or there is no image.
+        InputError: if the folder or a shard is missing, or there is no image.
     """
     shards = find_shards(str(data))
     if shards is not None:

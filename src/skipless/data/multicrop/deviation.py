@@ -1,4 +1,4 @@
-"""How far the fast augmentation is from the exact one, on the same draws."""
+"""Deviation of the fast augmentation from the exact one, with the same parameters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,24 +11,24 @@ from skipless.data.folder import read_image
 from skipless.data.loading.seeding import derive_seed
 from skipless.data.multicrop.apply import augment, to_pixels
 from skipless.data.multicrop.config import MultiCropConfig
-from skipless.data.multicrop.draws import CropDraw, draw_crops_of
+from skipless.data.multicrop.params import CropParams, sample_crop_params
 from skipless.errors import InputError
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """Mean absolute differences between pixels of two augmentations, in parts of the range 0 to 1.
+    """Mean absolute differences between the pixels (0 to 1) of two augmentations.
 
     Attributes:
         method: what was compared.
-        crops: fast and exact crops, as drawn: averaged over all crops.
-        largest: the crop that differs most.
-        hue: fast and exact, where nothing but the hue is turned, by the largest amount of the config.
-        hue_effect: exact, and no turn at all: what `hue` is to be held against.
-        blur: fast and exact, where there is only a blur with the largest sigma of the config.
-        blur_effect: exact, and no blur at all.
-        n: crops.
-        seed: of the draws.
+        crops: fast against exact crops, averaged over all crops.
+        largest: difference of the crop that differs most.
+        hue: fast against exact, if only the hue is shifted, by the largest amount of the config.
+        hue_effect: exact against no hue shift, as a scale for `hue`.
+        blur: fast against exact, if there is only a blur with the largest sigma of the config.
+        blur_effect: exact against no blur, as a scale for `blur`.
+        n: number of crops.
+        seed: seed of the parameters.
     """
 
     method: str
@@ -43,12 +43,12 @@ class Deviation:
 
 
 def measure_deviation(images: Sequence[Path], config: MultiCropConfig | None = None, *, seed: int = 0) -> Deviation:
-    """Compare fast and exact crops of the same boxes and factors.
+    """Compare fast and exact crops with the same boxes and factors.
 
     Args:
-        images: files; one set of crops is drawn of each.
-        config: of the draws; its mode does not matter.
-        seed: of the draws.
+        images: image files; one set of crops is made of each.
+        config: options of the augmentation; its mode is not used.
+        seed: seed of the parameters.
 
     Raises:
         InputError: if no image is given or one cannot be read.
@@ -61,8 +61,8 @@ def measure_deviation(images: Sequence[Path], config: MultiCropConfig | None = N
         image = read_image(file)
         random = Random(derive_seed(seed, "crops", 0, index))
         pixels = to_pixels(image)
-        for draw in draw_crops_of(random, image.height, image.width, config):
-            bare = CropDraw(draw.box, draw.size)
+        for draw in sample_crop_params(random, image.height, image.width, config):
+            bare = CropParams(draw.box, draw.size)
             turned = replace(bare, jitter=(("hue", config.jitter[3]),))
             blurred = replace(bare, sigma=config.blur_sigma[1])
             plain = augment(pixels, bare)

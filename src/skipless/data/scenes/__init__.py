@@ -1,4 +1,4 @@
-"""Scenes of real objects on real photos, with exact annotations, in the layouts of real data sets."""
+"""Generated scenes: real objects on real photos, with exact annotations, in the layouts of real data sets."""
 
 from skipless.data.scenes.compose import SIZES, Scene, SceneObject, Shapes, compose
 from skipless.data.scenes.sources import Objects, Sources, load_sources

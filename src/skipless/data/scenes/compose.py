@@ -1,4 +1,4 @@
-"""One scene: objects on photo textures, with the mask of every object's visible pixels."""
+"""Composing a scene: objects on photo textures, with the mask of every object's visible pixels."""
 
 import colorsys
 from dataclasses import dataclass
@@ -12,24 +12,24 @@ from skipless.choices import SceneShapes as Shapes
 from skipless.data.loading.seeding import derive_seed
 from skipless.data.scenes.sources import Sources
 
-SIZES = (0.2, 0.6)  # an object's longer side over the scene's, from and to
-_WINDOWS = (100, 250)  # pixels of a photo that fill the scene's longer side; validation's parts are 256 wide
-_HIDDEN = 0.25  # an object with a smaller share of its pixels in sight is left out
-_NEAR = 0.04  # of the hue circle; the hues of ten classes are 0.1 apart
-_DIFFICULT = 0.4  # and with a smaller one than this it is difficult
+SIZES = (0.2, 0.6)  # smallest and largest ratio of an object's longer side to the scene's
+_TEXTURE_SIDES = (100, 250)  # pixels of a photo along the scene's longer side; validation's parts are 256 wide
+_MIN_VISIBLE = 0.25  # an object with a smaller share of visible pixels is dropped
+_HUE_JITTER = 0.04  # turns; the hues of ten classes are 0.1 apart
+_DIFFICULT = 0.4  # an object with a smaller share of visible pixels is marked difficult
 
 
 @dataclass(frozen=True, eq=False)
 class SceneObject:
-    """One object as far as it is in sight.
+    """The visible part of one object.
 
     Attributes:
-        label: 0 to 9.
-        mask: its visible pixels.
-        box: xmin, ymin, xmax, ymax of those, from 0; the last two lie after the last pixel.
-        truncated: part of it is outside the scene.
-        occluded: part of it is behind another object.
-        difficult: much of it is out of sight.
+        label: class, 0 to 9.
+        mask: the visible pixels.
+        box: xmin, ymin, xmax, ymax of the visible pixels, from 0, with exclusive maxima.
+        truncated: whether part of the object is outside the scene.
+        occluded: whether part of the object is behind another one.
+        difficult: whether only a small part of the object is visible.
     """
 
     label: int
@@ -42,12 +42,12 @@ class SceneObject:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """An image and everything that is known about it.
+    """An image with its annotations.
 
     Attributes:
-        image: RGB.
-        textures: for every pixel, which photo lies under it.
-        objects: front to back; no pixel belongs to two.
+        image: RGB pixels.
+        textures: index of the background photo of every pixel.
+        objects: the objects, front to back; their masks do not overlap.
     """
 
     image: UInt8[np.ndarray, "h w 3"]
@@ -56,11 +56,11 @@ class Scene:
 
     @property
     def main(self) -> int:
-        """The label of the object with most visible pixels."""
+        """Label of the object with the most visible pixels."""
         return max(self.objects, key=lambda shown: int(shown.mask.sum())).label
 
     def instances(self) -> UInt8[np.ndarray, "h w"]:
-        """Number the objects from 1 on, front to back; 0 is none."""
+        """Return the object of every pixel, numbered from 1, front to back; 0 is background."""
         numbers = np.zeros(self.textures.shape, dtype=np.uint8)
         for number, shown in enumerate(self.objects, start=1):
             numbers[shown.mask] = number
@@ -80,23 +80,23 @@ def compose(
     sizes: tuple[float, float] = SIZES,
     colours: Colours = "any",
 ) -> Scene:
-    """Make scene `index` of a split: a function of its arguments, whatever was made before it.
+    """Compose scene `index` of a split, as a pure function of the arguments.
 
     Args:
-        sources: of that split.
-        split: names the stream of random numbers, with index and seed.
-        index: which scene.
+        sources: objects and photos of the split.
+        split: name of the split; with index and seed, it seeds the random numbers.
+        index: index of the scene.
         size: longer side in pixels.
-        seed: of the whole set.
-        shapes: `mixed` draws 1:1, 4:3 or 3:4.
-        main: put an object of this class in front, and draw until the scene's largest object is of it.
-        at_most: objects.
+        seed: seed of the set.
+        shapes: `mixed` draws an aspect of 1:1, 4:3 or 3:4.
+        main: class of the front object; scenes are drawn until the largest object is of this class.
+        at_most: largest number of objects.
         sizes: smallest and largest longer side of an object, as a share of the scene's.
-        colours: of objects: `any` hue for any class, or `class`: each class has a hue of its own, nearly.
+        colours: `any` draws the hue of an object independently of its class; `class` draws it near the class's hue.
     """
     attempt = 0
     while True:
-        # RandomState's stream is frozen for ever (NEP 19): everyone's scenes are the same ones.
+        # RandomState's stream never changes (NEP 19), so the scenes are the same everywhere.
         random = np.random.RandomState(derive_seed(seed, "scene", split, index, attempt) & 0xFFFFFFFF)
         scene = _draw(sources, random, _shape(random, size, shapes), main, at_most, sizes, colours)
         if scene.objects and main in (None, scene.main):
@@ -121,7 +121,7 @@ def _draw(
     image, textures = _background(sources, random, shape)
     free = np.ones(shape, dtype=bool)
     objects: list[SceneObject] = []
-    for place in range(random.randint(1, at_most + 1)):  # front to back: each hides what comes after it
+    for place in range(random.randint(1, at_most + 1)):  # front to back: each object hides the next ones
         drawn = int(random.randint(len(sources.members)))
         label = drawn if main is None or place else main
         cutout = _transformed(sources, random, label, max(shape), sizes)
@@ -133,7 +133,7 @@ def _draw(
         whole, inside, seen = (int(count) for count in ((cutout[..., 1] > 127).sum(), outline.sum(), mask.sum()))
         hue = None if colours == "any" else label / len(sources.members)
         tinted = _coloured(random, cutout[part][..., 0], hue)
-        if seen < _HIDDEN * whole:
+        if seen < _MIN_VISIBLE * whole:
             continue
         image[window][mask[window]] = tinted[mask[window]]
         free &= ~mask
@@ -144,7 +144,7 @@ def _draw(
 def _background(
     sources: Sources, random: np.random.RandomState, shape: tuple[int, int]
 ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
-    """Fill the scene with a window of one photo, or divide it between two by a straight line."""
+    """Fill the scene with a window of one photo, or with two photos on the sides of a straight line."""
     first = int(random.randint(len(sources.photos)))
     image, textures = _texture(sources.photos[first], random, shape), np.full(shape, first, dtype=np.uint8)
     if random.randint(2):
@@ -159,7 +159,7 @@ def _background(
 def _texture(
     photo: UInt8[np.ndarray, "_ _ 3"], random: np.random.RandomState, shape: tuple[int, int]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    scale = random.uniform(*_WINDOWS) / max(shape)
+    scale = random.uniform(*_TEXTURE_SIDES) / max(shape)
     height, width = (max(1, round(side * scale)) for side in shape)
     top, left = random.randint(photo.shape[0] - height + 1), random.randint(photo.shape[1] - width + 1)
     window = photo[top : top + height, left : left + width]
@@ -173,7 +173,7 @@ def _texture(
 def _transformed(
     sources: Sources, random: np.random.RandomState, label: int, side: int, sizes: tuple[float, float]
 ) -> UInt8[np.ndarray, "h w 2"]:
-    """Cut out an object of the class, mirror (not digits), scale and rotate it: grey and outline."""
+    """Cut out an object of the class, mirror it (except digits), scale and rotate it; return grey and alpha."""
     members = sources.members[label]
     cutout = sources.cutout(int(members[random.randint(len(members))]))
     if random.randint(2) and sources.kind == "fashion":
@@ -187,7 +187,7 @@ def _transformed(
 def _position(
     random: np.random.RandomState, cutout: UInt8[np.ndarray, "h w 2"], shape: tuple[int, int]
 ) -> tuple[int, int]:
-    """Put it anywhere where at most a quarter of each of its sides is outside."""
+    """Draw a position with at most a quarter of the height and of the width outside the scene."""
     top, left = (
         int(random.randint(-(length // 4), max(side - length + length // 4, -(length // 4)) + 1))
         for length, side in zip(cutout.shape[:2], shape, strict=True)
@@ -198,7 +198,7 @@ def _position(
 def _overlap(
     shape: tuple[int, int], part: tuple[int, ...], top: int, left: int
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Slice what a part at (top, left) covers of the scene, and that of the part."""
+    """Return the slices of the scene that a part at (top, left) covers, and the slices of the part within the scene."""
     starts = (max(top, 0), max(left, 0))
     stops = (min(top + part[0], shape[0]), min(left + part[1], shape[1]))
     rows, columns = (slice(start, stop) for start, stop in zip(starts, stops, strict=True))
@@ -211,9 +211,9 @@ def _overlap(
 def _coloured(
     random: np.random.RandomState, grey: UInt8[np.ndarray, "h w"], hue: float | None
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Tint it: with any hue, which then tells nothing about the class, or with one near `hue`."""
+    """Tint an object with a random hue, or with one near `hue`."""
     drawn, saturation, value = random.uniform(), random.uniform(0.3, 1.0), random.uniform(0.6, 1.0)
-    colour = colorsys.hsv_to_rgb(drawn if hue is None else (hue + _NEAR * (2 * drawn - 1)) % 1, saturation, value)
+    colour = colorsys.hsv_to_rgb(drawn if hue is None else (hue + _HUE_JITTER * (2 * drawn - 1)) % 1, saturation, value)
     return (np.multiply.outer(0.3 + grey / 255 * 0.7, np.multiply(colour, 255))).astype(np.uint8)
 
 

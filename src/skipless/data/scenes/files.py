@@ -1,4 +1,4 @@
-"""Files of a layout, encoded to the same bytes every time, and whole or not there."""
+"""Writing the files of a layout: reproducible bytes, written atomically."""
 
 import io
 import json
@@ -16,12 +16,12 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Files:
-    """A folder to fill; what is there from an interrupted run stays."""
+    """A folder to fill; existing files of an interrupted call are kept."""
 
     root: Path
 
     def put(self, path: str, encode: Callable[[], bytes]) -> None:
-        """Write a file unless it is there."""
+        """Write a file unless it exists."""
         file = self.root / path
         if file.exists():
             return
@@ -34,7 +34,7 @@ class Files:
         os.replace(temporary, file)
 
     def put_text(self, path: str, lines: Sequence[str]) -> None:
-        """Write lines."""
+        """Write lines of text."""
         self.put(path, lambda: "".join(f"{line}\n" for line in lines).encode())
 
     def put_json(self, path: str, values: dict[str, Any], indent: int | None = None) -> None:
@@ -53,7 +53,7 @@ def grey_png(ids: UInt8[np.ndarray, "h w"]) -> bytes:
 
 
 def palette_png(ids: UInt8[np.ndarray, "h w"]) -> bytes:
-    """Encode ids as a palette PNG in VOC's colours."""
+    """Encode ids as a palette PNG with VOC's colours."""
     image = Image.fromarray(ids)
     image.putpalette(voc_palette().tobytes())
     return _encoded(image, "PNG")
@@ -61,7 +61,7 @@ def palette_png(ids: UInt8[np.ndarray, "h w"]) -> bytes:
 
 @cache
 def voc_palette() -> UInt8[np.ndarray, "256 3"]:
-    """Give VOC's colour of every id: its bits, three at a time, are the highest bits of red, green and blue.
+    """Return VOC's colour of every id: the bits of the id, three at a time, are the high bits of red, green, blue.
 
     Example:
         >>> voc_palette()[[0, 1, 15, 255]].tolist()

@@ -1,4 +1,4 @@
-"""Scenes written as the real data sets are: VOC2012, ADE20K's benchmark, COCO, ImageNet."""
+"""Writing scenes in the layouts of real data sets: VOC2012, ADE20K's benchmark, COCO, ImageNet."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
@@ -16,7 +16,7 @@ from skipless.data.dense.voc import VOC_CLASSES
 from skipless.data.scenes.compose import Scene, SceneObject
 from skipless.data.scenes.files import Files, grey_png, jpeg, palette_png
 
-# The classes of each layout that stand for the ten kinds of objects, in their order, ...
+# Class names of the ten kinds of objects in each layout.
 OBJECT_CLASSES = {
     "voc": ("aeroplane", "bird", "bottle", "car", "cat", "chair", "dog", "horse", "person", "tvmonitor"),
     "ade20k": ("apparel", "lamp", "box", "ball", "chair", "bottle", "clock", "car", "bag", "person"),
@@ -33,42 +33,42 @@ OBJECT_CLASSES = {
         "teddy bear",
     ),
 }
-# ... and, where a layout labels the background, those for the two photos.
+# Class names of the two background photos, in the layouts that label the background.
 PHOTO_CLASSES = {"voc": ("background",) * 2, "ade20k": ("building", "flower"), "coco": ("building-other", "flower")}
 
 _ANNOTATED = tuple(index for index, name in enumerate(COCO_LABELS) if name not in UNUSED_LABELS)
 
 
 def voc_labels(scene: Scene) -> UInt8[np.ndarray, "h w"]:
-    """Label pixels as VOC's masks do: 255 along every object's border, on either side of it."""
-    labels = _painted(scene, "voc", VOC_CLASSES)
+    """Return labels as in VOC's masks, with 255 on both sides of every object's border."""
+    labels = _label_map(scene, "voc", VOC_CLASSES)
     labels[_borders(scene.instances())] = IGNORE
     return labels
 
 
 def ade20k_ids(scene: Scene) -> UInt8[np.ndarray, "h w"]:
-    """Number pixels as the benchmark's masks do: classes from 1 on; 0, nothing, where two photos meet."""
-    ids = _painted(scene, "ade20k", ADE20K_CLASSES) + np.uint8(1)
+    """Return ids as in the benchmark's masks: classes from 1, and 0 (other) where two photos meet."""
+    ids = _label_map(scene, "ade20k", ADE20K_CLASSES) + np.uint8(1)
     ids[_seam(scene)] = 0
     return ids
 
 
 def coco_train_ids(scene: Scene) -> UInt8[np.ndarray, "h w"]:
-    """Number pixels 0 to 170, as mmsegmentation's conversion of COCO-Stuff does; 255 where two photos meet."""
-    ids = _painted(scene, "coco", COCO_STUFF_CLASSES)
+    """Return ids 0 to 170, as in mmsegmentation's conversion of COCO-Stuff; 255 where two photos meet."""
+    ids = _label_map(scene, "coco", COCO_STUFF_CLASSES)
     ids[_seam(scene)] = IGNORE
     return ids
 
 
 def coco_raw_ids(scene: Scene) -> UInt8[np.ndarray, "h w"]:
-    """Number pixels 0 to 181, as COCO-Stuff's download does."""
+    """Return ids 0 to 181, as in COCO-Stuff's download."""
     table = np.full(256, IGNORE, dtype=np.uint8)
     table[: len(_ANNOTATED)] = _ANNOTATED
     return table[coco_train_ids(scene)]
 
 
 def write_voc(files: Files, scenes: Mapping[str, Iterable[Scene]]) -> None:
-    """Write `VOCdevkit/VOC2012`, the lists last."""
+    """Write `VOCdevkit/VOC2012`, with the lists last."""
     root, names = "VOCdevkit/VOC2012", {"train": [], "val": []}
     for split, of_split in scenes.items():
         for scene in of_split:
@@ -84,7 +84,7 @@ def write_voc(files: Files, scenes: Mapping[str, Iterable[Scene]]) -> None:
 
 
 def write_ade20k(files: Files, scenes: Mapping[str, Iterable[Scene]]) -> None:
-    """Write `ADEChallengeData2016`; the statistics in its `objectInfo150.txt` are those of the scenes."""
+    """Write `ADEChallengeData2016`, with the statistics of the scenes in `objectInfo150.txt`."""
     root = "ADEChallengeData2016"
     present = {split: np.zeros(len(ADE20K_CLASSES) + 1, dtype=int) for split in scenes}
     pixels = np.zeros(len(ADE20K_CLASSES) + 1)
@@ -105,12 +105,12 @@ def write_ade20k(files: Files, scenes: Mapping[str, Iterable[Scene]]) -> None:
 
 
 def write_coco(files: Files, scenes: Mapping[str, Iterable[Scene]]) -> None:
-    """Write COCO-Stuff's masks in both numberings, COCO's JSON files, and the training images as COCO20k has them."""
+    """Write COCO-Stuff's masks with both sets of ids, COCO's JSON files, and the training images as in COCO20k."""
     for offset, (split, of_split) in enumerate(scenes.items()):
         images: dict[int, Scene] = {}
         part = f"{split}2017"
         for index, scene in enumerate(of_split):
-            number = 9 + 25 * index + 5 * offset  # ids with gaps, and none in both splits, as COCO's are
+            number = 9 + 25 * index + 5 * offset  # ids with gaps and distinct between splits, as in COCO
             image = cache(partial(jpeg, scene.image))
             files.put(f"images/{part}/{number:012}.jpg", image)
             files.put(
@@ -120,7 +120,7 @@ def write_coco(files: Files, scenes: Mapping[str, Iterable[Scene]]) -> None:
             files.put(f"stuffthingmaps/{part}/{number:012}.png", lambda scene=scene: grey_png(coco_raw_ids(scene)))
             if split == "train":
                 files.put(f"images/train2014/COCO_train2014_{number:012}.jpg", image)
-            images[number] = Scene(scene.image[:0], scene.textures[:0], scene.objects)  # what the JSON file needs
+            images[number] = Scene(scene.image[:0], scene.textures[:0], scene.objects)  # only what the JSON file needs
         files.put_json(f"annotations/instances_{part}.json", _instances(images, "{:012}.jpg"))
         if split == "train":
             names = "COCO_train2014_{:012}.jpg"
@@ -129,18 +129,18 @@ def write_coco(files: Files, scenes: Mapping[str, Iterable[Scene]]) -> None:
 
 
 def write_imagenet(files: Files, scenes: Mapping[str, Iterable[Scene]], classes: Sequence[str]) -> None:
-    """Write `train/CLASS/*.jpg` and `val/CLASS/*.jpg`; the class is that of the largest object."""
+    """Write `train/CLASS/*.jpg` and `val/CLASS/*.jpg`, by the class of the largest object."""
     for split, of_split in scenes.items():
         for index, scene in enumerate(of_split):
             folder = classes[scene.main].replace("/", "-").replace(" ", "-")
             files.put(f"{split}/{folder}/{split}_{index:08}.jpg", partial(jpeg, scene.image))
 
 
-def encode_runs(mask: Bool[np.ndarray, "h w"]) -> dict[str, list[int]]:
-    """Encode a mask as COCO's uncompressed runs: down the columns, first the zeros before the first one.
+def encode_rle(mask: Bool[np.ndarray, "h w"]) -> dict[str, list[int]]:
+    """Encode a mask as COCO's uncompressed run-length encoding: along columns, starting with a run of zeros.
 
     Example:
-        >>> encode_runs(np.array([[True, False], [True, True]]))
+        >>> encode_rle(np.array([[True, False], [True, True]]))
         {'counts': [0, 2, 1, 1], 'size': [2, 2]}
     """
     pixels = mask.ravel(order="F")
@@ -149,7 +149,7 @@ def encode_runs(mask: Bool[np.ndarray, "h w"]) -> dict[str, list[int]]:
     return {"counts": [0, *runs] if pixels[0] else runs, "size": list(mask.shape)}
 
 
-def _painted(scene: Scene, layout: str, classes: Sequence[str]) -> UInt8[np.ndarray, "h w"]:
+def _label_map(scene: Scene, layout: str, classes: Sequence[str]) -> UInt8[np.ndarray, "h w"]:
     labels = np.array([classes.index(name) for name in PHOTO_CLASSES[layout]], dtype=np.uint8)[scene.textures]
     for shown in scene.objects:
         labels[shown.mask] = classes.index(OBJECT_CLASSES[layout][shown.label])
@@ -157,7 +157,7 @@ def _painted(scene: Scene, layout: str, classes: Sequence[str]) -> UInt8[np.ndar
 
 
 def _borders(numbers: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """Mark pixels that have a neighbour with another number above, below, left or right."""
+    """Mark the pixels with a different neighbour above, below, left or right."""
     borders = np.zeros(numbers.shape, dtype=bool)
     for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
         differ = numbers[one] != numbers[other]
@@ -229,7 +229,7 @@ def _instances(images: Mapping[int, Scene], file_name: str) -> dict[str, Any]:
 def _instance(shown: SceneObject, image: int, identity: int) -> dict[str, Any]:
     xmin, ymin, xmax, ymax = shown.box
     return {
-        "segmentation": encode_runs(shown.mask),
+        "segmentation": encode_rle(shown.mask),
         "area": float(shown.mask.sum()),
         "iscrowd": 0,
         "image_id": image,

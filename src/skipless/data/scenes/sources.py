@@ -1,4 +1,4 @@
-"""What scenes are made of: real objects with their outlines, and photos to put them on."""
+"""Sources of scenes: real objects with their outlines, and photos as backgrounds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from skipless.data.memory import MemoryImages
 from skipless.errors import InputError
 
 PHOTOS: tuple[str, ...] = ("china.jpg", "flower.jpg")  # scikit-learn's sample images, 640 x 427
-_TRAIN_SHARE = 0.6  # of a photo's columns; validation has the others
-_BACKGROUND = {"fashion": 8, "digits": 75}  # grey levels up to this are not the object
+_TRAIN_SHARE = 0.6  # share of a photo's columns for training; the others are for validation
+_BACKGROUND = {"fashion": 8, "digits": 75}  # grey levels up to this are background
 
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """What the scenes of one split are made of; the other split has none of it.
+    """Objects and photos of one split; the splits have none in common.
 
     Attributes:
         kind: `fashion` or `digits`.
         images: grey objects on black.
-        members: for every class, the positions of its images.
+        members: indices of the images of every class.
         photos: the split's part of every photo.
     """
 
@@ -35,11 +35,11 @@ class Sources:
     photos: Sequence[UInt8[np.ndarray, "_ _ 3"]]
 
     def cutout(self, index: int) -> Image.Image:
-        """Cut an object out of its image: grey, with an alpha channel above 127 inside its outline."""
+        """Cut an object out of its image; the result is grey with an alpha channel, above 127 within the outline."""
         grey = np.pad(self.images[index], 1)
-        if self.kind == "fashion":  # dark parts of a garment belong to it
+        if self.kind == "fashion":  # dark parts within a garment belong to it
             alpha = _filled(grey > _BACKGROUND[self.kind]) * np.uint8(255)
-        else:  # ... the hole of a 0 does not; its levels, scaled up, make a smooth outline of 8 x 8 pixels
+        else:  # the hole of a 0 does not belong to it; its scaled levels give 8 x 8 pixels a smooth outline
             alpha = np.minimum(grey, 255 * _BACKGROUND[self.kind] // 127) * 127.0 // _BACKGROUND[self.kind]
         rows, columns = np.flatnonzero(alpha.any(1)), np.flatnonzero(alpha.any(0))
         window = np.s_[max(rows[0] - 1, 0) : rows[-1] + 2, max(columns[0] - 1, 0) : columns[-1] + 2]
@@ -47,16 +47,16 @@ class Sources:
 
 
 def load_sources(objects: Objects) -> tuple[dict[str, Sources], tuple[str, ...]]:
-    """Load objects and photos for the splits `train` and `val`, and the names of the ten classes.
+    """Load the objects and photos of the splits `train` and `val`, and the names of the ten classes.
 
-    Training and validation share neither an object (they are the two parts of Fashion-MNIST or of the digits) nor a
-    pixel of a photo.
+    The splits have no object in common (they use the two splits of Fashion-MNIST or of the digits) and no pixel of a
+    photo.
 
     Args:
-        objects: `auto` is Fashion-MNIST where it is on this machine, else the digits.
+        objects: `fashion`, `digits`, or `auto`: Fashion-MNIST if it is on this machine, else the digits.
 
     Raises:
-        InputError: if scikit-learn is missing, or Fashion-MNIST is asked for and not to be had.
+        InputError: if scikit-learn is missing, or Fashion-MNIST is asked for but not available.
     """
     if objects not in ("auto", "fashion", "digits"):
         raise InputError(f"no objects {objects!r}; give fashion, digits or auto")

@@ -1,4 +1,4 @@
-"""Folders of scenes: `write_scenes` fills one, or goes on where it was interrupted."""
+"""write_scenes: fills a folder with scenes, and continues an interrupted call."""
 
 import json
 import os
@@ -22,31 +22,31 @@ from skipless.data.scenes.layouts import (
 from skipless.data.scenes.sources import PHOTOS, Objects, Sources, load_sources
 from skipless.errors import InputError
 
-MARKER = "scenes.json"  # written last: what has it is complete
-VERSION = 1  # of the drawing: another one makes other scenes
+MARKER = "scenes.json"  # written last: a folder that has it is complete
+VERSION = 1  # version of the drawing code; another version draws other scenes
 _PARTIAL = ".scenes-partial"
 _SMALLEST, _LARGEST = 32, 1024
 
 
 @dataclass(frozen=True)
 class WrittenScenes:
-    """What a folder of scenes holds; its `scenes.json` says the same.
+    """The contents of a folder of scenes, as in its `scenes.json`.
 
     Attributes:
-        layout: how it is laid out.
+        layout: layout of the folder.
         train: number of training scenes.
         val: number of validation scenes.
-        size: longer side in pixels.
+        size: longer side of a scene in pixels.
         shapes: `square`, or `mixed`: 1:1, 4:3 and 3:4.
-        seed: of the set.
+        seed: seed of the set.
         objects: `fashion` or `digits`.
-        classes: kind of object to its class in this layout.
-        photos: photo to the class of its pixels in this layout; none in a layout without masks.
-        at_most: objects in a scene.
-        smallest: object's longer side, as a share of the scene's.
-        largest: object's longer side.
-        colours: of objects, `any` or one hue a `class`.
-        version: of the drawing.
+        classes: class in this layout of every kind of object.
+        photos: class in this layout of every photo; empty for a layout without masks.
+        at_most: largest number of objects in a scene.
+        smallest: longer side of the smallest object, as a share of the scene's.
+        largest: longer side of the largest object, as a share of the scene's.
+        colours: hues of the objects: `any`, or one for each `class`.
+        version: version of the drawing code.
     """
 
     layout: Layout
@@ -83,30 +83,30 @@ def write_scenes(
 ) -> WrittenScenes:
     """Write scenes of real objects on real photos, with exact masks, boxes and classes, in a real set's layout.
 
-    One to four objects (`at_most`) of 20 to 60 % of the longer side (`smallest`, `largest`) lie on one photo or on two;
-    they hide each other, and those of which less than a quarter is in sight are left out. Training and validation share
-    no object and no pixel of a photo. Every scene is a function of seed, split and index. An interrupted call is taken
-    up by the same.
+    A scene has one to four objects (`at_most`), of 20 to 60 % of its longer side (`smallest`, `largest`), on one or two
+    photos. Objects occlude each other; an object of which less than a quarter is visible is dropped. Training and
+    validation have no object and no pixel of a photo in common. Every scene is a function of seed, split and index. The
+    same call continues an interrupted one.
 
     Args:
-        out: a new or empty folder, or one that an equal call filled or began.
-        layout: `voc` (masks, boxes), `ade20k` (masks, the photos labelled), `coco` (COCO-Stuff's masks and COCO20k's
-            boxes), or `imagenet` (a folder for each class, by the scene's largest object; as many scenes of each).
+        out: a new or empty folder, or one that the same call has filled or begun.
+        layout: `voc` (masks and boxes), `ade20k` (masks in which the photos have labels), `coco` (COCO-Stuff's masks
+            and COCO20k's boxes), or `imagenet` (a folder for each class of largest object, with equal numbers).
         train: number of training scenes.
         val: number of validation scenes.
-        size: longer side in pixels.
-        seed: of the set.
-        objects: `fashion`, `digits`, or `auto`: Fashion-MNIST where it is on this machine, else the digits.
+        size: longer side of a scene in pixels.
+        seed: seed of the set.
+        objects: `fashion`, `digits`, or `auto`: Fashion-MNIST if it is on this machine, else the digits.
         shapes: `square`, or `mixed`: 1:1, 4:3 and 3:4.
-        at_most: objects in a scene; one makes the class unambiguous.
+        at_most: largest number of objects in a scene; with 1, the class of a scene is unambiguous.
         smallest: longer side of the smallest object, as a share of the scene's.
-        largest: longer side of the largest one, likewise.
-        colours: `any` hue for an object of any class; or `class`, a hue for each class, which makes the class far
-            easier to learn: not a thing to compare with numbers on scenes of the other kind.
-        progress: called with a split and the number of scenes done in it.
+        largest: longer side of the largest object, as a share of the scene's.
+        colours: `any` draws the hue of an object independently of its class. `class` gives each class a hue of its own,
+            which makes classes far easier to learn; results of the two are not comparable.
+        progress: called with a split and the number of its finished scenes.
 
     Raises:
-        InputError: if an argument is out of range, the folder holds something else, or cannot be written to.
+        InputError: if an argument is out of range, or the folder holds something else or is not writable.
     """
     _check(layout, train, val, size, shapes, at_most)
     _check_objects(smallest, largest, colours)
@@ -174,7 +174,7 @@ def _check_folder(out: Path) -> None:
 
 
 def _begin(out: Path, plan: WrittenScenes) -> bool:
-    """Say whether there is anything left to do; refuse a folder that holds other scenes."""
+    """Tell whether there are scenes left to write; refuse a folder that holds other scenes."""
     for marker, left in ((out / MARKER, False), (out / _PARTIAL / MARKER, True)):
         if marker.is_file():
             found = _read(marker)
@@ -223,11 +223,11 @@ def _fill(
 
 
 def _finish(out: Path) -> None:
-    """Move what is complete to its place, the marker last."""
+    """Move the complete files into the folder, the marker last."""
     partial = out / _PARTIAL
     for entry in sorted(partial.iterdir(), key=lambda entry: (entry.name == MARKER, entry.name)):
         target = out / entry.name
-        if target.is_dir():  # an interrupted move
+        if target.is_dir():  # left by an interrupted move
             shutil.rmtree(target)
         os.replace(entry, target)
     partial.rmdir()

@@ -1,4 +1,4 @@
-"""What the members of shards are: found once, from headers and labels, and kept beside the shards."""
+"""Index of the samples in shards, built once from headers and labels, and stored beside the shards."""
 
 import fcntl
 import hashlib
@@ -19,16 +19,16 @@ from torch import Tensor
 
 from skipless.data.builtin import cache_folder
 from skipless.data.folder import EXTENSIONS
-from skipless.data.shards.names import Shards
-from skipless.data.shards.source import ShardFiles
+from skipless.data.shards.find import Shards
+from skipless.data.shards.shard_files import ShardFiles
 from skipless.data.shards.tar import Member, tar_members
 from skipless.errors import InputError
 
-_VERSION = 1  # of the index file; another one is not read
-_READERS = 16  # threads: they wait for a network's disks, hardly ever for one another
-_TOLD = 100  # shards from which on a first start deserves a word
+_VERSION = 1  # version of the index file; a file of another version is not read
+_READERS = 16  # threads, which mostly wait for a network disk
+_ANNOUNCED_FROM = 100  # number of shards from which indexing is announced to the user
 _NO_LABEL = -1
-_LABEL_KEYS = ("label", "cls")  # of a .json; the first is what the published ImageNet shards have
+_LABEL_KEYS = ("label", "cls")  # keys in a .json; the published ImageNet shards have the first
 
 
 class _Sample(NamedTuple):
@@ -37,20 +37,20 @@ class _Sample(NamedTuple):
 
 
 def index_shards(shards: Shards, *, labelled: bool = True) -> tuple[ShardFiles, Int64[Tensor, " n"]]:
-    """Find the images in shards and their labels; the second time from an index file, if no shard has changed.
+    """Find the images in shards and their labels, from an index file if there is a valid one.
 
-    The file lies beside the shards, or in skipless's cache folder where nothing can be written there. It is valid as
-    long as every shard has the size and the time of change that it had.
+    The index file lies beside the shards, or in the cache folder if the shards' folder is not writable. It is valid as
+    long as the size and the modification time of every shard are unchanged.
 
     Args:
-        shards: which tars.
-        labelled: refuse images without a label.
+        shards: the tars.
+        labelled: whether every image must have a label.
 
     Raises:
-        InputError: if a shard is damaged, holds no image, or holds what is no sample; the message names it.
+        InputError: if a shard is damaged, has no image, or has a sample without an image; the message names it.
     """
     tars = tuple(str(file.relative_to(shards.root)) for file in shards.files)
-    table = _table(shards, tars)
+    table = _load_or_build(shards, tars)
     unlabelled = np.flatnonzero(table["label"] == _NO_LABEL) if labelled else []
     source = ShardFiles(shards.root, tars, table["files"], table["tar"], table["offset"], table["size"])
     if len(unlabelled):
@@ -61,28 +61,28 @@ def index_shards(shards: Shards, *, labelled: bool = True) -> tuple[ShardFiles, 
     return source, torch.from_numpy(table["label"])
 
 
-def _table(shards: Shards, tars: tuple[str, ...]) -> dict[str, np.ndarray]:
+def _load_or_build(shards: Shards, tars: tuple[str, ...]) -> dict[str, np.ndarray]:
     stats = [file.stat() for file in shards.files]
     state = {
         "version": np.array([_VERSION]),
         "bytes": np.array([stat.st_size for stat in stats]),
         "changed": np.array([stat.st_mtime_ns for stat in stats]),
     }
-    places = _places(shards, tars)
+    places = _index_paths(shards, tars)
     for place in places:
-        if (table := _load(place, state)) is not None:
+        if (table := _load_index(place, state)) is not None:
             return table
     place = next((place for place in places if _writable(place.parent)), None)
     if place is None:
-        return _built(shards)
-    with _locked(place):  # the processes of a run start together, and one of them will do
-        if (table := _load(place, state)) is None:
-            table = _built(shards)
-            _save(place, table | state)
+        return _build(shards)
+    with _locked(place):  # the processes of a run start together, and only one of them should build it
+        if (table := _load_index(place, state)) is None:
+            table = _build(shards)
+            _save_index(place, table | state)
     return table
 
 
-def _places(shards: Shards, tars: tuple[str, ...]) -> tuple[Path, Path]:
+def _index_paths(shards: Shards, tars: tuple[str, ...]) -> tuple[Path, Path]:
     def digest(texts: tuple[str, ...]) -> str:
         return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
@@ -100,7 +100,7 @@ def _writable(folder: Path) -> bool:
 def _locked(place: Path) -> Iterator[None]:
     lock = place.with_suffix(".lock")
     with ExitStack() as stack:
-        with suppress(OSError):  # a full disk, or one without locks: then each process builds its own
+        with suppress(OSError):  # on a full disk, or one without locks, each process builds the index
             fcntl.flock(stack.enter_context(lock.open("w")), fcntl.LOCK_EX)
         try:
             yield
@@ -108,8 +108,8 @@ def _locked(place: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
-def _load(place: Path, state: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
-    """Read an index, unless it is of other shards or cannot be read."""
+def _load_index(place: Path, state: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+    """Read an index file; None if it is out of date or unreadable."""
     try:
         with place.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if all(np.array_equal(stored[name], value) for name, value in state.items()):
@@ -119,9 +119,9 @@ def _load(place: Path, state: dict[str, np.ndarray]) -> dict[str, np.ndarray] | 
     return None
 
 
-def _save(place: Path, arrays: dict[str, Any]) -> None:
+def _save_index(place: Path, arrays: dict[str, Any]) -> None:
     temporary = place.with_name(f".{place.stem}-{os.getpid()}.npz")
-    with suppress(OSError):  # without an index the next start takes as long as this one
+    with suppress(OSError):  # an index that cannot be saved only costs time at the next start
         try:
             np.savez(temporary, **arrays)
             os.replace(temporary, place)
@@ -129,8 +129,8 @@ def _save(place: Path, arrays: dict[str, Any]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _built(shards: Shards) -> dict[str, np.ndarray]:
-    if len(shards.files) >= _TOLD:
+def _build(shards: Shards) -> dict[str, np.ndarray]:
+    if len(shards.files) >= _ANNOUNCED_FROM:
         print(f"finding the images in {len(shards.files)} shards of {shards.root} (once)", file=sys.stderr)
     with ThreadPoolExecutor(min(_READERS, len(shards.files))) as pool:
         found = list(pool.map(_samples, shards.files))
@@ -145,12 +145,12 @@ def _built(shards: Shards) -> dict[str, np.ndarray]:
 
 
 def _samples(tar: Path) -> list[_Sample]:
-    """Group a tar's members as webdataset does: the key of a member is its path up to the name's first dot."""
+    """Group a tar's members into samples as webdataset does: their key is the path up to the name's first dot."""
     parts: dict[str, dict[str, Member]] = {}
     for member in tar_members(tar):
         folder, slash, name = member.name.rpartition("/")
         stem, _, extension = name.partition(".")
-        if not stem or (stem.startswith("__") and stem.endswith("__")):  # hidden; notes on the whole shard
+        if not stem or (stem.startswith("__") and stem.endswith("__")):  # hidden; about the whole shard
             continue
         kinds, kind = parts.setdefault(folder + slash + stem, {}), extension.lower()
         kind = "image" if f".{kind}" in EXTENSIONS else kind

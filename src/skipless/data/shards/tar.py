@@ -1,7 +1,7 @@
-"""Where a tar's members lie, from their headers alone.
+"""Listing a tar's members from their headers.
 
-Python's tarfile takes 100 microseconds a member, minutes for ImageNet's millions; this takes a quarter. It reads what
-tar, tarfile and webdataset write: POSIX headers with pax records, and GNU's long names.
+Python's tarfile takes 100 microseconds for a member, which is minutes for ImageNet's millions; this takes a quarter. It
+supports what tar, tarfile and webdataset write: POSIX headers with pax records, and GNU's long names.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from skipless.errors import InputError
 
 _BLOCK = 512
-_WINDOW = 4096  # holds the headers of a member, and often the ones of the small members behind it
+_WINDOW = 4096  # bytes: holds the headers of a member, and often those of small members after it
 _COMPRESSED = {b"\x1f\x8b": "gzip -d", b"BZh": "bzip2 -d", b"\xfd7zXZ": "xz -d", b"\x28\xb5\x2f\xfd": "zstd -d"}
 _FILE, _PAX, _GNU_NAME = (b"0", b"\0", b"7"), b"x", b"L"
 _UNSUPPORTED = {b"S": "a sparse file", b"g": "a global pax header"}
@@ -22,9 +22,9 @@ class Member(NamedTuple):
     """A file within a tar.
 
     Attributes:
-        name: its path there.
-        offset: of its first byte within the tar.
-        size: in bytes.
+        name: path within the tar.
+        offset: offset of the first byte in the tar.
+        size: size in bytes.
     """
 
     name: str
@@ -33,10 +33,10 @@ class Member(NamedTuple):
 
 
 def tar_members(file: Path) -> Iterator[Member]:
-    """Yield the files of a plain tar in their order.
+    """Yield the files of a plain tar in order.
 
     Raises:
-        InputError: if the file is compressed, cut off, damaged or no tar; the message says which.
+        InputError: if the file is compressed, truncated, damaged or not a tar; the message says which.
     """
     try:
         descriptor = os.open(file, os.O_RDONLY)
@@ -51,7 +51,7 @@ def tar_members(file: Path) -> Iterator[Member]:
 
 
 class _Blocks:
-    """Reads a file by windows: most headers come with the one before."""
+    """Reads a file in windows; most headers are then in the window of the previous one."""
 
     def __init__(self, descriptor: int, file: Path) -> None:
         self.descriptor, self.file = descriptor, file
@@ -100,7 +100,7 @@ def _refuse_compressed(blocks: _Blocks) -> None:
 
 
 def _parsed(header: bytes, file: Path, at: int) -> tuple[bytes, int]:
-    """Give a header's type and size, once its checksum is right."""
+    """Verify a header's checksum, and return the member's type and size."""
     kind, raw = header[156:157], header[124:136]
     total = sum(header) - sum(header[148:156]) + 8 * ord(" ")
     size = int.from_bytes(raw[1:], "big") if raw[0] & 0x80 else _octal(raw)
@@ -124,7 +124,7 @@ def _name(header: bytes) -> str:
 
 
 def _pax_records(content: bytes, file: Path, at: int) -> dict[str, str]:
-    """Parse records of the form `LENGTH KEY=VALUE\\n`; no checksum covers them."""
+    """Parse records of the form `LENGTH KEY=VALUE\\n`, which have no checksum."""
     records = {}
     while content.strip(b"\0"):
         digits, _, rest = content.partition(b" ")

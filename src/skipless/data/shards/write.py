@@ -1,4 +1,4 @@
-"""Shards from a folder: the files as they are, beside each its class."""
+"""write_shards: packs an ImageNet-style folder into shards, with unchanged files and a label beside each."""
 
 import io
 import os
@@ -18,12 +18,12 @@ CLASSES = "classes.txt"
 
 @dataclass(frozen=True)
 class ShardsWritten:
-    """What was written.
+    """The result of `write_shards`.
 
     Attributes:
-        images: of each split.
-        shards: of each split.
-        classes: number of them.
+        images: number of images of each split.
+        shards: number of shards of each split.
+        classes: number of classes.
     """
 
     images: dict[str, int]
@@ -34,17 +34,17 @@ class ShardsWritten:
 def write_shards(folder: Path, out: Path, *, images: int = 1000, shuffle_seed: int | None = None) -> ShardsWritten:
     """Write `train/CLASS/*` and `val/CLASS/*` of a folder as `out/train-000000.tar` and so on.
 
-    The files go in as they are. In the folder's order, training on the shards is bit for bit training on the folder;
-    readers that stream shards from first to last want the training images shuffled.
+    The files are not changed. In the folder's order, training on the shards equals training on the folder bit for bit.
+    Readers that stream shards from first to last need shuffled training images.
 
     Args:
-        folder: an ImageNet-style one; `val` may be missing.
-        out: created if need be; must not hold shards.
-        images: of one shard; ImageNet's are 110 kB each.
-        shuffle_seed: shuffle the training images by it; None keeps the folder's order.
+        folder: an ImageNet-style folder; `val` may be missing.
+        out: folder for the shards; created if it does not exist, and must not contain shards.
+        images: number of images per shard; those of ImageNet have 110 kB.
+        shuffle_seed: seed by which to shuffle the training images; None keeps the folder's order.
 
     Raises:
-        InputError: if the folder cannot be read as such, or `out` holds shards or cannot be written.
+        InputError: if the folder is not ImageNet-style, or `out` contains shards or cannot be written.
     """
     if images < 1:
         raise InputError(f"{images} images a shard; give at least 1")
@@ -71,7 +71,7 @@ def write_shards(folder: Path, out: Path, *, images: int = 1000, shuffle_seed: i
 
 
 def read_classes(folder: Path, count: int) -> tuple[str, ...]:
-    """Give the names in a folder's `classes.txt` if it has one for each class, else the numbers."""
+    """Return the names in a folder's `classes.txt` if it has one for each class, else the numbers as names."""
     try:
         names = tuple((folder / CLASSES).read_text(encoding="utf-8").split("\n")[:-1])
     except (OSError, UnicodeDecodeError):
@@ -80,13 +80,13 @@ def read_classes(folder: Path, count: int) -> tuple[str, ...]:
 
 
 def _keyed(entries: Iterable[tuple[str, int]]) -> Iterator[tuple[str, str, str, int]]:
-    """Name every file: its key, which ends at the name's first dot for a reader, and its extension."""
+    """Yield path, key, extension and label of every file; keys are unique and have no dot, at which readers stop."""
     taken = set()
     for file, label in entries:
         stem, extension = os.path.splitext(file)
         folder, name = os.path.split(stem)
         name = name.replace(".", "_")
-        name = f"x{name}" if name.startswith("__") and name.endswith("__") else name  # to readers a note on the shard
+        name = f"x{name}" if name.startswith("__") and name.endswith("__") else name  # readers skip such names
         plain = os.path.join(folder, name)
         key = next(key for key in (plain, *(f"{plain}-{n}" for n in islice(count(2), 1000))) if key not in taken)
         taken.add(key)

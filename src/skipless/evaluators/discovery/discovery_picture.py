@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from skipless.data.captioned import Colour, draw_boxes_, labelled_pictures
+from skipless.data.captioned import Colour, captioned_grid, draw_boxes_
 from skipless.errors import InputError
 from skipless.evaluators.discovery.regions import Discovery
 from skipless.evaluators.pictures.grids import save_png
@@ -72,7 +72,7 @@ def draw_discoveries(
     ]
     legend = [("true box", TRUE)] if boxes_true is not None else []
     legend += [("found box", FOUND), ("seed's side", ABOVE), ("other side", BELOW), ("seed", SEED)]
-    return save_png(labelled_pictures(rows, titles=titles, names=names, legend=legend), Path(path))
+    return save_png(captioned_grid(rows, titles=titles, names=names, legend=legend), Path(path))
 
 
 def _heatmap_title(discovery: Discovery) -> str:

@@ -9,7 +9,7 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
-from skipless.data.captioned import Entry, labelled_pictures
+from skipless.data.captioned import LegendEntry, captioned_grid
 from skipless.errors import InputError
 
 _IGNORED_COLOUR = (255, 255, 255)
@@ -21,7 +21,7 @@ def picture_grid(
     cell: tuple[int, int],
     columns: Sequence[str] = (),
     names: Sequence[str] = (),
-    legend: Sequence[Entry] = (),
+    legend: Sequence[LegendEntry] = (),
 ) -> Image.Image:
     """Compose a grid of pictures with captions; each picture is resized to its cell.
 
@@ -47,7 +47,7 @@ def picture_grid(
         raise InputError(f"{len(columns)} captions for {across} columns, {len(names)} for {len(rows)} rows")
     high, wide = cell
     shown = [[_resized(picture, wide, high) for picture in row] for row in rows]
-    return labelled_pictures(shown, titles=columns, names=names, legend=legend)
+    return captioned_grid(shown, titles=columns, names=names, legend=legend)
 
 
 def _resized(picture: Image.Image, width: int, height: int) -> Image.Image:
@@ -91,10 +91,10 @@ def palette(count: int) -> UInt8[np.ndarray, "c 3"]:
     return colours
 
 
-def mask_legend(labels: Iterable[int], classes: Sequence[str], ignore: int | None = None) -> list[Entry]:
+def mask_legend(labels: Iterable[int], classes: Sequence[str], ignore: int | None = None) -> list[LegendEntry]:
     """Names and colours of the labels that occur, matching `mask_picture`; the ignored label comes last."""
     occurring, colours = set(labels), palette(len(classes)).tolist()
-    entries: list[Entry] = [
+    entries: list[LegendEntry] = [
         (name, tuple(colours[label])) for label, name in enumerate(classes) if label in occurring - {ignore}
     ]
     return [*entries, ("ignored", _IGNORED_COLOUR)] if ignore in occurring else entries

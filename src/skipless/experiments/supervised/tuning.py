@@ -9,7 +9,7 @@ from skipless.recipes.recipe import Recipe
 from skipless.report.labels import OPTIMIZER_LABEL
 from skipless.report.write_files import write_files
 from skipless.sweep import Job
-from skipless.sweep.rates import best_rate, try_rates
+from skipless.sweep.rates import best_rate, tune_learning_rates
 
 HOLDOUT = {"digits": 200, "fashion": 5000}  # training images that learning rates are tuned on
 TUNING_SEED = 1000  # weights and order of the tuning runs, not those of any reported one
@@ -38,7 +38,7 @@ def tuned_rates(
             recipe = base.with_(optimizer__lr=rate, data__holdout=HOLDOUT[scale], fit__epochs=epochs)
             folder = out / "tuning" / f"{cell.slug}-lr{rate:g}"
             made.setdefault(cell, {})[rate] = job_of(cell, f"lr {rate:g}", recipe, folder, images)
-    reached = try_rates(made, jobs=jobs)
+    reached = tune_learning_rates(made, jobs=jobs)
     readable = [{"row": row, "optimizer": optimizer, "top1": scores} for (row, optimizer), scores in reached.items()]
     write_files(out, {"tuning.json": readable})
     return {cell: best_rate(cell, reached[cell]) for cell in made}

@@ -1,4 +1,4 @@
-"""DINO (Caron et al. 2021): the task, its head and loss, the published checkpoints, and monitors of collapse."""
+"""DINO (Caron et al. 2021): the task, its head and loss, collapse monitoring, and the published checkpoints."""
 
 from skipless.lazy import attach_stub
 

@@ -1,4 +1,4 @@
-"""Weights of teachers: the published DINO checkpoints as timm's ViT takes them."""
+"""Reading the published DINO checkpoints into timm's ViT."""
 
 import argparse
 import pickle
@@ -16,8 +16,8 @@ Network = Literal["teacher", "student"]
 
 _PREFIXES = ("module.", "backbone.")
 
-# What a published training checkpoint holds beside tensors: its arguments, and learning rates as numpy's numbers.
-# They are data; nothing else is unpickled. Old files name numpy's own modules as they were then.
+# Besides tensors, a published training checkpoint holds its arguments and learning rates as numpy scalars. Nothing else
+# is unpickled. Old files use numpy's module names of their time.
 _SCALAR: Any = np.float64(0).__reduce__()[0]
 _ALLOWED: list[Any] = [
     argparse.Namespace,
@@ -29,18 +29,18 @@ _ALLOWED: list[Any] = [
 
 
 def read_dino_checkpoint(path: Path | str, network: Network = "teacher") -> dict[str, Tensor]:
-    """Read a `.pth` file of facebookresearch/dino: the weights of a backbone, as timm's ViT names them.
+    """Read the weights of a backbone from a `.pth` file of facebookresearch/dino, with the names of timm's ViT.
 
-    Both kinds of file serve: `..._pretrain.pth` (one backbone) and `..._full_checkpoint.pth` or a run's
-    `checkpoint.pth` (teacher and student with their heads, which are dropped). Load them with
+    Two kinds of files can be read: `..._pretrain.pth` (one backbone), and `..._full_checkpoint.pth` or a run's
+    `checkpoint.pth` (teacher and student with their heads, which are dropped). Load the weights with
     `timm.create_model("vit_small_patch16_224", num_classes=0).load_state_dict(...)`.
 
     Args:
         path: the file.
-        network: which of the two; published numbers are the teacher's.
+        network: teacher or student; the published results are the teacher's.
 
     Raises:
-        InputError: if there is no such file, or it is damaged, or no such checkpoint.
+        InputError: if there is no such file, it is damaged, or it is not a DINO checkpoint.
     """
     path = Path(path)
     if not path.is_file():
@@ -52,7 +52,7 @@ def read_dino_checkpoint(path: Path | str, network: Network = "teacher") -> dict
         reason = str(error).splitlines()[0]
         raise InputError(f"{str(path)!r} cannot be read as weights ({reason}); download it again") from error
     weights = loaded.get(network, loaded) if isinstance(loaded, Mapping) else {}
-    named = {_bare(name): value for name, value in weights.items() if isinstance(value, Tensor)}
+    named = {_strip_prefixes(name): value for name, value in weights.items() if isinstance(value, Tensor)}
     found = {name: value for name, value in named.items() if not name.startswith("head.")}
     if "patch_embed.proj.weight" not in found:
         held = ", ".join(map(str, list(weights)[:4])) or type(loaded).__name__
@@ -60,7 +60,7 @@ def read_dino_checkpoint(path: Path | str, network: Network = "teacher") -> dict
     return found
 
 
-def _bare(name: str) -> str:
+def _strip_prefixes(name: str) -> str:
     for prefix in _PREFIXES:
         name = name.removeprefix(prefix)
     return name

@@ -1,4 +1,4 @@
-"""Watchmen of self-distillation: has the teacher collapsed, and how can one tell before the run is over?"""
+"""Collapse monitors of self-distillation: statistics of the teacher's outputs and features on a few images."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from skipless.errors import InputError
 from skipless.models.vit_view import embed, find_vit
 
-IMAGES = 64
-"""Largest number of images that a look takes, on each process: a per cent of the time at one look in 100 steps."""
+MAX_IMAGES = 64
+"""Largest number of images of a measurement, on each process. One in 100 steps then takes 1 % of the time."""
 
-# Measured: teachers that had collapsed (digits, K = 32; too hot, not centred, or both) had at most 5e-6 nats of
-# information, as a rule 1e-7, which is rounding; one that had not (scenes, K = 1024;
-# its features were no better than chance, either) had 2e-2 and more, from step 5 on.
-SAME_OUTPUT = 1e-5  # nats
-UNIFORM = 1e-3  # nats
-ONE_HOT = 1e-3  # nats
-ONE_DIRECTION = 1.01  # effective rank
-SAME_FEATURE = 1e-5  # relative spread
+# Thresholds from measurements. Collapsed teachers (digits, K = 32; temperature too high, no centring, or both) had at
+# most 5e-6 nats of information, usually 1e-7, which is rounding. A teacher that had not collapsed (scenes, K = 1024)
+# had at least 2e-2 from step 5 on, although its features were no better than chance.
+MIN_INFORMATION = 1e-5  # nats
+UNIFORM_KL = 1e-3  # nats
+ONE_HOT_ENTROPY = 1e-3  # nats
+MIN_EFFECTIVE_RANK = 1.01  # effective rank
+MIN_SPREAD = 1e-5  # relative spread
 
 REMEDY = (
     "lower the teacher's temperature or warm it up for longer (one dimension: raise it), lower the learning rate, "
@@ -32,19 +32,19 @@ REMEDY = (
 
 
 @dataclass(frozen=True)
-class Watch:
-    """What one look at the teacher found; logarithms are natural.
+class CollapseReport:
+    """Statistics of the teacher on a few images. Logarithms are natural.
 
     Attributes:
-        entropy: of the teacher's outputs, mean over samples, in nats; between 0 (one prototype) and ln K (all alike).
-        kl_uniform: ln K less that: the mean divergence from uniform outputs.
-        information: entropy of the mean output less the mean entropy: how much an output says of its sample. 0 where
-            all samples get the same output, whatever it is; at most ln n.
-        ranks: of the class token after each block, and of the backbone's output last: `effective_rank` over samples.
-        spreads: of the same: `spread`.
-        grad_norms: of the last step's gradients before clipping, by part of the student, and `all`.
-        n: samples, over all processes; each process looks at its own, and the numbers are means over the processes.
-        processes: which looked.
+        entropy: mean entropy of the teacher's outputs, in nats: 0 (a single prototype) to ln K (uniform).
+        kl_uniform: mean Kullback-Leibler divergence of the outputs from the uniform distribution: ln K - entropy.
+        information: mutual information of sample and prototype, in nats: the entropy of the mean output minus the mean
+            entropy. It is 0 if all samples have the same output, and at most ln n.
+        ranks: `effective_rank` of the class token after each block, and of the backbone's output last.
+        spreads: `spread` of the same features.
+        grad_norms: norms of the last step's gradients before clipping, by part of the student.
+        n: number of samples, over all processes. Each process has its own, and the statistics are means over processes.
+        processes: number of processes.
     """
 
     entropy: float
@@ -56,13 +56,14 @@ class Watch:
     n: int = 0
     processes: int = 1
 
-    def fault(self) -> str | None:
-        """Say what is wrong with the teacher; None if nothing is, as far as so few samples tell.
+    def diagnosis(self) -> str | None:
+        """Say in what way the teacher has collapsed; None if it has not, as far as so few samples can tell.
 
-        One sample has no other to differ from, two differ in one direction at most.
+        A single sample cannot differ from another, and two samples differ in one direction at most.
 
         Example:
-            >>> Watch(entropy=2.0794, kl_uniform=0.0, information=0.0, ranks=(3.0,), spreads=(0.1,)).fault()
+            >>> report = CollapseReport(2.0794, kl_uniform=0.0, information=0.0, ranks=(3.0,), spreads=(0.1,))
+            >>> report.diagnosis()
             'the teacher gives every sample the same output, uniform over the prototypes (entropy 2.079 of 2.079 nats)'
         """
         numbers = (self.entropy, self.kl_uniform, self.information, *self.ranks, *self.spreads)
@@ -70,20 +71,20 @@ class Watch:
             return "the teacher's outputs are not finite"
         most = self.entropy + self.kl_uniform
         stated = f"(entropy {self.entropy:.4g} of {most:.4g} nats)"
-        if self.entropy < ONE_HOT:
+        if self.entropy < ONE_HOT_ENTROPY:
             return f"the teacher puts every sample on a single prototype {stated}"
         each = self.n // self.processes or math.inf
-        if self.information < SAME_OUTPUT and each > 1:
-            how = ", uniform over the prototypes" if self.kl_uniform < UNIFORM else ""
+        if self.information < MIN_INFORMATION and each > 1:
+            how = ", uniform over the prototypes" if self.kl_uniform < UNIFORM_KL else ""
             return f"the teacher gives every sample the same output{how} {stated}"
-        if self.spreads[-1] < SAME_FEATURE and each > 1:
+        if self.spreads[-1] < MIN_SPREAD and each > 1:
             return f"the teacher gives every sample the same feature (relative spread {self.spreads[-1]:.2g})"
-        if self.ranks[-1] < ONE_DIRECTION and each > 2:
+        if self.ranks[-1] < MIN_EFFECTIVE_RANK and each > 2:
             return f"the teacher's features vary in one direction only (effective rank {self.ranks[-1]:.4g})"
         return None
 
     def as_json(self) -> dict[str, Any]:
-        """As plain JSON; what is not finite is None there."""
+        """Return the statistics as JSON, with None for values that are not finite."""
 
         def plain(value: float) -> float | None:
             return value if math.isfinite(value) else None
@@ -100,21 +101,21 @@ class Watch:
 
 
 @torch.no_grad()
-def look(
+def measure_collapse(
     tokens: Sequence[Float[Tensor, "n _dim"]],
     outputs: Float[Tensor, "n k"],
     grad_norms: Mapping[str, Float[Tensor, ""]] | None = None,
-) -> Watch:
-    """Sum up what a teacher makes of some samples; processes average what they found.
+) -> CollapseReport:
+    """Compute the statistics of a teacher on some samples, averaged over the processes.
 
     Args:
         tokens: features after each block, the backbone's output last.
-        outputs: of the teacher: a distribution for each sample.
-        grad_norms: by part of the student.
+        outputs: the teacher's distribution over prototypes for each sample.
+        grad_norms: gradient norms by part of the student.
     """
     names = list(grad_norms or {})
     entropy, marginal = _entropy(outputs).mean(), _entropy(outputs.mean(0))
-    spectra = [_spectrum(token) for token in tokens]
+    spectra = [_rank_and_spread(token) for token in tokens]
     found = [entropy, marginal - entropy, *(rank for rank, _ in spectra), *(spread for _, spread in spectra)]
     found += [(grad_norms or {})[name] for name in names]
     stacked = torch.stack([value.cpu().double() for value in found])
@@ -126,7 +127,7 @@ def look(
         stacked = stacked / processes
     values = stacked.tolist()
     depth = len(tokens)
-    return Watch(
+    return CollapseReport(
         entropy=values[0],
         kl_uniform=math.log(outputs.shape[1]) - values[0],
         information=values[1],
@@ -140,9 +141,10 @@ def look(
 
 @torch.no_grad()
 def class_tokens(backbone: nn.Module, images: Float[Tensor, "n c h w"]) -> list[Float[Tensor, "n _dim"]]:
-    """Features of each image after each block, the backbone's own output last.
+    """Return the class token of each image after each block, and the backbone's output last.
 
-    A class token's where there is one, else the mean over the tokens; of a backbone without blocks its output alone.
+    Without a class token it is the mean over the tokens. For a backbone whose blocks are unknown, only its output is
+    returned.
     """
     features = backbone(images)
     try:
@@ -158,31 +160,31 @@ def class_tokens(backbone: nn.Module, images: Float[Tensor, "n c h w"]) -> list[
 
 
 def effective_rank(features: Float[Tensor, "n d"]) -> float:
-    """exp(entropy of s / sum(s)), s the singular values of the features less their mean (Roy and Vetterli 2007).
+    """Return exp(entropy of s / sum(s)), with s the singular values of the centred features (Roy and Vetterli 2007).
 
-    1 where they vary in one direction, and by definition where they do not vary at all; at most min(n - 1, d).
+    It is 1 if the features vary in one direction (by definition also if they do not vary), and at most min(n - 1, d).
 
     Example:
-        >>> round(effective_rank(torch.eye(4)), 4)  # less the mean: three equal directions
+        >>> round(effective_rank(torch.eye(4)), 4)  # centred: three equal directions
         3.0
     """
-    return float(_spectrum(features)[0])
+    return float(_rank_and_spread(features)[0])
 
 
 def spread(features: Float[Tensor, "n d"]) -> float:
-    """Root mean square of the features' deviation from their mean, relative to that of the features."""
-    return float(_spectrum(features)[1])
+    """Return the root mean square of the centred features, divided by that of the features."""
+    return float(_rank_and_spread(features)[1])
 
 
-def _spectrum(features: Float[Tensor, "n d"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    features = features.detach().double().cpu()  # small; and a GPU's SVD is slower
+def _rank_and_spread(features: Float[Tensor, "n d"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    features = features.detach().double().cpu()  # they are few, and a GPU's SVD is slower
     if not features.isfinite().all():
         return torch.tensor(math.nan), torch.tensor(math.nan)
     centred = features - features.mean(0)
     norm = torch.linalg.vector_norm(features)
     relative = torch.linalg.vector_norm(centred) / norm.clamp_min(torch.finfo(torch.float64).tiny)
     values = torch.linalg.svdvals(centred)
-    # The centring leaves a null direction that is rounding noise: it holds no share.
+    # Centring leaves a null direction, whose singular value is rounding noise.
     values = torch.where(values > 1e-12 * norm, values, 0.0)
     total = values.sum()
     if not total > 0:
@@ -191,5 +193,5 @@ def _spectrum(features: Float[Tensor, "n d"]) -> tuple[Float[Tensor, ""], Float[
 
 
 def _entropy(p: Float[Tensor, "*n k"]) -> Float[Tensor, "*n"]:
-    """In nats; over up to 65,536 prototypes in float64, for what is left after a subtraction (and not on every GPU)."""
+    """Return the entropy in nats, in float64: small differences of entropies over 65,536 prototypes must be exact."""
     return torch.special.entr(p.cpu().double()).sum(-1)

@@ -1,4 +1,4 @@
-"""Every number of DINO that is no layer's, and its schedules as pure functions of the step."""
+"""Hyperparameters of DINO, and its schedules as pure functions of the step."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -12,34 +12,36 @@ OnCollapse = Literal["stop", "report"]
 
 @dataclass(frozen=True)
 class DINOConfig:
-    """The self-distillation of Caron et al. 2021. The defaults are the published code's; `DINO_VIT_SMALL` is the run.
+    """Hyperparameters of DINO. The defaults are the published code's; `DINO_VIT_SMALL` has those of the published run.
 
     Attributes:
-        out_dim: prototypes K.
-        hidden_dim, bottleneck_dim, head_layers: of the head.
-        norm_last_layer: keep the prototypes' length at 1.
-        freeze_last_layer: epochs at the start in which the prototypes stay where they are.
-        global_crops: how many of the crops the teacher sees; they come first.
+        out_dim: number K of prototypes.
+        hidden_dim: width of the head's hidden layers.
+        bottleneck_dim: width of the head's normalised bottleneck.
+        head_layers: number of linear layers of the head's MLP.
+        norm_last_layer: keep the length of the prototypes at 1.
+        freeze_last_layer: number of epochs at the start in which the prototypes are not trained.
+        global_crops: number of crops that the teacher sees; they come first.
         student_temp: temperature of the student's softmax.
-        teacher_temp: that of the teacher's, after its warm-up.
-        warmup_teacher_temp: where it starts.
-        warmup_teacher_temp_epochs: epochs of its linear rise; it changes between epochs.
-        center_momentum: of the centre.
-        momentum: share of the teacher's weights that stays at the first step; a cosine leads to `final_momentum`.
-        final_momentum: the same at the end.
-        weight_decay: of the decaying parameters at the first step; a cosine leads to `final_weight_decay`.
-        final_weight_decay: the same at the end.
-        clip: `parameter` clips each parameter's gradient on its own, as the published code does; `global` clips
-            all of them together, as most libraries do; `none`.
-        clip_norm: the largest norm, for either.
-        drop_path: largest rate, reached linearly over depth; on the student, and only where a skip is left: without the
-            skip it would erase the tokens.
-        watch_every: steps between two looks at the teacher; 0 never looks.
-        watch_after: epochs before a look is judged: at the start a healthy teacher looks collapsed, too.
-        on_collapse: `stop` ends the run; `report` goes on, with the finding in `metrics.jsonl`.
+        teacher_temp: temperature of the teacher's softmax after its warm-up.
+        warmup_teacher_temp: temperature of the teacher's softmax at the start of its warm-up.
+        warmup_teacher_temp_epochs: epochs of the linear warm-up; the temperature changes once an epoch.
+        center_momentum: momentum of the running mean that centres the teacher's outputs.
+        momentum: momentum of the teacher's moving average at the first step; a cosine leads to `final_momentum`.
+        final_momentum: momentum of the teacher's moving average at the end.
+        weight_decay: weight decay at the first step; a cosine leads to `final_weight_decay`.
+        final_weight_decay: weight decay at the end.
+        clip: `parameter` clips the gradient of each parameter separately, as the published code does; `global` clips
+            the gradient of all parameters together; `none` does not clip.
+        clip_norm: largest gradient norm, of each parameter or of all together (see `clip`).
+        drop_path: rate of drop path in the student's last block; it rises linearly over depth from 0. Branches without
+            a skip connection have no drop path, which would erase their tokens.
+        watch_every: steps between two measurements of the teacher's collapse; 0 turns them off.
+        watch_after: epochs before a measurement can end the run; early on, a healthy teacher looks collapsed as well.
+        on_collapse: `stop` ends the run; `report` writes the finding to `metrics.jsonl` and continues.
 
     Raises:
-        InputError: for a value that cannot be used.
+        InputError: if a value is out of range; the message names the field.
 
     Example:
         >>> DINOConfig(teacher_temp=0.07, warmup_teacher_temp_epochs=30).schedules(1000, 10).teacher_temp(0)
@@ -84,7 +86,7 @@ class DINOConfig:
                 raise InputError(f"{name}={getattr(self, name)} must be 0 or more")
         if self.global_crops < 1:
             raise InputError(f"global_crops={self.global_crops}: the teacher needs one crop at least")
-        # A group without decay is told from one with decay by its number.
+        # Parameter groups without decay are recognised by a weight decay of 0.
         if not (self.weight_decay > 0 <= self.final_weight_decay or self.weight_decay == 0 == self.final_weight_decay):
             raise InputError(
                 f"weight_decay={self.weight_decay}, final_weight_decay={self.final_weight_decay}: start above 0 "
@@ -92,7 +94,7 @@ class DINOConfig:
             )
 
     def schedules(self, total_steps: int, steps_per_epoch: int) -> "DINOSchedules":
-        """The schedules of a run of some length.
+        """Return the schedules of a run.
 
         Raises:
             InputError: if the run is shorter than a warm-up.
@@ -120,18 +122,18 @@ class DINOConfig:
 
 
 DINO_VIT_SMALL = DINOConfig(norm_last_layer=False, teacher_temp=0.07, warmup_teacher_temp_epochs=30)
-"""The published run nearest to the paper's: ViT-S/16, 300 epochs, batch 1024. The paper states no such number."""
+"""The published run closest to the paper's: ViT-S/16, 300 epochs, batch 1024. The paper states no such number."""
 
 
 @dataclass(frozen=True)
 class DINOSchedules:
-    """What changes during a run besides the learning rate, by the step counted from 0.
+    """Schedules of a run besides the learning rate, as functions of the step, counted from 0.
 
     Attributes:
-        momentum: of the teacher.
-        weight_decay: of the decaying parameters.
-        temperature: of the teacher, by the *epoch*.
-        steps_per_epoch: of the run.
+        momentum: momentum of the teacher's moving average.
+        weight_decay: weight decay of the parameters that decay.
+        temperature: temperature of the teacher, as a function of the *epoch*.
+        steps_per_epoch: optimizer steps of an epoch.
     """
 
     momentum: WarmupCosine
@@ -140,9 +142,9 @@ class DINOSchedules:
     steps_per_epoch: int
 
     def epoch(self, step: int) -> int:
-        """The epoch that a step belongs to, from 0."""
+        """Return the epoch of a step, counted from 0."""
         return step // self.steps_per_epoch
 
     def teacher_temp(self, step: int) -> float:
-        """Temperature of the teacher at a step."""
+        """Return the temperature of the teacher's softmax at a step."""
         return self.temperature(self.epoch(step))

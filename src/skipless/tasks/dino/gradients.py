@@ -1,4 +1,4 @@
-"""Gradients between the backward pass and the optimizer: dropped, clipped, measured; nothing waits for the device."""
+"""Dropping, clipping and measuring gradients before the optimizer steps, without waiting for the device."""
 
 # pyright: reportPrivateImportUsage=false
 # torch does not list its _foreach functions.
@@ -16,13 +16,13 @@ _EPS = 1e-6  # as in torch's own clipping and in the published code
 
 
 def drop_gradients_(module: nn.Module) -> None:
-    """Leave a module's parameters without gradients: an optimizer passes over them, decay included."""
+    """Remove the gradients of a module's parameters; the optimizer then skips them, weight decay included."""
     for parameter in module.parameters():
         parameter.grad = None
 
 
-def own_parts(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """This process's shards of sharded tensors (FSDP2), in place; other tensors as they are."""
+def local_shards(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return this process's shard of each sharded tensor (FSDP2), sharing its memory; other tensors as they are."""
     return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
 
 
@@ -30,12 +30,12 @@ def clip_(parameters: Sequence[Tensor], clip: Clipping, clip_norm: float) -> Flo
     """Clip gradients in place.
 
     Args:
-        parameters: all with a gradient.
-        clip: `parameter` bounds the norm of each gradient, `global` that of all together, `none` measures only.
+        parameters: all parameters with a gradient.
+        clip: `parameter` bounds the norm of each gradient, `global` that of all together, `none` only measures.
         clip_norm: the bound.
 
     Returns:
-        The norm of each gradient before.
+        The norm of each gradient before clipping.
 
     Example:
         >>> weight = torch.zeros(2)
@@ -47,9 +47,9 @@ def clip_(parameters: Sequence[Tensor], clip: Clipping, clip_norm: float) -> Flo
     if not grads:
         return torch.zeros(0)
     norms = torch.stack(torch._foreach_norm(grads))
-    if isinstance(norms, DTensor):  # of shards: joined over the processes
+    if isinstance(norms, DTensor):  # norms of shards: reduced over the processes
         norms = norms.full_tensor()
-    grads = own_parts(grads)
+    grads = local_shards(grads)
     if clip == "parameter":
         factors = (clip_norm / (norms + _EPS)).clamp(max=1.0)
         torch._foreach_mul_(grads, list(factors.unbind()))
@@ -59,7 +59,7 @@ def clip_(parameters: Sequence[Tensor], clip: Clipping, clip_norm: float) -> Flo
 
 
 def part_norms(names: Sequence[str], norms: Float[Tensor, " p"]) -> dict[str, Float[Tensor, ""]]:
-    """Join norms of parameters into those of blocks, of the head, and of what is left.
+    """Combine norms of parameters into norms of each block, the head, and the rest.
 
     Example:
         >>> part_norms(["student.blocks.0.a", "student.blocks.0.b", "student_head.c"], torch.tensor([3.0, 4.0, 1.0]))

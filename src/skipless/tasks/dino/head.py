@@ -11,23 +11,23 @@ from skipless.errors import InputError
 
 
 class WeightNormLinear(nn.Module):
-    """A linear map whose rows are g v / |v|: prototypes, whose length is apart from their direction.
+    """A linear map whose rows are g v / |v|: prototypes with length g and direction v (weight normalisation).
 
     Args:
         in_dim: length of a row.
         out_dim: number of rows.
         fixed: keep every g at 1.
-        generator: what v is drawn from.
+        generator: source of randomness for v.
 
     Attributes:
-        weight_v: the directions, of any length.
-        weight_g: the lengths, 1 at the start; a matrix of one column, so that it decays where matrices do, as in the
-            published code.
+        weight_v: the directions v, not normalised.
+        weight_g: the lengths g, initially 1. It is a matrix with one column, so that it decays as matrices do, as in
+            the published code.
     """
 
     def __init__(self, in_dim: int, out_dim: int, *, fixed: bool = True, generator: Generator | None = None) -> None:
         super().__init__()
-        bound = in_dim**-0.5  # torch's for a linear map; its length sets how fast a step turns v
+        bound = in_dim**-0.5  # as in torch's nn.Linear; the length of v decides how far a step turns it
         self.weight_v = nn.Parameter(torch.empty(out_dim, in_dim).uniform_(-bound, bound, generator=generator))
         self.weight_g = nn.Parameter(torch.ones(out_dim, 1), requires_grad=not fixed)
 
@@ -39,17 +39,17 @@ class WeightNormLinear(nn.Module):
 
 
 class DINOHead(nn.Module):
-    """From a backbone's feature to the logits of K prototypes: GELU, no batch norm.
+    """Maps a backbone's feature to the logits of K prototypes: an MLP with GELU, without batch norm.
 
-    The bottleneck is L2-normalised in full precision, also under autocast: its norm overflows in fp16.
+    The bottleneck is L2-normalised in float32 even under autocast, since its norm overflows in fp16.
 
     Args:
         in_dim: width of the backbone's feature.
         out_dim: number K of prototypes.
         hidden_dim: width of the hidden layers.
-        bottleneck_dim: width of what is normalised.
-        layers: of the MLP; 1 goes to the bottleneck directly.
-        norm_last_layer: keep the prototypes' length at 1, which steadies training and costs some accuracy.
+        bottleneck_dim: width of the normalised bottleneck.
+        layers: number of linear layers of the MLP; 1 has no hidden layer.
+        norm_last_layer: keep the prototypes' length at 1, which stabilises training but costs some accuracy.
         generator: source of randomness, on the CPU.
 
     Raises:
@@ -87,7 +87,7 @@ class DINOHead(nn.Module):
         self.last_layer = WeightNormLinear(bottleneck_dim, out_dim, fixed=norm_last_layer, generator=generator)
 
     def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
-        """Give logits; cosines where the last layer's length is fixed."""
+        """Return logits; they are cosines if the length of the prototypes is fixed."""
         x = self.mlp(x)
         with torch.autocast(x.device.type, enabled=False):
             x = F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)

@@ -11,18 +11,18 @@ from skipless.errors import InputError
 
 
 class DINOLoss(nn.Module):
-    """Mean over all pairs of a teacher's and another student's crop of H(P_teacher, P_student), in nats.
+    """Cross-entropy H(P_teacher, P_student) in nats, averaged over all pairs of different crops.
 
     P_student = softmax(s / student_temp), P_teacher = softmax((t - center) / teacher_temp). Crop v of the student is
-    compared with crop i of the teacher where v != i. All of it is computed in float32 at least, autocast or not.
+    compared with crop i of the teacher if v != i. Everything is computed at least in float32, even under autocast.
 
     Args:
         out_dim: number K of prototypes.
         student_temp: temperature of the student's softmax.
-        center_momentum: how much of the centre stays at an update.
+        center_momentum: momentum of the centre's running mean.
 
     Attributes:
-        center: running mean of the teacher's outputs; the only state.
+        center: running mean of the teacher's outputs, the only state.
 
     Example:
         >>> loss = DINOLoss(8)
@@ -44,7 +44,7 @@ class DINOLoss(nn.Module):
         self.center_momentum = center_momentum
         self.register_buffer("center", torch.zeros(1, out_dim))
         # Not a buffer: DistributedDataParallel would overwrite it with the first process's at every forward pass.
-        self._seen: Tensor | None = None
+        self._pending: Tensor | None = None
 
     def forward(
         self,
@@ -53,11 +53,11 @@ class DINOLoss(nn.Module):
         *,
         teacher_temp: float,
     ) -> Float[Tensor, ""]:
-        """Give the loss at the present centre; in training mode, move the centre afterwards.
+        """Return the loss with the present centre; in training mode, update the centre afterwards.
 
         Args:
-            student_crops: outputs for every crop, those that the teacher sees first.
-            teacher_crops: outputs for the global crops.
+            student_crops: the student's outputs for every crop, those that the teacher sees first.
+            teacher_crops: the teacher's outputs for the global crops.
             teacher_temp: temperature of the teacher's softmax.
 
         Raises:
@@ -73,17 +73,17 @@ class DINOLoss(nn.Module):
     def targets(
         self, teacher_crops: Sequence[Float[Tensor, "b k"]], *, teacher_temp: float
     ) -> Float[Tensor, "crops b k"]:
-        """Centre and sharpen: what the student is to predict, a distribution for each crop and sample."""
+        """Return the centred and sharpened targets of the student: a distribution for each crop and sample."""
         if not teacher_temp > 0:
             raise InputError(f"teacher_temp {teacher_temp}: give a positive temperature")
-        outputs = _wide(teacher_crops)
+        outputs = _stack_float32(teacher_crops)
         with torch.autocast(outputs.device.type, enabled=False):
             return torch.softmax((outputs - self.center) / teacher_temp, dim=-1)
 
     def cross_entropy(
         self, student_crops: Sequence[Float[Tensor, "b k"]], targets: Float[Tensor, "crops b k"]
     ) -> Float[Tensor, ""]:
-        """Compare the student's crops with the `targets` of the first of them.
+        """Return the cross-entropy of the student's crops with the `targets` of the first of them.
 
         Raises:
             InputError: if there are more targets than crops, or no pair of different crops.
@@ -94,29 +94,29 @@ class DINOLoss(nn.Module):
                 f"{len(student_crops)} crops of the student and {len(targets)} of the teacher: give the student the "
                 "teacher's crops first, and at least two"
             )
-        outputs = _wide(student_crops)
+        outputs = _stack_float32(student_crops)
         with torch.autocast(outputs.device.type, enabled=False):
             log_p = torch.log_softmax(outputs / self.student_temp, dim=-1)
-            # The sum over v != i, taken out of the product with q_i: two products for any number of crops.
+            # Summing over v != i before the product with the target leaves two products for any number of crops.
             others = log_p.sum(0) - log_p[: len(targets)]
             return -(targets * others).sum(-1).mean(-1).sum() / pairs
 
     @torch.no_grad()
     def observe(self, teacher_crops: Sequence[Float[Tensor, "b k"]]) -> None:
-        """Take note of outputs for the next `update_center_`: of one micro-batch, say."""
-        outputs = _wide(teacher_crops).flatten(0, 1)
+        """Add outputs, for example of one micro-batch, to those of the next `update_center_`."""
+        outputs = _stack_float32(teacher_crops).flatten(0, 1)
         noted = torch.cat([outputs.sum(0), outputs.new_full((1,), len(outputs))])
-        self._seen = noted if self._seen is None else self._seen + noted
+        self._pending = noted if self._pending is None else self._pending + noted
 
     @torch.no_grad()
     def update_center_(self) -> None:
-        """Move the centre towards the mean of what was observed since the last update, over all processes.
+        """Move the centre towards the mean of all outputs observed since the last update, over all processes.
 
-        A mean that is not finite leaves it where it was: the loss of that step tells.
+        A mean that is not finite leaves the centre unchanged; the loss of that step shows it.
         """
-        if self._seen is None:
+        if self._pending is None:
             return
-        seen, self._seen = self._seen, None
+        seen, self._pending = self._pending, None
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(seen)
         mean = (seen[:-1] / seen[-1])[None]
@@ -126,7 +126,7 @@ class DINOLoss(nn.Module):
         self.center.copy_(torch.where(mean.isfinite().all(), moved, self.center))
 
 
-def _wide(crops: Sequence[Tensor]) -> Float[Tensor, "crops b k"]:
-    """Stack crops, half precision as float32."""
+def _stack_float32(crops: Sequence[Tensor]) -> Float[Tensor, "crops b k"]:
+    """Stack crops, and convert half precision to float32."""
     stacked = torch.stack(list(crops))
     return stacked.to(torch.promote_types(stacked.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""DINO: a student learns to predict an average of its own past from other crops of the image (Caron et al. 2021)."""
+"""DINO: self-distillation of a student from a moving average of itself, across crops (Caron et al. 2021)."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -13,38 +13,38 @@ from torch.optim import Optimizer
 
 from skipless.errors import InputError
 from skipless.models import block_views
-from skipless.tasks.dino.collapse import IMAGES, REMEDY, class_tokens, look
+from skipless.tasks.dino.collapse import MAX_IMAGES, REMEDY, class_tokens, measure_collapse
 from skipless.tasks.dino.config import DINOConfig
-from skipless.tasks.dino.gradients import clip_, drop_gradients_, own_parts, part_norms
+from skipless.tasks.dino.gradients import clip_, drop_gradients_, local_shards, part_norms
 from skipless.tasks.dino.head import DINOHead
 from skipless.tasks.dino.loss import DINOLoss
 
 
 class DINO(nn.Module):
-    """A student and its teacher, who is an exponential moving average of it and starts as its copy.
+    """A student, and a teacher that is an exponential moving average of it and starts as its copy.
 
-    A training loop calls `before_step`, `forward` on each micro-batch, `before_update` once the gradients are complete,
-    and `after_step` once the optimizer has stepped; `skipless.training.fit` does. Whatever changes during a run is a
-    pure function of the step, or in `state_dict()`.
+    A training loop, such as `skipless.training.fit`, calls `before_step`, `forward` on each micro-batch,
+    `before_update` once the gradients are complete, and `after_step` once the optimizer has stepped. Everything that
+    changes during a run is a pure function of the step, or part of `state_dict()`.
 
     Args:
-        backbone: images to features, initialised; it becomes the student, and its copy the teacher. A timm ViT needs
-            `num_classes=0` and `dynamic_img_size=True`. Drop path is set here, not there.
-        config: all else; the published code's by default.
+        backbone: maps images to features, and is initialised. It becomes the student, and its copy the teacher. A timm
+            ViT needs `num_classes=0` and `dynamic_img_size=True`. Its drop path is set here.
+        config: hyperparameters; by default those of the published code.
         total_steps: optimizer steps of the run.
-        steps_per_epoch: of which an epoch has so many.
-        in_dim: width of the features; by default what the backbone says (`num_features`).
-        seed: of the head.
+        steps_per_epoch: optimizer steps of an epoch.
+        in_dim: width of the features; by default the backbone's `num_features`.
+        seed: seed of the head's weights.
 
     Attributes:
-        model: the teacher's backbone: what evaluators see, and what is exported.
+        model: the teacher's backbone, which is evaluated and exported.
         student: the student's backbone.
         criterion: the loss, with the centre.
-        whole: gives a part of the task with all of its weights; see `skipless.training.loop.hooks`.
-        steps_done: optimizer steps of the run that are done, as of the last `after_step`.
+        whole: maps a module of the task to one with full, unsharded weights; see `skipless.training.loop.hooks`.
+        steps_done: number of optimizer steps at the last `after_step`.
 
     Raises:
-        InputError: if the backbone keeps a classifier or takes one image size only, or the lengths do not fit.
+        InputError: if the backbone has a classifier, takes one image size only, or the lengths do not fit.
 
     Example:
         >>> from skipless.models import create_model
@@ -69,7 +69,7 @@ class DINO(nn.Module):
         self.config = config = config or DINOConfig()
         self.schedules = config.schedules(total_steps, steps_per_epoch)
         self.model = copy.deepcopy(backbone).requires_grad_(False)
-        self.student = _with_drop_path_(backbone, config.drop_path)
+        self.student = _set_drop_path_(backbone, config.drop_path)
         self.student_head = DINOHead(
             _feature_width(backbone, in_dim),
             config.out_dim,
@@ -84,27 +84,27 @@ class DINO(nn.Module):
             config.out_dim, student_temp=config.student_temp, center_momentum=config.center_momentum
         )
         self._step = self.steps_done = 0
-        self.whole: Callable[[nn.Module], nn.Module] = _itself
-        self._look_at: Tensor | None = None
+        self.whole: Callable[[nn.Module], nn.Module] = _identity
+        self._monitored_images: Tensor | None = None
         self._part_norms: dict[str, Tensor] = {}
         self.train()
 
     def train(self, mode: bool = True) -> "DINO":
-        """Set the student's mode; the teacher neither drops out nor drops paths, ever."""
+        """Set the student's mode. The teacher stays in evaluation mode, without dropout and drop path."""
         super().train(mode)
         self.model.eval()
         self.teacher_head.eval()
         return self
 
     def forward(self, crops: Sequence[Float[Tensor, "b c _h _w"]]) -> dict[str, Float[Tensor, ""]]:
-        """Give the loss of a batch and the teacher's mean entropy, both in nats.
+        """Return the loss of a batch and the mean entropy of the targets, both in nats.
 
         Args:
-            crops: one batch of images, cropped several times; the global crops, which the teacher sees, first. Crops of
-                one size that follow each other go through the backbone together.
+            crops: several crops of one batch of images. The global crops, which the teacher sees, come first.
+                Consecutive crops of one size go through the backbone together.
 
         Raises:
-            InputError: if there are not enough crops to compare.
+            InputError: if there are too few crops.
         """
         for_teacher = crops[: self.config.global_crops]
         if len(crops) < 2 or len(for_teacher) < self.config.global_crops:
@@ -118,11 +118,11 @@ class DINO(nn.Module):
         loss = self.criterion.cross_entropy(student, targets)
         if self.training:
             self.criterion.observe(teacher)
-            self._look_at = crops[0][:IMAGES]
+            self._monitored_images = crops[0][:MAX_IMAGES]
         return {"loss": loss, "teacher_entropy": torch.special.entr(targets).sum(-1).mean()}
 
     def before_step(self, step: int, optimizer: Optimizer) -> None:
-        """Set what a step (from 0) is to be computed with: the temperature, and the decay of the groups that decay."""
+        """Set the temperature of a step, counted from 0, and the weight decay of the groups that decay."""
         self._step = step
         decay = self.schedules.weight_decay(step)
         for group in optimizer.param_groups:
@@ -131,73 +131,73 @@ class DINO(nn.Module):
 
     @torch.no_grad()
     def before_update(self, step: int) -> dict[str, Float[Tensor, ""]]:
-        """Drop the prototypes' gradients in the first epochs, clip, and give the global norm before clipping."""
+        """Freeze the prototypes in the first epochs, clip gradients, and return their global norm before clipping."""
         if self.schedules.epoch(step) < self.config.freeze_last_layer:
             drop_gradients_(self.student_head.last_layer)
         named = [(name, p) for name, p in self.named_parameters() if p.grad is not None]
         norms = clip_([parameter for _, parameter in named], self.config.clip, self.config.clip_norm)
-        if self._looks_after(step):
+        if self._is_monitored(step):
             self._part_norms = part_norms([name for name, _ in named], norms)
         return {"grad_norm": torch.linalg.vector_norm(norms)}
 
     @torch.no_grad()
     def after_step(self, step: int) -> Mapping[str, Any] | None:
-        """Move the teacher and the centre; every so many steps, look at the teacher.
+        """Update the teacher and the centre, and every `watch_every` steps measure the teacher's collapse.
 
         Returns:
-            What was found, as JSON, with `stop` and `remedy` where the run is to end; None between two looks.
+            The measurement as JSON, with `stop` and `remedy` if the run is to end; None at other steps.
         """
         pairs = ((self.model, self.student), (self.teacher_head, self.student_head))
         teacher: list[Tensor] = [parameter for module, _ in pairs for parameter in module.parameters()]
         student: list[Tensor] = [parameter for _, module in pairs for parameter in module.parameters()]
-        moved, towards = own_parts(teacher), own_parts(student)  # sharded alike
+        moved, towards = local_shards(teacher), local_shards(student)  # sharded in the same way
         torch._foreach_lerp_(moved, towards, 1 - self.schedules.momentum(step))  # pyright: ignore[reportPrivateImportUsage]
         self.criterion.update_center_()
         self.steps_done = step + 1
-        return self._found(step) if self._looks_after(step) else None
+        return self._monitor_collapse(step) if self._is_monitored(step) else None
 
     def teacher_state_dict(self) -> dict[str, Tensor]:
-        """The teacher's backbone, as timm's ViT of the same shape (`num_classes=0`) loads it."""
+        """Return the weights of the teacher's backbone, for timm's ViT of the same shape (`num_classes=0`)."""
         return dict(self.model.state_dict())
 
     def compile_backbones_(self, **kwargs: Any) -> "DINO":
-        """Compile both backbones in place (`torch.compile`'s keywords); names of parameters stay."""
+        """Compile both backbones in place, with the keywords of `torch.compile`. Parameter names do not change."""
         self.student.compile(**kwargs)
         self.model.compile(**kwargs)
         return self
 
-    def _looks_after(self, step: int) -> bool:
+    def _is_monitored(self, step: int) -> bool:
         return bool(self.config.watch_every) and (step + 1) % self.config.watch_every == 0
 
-    def _found(self, step: int) -> Mapping[str, Any] | None:
-        if self._look_at is None:
+    def _monitor_collapse(self, step: int) -> Mapping[str, Any] | None:
+        if self._monitored_images is None:
             return None
-        dtype = next(self.teacher_head.parameters()).dtype  # mixed precision hands out images in half precision
-        tokens = class_tokens(self.whole(self.model), self._look_at.to(dtype))
+        dtype = next(self.teacher_head.parameters()).dtype  # under mixed precision the images are in half precision
+        tokens = class_tokens(self.whole(self.model), self._monitored_images.to(dtype))
         outputs = self.criterion.targets(
             [self.whole(self.teacher_head)(tokens[-1])], teacher_temp=self.schedules.teacher_temp(step)
         )
-        found = look(tokens, outputs[0], self._part_norms)
+        found = measure_collapse(tokens, outputs[0], self._part_norms)
         judged = step + 1 > self.config.watch_after * self.schedules.steps_per_epoch
-        fault = found.fault() if judged else None
+        fault = found.diagnosis() if judged else None
         if fault is None:
             return found.as_json()
         stop = {"stop": fault, "remedy": REMEDY} if self.config.on_collapse == "stop" else {}
         return {**found.as_json(), "fault": fault, **stop}
 
 
-def _itself(module: nn.Module) -> nn.Module:
+def _identity(module: nn.Module) -> nn.Module:
     return module
 
 
 def _features(backbone: nn.Module, crops: Sequence[Tensor]) -> Float[Tensor, "b d"]:
-    """One pass for each run of crops of one size; features in the crops' order."""
+    """Return the features in the order of the crops; consecutive crops of one size share a forward pass."""
     runs = [list(run) for _, run in groupby(crops, key=lambda crop: crop.shape[1:])]
     return torch.cat([backbone(torch.cat(run)) for run in runs])
 
 
-def _with_drop_path_(backbone: nn.Module, rate: float) -> nn.Module:
-    """Set timm's rates, rising linearly over depth, on the branches that a skip goes round."""
+def _set_drop_path_(backbone: nn.Module, rate: float) -> nn.Module:
+    """Set drop path on the branches with a skip connection, with rates that rise linearly over depth."""
     if not rate or not any(hasattr(module, "drop_path1") for module in backbone.modules()):
         return backbone
     views = block_views(backbone)
@@ -210,7 +210,7 @@ def _with_drop_path_(backbone: nn.Module, rate: float) -> nn.Module:
 
 
 def _feature_width(backbone: nn.Module, in_dim: int | None) -> int:
-    """Refuse backbones that cannot serve, before anything fails in the depths."""
+    """Return the width of a backbone's features, and refuse backbones that DINO cannot train."""
     kind = type(backbone).__name__
     if getattr(backbone, "num_classes", 0):
         raise InputError(f"`{kind}` keeps a classifier of {backbone.num_classes} classes; build it with num_classes=0")

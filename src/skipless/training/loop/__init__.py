@@ -1,1 +1,1 @@
-"""The loop: steps on one or many devices, and what a run logs, measures and shows on its way."""
+"""The training loop: optimizer steps on one or many devices, logging, measurements and progress."""

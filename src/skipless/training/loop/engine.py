@@ -1,4 +1,4 @@
-"""A task and its optimizer on their devices: alone, copied to each (DDP) or in shards (FSDP2); loops need not know."""
+"""Engine: optimizer steps of a task on one device, replicated (DDP) or sharded (FSDP2), behind one interface."""
 
 import os
 import shutil
@@ -18,25 +18,31 @@ from skipless.models import block_views
 from skipless.optim import gathered_state, load_gathered_state_
 from skipless.training.config import FitConfig
 from skipless.training.loop.hooks import step_hooks
-from skipless.training.processes.consistency import checksums, refuse_different
-from skipless.training.processes.sharding import Twins, follow_, names_of, whole, whole_on_cpu
+from skipless.training.processes.consistency import check_consistency, checksums
+from skipless.training.processes.sharding import (
+    UnshardedCopies,
+    full_state_dict_on_cpu,
+    full_tensor,
+    parameter_names,
+    rebind_parameters_,
+)
 from skipless.training.run_folder.checkpoint import check_tensors, load_tensors_
 
 Outputs = list[Mapping[str, Tensor]]
 
 
 class Engine:
-    """What takes a step, gives its state whole and takes it back, whatever the processes share.
+    """Takes optimizer steps, and saves and restores their state, under every strategy.
 
     Args:
-        fabric: launched.
-        task: as `fit` takes it; under FSDP2 all processes but the first may hold it on the meta device.
-        optimizer: of its parameters; it has not stepped.
-        config: of the run.
+        fabric: already launched.
+        task: the task, as `fit` takes it. Under FSDP2, all processes but the first may hold it on the meta device.
+        optimizer: an optimizer of the task's parameters that has not stepped yet.
+        config: options of the run.
 
     Attributes:
-        task: under FSDP2 in shards from now on.
-        optimizer: bare; fabric's wrapper of it is what steps.
+        task: the task; under FSDP2 it is sharded from now on.
+        optimizer: the optimizer itself. Steps are taken by fabric's wrapper of it.
 
     Raises:
         InputError: if the processes do not start from the same weights.
@@ -44,32 +50,32 @@ class Engine:
 
     def __init__(self, fabric: Fabric, task: nn.Module, optimizer: Optimizer, config: FitConfig) -> None:
         self.fabric, self.task, self.optimizer, self.config = fabric, task, optimizer, config
-        sharing = config.strategy == "fsdp" and fabric.world_size > 1
-        self._twins = Twins(task) if sharing else None
-        before = _verified(fabric, task, deferrable=sharing)
+        sharded = config.strategy == "fsdp" and fabric.world_size > 1
+        self._copies = UnshardedCopies(task) if sharded else None
+        before = _check_replicas(fabric, task, deferrable=sharded)
         if config.compile:
             _compile_(task, fabric.device)
-        if sharing:
-            names = names_of(task)
+        if sharded:
+            names = parameter_names(task)
             self._module = fabric.setup(task)
-            follow_(optimizer, task, names)
-            refuse_different(fabric, whole_on_cpu(task), before)
+            rebind_parameters_(optimizer, task, names)
+            check_consistency(fabric, full_state_dict_on_cpu(task), before)
             self._wrapped: Any = fabric.setup_optimizers(optimizer)
         else:
             self._module, self._wrapped = fabric.setup(task, optimizer)
         self.hooks = step_hooks(task)
-        if self._twins is not None and hasattr(task, "whole"):
-            task.whole = self._twins.of  # pyright: ignore[reportArgumentType] (no parameter, no module)
+        if self._copies is not None and hasattr(task, "whole"):
+            task.whole = self._copies.of  # pyright: ignore[reportArgumentType] (no parameter, no module)
 
     def train(self) -> None:
-        """Into training mode."""
+        """Switch the task to training mode."""
         self._module.train()
 
     def take_step(self, step: int, rate: float, batches: Iterator[Any]) -> tuple[Outputs, Mapping[str, Any] | None]:
-        """Do one optimizer step. Nothing in here waits for the device.
+        """Take one optimizer step. Nothing in it waits for the device.
 
         Returns:
-            What the task gave for each micro-batch, and what its hooks have found.
+            The task's outputs for each micro-batch, and the line for `metrics.jsonl` that its `after_step` returned.
         """
         config, fabric = self.config, self.fabric
         for group in self.optimizer.param_groups:
@@ -90,17 +96,17 @@ class Engine:
         self._wrapped.zero_grad()
         found = self.hooks.after_step(step) if self.hooks is not None else None
         if found is not None:
-            self.release()  # it has looked at whole parts
+            self.release()  # the hook may have gathered full parameters
         return [{**output, **noted} for output in outputs], found
 
     def _noted_before_update(self, step: int) -> dict[str, Tensor]:
-        """Clip, and let the task's hooks see the gradients."""
+        """Clip the gradients and call the task's `before_update`; return the scalars to log."""
         noted: dict[str, Tensor] = {}
         if self.config.clip_norm is not None:
             norm = self.fabric.clip_gradients(
                 self._module, self._wrapped, max_norm=self.config.clip_norm, error_if_nonfinite=False
             )
-            noted["grad_norm"] = whole(norm)  # pyright: ignore[reportArgumentType]
+            noted["grad_norm"] = full_tensor(norm)  # pyright: ignore[reportArgumentType]
         elif self.hooks is not None:
             self.fabric.strategy.precision.unscale_gradients(self.optimizer)
         if self.hooks is not None:
@@ -108,23 +114,23 @@ class Engine:
         return noted
 
     def model(self) -> nn.Module:
-        """What is evaluated, whole, with the present weights; every process must ask for it at the same time."""
+        """Return the model to evaluate, unsharded, with its present weights. All processes must call this together."""
         model = getattr(self.task, "model", self.task)
-        return model if self._twins is None else self._twins.of(model)
+        return model if self._copies is None else self._copies.of(model)
 
     def release(self) -> None:
-        """Let go of what `model` gave."""
-        if self._twins is not None:
-            self._twins.release()
+        """Free the full weights that `model` gathered."""
+        if self._copies is not None:
+            self._copies.release()
 
     def is_finite(self) -> bool:
-        """Whether all weights are; every process must ask for it at the same time."""
-        return bool(whole(get_total_norm(self.task.parameters())).isfinite())
+        """Tell whether all weights are finite. All processes must call this together."""
+        return bool(full_tensor(get_total_norm(self.task.parameters())).isfinite())
 
     def state(self) -> dict[str, Any]:
-        """All that the next step depends on, whole, in memory of its own, on the first process; {} on the others."""
+        """Return what the next step depends on, unsharded, as copies on the first process's CPU; {} on the others."""
         first = self.fabric.is_global_zero
-        task = whole_on_cpu(self.task, keep=first)
+        task = full_state_dict_on_cpu(self.task, keep=first)
         optimizer = gathered_state(self.optimizer)
         if not first:
             return {}
@@ -136,10 +142,10 @@ class Engine:
         }
 
     def restore(self, state: Mapping[str, Any], source: str) -> None:
-        """Take back a `state`, on every process the same, of any strategy and number of processes.
+        """Restore a `state` that any strategy and any number of processes may have saved; the same on every process.
 
         Raises:
-            InputError: if it is another model's or another optimizer's.
+            InputError: if the state belongs to another model or another optimizer.
         """
         kind = type(self.optimizer).__name__
         check_tensors(self.task, state["task"], source)
@@ -150,29 +156,29 @@ class Engine:
         self.fabric.strategy.precision.load_state_dict(state["scaler"])
 
 
-def _verified(fabric: Fabric, task: nn.Module, *, deferrable: bool) -> Tensor | None:
-    """Compare the processes' weights; where they are to be shared out, give the first one's checksums."""
+def _check_replicas(fabric: Fabric, task: nn.Module, *, deferrable: bool) -> Tensor | None:
+    """Check that all processes hold the same weights; where they will be sharded, return the first one's checksums."""
     deferred = any(tensor.is_meta for tensor in task.state_dict().values())
     if deferred and not deferrable:
         raise InputError("the model is on the meta device: build it on a real one; only strategy 'fsdp' shares it out")
     if not deferrable:
-        refuse_different(fabric, task.state_dict())
+        check_consistency(fabric, task.state_dict())
         return None
     if not fabric.all_reduce(torch.tensor(float(deferred), device=fabric.device), reduce_op="sum"):
-        refuse_different(fabric, task.state_dict())
+        check_consistency(fabric, task.state_dict())
     mine = checksums(task.state_dict()) if not deferred else torch.zeros(len(task.state_dict()) + 1, dtype=torch.int64)
     return fabric.broadcast(mine, src=0)
 
 
 def _compile_(task: nn.Module, device: torch.device) -> None:
-    """Compile each block on its own (one compilation serves all), or the whole model where no adapter knows it."""
+    """Compile each block (one compilation serves all of them), or the model if no adapter knows its blocks."""
     if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
         raise InputError("--compile on a CPU needs a C++ compiler (g++, or the one that CXX names): leave it out")
     try:
         parts = [view.block for view in block_views(task)]
     except InputError:
         parts = [getattr(task, "model", task)]
-    # Blocks share their code, but not drop path's rate, for which each is compiled anew: more often than torch allows.
+    # Blocks share their code but not their rate of drop path, so each is compiled anew: more often than torch allows.
     limit: Any = torch._dynamo.config  # pyright: ignore[reportAttributeAccessIssue]
     limit.recompile_limit = max(limit.recompile_limit, 4 * len(parts))
     for part in parts:
@@ -180,5 +186,5 @@ def _compile_(task: nn.Module, device: torch.device) -> None:
 
 
 def compiled_eagerly(config: FitConfig) -> Any:
-    """A context in which compiled modules run as they are written: what looks inside them must not compile anew."""
+    """Return a context that runs compiled modules eagerly: measurements inside them must not recompile them."""
     return torch.compiler.set_stance("force_eager") if config.compile else nullcontext()

@@ -1,7 +1,7 @@
-"""The training loop: the only one, for every task.
+"""fit: the training loop of every task.
 
-It draws all randomness from (seed, step), so that a run needs no generator's state to be taken up again: killed at any
-moment and resumed, it computes bit for bit what it would have computed undisturbed (fp32, one CPU, as many threads).
+All randomness is a function of (seed, step), so resuming a run needs no state of a generator. A run that is killed at
+any moment and resumed gives bit for bit the result of an uninterrupted one (fp32, one CPU, as many threads).
 """
 
 import math
@@ -27,22 +27,22 @@ from skipless.frozen import to_json
 from skipless.training.config import FitConfig
 from skipless.training.loop.engine import Engine, compiled_eagerly
 from skipless.training.loop.loggers import Logger, open_loggers
-from skipless.training.loop.measurements import Measure, Measuring
-from skipless.training.loop.meters import Window
+from skipless.training.loop.measurements import Measure, PeriodicMeasurement
+from skipless.training.loop.meters import MetricMeter
 from skipless.training.loop.profiler import profiled, unprofiled
 from skipless.training.loop.progress import Progress, show_progress
-from skipless.training.loop.result import DIVERGED_REMEDY, FitResult, TrainingDiverged, earlier_result
+from skipless.training.loop.result import DIVERGED_REMEDY, FitResult, TrainingDiverged, finished_result
 from skipless.training.loop.signals import StopRequest, TrainingStopped
-from skipless.training.processes.collectives import all_agree, told_of_lost_peers
+from skipless.training.processes.collectives import check_same_step, report_lost_processes
 from skipless.training.processes.launch import launch
-from skipless.training.run_folder.async_writer import Writer
+from skipless.training.run_folder.async_writer import CheckpointWriter
 from skipless.training.run_folder.checkpoint import CHECKPOINT, latest_checkpoint, set_aside_corrupt, snapshot
-from skipless.training.run_folder.fingerprint import fingerprint, refuse_other
+from skipless.training.run_folder.fingerprint import check_fingerprint, fingerprint
 from skipless.training.run_folder.folder import RunFolder
 from skipless.training.run_folder.provenance import provenance
 
 CORRUPT = "corrupt.txt"
-CHECKPOINT_SECONDS = 10.0  # at least, between checkpoints at the ends of short epochs: below 1 % of the time
+CHECKPOINT_SECONDS = 10.0  # least time between checkpoints of short epochs: they then take under 1 % of a run
 
 Schedule = Callable[[int], float]
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
@@ -61,43 +61,44 @@ def fit(
     recipe: Mapping[str, Any] | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> FitResult:
-    """Train, or go on with, or recognise as finished, the run in a folder.
+    """Start the run in a folder, resume it, or return its result if it has finished.
 
     Args:
-        task: called with a batch, returns 0-d tensors, "loss" among them; its attribute `model` is what is evaluated.
-            It may have `StepHooks`. Under strategy `fsdp` it is in shards afterwards.
-        dataset: of training.
-        optimizer: of the task's parameters.
-        schedule: learning rate of every step, counted from 0; written into every parameter group.
-        out: the run folder, created if need be.
+        task: maps a batch to named 0-d tensors, "loss" among them. Its attribute `model` is evaluated. It may have
+            `StepHooks`. Under strategy `fsdp` the task is sharded afterwards.
+        dataset: the training set.
+        optimizer: an optimizer of the task's parameters.
+        schedule: maps a step, counted from 0, to its learning rate, which all parameter groups get.
+        out: the run folder; created if it does not exist.
         config: defaults to `FitConfig()`.
-        evaluate: named numbers of a model; called in the precision of training.
-        measure: a slow look at the model, as JSON, every `config.measure_every` steps; called in full precision on one
-            process, and written to `measurements.jsonl`. Training does not depend on it.
-        recipe: what was asked for, all of it, as JSON; stored in `run.json`. A run resumes under the same recipe only
-            (apart from the keys in `CHANGEABLE`).
-        notes: what else `run.json` shall say, as JSON; compared with nothing.
+        evaluate: maps a model to named metrics; called at the precision of training.
+        measure: maps a model to a JSON measurement for `measurements.jsonl`. It is called every `config.measure_every`
+            steps, in full precision, on one process, and does not influence training.
+        recipe: everything that the run was asked for, as JSON, for `run.json`. A run can be resumed only with the same
+            recipe, except for the keys in `CHANGEABLE`.
+        notes: further JSON for `run.json`, which is not compared on resuming.
 
     Returns:
-        What came out; the task holds the trained weights, on the device of training.
+        The result. The task then holds the trained weights, on the device of training.
 
     Raises:
-        InputError: if the folder is in use, or holds a run of another recipe, or nothing usable; if the disk is full;
-            if processes start from different weights, or one has lost the others.
-        TrainingDiverged: if the loss or a weight is no longer finite or the task's hooks say so, now or when it ran.
+        InputError: if the folder is in use, holds a run of another recipe or no usable checkpoint; if the disk is full;
+            if processes start from different weights, or this process has lost the others.
+        TrainingDiverged: if the loss or a weight is not finite or the task's hooks end the run, now or in an earlier
+            call.
         TrainingStopped: after Ctrl-C or SIGTERM, once the checkpoint is written.
     """
     config = config or FitConfig()
     fabric = launch(config.device, config.precision, config.strategy)
-    with RunFolder(Path(out), writes=fabric.is_global_zero) as folder, told_of_lost_peers(fabric):
-        asked = fingerprint(recipe or {}, config, len(dataset))
-        if (result := earlier_result(folder, asked, task)) is not None:
+    with RunFolder(Path(out), writes=fabric.is_global_zero) as folder, report_lost_processes(fabric):
+        expected = fingerprint(recipe or {}, config, len(dataset))
+        if (result := finished_result(folder, expected, task)) is not None:
             return result
-        measuring = Measuring(measure, config.measure_every, folder)
+        measurements = PeriodicMeasurement(measure, config.measure_every, folder)
         engine = Engine(fabric, task, optimizer, config)
-        run = _Run(fabric, engine, schedule, evaluate, measuring, config, folder, asked, len(dataset))
+        run = _Run(fabric, engine, schedule, evaluate, measurements, config, folder, expected, len(dataset))
         note = run.resume()
-        record = _record(folder, run, recipe or {}, notes or {})
+        record = _write_run_json(folder, run, recipe or {}, notes or {})
         with run.writer:
             run.train(dataset, record, note)
         return run.finish()
@@ -105,24 +106,24 @@ def fit(
 
 @dataclass(eq=False)
 class _Run:
-    """The state of a run between two steps, and what is done with it.
+    """The state of a run between two steps, and its operations.
 
     Attributes:
-        asked: the fingerprint that a checkpoint must share.
-        step: optimizer steps taken.
-        seconds: of training, without evaluations and checkpoints.
+        expected: fingerprint that a checkpoint must match.
+        step: number of optimizer steps taken.
+        seconds: training time in seconds, without evaluations and checkpoints.
         logged: step and seconds at the last log line.
-        metrics: of the last evaluation.
+        metrics: metrics of the last evaluation.
     """
 
     fabric: Fabric
     engine: Engine
     schedule: Schedule
     evaluate: Evaluate | None
-    measuring: Measuring
+    measurements: PeriodicMeasurement
     config: FitConfig
     folder: RunFolder
-    asked: Mapping[str, Any]
+    expected: Mapping[str, Any]
     samples: int
     step: int = 0
     seconds: float = 0.0
@@ -132,44 +133,44 @@ class _Run:
     def __post_init__(self) -> None:
         self.steps_per_epoch = steps_per_epoch(self.samples, self.config.batch_size)
         self.total_steps = self.config.total_steps(self.samples)
-        self.window = Window(self.fabric)
-        self.writer = Writer(self.folder.path)
-        self._since = self._saved = time.perf_counter()
+        self.meter = MetricMeter(self.fabric)
+        self.writer = CheckpointWriter(self.folder.path)
+        self._timer_start = self._last_checkpoint = time.perf_counter()
 
     @property
     def epoch(self) -> float:
-        """Epochs done."""
+        """Number of epochs done, with fractions."""
         return self.step / self.steps_per_epoch
 
     def resume(self) -> str:
-        """Take up the folder's last checkpoint, if there is one; return a line that says so."""
+        """Load the folder's last checkpoint, if there is one, and return a line for the user that says so."""
         state, note = latest_checkpoint(self.folder.path)
         damaged = bool(note)
-        all_agree(self.fabric, -1 if state is None else state["step"], str(self.folder.path))
+        check_same_step(self.fabric, -1 if state is None else state["step"], str(self.folder.path))
         if state is not None:
             self._restore(state)
             note = f"{note + '. ' if note else ''}resumed at step {self.step} of {self.total_steps}"
         self.folder.open_log(self.step)
-        self.measuring.open(self.step)
+        self.measurements.open(self.step)
         if state is None and self.folder.writes:
-            (self.folder.path / CORRUPT).unlink(missing_ok=True)  # of a run that never came to a checkpoint
-        self.fabric.barrier()  # all have read before one may write
+            (self.folder.path / CORRUPT).unlink(missing_ok=True)  # of a run killed before its first checkpoint
+        self.fabric.barrier()  # all processes must have read before one writes
         if damaged and self.folder.writes:
             set_aside_corrupt(self.folder.path)
         return note
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         source = str(self.folder.path / CHECKPOINT)
-        refuse_other(state["asked"], self.asked, source)
+        check_fingerprint(state["asked"], self.expected, source)
         self.engine.restore(state, source)
         self.step, self.seconds, self.logged = state["step"], state["seconds"], state["logged"]
         self.metrics, self.writer.saved = state["metrics"], self.step
-        self.window.restore(state["window"])
+        self.meter.restore(state["window"])
 
     def checkpoint(self) -> None:
-        """Take a snapshot of everything and have it written, unless it is no longer worth saving."""
+        """Take a snapshot of the run and start to write it; end the run if a weight is not finite."""
         self._check_finite()
-        self._tick()
+        self._update_seconds()
         state = self.engine.state()
         if self.folder.writes:
             state |= {
@@ -177,14 +178,14 @@ class _Run:
                 "seconds": self.seconds,
                 "logged": self.logged,
                 "metrics": self.metrics,
-                "window": self.window.state(),
-                "asked": self.asked,
+                "window": self.meter.state(),
+                "asked": self.expected,
             }
             self.writer.start(snapshot(state), self.step)
-        self._since = self._saved = time.perf_counter()
+        self._timer_start = self._last_checkpoint = time.perf_counter()
 
     def train(self, dataset: BatchedDataset, record: Mapping[str, Any], note: str) -> None:
-        """Take the steps that are left."""
+        """Take the remaining steps."""
         config, fabric = self.config, self.fabric
         order = Order(
             self.samples, config.batch_size, config.seed, self.step, config.accumulation,
@@ -196,57 +197,57 @@ class _Run:
             dataset, order, workers=count_workers(config.workers, dataset), pin_memory=fabric.device.type == "cuda",
             corrupt_log=self.folder.path / CORRUPT, on_corrupt=progress.note,
         )  # fmt: skip
-        sinks = open_loggers(
+        loggers = open_loggers(
             self.folder.path, record, self.step,
             tensorboard=config.tensorboard and fabric.is_global_zero, wandb=config.wandb and fabric.is_global_zero,
         )  # fmt: skip
         left = self.total_steps - self.step
         profiling = config.profile and fabric.is_global_zero and left > 0
         trace = profiled(self.folder.path, steps=left, device=fabric.device) if profiling else unprofiled()
-        with closing(batches), sinks as sink, progress, StopRequest() as stop, trace as traced:
+        with closing(batches), loggers as logger, progress, StopRequest() as stop, trace as traced:
             if note:
                 progress.note(note)
             self.engine.train()
-            self._since = time.perf_counter()
+            self._timer_start = time.perf_counter()
             if self.step == 0:
-                self._measured(progress)
+                self._run_measurement(progress)
             while self.step < self.total_steps:
                 outputs, found = self.engine.take_step(self.step, self.schedule(self.step), batches)
                 self.step += 1
                 for output in outputs:
-                    self.window.add(output)
+                    self.meter.add(output)
                 if found is not None:
-                    self._heed(found)
+                    self._log_monitor(found)
                 self.writer.check()
                 traced()
                 progress.advance(self.step)
-                self._after_step(stop, progress, sink)
+                self._after_step(stop, progress, logger)
 
-    def _heed(self, found: Mapping[str, Any]) -> None:
-        """Write down what a task has found out about itself, and stop if it asks for that."""
-        self._tick()
+    def _log_monitor(self, found: Mapping[str, Any]) -> None:
+        """Log the line that a task's `after_step` returned, and end the run if the line says `stop`."""
+        self._update_seconds()
         self.folder.log({"step": self.step, "epoch": self.epoch, "seconds": self.seconds, "watch": found})
         if "stop" in found:
             raise self._diverged(f"{found['stop']} at step {self.step}", found.get("remedy", DIVERGED_REMEDY))
 
-    def _after_step(self, stop: StopRequest, progress: Progress, sink: Logger) -> None:
-        """Log, evaluate, measure and checkpoint where due, in this order: a checkpoint implies the lines before it."""
+    def _after_step(self, stop: StopRequest, progress: Progress, logger: Logger) -> None:
+        """Log, evaluate, measure and checkpoint if due, in this order: a checkpoint implies the lines before it."""
         config, last = self.config, self.step == self.total_steps
         if last or self.step % config.log_every == 0:
             line = self._log_line()
             self.folder.log(line)
             progress.report(line)
-            sink(self.step, {f"train/{name}": value for name, value in line.items()})
+            logger(self.step, {f"train/{name}": value for name, value in line.items()})
         evaluation_steps = config.evaluate_every * self.steps_per_epoch
         if self.evaluate is not None and (last or (evaluation_steps and self.step % evaluation_steps == 0)):
-            self.metrics = self._evaluated(self.evaluate)
+            self.metrics = self._run_evaluation(self.evaluate)
             self.folder.log(
                 {"step": self.step, "epoch": self.epoch, "seconds": self.seconds, "evaluation": self.metrics}
             )
             progress.note(f"epoch {self.epoch:g}  " + "  ".join(f"{k} {v:.5g}" for k, v in self.metrics.items()))
-            sink(self.step, {f"evaluation/{name}": value for name, value in self.metrics.items()})
-        if self.measuring.due(self.step, last=last):
-            self._measured(progress)
+            logger(self.step, {f"evaluation/{name}": value for name, value in self.metrics.items()})
+        if self.measurements.due(self.step, last=last):
+            self._run_measurement(progress)
         stopping = not last and self._should_stop(stop)
         if stopping or last or self._checkpoint_due():
             self.checkpoint()
@@ -256,70 +257,70 @@ class _Run:
     def _checkpoint_due(self) -> bool:
         if self.config.checkpoint_every:
             return self.step % self.config.checkpoint_every == 0
-        fresh = time.perf_counter() - self._saved < CHECKPOINT_SECONDS
-        # Only one process knows when the last one was written, and all must take part in the next.
+        fresh = time.perf_counter() - self._last_checkpoint < CHECKPOINT_SECONDS
+        # Processes have clocks of their own, and all of them must take part in a checkpoint.
         return self.step % self.steps_per_epoch == 0 and not (fresh and self.fabric.world_size == 1)
 
     def _log_line(self) -> dict[str, float | int]:
-        """Describe the steps since the last line."""
-        self._read_window()
-        self._tick()
+        """Make the log line for the steps since the last one."""
+        self._read_meter()
+        self._update_seconds()
         steps, seconds = self.step - self.logged[0], self.seconds - self.logged[1]
         self.logged = self.step, self.seconds
         return {
             "step": self.step,
             "epoch": self.epoch,
-            **self.window.means(),
+            **self.meter.means(),
             "lr": self.schedule(self.step - 1),
             "images_per_second": steps * self.config.batch_size / seconds,
             "seconds": self.seconds,
         }
 
-    def _evaluated(self, evaluate: Evaluate) -> dict[str, float]:
-        self._read_window()
-        self._tick()
-        self.writer.wait()  # loaders fork their workers, best while no thread of ours is about
+    def _run_evaluation(self, evaluate: Evaluate) -> dict[str, float]:
+        self._read_meter()
+        self._update_seconds()
+        self.writer.wait()  # loaders fork their workers, which is safest while no thread runs
         with self.fabric.autocast():
             metrics = {name: float(value) for name, value in evaluate(self.engine.model()).items()}
-        self._go_on()
+        self._return_to_training()
         return metrics
 
-    def _measured(self, progress: Progress) -> None:
-        if not self.measuring.every:
+    def _run_measurement(self, progress: Progress) -> None:
+        if not self.measurements.every:
             return
         self._check_finite()
-        self._tick()
+        self._update_seconds()
         with compiled_eagerly(self.config):
-            note = self.measuring.take(self.engine.model(), self.step, self.epoch)
+            note = self.measurements.take(self.engine.model(), self.step, self.epoch)
         progress.note(note)
-        self._go_on()
+        self._return_to_training()
 
-    def _go_on(self) -> None:
-        """Back to training, whose time counts from now."""
+    def _return_to_training(self) -> None:
+        """Return to training after a pause, which does not count as training time."""
         self.engine.release()
         self.engine.train()
-        self._since = time.perf_counter()
+        self._timer_start = time.perf_counter()
 
     def _check_finite(self) -> None:
-        self._read_window()
+        self._read_meter()
         if not self.engine.is_finite():
             raise self._diverged(f"the weights are no longer finite at step {self.step}")
 
-    def _read_window(self) -> None:
-        losses = self.window.read()
+    def _read_meter(self) -> None:
+        losses = self.meter.read()
         bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
         if bad is not None:
             step = self.step - (len(losses) - 1 - bad) // self.config.accumulation
             raise self._diverged(f"the loss is {losses[bad]} at step {step}")
 
-    def _tick(self) -> None:
-        """Count the time since the last tick, or since the last pause, as training."""
+    def _update_seconds(self) -> None:
+        """Add the time since the last call, or since the last pause, to the training time."""
         now = time.perf_counter()
-        self.seconds, self._since = self.seconds + now - self._since, now
+        self.seconds, self._timer_start = self.seconds + now - self._timer_start, now
 
     def _diverged(self, what: str, remedy: str = DIVERGED_REMEDY) -> TrainingDiverged:
-        """Record that the run is over."""
-        self._tick()
+        """Write `result.json` for a diverged run, and return the exception to raise."""
+        self._update_seconds()
         self.writer.wait()
         reason = f"{what} of {self.total_steps} (learning rate {self.schedule(max(self.step - 1, 0)):.3g})"
         self.folder.write("result.json", self._result("diverged") | {"reason": reason, "last_evaluation": self.metrics})
@@ -330,7 +331,7 @@ class _Run:
     def _should_stop(self, stop: StopRequest) -> bool:
         if self.fabric.world_size == 1:
             return stop.signal is not None
-        if self.step % self.config.log_every:  # processes must agree, and agreeing waits for the device
+        if self.step % self.config.log_every:  # processes must agree, which waits for the device: not at every step
             return False
         wish = torch.tensor(float(stop.signal is not None), device=self.fabric.device)
         return bool(self.fabric.all_reduce(wish, reduce_op="sum"))
@@ -358,8 +359,10 @@ class _Run:
         }
 
 
-def _record(folder: RunFolder, run: _Run, recipe: Mapping[str, Any], notes: Mapping[str, Any]) -> dict[str, Any]:
-    """Write `run.json`; a resumed run keeps its first description and appends where it went on."""
+def _write_run_json(
+    folder: RunFolder, run: _Run, recipe: Mapping[str, Any], notes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write `run.json`. A resumed run keeps the first description and appends the step at which it resumed."""
     now = provenance(run.fabric.device)
     earlier = folder.read("run.json") if run.step else None
     if earlier is not None:

@@ -1,4 +1,4 @@
-"""What a task may want to do around a step besides its loss; DINO's teacher, clipping and watchmen come in here."""
+"""Hooks of a task around an optimizer step: DINO updates its teacher, clips gradients and monitors collapse here."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -9,37 +9,37 @@ from torch.optim import Optimizer
 
 @runtime_checkable
 class StepHooks(Protocol):
-    """A task with these three methods has them called at every optimizer step, counted from 0.
+    """The loop calls these three methods of a task at every optimizer step, counted from 0, if the task has them.
 
-    A resumed run calls them for the steps that are left: whatever they keep must follow from the step, or be in the
-    task's `state_dict()`.
+    A resumed run calls them for the remaining steps only. Their state must therefore be a function of the step, or be
+    part of the task's `state_dict()`.
 
-    A task that looks into its parts outside its forward pass takes them through an attribute `whole`, a function from
-    a module to the same with all of its weights: itself, until a loop that shares parameters out puts its own there.
+    A task that uses its modules outside its forward pass must get them from its attribute `whole`. This function maps a
+    module to one with full, unsharded parameters. It is the identity until a loop that shards the task replaces it.
     """
 
     def before_step(self, step: int, optimizer: Optimizer) -> None:
-        """Before the first forward pass, after the learning rate was set."""
+        """Called before the first forward pass of a step, after the learning rate is set."""
         ...
 
     def before_update(self, step: int) -> Mapping[str, Tensor]:
-        """With all gradients there, unscaled, and clipped if `FitConfig.clip_norm` says so.
+        """Called once all gradients are complete, unscaled, and clipped if `FitConfig.clip_norm` is set.
 
         Returns:
-            Named scalars to log beside the task's own, the same names at every step.
+            Named scalars to log along with the task's outputs; the names must be the same at every step.
         """
         ...
 
     def after_step(self, step: int) -> Mapping[str, Any] | None:
-        """After the optimizer has stepped.
+        """Called after the optimizer has stepped.
 
         Returns:
-            A line for `metrics.jsonl`, as JSON, on every process alike; None for no line. With the key `stop` (why)
-            the run ends there as diverged, and `remedy` says what to try.
+            A JSON line for `metrics.jsonl`, the same on every process; None for no line. A key `stop`, whose value is
+            the reason, ends the run as diverged; `remedy` then says what to try.
         """
         ...
 
 
 def step_hooks(task: nn.Module) -> StepHooks | None:
-    """The task as what has hooks; None if it has none."""
+    """Return the task itself if it has hooks, else None."""
     return task if isinstance(task, StepHooks) else None

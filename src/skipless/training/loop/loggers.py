@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases, for those who have them."""
+"""Logging to TensorBoard and Weights & Biases, both optional."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
@@ -15,14 +15,14 @@ Logger = Callable[[int, Mapping[str, float | int]], None]
 def open_loggers(
     folder: Path, record: Mapping[str, Any], step: int, *, tensorboard: bool, wandb: bool
 ) -> Iterator[Logger]:
-    """Yield a function that sends named values of a step to every logger asked for.
+    """Yield a function that sends the named values of a step to the chosen loggers.
 
     Args:
-        folder: of the run.
-        record: what the run was asked for.
-        step: where the run goes on; what TensorBoard has beyond it is dropped.
+        folder: the run folder.
+        record: contents of `run.json`.
+        step: step at which the run starts or resumes. TensorBoard's later values are dropped.
         tensorboard: write event files to `folder/tensorboard`.
-        wandb: send to Weights & Biases, under one id however often the run is resumed.
+        wandb: send values to Weights & Biases. A resumed run keeps its id.
 
     Raises:
         InputError: if a library is not installed.

@@ -1,4 +1,4 @@
-"""What a run looks at on its way beside its score: measurements.jsonl, a line every so many steps."""
+"""Periodic measurements of the model during training, one line each in `measurements.jsonl`."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -15,18 +15,18 @@ MEASUREMENTS = "measurements.jsonl"
 Measure = Callable[[nn.Module], Mapping[str, Any]]
 
 
-class Measuring:
-    """A measurement every so many steps, at the start and at the end.
+class PeriodicMeasurement:
+    """Measures a model every `every` steps, before the first step and after the last.
 
-    Its lines follow those of `metrics.jsonl`: a run that is killed and resumed has each of them once.
+    A run that is killed and resumed has every line once, as in `metrics.jsonl`.
 
     Args:
-        measure: what to call with the model.
-        every: steps between two calls; 0 never calls it.
-        folder: where the lines go; only the process that writes there measures.
+        measure: maps a model to a JSON measurement.
+        every: steps between two measurements; 0 measures nothing.
+        folder: where the lines go. Only the process that writes there measures.
 
     Raises:
-        InputError: if there is nothing to call.
+        InputError: if `every` is set but `measure` is None.
     """
 
     def __init__(self, measure: Measure | None, every: int, folder: RunFolder) -> None:
@@ -37,16 +37,16 @@ class Measuring:
         self.folder = folder
 
     def open(self, step: int) -> None:
-        """Go on after the lines of this step; a run that starts anew starts the file anew."""
+        """Open the file behind the lines up to this step; a run that starts anew empties it."""
         if self.every:
             self.folder.open_log(step or -1, MEASUREMENTS)
 
     def due(self, step: int, *, last: bool) -> bool:
-        """Whether this is one of the steps."""
+        """Tell whether to measure at this step."""
         return bool(self.every) and (last or step % self.every == 0)
 
     def take(self, model: nn.Module, step: int, epoch: float) -> str:
-        """Measure, write the line, and say so; torch's random state stays as it was."""
+        """Measure, write the line, and return a note for the user. torch's random state is preserved."""
         if self.measure is None or not self.folder.writes:
             return ""
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Named scalars of the steps since the last log line, left on their device until somebody reads them."""
+"""MetricMeter: averages named scalars over the steps between two log lines, and keeps them on the device until then."""
 
 import math
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 
-class Window:
-    """Collects a task's outputs without waiting for the device; reading them is the loop's one synchronisation.
+class MetricMeter:
+    """Collects a task's outputs without waiting for the device; only `read` synchronises.
 
     Args:
-        fabric: averages over the processes of a distributed run.
+        fabric: averages the scalars over the processes of a distributed run.
     """
 
     def __init__(self, fabric: Fabric) -> None:
@@ -22,14 +22,14 @@ class Window:
         self._values: dict[str, list[float]] = {}
 
     def add(self, output: Mapping[str, Tensor]) -> None:
-        """Take one output of the task, 0-d tensors."""
+        """Add the outputs of one micro-batch, 0-d tensors."""
         self._pending.append({name: value.detach() for name, value in output.items()})
 
     def read(self) -> list[float]:
-        """Fetch what is pending.
+        """Fetch the values that were added since the last call.
 
         Returns:
-            The losses among it, in order.
+            The losses among them, in order.
         """
         if not self._pending:
             return []
@@ -44,18 +44,18 @@ class Window:
         return columns["loss"]
 
     def means(self) -> dict[str, float]:
-        """Average what was read, and start anew.
+        """Return the mean of all values read since the last call.
 
-        What is not finite is left out: in fp16 the norm of gradients is not where the scaler skips a step.
+        Values that are not finite are left out: in fp16 the gradient norm is infinite at a step that the scaler skips.
         """
         finite = {name: [value for value in column if math.isfinite(value)] for name, column in self._values.items()}
         self._values = {}
         return {name: math.fsum(column) / len(column) for name, column in finite.items() if column}
 
     def state(self) -> dict[str, Any]:
-        """Give what was read but not averaged: a resumed run logs the same means as an undisturbed one."""
+        """Return the values that were read but not yet averaged, so that a resumed run logs the same means."""
         return self._values
 
     def restore(self, values: dict[str, Any]) -> None:
-        """Take back a `state`."""
+        """Restore a `state`."""
         self._values = values

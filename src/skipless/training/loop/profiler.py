@@ -1,4 +1,4 @@
-"""`--profile`: where the time of a few steady steps goes, as a trace for Perfetto or chrome://tracing."""
+"""`--profile`: a trace of a few steps by torch's profiler, for Perfetto or chrome://tracing."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,17 +8,17 @@ import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
 TRACE = "profile/trace.json"
-WAIT, WARM_UP, STEPS = 10, 2, 5  # steps: caches fill and autotuning ends; the profiler's own start; what is recorded
+WAIT, WARM_UP, STEPS = 10, 2, 5  # steps for caches and autotuning, for the profiler's own start, and recorded
 
 
 @contextmanager
 def profiled(folder: Path, *, steps: int, device: torch.device) -> Iterator[Callable[[], None]]:
-    """Yield what is to be called after every step; `folder/profile/trace.json` is written after the last of a few.
+    """Yield a function to call after every step; the last recorded step writes `folder/profile/trace.json`.
 
     Args:
-        folder: of the run.
-        steps: that are left in it; a short run is recorded earlier and for fewer steps.
-        device: of training.
+        folder: the run folder.
+        steps: number of remaining steps. A short run is recorded earlier and for fewer steps.
+        device: device of training.
     """
     active = max(1, min(STEPS, steps - WARM_UP))
     wait = max(0, min(WAIT, steps - WARM_UP - active))
@@ -35,5 +35,5 @@ def profiled(folder: Path, *, steps: int, device: torch.device) -> Iterator[Call
 
 @contextmanager
 def unprofiled() -> Iterator[Callable[[], None]]:
-    """The same, and nothing happens."""
+    """Yield a function to call after every step that does nothing."""
     yield lambda: None

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a run for the user: a bar on a terminal, a line now and then elsewhere."""
 
 import time
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ NAME_WIDTH = 12  # all of the bar's columns fit into 80 characters
 
 @runtime_checkable
 class Progress(Protocol):
-    """What the loop tells. Entered for as long as it trains."""
+    """Shows the loop's progress; a context that is entered while the loop trains."""
 
     def __enter__(self) -> "Progress":
         """Show that training begins."""
@@ -28,20 +28,20 @@ class Progress(Protocol):
         ...
 
     def advance(self, step: int) -> None:
-        """Tell that `step` steps are done; called at each of them."""
+        """Show that `step` steps are done; called after each of them."""
         ...
 
     def report(self, values: Mapping[str, Any]) -> None:
-        """Tell the latest logged values."""
+        """Show the latest logged values."""
         ...
 
     def note(self, text: str) -> None:
-        """Tell something worth a line of its own."""
+        """Show a line of text."""
         ...
 
 
-class Bar:
-    """A progress bar with loss, accuracy, images/s and the time that is left."""
+class ProgressBar:
+    """A progress bar with loss, accuracy, images/s and the remaining time."""
 
     def __init__(self, name: str, steps: int, console: Console) -> None:
         self._bar = RichProgress(
@@ -56,7 +56,7 @@ class Bar:
         self._task = self._bar.add_task(name[-NAME_WIDTH:], total=steps, values="")
         self._drawn = 0.0
 
-    def __enter__(self) -> "Bar":
+    def __enter__(self) -> "ProgressBar":
         self._bar.start()
         return self
 
@@ -65,45 +65,45 @@ class Bar:
         self._bar.stop()
 
     def advance(self, step: int) -> None:
-        """Draw, unless that was done a moment ago."""
+        """Redraw the bar, at most once every `BAR_REFRESH_S`."""
         now = time.monotonic()
         if now - self._drawn >= BAR_REFRESH_S:
             self._drawn = now
             self._bar.update(self._task, completed=step, refresh=True)
 
     def report(self, values: Mapping[str, Any]) -> None:
-        """Put the values beside the bar."""
+        """Show the values beside the bar."""
         self._bar.update(self._task, completed=values["step"], values=summary(values))
 
     def note(self, text: str) -> None:
-        """Print above the bar."""
+        """Print a line above the bar."""
         self._bar.console.print(text, markup=False, highlight=False)
 
 
-class Lines:
-    """Plain lines for logs and pipes, at most one every ten seconds; notes always, unless `silent`."""
+class ProgressLines:
+    """Plain lines for logs and pipes: values at most every ten seconds, and every note; `silent` prints nothing."""
 
     def __init__(self, name: str, steps: int, console: Console, *, silent: bool = False) -> None:
         self._name = name
         self._steps = steps
         self._console = console
         self._silent = silent
-        self._told = time.monotonic()
+        self._last_line = time.monotonic()
 
-    def __enter__(self) -> "Lines":
+    def __enter__(self) -> "ProgressLines":
         return self
 
     def __exit__(self, *error: object) -> None:
         return None
 
     def advance(self, step: int) -> None:
-        """Do nothing: a step is not worth a line."""
+        """Do nothing: single steps have no line."""
 
     def report(self, values: Mapping[str, Any]) -> None:
-        """Print the values, if the last line was a while ago."""
+        """Print the values, at most once every `LINE_EVERY_S`."""
         now = time.monotonic()
-        if now - self._told >= LINE_EVERY_S:
-            self._told = now
+        if now - self._last_line >= LINE_EVERY_S:
+            self._last_line = now
             self.note(f"step {values['step']}/{self._steps}  {summary(values)}")
 
     def note(self, text: str) -> None:
@@ -113,15 +113,15 @@ class Lines:
 
 
 def show_progress(kind: ProgressKind, name: str, steps: int) -> Progress:
-    """Choose: `auto` is a bar on a terminal and lines elsewhere. All of it goes to the standard error."""
+    """Choose how to show progress, on stderr; `auto` is a bar on a terminal and lines elsewhere."""
     console = Console(stderr=True)
     if kind == "bar" or (kind == "auto" and console.is_terminal):
-        return Bar(name, steps, console)
-    return Lines(name, steps, console, silent=kind == "none")
+        return ProgressBar(name, steps, console)
+    return ProgressLines(name, steps, console, silent=kind == "none")
 
 
 def summary(values: Mapping[str, Any]) -> str:
-    """Put logged values into a few words.
+    """Summarise logged values in a few words.
 
     Example:
         >>> summary({"step": 20, "loss": 2.30259, "accuracy": 0.125, "images_per_second": 3141.6})

@@ -1,4 +1,4 @@
-"""How a run ended: its result, or that it diverged; and how a finished run is recognised."""
+"""The result of a run: finished or diverged, and how a finished run is recognised."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,25 +8,25 @@ from torch import nn
 
 from skipless.errors import InputError
 from skipless.training.run_folder.checkpoint import CHECKPOINT, latest_checkpoint, load_tensors_
-from skipless.training.run_folder.fingerprint import refuse_other_record
+from skipless.training.run_folder.fingerprint import check_run_record
 from skipless.training.run_folder.folder import RunFolder
 
 DIVERGED_REMEDY = "lower the learning rate, warm up longer or clip the gradients, and give another --out"
 
 
 class TrainingDiverged(InputError):
-    """The loss or a weight is no longer finite; `result.json` says so, and the last good checkpoint stays."""
+    """The run diverged; `result.json` says why, and the last good checkpoint is kept."""
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What came out of a run, as in `result.json`.
+    """The result of a finished run, as in `result.json`.
 
     Attributes:
-        steps: optimizer steps taken.
-        epochs: passes over the training set.
-        seconds: training time, evaluations and checkpoints left out, over all resumptions.
-        metrics: of the last evaluation.
+        steps: number of optimizer steps.
+        epochs: number of passes over the training set.
+        seconds: training time over all resumed parts, without evaluations and checkpoints.
+        metrics: metrics of the last evaluation.
     """
 
     steps: int
@@ -35,16 +35,21 @@ class FitResult:
     metrics: dict[str, float]
 
 
-def earlier_result(folder: RunFolder, asked: Mapping[str, Any], task: nn.Module) -> FitResult | None:
-    """Recognise a run that has ended: give its result again, and its weights to the task."""
+def finished_result(folder: RunFolder, expected: Mapping[str, Any], task: nn.Module) -> FitResult | None:
+    """Return the result of a run that has finished, and load its weights into the task; None if it has not.
+
+    Raises:
+        TrainingDiverged: if the run diverged.
+        InputError: if the run has another recipe, or its last checkpoint is missing or too old.
+    """
     result, record = folder.read("result.json"), folder.read("run.json")
     if result is None or record is None:
         return None
-    refuse_other_record(record, asked, str(folder.path))
+    check_run_record(record, expected, str(folder.path))
     if result["diverged"]:
         raise TrainingDiverged(f"{folder.path} diverged when it was run: {result['reason']}; {DIVERGED_REMEDY}")
     state, note = latest_checkpoint(folder.path)
-    if state is None:  # the caller counts on the weights
+    if state is None:  # the caller expects the weights
         raise InputError(f"{folder.path} has a result but no checkpoint; remove the folder to train again")
     if state["step"] != result["steps"]:
         raise InputError(

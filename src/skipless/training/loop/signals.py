@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM become a wish that the loop grants between two steps."""
+"""Ctrl-C and SIGTERM as requests to stop, which the loop honours between two steps."""
 
 import signal
 import threading
@@ -10,10 +10,10 @@ class TrainingStopped(SystemExit):
 
 
 class StopRequest:
-    """While entered, notes the first SIGINT or SIGTERM; a second one does what it always did.
+    """A context that records the first SIGINT or SIGTERM; the second one has its usual effect.
 
     Attributes:
-        signal: the one received, if any.
+        signal: the signal received, if any.
     """
 
     def __init__(self) -> None:

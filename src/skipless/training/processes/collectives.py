@@ -1,4 +1,4 @@
-"""The other processes of a distributed run: what all must see alike, and what to say when one is gone."""
+"""Collectives of the training loop, and clear errors when processes disagree or one is lost."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,23 +11,23 @@ from torch import Tensor
 from skipless.errors import InputError
 
 
-def gathered(fabric: Fabric, own: Tensor) -> Tensor:
-    """What every process holds, stacked in their order, on the CPU; every process must call this."""
+def all_gather(fabric: Fabric, own: Tensor) -> Tensor:
+    """Return every process's tensor, stacked by rank, on the CPU. All processes must call this together."""
     here = own.to(fabric.device)
     found = [torch.empty_like(here) for _ in range(fabric.world_size)]
     dist.all_gather(found, here)
     return torch.stack(found).cpu()
 
 
-def all_agree(fabric: Fabric, step: int, folder: str) -> None:
-    """Check that every process goes on from the same step.
+def check_same_step(fabric: Fabric, step: int, folder: str) -> None:
+    """Check that every process resumes from the same step.
 
     Raises:
-        InputError: on every process, where they read different checkpoints: the folder is not one that they share.
+        InputError: on every process, if they read different checkpoints, because the folder is not shared.
     """
     if fabric.world_size == 1:
         return
-    steps = gathered(fabric, torch.tensor(step)).tolist()
+    steps = all_gather(fabric, torch.tensor(step)).tolist()
     if len(set(steps)) > 1:
         seen = ", ".join("none" if found < 0 else str(found) for found in steps)
         raise InputError(
@@ -37,16 +37,16 @@ def all_agree(fabric: Fabric, step: int, folder: str) -> None:
 
 
 @contextmanager
-def told_of_lost_peers(fabric: Fabric) -> Iterator[None]:
-    """Say in one line that another process is gone, where torch says it in the depths of a collective.
+def report_lost_processes(fabric: Fabric) -> Iterator[None]:
+    """Turn a failed collective, which means that another process is gone, into a one-line error.
 
     Raises:
-        InputError: this process cannot go on alone; `torchrun --max-restarts` starts all of them again.
+        InputError: if a process is lost. This one cannot continue alone; `torchrun --max-restarts` restarts all.
     """
     try:
         yield
     except RuntimeError as error:
-        if fabric.world_size == 1 or not _is_of_a_collective(error):
+        if fabric.world_size == 1 or not _is_collective_error(error):
             raise
         reason = str(error).strip().splitlines()[0]
         raise InputError(
@@ -56,5 +56,5 @@ def told_of_lost_peers(fabric: Fabric) -> Iterator[None]:
         ) from error
 
 
-def _is_of_a_collective(error: RuntimeError) -> bool:
+def _is_collective_error(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error)

@@ -1,4 +1,4 @@
-"""Where to compute and at what precision, by lightning-fabric."""
+"""Launching a process: device, precision and strategy, by lightning-fabric."""
 
 import os
 
@@ -9,55 +9,55 @@ from lightning_fabric.strategies.strategy import Strategy as FabricStrategy
 
 from skipless.choices import Device, Precision, Strategy
 from skipless.errors import InputError
-from skipless.training.processes.rendezvous import join
+from skipless.training.processes.rendezvous import init_process_group
 from skipless.training.processes.sharding import shard_
 
 _FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 def launch(device: Device, precision: Precision, strategy: Strategy = "auto") -> Fabric:
-    """Set up this process: alone on one device, or as one of those that `torchrun` started.
+    """Set up this process, alone on one device or as one of those that `torchrun` started.
 
     Args:
-        device: what to compute on.
-        precision: at which precision.
-        strategy: how processes share the model, see `FitConfig`; nothing is shared where there is one.
+        device: as in `FitConfig`.
+        precision: as in `FitConfig`.
+        strategy: as in `FitConfig`; it has no effect on a single process.
 
     Raises:
-        InputError: if there is no such device, or it cannot compute at this precision.
+        InputError: if there is no such device, or it does not support the precision.
     """
-    kind = _resolve(device)
+    kind = _resolve_device(device)
     if precision == "fp16" and strategy == "fsdp":
         raise InputError("precision 'fp16' under strategy 'fsdp': its loss scale is not agreed on; use 'bf16' or 'ddp'")
     if precision == "fp16" and kind != "cuda":
         raise InputError(f"precision 'fp16' needs a CUDA device, this is {kind!r}; use 'fp32' or 'bf16'")
     if precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise InputError(f"{torch.cuda.get_device_name()} has no bf16; use 'fp16' or 'fp32'")
-    join("nccl" if kind == "cuda" else "gloo")
+    init_process_group("nccl" if kind == "cuda" else "gloo")
     fabric = Fabric(
         accelerator=kind,
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
-        strategy=_strategy(strategy),
+        strategy=_fabric_strategy(strategy),
         precision=_FABRIC_PRECISION[precision],  # pyright: ignore[reportArgumentType]
     )
     fabric.launch()
     return fabric
 
 
-def processes() -> tuple[int, int]:
-    """This process's number and how many `torchrun` started, (0, 1) without it; known before `launch`."""
+def rank_and_world_size() -> tuple[int, int]:
+    """Return this process's rank and the world size: (0, 1) without `torchrun`. Known before `launch`."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def takes_shards_only(strategy: Strategy) -> bool:
-    """Whether this process needs no weights before `fit`, which gives it its share of the first one's."""
-    rank, count = processes()
+    """Tell whether `fit` gives this process shards of the first one's weights, so that it needs none of its own."""
+    rank, count = rank_and_world_size()
     return strategy == "fsdp" and count > 1 and rank > 0
 
 
-def _strategy(name: Strategy) -> FabricStrategy | str:
-    _, count = processes()
+def _fabric_strategy(name: Strategy) -> FabricStrategy | str:
+    _, count = rank_and_world_size()
     if count == 1:
         return "auto"
     if name == "fsdp":
@@ -65,7 +65,7 @@ def _strategy(name: Strategy) -> FabricStrategy | str:
     return "ddp"
 
 
-def _resolve(device: Device) -> str:
+def _resolve_device(device: Device) -> str:
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         return next(kind for kind in ("cuda", "mps", "cpu") if available[kind])

@@ -1,7 +1,7 @@
-"""How the processes that `torchrun` starts find each other, also those that it starts again.
+"""Rendezvous of the processes that `torchrun` starts or restarts.
 
-Its agent keeps one store through all restarts, and in it the addresses of processes that died: what starts next waits
-for them in vain (torch 2.15, gloo). Here every start agrees on a corner of the store that nobody has used before.
+torchrun's agent keeps one store over all restarts, with the addresses of processes that have died; restarted processes
+then wait for them in vain (torch 2.15, gloo). Here every start agrees on a new prefix of the store.
 """
 
 import atexit
@@ -16,55 +16,57 @@ from torch.distributed import PrefixStore, Store, TCPStore  # pyright: ignore[re
 
 from skipless.errors import InputError
 
-PATIENCE = timedelta(minutes=10)  # for the last process to come; machines do not start alike
-# For a collective: of an evaluation that is shared out, one process may have an hour more to do than another, and the
-# limit of torch, 10 minutes under NCCL, would end them all. That a process has died, torchrun notices at once.
-LONGEST_WAIT = timedelta(hours=2)
-_PAUSE = 0.02  # seconds between two looks
+RENDEZVOUS_TIMEOUT = timedelta(minutes=10)  # for the last process: machines start at different speeds
+# For a collective. In a distributed evaluation one process may need an hour longer than another, and the default of
+# torch, 10 minutes under NCCL, would end them all. torchrun notices at once when a process dies.
+COLLECTIVE_TIMEOUT = timedelta(hours=2)
+_POLL_SECONDS = 0.02
 
 
-def join(backend: str) -> None:
-    """Set up the process group in a fresh corner of the agent's store; do nothing where there is no such store."""
+def init_process_group(backend: str) -> None:
+    """Set up the process group under a new prefix of the agent's store; do nothing without such a store."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or dist.is_initialized():
         return
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     store = TCPStore(
-        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), world, is_master=False, timeout=PATIENCE
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), world, is_master=False, timeout=RENDEZVOUS_TIMEOUT
     )
-    corner = PrefixStore(agreed_name(store, rank, world), store)
+    prefixed = PrefixStore(agree_on_prefix(store, rank, world), store)
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if backend == "nccl" else None
-    dist.init_process_group(backend, store=corner, rank=rank, world_size=world, timeout=LONGEST_WAIT, device_id=device)
-    atexit.register(_leave)
+    dist.init_process_group(
+        backend, store=prefixed, rank=rank, world_size=world, timeout=COLLECTIVE_TIMEOUT, device_id=device
+    )
+    atexit.register(_destroy_process_group)
 
 
-def _leave() -> None:
+def _destroy_process_group() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def agreed_name(store: Store, rank: int, world: int, patience: timedelta = PATIENCE) -> str:
-    """A name that all processes of this start give, and no earlier start has given.
+def agree_on_prefix(store: Store, rank: int, world: int, timeout: timedelta = RENDEZVOUS_TIMEOUT) -> str:
+    """Agree with the other processes of this start on a prefix that no earlier start has used.
 
-    The first process proposes a name, the others answer to it under names of their own, and it confirms every answer.
-    What an earlier start has left is never confirmed: nobody who lives now has answered to it, and nobody who confirmed
-    it knew the names of now.
+    The first process proposes a prefix. Every other process answers the proposal with a new name of its own, and the
+    first process confirms every answer. A proposal that an earlier start left is never confirmed: its process is gone,
+    and did not know the names of this start.
 
     Args:
-        store: shared by all, with whatever earlier starts left in it.
-        rank: of this process.
+        store: store of all processes, with whatever earlier starts left in it.
+        rank: rank of this process.
         world: number of processes.
-        patience: how long to wait for the others.
+        timeout: how long to wait for the others.
 
     Raises:
-        InputError: if they do not come.
+        InputError: if a process does not come in time.
     """
-    own, end = uuid.uuid4().hex, time.monotonic() + patience.total_seconds()
+    own, end = uuid.uuid4().hex, time.monotonic() + timeout.total_seconds()
     if rank == 0:
         store.set("skipless/first", own)
         for other in range(1, world):
             answer = f"skipless/{own}/{other}"
             while not store.check([answer]):
-                _pause(end, f"process {other} of {world}")
+                _sleep(end, f"process {other} of {world}")
             store.set(f"skipless/{own}/{store.get(answer).decode()}", "confirmed")
         return own
     while True:
@@ -73,10 +75,10 @@ def agreed_name(store: Store, rank: int, world: int, patience: timedelta = PATIE
             store.set(f"skipless/{proposed}/{rank}", own)
             if store.check([f"skipless/{proposed}/{own}"]):
                 return proposed
-        _pause(end, "the first process")
+        _sleep(end, "the first process")
 
 
-def _pause(end: float, whom: str) -> None:
+def _sleep(end: float, whom: str) -> None:
     if time.monotonic() > end:
         raise InputError(f"{whom} has not come in time; start all of them with one torchrun command a machine")
-    time.sleep(_PAUSE)
+    time.sleep(_POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""A task in shards (FSDP2), whole tensors out of it, and back into shards."""
+"""Sharding a task (FSDP2), gathering full tensors from it, and loading them back into shards."""
 
 import copy
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ from skipless.models import block_views
 
 
 def shard_(task: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    """Share a task's parameters out over a mesh, in place: every transformer block is a unit, the rest another.
+    """Shard a task's parameters over a mesh, in place. Every transformer block is one unit, the rest another.
 
-    A process whose task is on the meta device takes its share of what the first process holds: only that one has to
-    build and initialise the model, and a function of the seed stays one, whatever the number of processes.
+    A process whose task is on the meta device gets shards of the first process's weights. Only the first process then
+    has to initialise the model, and the weights depend on the seed alone, not on the number of processes.
 
     Raises:
         InputError: if the first process's own task is on the meta device.
@@ -31,31 +31,36 @@ def shard_(task: nn.Module, mesh: DeviceMesh) -> nn.Module:
         raise InputError("the first process's model is on the meta device: build it there, initialised, as the others")
     waiting = torch.tensor(float(_is_deferred(task)), device=mesh.device_type)
     dist.all_reduce(waiting)
-    # Kept: sharding lets go of the whole tensors.
-    whole_tensors = {name: tensor.detach() for name, tensor in held.items()}
+    # Sharding frees the full tensors; this keeps them.
+    full_tensors = {name: tensor.detach() for name, tensor in held.items()}
     for block in _blocks(task):
         fully_shard(block, mesh=mesh)
     fully_shard(task, mesh=mesh)
     if waiting.item():
-        _take_shares_(task, whole_tensors, mesh)
+        _scatter_shards_(task, full_tensors, mesh)
     return task
 
 
 def is_sharded(task: nn.Module) -> bool:
-    """Whether `shard_` has been here."""
+    """Tell whether the task has been sharded."""
     return isinstance(task, FSDPModule)
 
 
-def names_of(task: nn.Module) -> dict[int, str]:
-    """Names of the parameters by identity, to be taken before `shard_` replaces them."""
+def parameter_names(task: nn.Module) -> dict[int, str]:
+    """Map the `id` of every parameter to its name; to be called before `shard_` replaces the parameters."""
     return {id(parameter): name for name, parameter in task.named_parameters()}
 
 
-def follow_(optimizer: Optimizer, task: nn.Module, names: Mapping[int, str]) -> None:
-    """Let an optimizer that has not stepped hold the parameters that have replaced its own.
+def rebind_parameters_(optimizer: Optimizer, task: nn.Module, names: Mapping[int, str]) -> None:
+    """Replace the parameters in an optimizer that has not stepped by the sharded ones of the same names.
+
+    Args:
+        optimizer: holds the parameters from before sharding.
+        task: the sharded task.
+        names: `parameter_names` of the task from before sharding.
 
     Raises:
-        InputError: if it holds parameters of another module.
+        InputError: if the optimizer holds parameters of another module.
     """
     now = dict(task.named_parameters())
     for group in optimizer.param_groups:
@@ -66,33 +71,35 @@ def follow_(optimizer: Optimizer, task: nn.Module, names: Mapping[int, str]) -> 
         group["params"] = [now[names[id(parameter)]] for parameter in group["params"]]
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor with all of its shards; every process must ask for it at the same time."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Gather the shards of a tensor; others are returned as they are. All processes must call this together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def whole_state(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict with whole tensors, where the module is; all processes must call this together."""
-    return {name: whole(tensor.detach()) for name, tensor in module.state_dict().items()}
+def full_state_dict(module: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict with full tensors, on the module's device. All processes must call this together."""
+    return {name: full_tensor(tensor.detach()) for name, tensor in module.state_dict().items()}
 
 
-def whole_on_cpu(module: nn.Module, *, keep: bool = True) -> dict[str, Tensor]:
-    """The state dict with whole tensors, copied to the CPU: a device holds one of them at a time.
+def full_state_dict_on_cpu(module: nn.Module, *, keep: bool = True) -> dict[str, Tensor]:
+    """Return the state dict with full tensors, copied to the CPU one by one: the device holds one at a time.
+
+    All processes must call this together.
 
     Args:
-        module: of any strategy.
-        keep: whether this process wants it; else it gets none. All must call this together.
+        module: sharded or not.
+        keep: whether this process needs the tensors; else it gets an empty dict.
     """
     state: dict[str, Tensor] = {}
     for name, tensor in module.state_dict().items():
-        gathered = whole(tensor.detach())
+        gathered = full_tensor(tensor.detach())
         if keep:
             state[name] = gathered.to("cpu", copy=True, memory_format=torch.contiguous_format)
     return state
 
 
-def load_whole_(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy whole tensors, of the right names and shapes, into a module, sharded or not. Nothing is communicated."""
+def load_full_state_dict_(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy full tensors of the right names and shapes into a module, sharded or not, without communication."""
     own = module.state_dict()
     if any(tensor.is_meta for tensor in own.values()):
         module.load_state_dict(dict(tensors), assign=True)
@@ -102,39 +109,41 @@ def load_whole_(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         return
     with torch.no_grad():
         for name, tensor in own.items():
-            _fill_(tensor, tensors[name])
+            _copy_shard_(tensor, tensors[name])
 
 
-class Twins:
-    """Unsharded copies of a task's parts, without weights until they are asked for: what evaluators look at.
+class UnshardedCopies:
+    """Unsharded copies of a sharded task's modules, for evaluators; they have weights only while they are used.
 
-    Sharded modules answer in the task's forward pass only; elsewhere their parameters are shards.
+    A sharded module can be called only within the task's forward pass; elsewhere its parameters are shards.
 
     Args:
-        task: not sharded yet.
+        task: the task before it is sharded.
     """
 
     def __init__(self, task: nn.Module) -> None:
         parts = list(task.children()) if hasattr(task, "model") else [task]
-        self._twins = [(part, _without_weights(part)) for part in parts]
+        self._copies = [(part, _meta_copy(part)) for part in parts]
 
     def of(self, module: nn.Module) -> nn.Module:
-        """The module's twin with the present weights; every process must ask for it at the same time."""
-        twin = next(twin for part, twin in self._twins if part is module)
-        twin.load_state_dict(whole_state(module), assign=True)
-        twin.requires_grad_(False)
-        for own, its in zip(module.modules(), twin.modules(), strict=True):
+        """Return the module's copy, with the present weights. All processes must call this together."""
+        copied = next(copied for part, copied in self._copies if part is module)
+        copied.load_state_dict(full_state_dict(module), assign=True)
+        copied.requires_grad_(False)
+        for own, its in zip(module.modules(), copied.modules(), strict=True):
             its.training = own.training
-        return twin
+        return copied
 
     def release(self) -> None:
-        """Let go of the weights."""
-        for _, twin in self._twins:
-            twin.load_state_dict({name: tensor.to("meta") for name, tensor in twin.state_dict().items()}, assign=True)
+        """Free the weights of all copies."""
+        for _, copied in self._copies:
+            copied.load_state_dict(
+                {name: tensor.to("meta") for name, tensor in copied.state_dict().items()}, assign=True
+            )
 
 
 def _blocks(task: nn.Module) -> list[nn.Module]:
-    """Transformer blocks that an adapter knows, of student and teacher both."""
+    """Return the transformer blocks of the task, of a teacher as well; none if no adapter knows the model."""
     try:
         return [view.block for view in block_views(task)]
     except InputError:
@@ -145,8 +154,8 @@ def _is_deferred(task: nn.Module) -> bool:
     return any(tensor.is_meta for tensor in task.state_dict().values())
 
 
-def _take_shares_(task: nn.Module, held: Mapping[str, Tensor], mesh: DeviceMesh) -> None:
-    """Scatter the first process's tensors into the shards, one by one."""
+def _scatter_shards_(task: nn.Module, held: Mapping[str, Tensor], mesh: DeviceMesh) -> None:
+    """Copy the first process's tensors into the shards of all, one tensor at a time."""
     if _is_deferred(task):
         task.to_empty(device=_device(mesh))
     source = dist.get_global_rank(mesh.get_group(), 0)
@@ -156,21 +165,21 @@ def _take_shares_(task: nn.Module, held: Mapping[str, Tensor], mesh: DeviceMesh)
             full = torch.empty(tensor.shape, dtype=tensor.dtype) if given is None else given
             full = full.to(_device(mesh)).contiguous()
             dist.broadcast(full, source)
-            _fill_(tensor, full)
+            _copy_shard_(tensor, full)
 
 
-def _fill_(tensor: Tensor, full: Tensor) -> None:
-    """Write into a tensor, or into this process's shard of it."""
+def _copy_shard_(tensor: Tensor, full: Tensor) -> None:
+    """Copy a full tensor into a tensor, or into this process's shard of it."""
     if isinstance(tensor, DTensor):
         full = full.to(tensor.device)
-        share = distribute_tensor(full, tensor.device_mesh, tensor.placements, src_data_rank=None)
-        tensor.to_local().copy_(share.to_local())
+        shard = distribute_tensor(full, tensor.device_mesh, tensor.placements, src_data_rank=None)
+        tensor.to_local().copy_(shard.to_local())
     else:
         tensor.copy_(full)
 
 
-def _without_weights(module: nn.Module) -> nn.Module:
-    """A copy whose parameters are on the meta device; buffers, also those that no state dict has, are copied."""
+def _meta_copy(module: nn.Module) -> nn.Module:
+    """Copy a module with its parameters on the meta device. Buffers are copied, non-persistent ones as well."""
     memo: dict[int, Any] = {
         id(parameter): nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
         for parameter in module.parameters()

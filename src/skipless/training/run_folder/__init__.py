@@ -1,1 +1,1 @@
-"""The run folder: whole files, checkpoints without pickles, and what a run was asked for."""
+"""The run folder: atomic files, checkpoints without pickle, and the record of what a run was asked for."""

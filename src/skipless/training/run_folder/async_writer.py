@@ -1,4 +1,4 @@
-"""Checkpoints are written beside the training: a step that asks for one pays for a copy in memory, not for the disk."""
+"""Asynchronous checkpoints: a thread writes the file, so that training pays only for a copy in memory."""
 
 import threading
 from pathlib import Path
@@ -6,18 +6,18 @@ from pathlib import Path
 from skipless.training.run_folder.checkpoint import Snapshot, write_snapshot
 
 
-class Writer:
-    """One thread at a time that turns a snapshot into the folder's checkpoint.
+class CheckpointWriter:
+    """Writes snapshots as the folder's checkpoint, in one thread at a time.
 
-    Leaving the block waits for it, whatever else goes wrong. An error in the thread (a full disk) is raised by the next
-    call from here; the checkpoint before is then still in place.
+    Leaving its context waits for the thread, even after an error. If the thread fails, on a full disk for example, the
+    next call raises its error; the previous checkpoint is then still in place.
 
     Args:
-        folder: of the run.
-        saved: the step of the checkpoint that is there already.
+        folder: the run folder.
+        saved: step of the checkpoint that already exists, if any.
 
     Attributes:
-        saved: the step of the last checkpoint that is complete on the disk.
+        saved: step of the last checkpoint that is complete on the disk.
     """
 
     def __init__(self, folder: Path, saved: int | None = None) -> None:
@@ -26,7 +26,7 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
-    def __enter__(self) -> "Writer":
+    def __enter__(self) -> "CheckpointWriter":
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -36,23 +36,23 @@ class Writer:
             self.wait()
 
     def start(self, snapshot: Snapshot, step: int) -> None:
-        """Begin to write, once the one before is done."""
+        """Start to write a snapshot, once the previous one is written."""
         self.wait()
         self._thread = threading.Thread(target=self._write, args=(snapshot, step), name="checkpoint")
         self._thread.start()
 
     def wait(self) -> None:
-        """Return when nothing is left to be written.
+        """Wait until everything is written.
 
         Raises:
-            InputError: if it could not be written.
+            InputError: if the checkpoint could not be written.
         """
         if self._thread is not None:
             self._thread.join()
         self.check()
 
     def check(self) -> None:
-        """Raise the thread's error, if it has come to one by now; never wait."""
+        """Raise the error of a thread that has ended with one; never wait."""
         if self._thread is not None and not self._thread.is_alive():
             self._thread = None
             if self._error is not None:

@@ -1,4 +1,4 @@
-"""Files that are either as they were or complete, whatever happens while they are written."""
+"""Atomic writes: a file is either unchanged or complete, even if the process is killed while it writes."""
 
 import json
 import os
@@ -13,42 +13,42 @@ from safetensors import SafetensorError
 
 from skipless.errors import InputError
 
-TEMPORARY = ".tmp"
+TEMPORARY_SUFFIX = ".tmp"
 
 
 @contextmanager
-def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the block ends, what was written there takes its place, atomically.
+def atomic_write(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; at the end of the context, that file replaces `path` atomically.
 
     Args:
-        path: the file to replace, or to create.
-        keep: where the file that is replaced goes; without it, it is gone.
+        path: the file to replace or create.
+        keep: where to move the old file; by default it is deleted.
 
     Raises:
-        InputError: if it cannot be written (no space left, no permission): the old file stays as it was.
+        InputError: if the file cannot be written (no space, no permission). The old file is then unchanged.
     """
-    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
     try:
         temporary.touch()
         usual = temporary.stat().st_mode
         yield temporary
         temporary.chmod(usual)  # safetensors makes its files private
-        _sync(temporary)
+        _fsync(temporary)
         if keep is not None and path.exists():
             os.replace(path, keep)
         os.replace(temporary, path)
-        _sync(path.parent)
-    except (OSError, SafetensorError) as error:  # safetensors wraps the operating system's errors into its own
-        raise cannot_write(path, error, temporary) from error
+        _fsync(path.parent)
+    except (OSError, SafetensorError) as error:  # safetensors wraps OSError in its own error
+        raise write_error(path, error, temporary) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def ready_folder(folder: Path) -> Path:
-    """Create a folder if need be, and see that files can be written there: before the work, not after it.
+def create_writable_folder(folder: Path) -> Path:
+    """Create a folder if it does not exist, and check that files can be written there, before any work is done.
 
     Raises:
-        InputError: if not.
+        InputError: if they cannot.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -59,8 +59,8 @@ def ready_folder(folder: Path) -> Path:
     return folder
 
 
-def cannot_write(path: Path, error: Exception, written: Path | None = None) -> InputError:
-    """Say why a file could not be written, with the sizes that matter when the disk is full."""
+def write_error(path: Path, error: Exception, written: Path | None = None) -> InputError:
+    """Make the error for a file that could not be written, with the sizes that matter when the disk is full."""
     there = next(parent for parent in path.absolute().parents if parent.exists())  # the folder itself may be gone
     free = shutil.disk_usage(there).free
     so_far = f"{_megabytes(written.stat().st_size)} written, " if written is not None and written.exists() else ""
@@ -72,12 +72,12 @@ def cannot_write(path: Path, error: Exception, written: Path | None = None) -> I
 
 def write_json(path: Path, values: Any) -> None:
     """Write readable JSON atomically."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; None where there is no such file.
+    """Read JSON; None if there is no such file.
 
     Raises:
         InputError: if it cannot be parsed.
@@ -92,8 +92,8 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def _sync(path: Path) -> None:
-    """Push a file, or the names in a folder, to the disk."""
+def _fsync(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

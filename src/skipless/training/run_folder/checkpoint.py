@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file, every tensor in it and all else as JSON in its header; nothing is pickled."""
+"""Checkpoints: one safetensors file with all tensors, and everything else as JSON in its header. No pickle."""
 
 import hashlib
 import json
@@ -14,26 +14,26 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from skipless.errors import InputError
-from skipless.training.processes.sharding import load_whole_
-from skipless.training.run_folder.atomic import ready_folder, replacing
+from skipless.training.processes.sharding import load_full_state_dict_
+from skipless.training.run_folder.atomic import atomic_write, create_writable_folder
 from skipless.training.run_folder.serialization import join_tensors, split_tensors
 
 FORMAT = "skipless checkpoint 1"
 CHECKPOINT = "checkpoint.safetensors"
 PREVIOUS = "checkpoint-previous.safetensors"
 CORRUPT = "checkpoint-corrupt.safetensors"
-WEIGHTS = "task/model."
-"""What the names of the network's tensors start with in a checkpoint: attribute `model` of the task."""
-_SHOWN = 4  # names that an error message lists of each kind
+MODEL_PREFIX = "task/model."
+"""Prefix of the model's tensors in a checkpoint: the model is attribute `model` of the task."""
+_MAX_LISTED = 4  # names of each kind in an error message
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A state at one moment, which goes on changing elsewhere.
+    """A copy of a training state at one moment.
 
     Attributes:
-        text: its JSON.
-        tensors: in memory of their own, on the CPU, by name.
+        text: the state as JSON, with references to the tensors.
+        tensors: the tensors by name, on the CPU, none of which share memory.
     """
 
     text: str
@@ -44,28 +44,28 @@ def snapshot(state: Mapping[str, Any], *, copied: bool = True) -> Snapshot:
     """Take a snapshot of a state.
 
     Args:
-        state: a tree as `split_tensors` takes it.
-        copied: False leaves tensors that lie on the CPU where they are, for a state that nobody changes meanwhile.
+        state: a nested state, as `split_tensors` takes it.
+        copied: False does not copy tensors that are on the CPU; for a state that does not change meanwhile.
     """
     tree, tensors = split_tensors(state)
-    return Snapshot(json.dumps(tree), _own_memory(tensors, copied=copied))
+    return Snapshot(json.dumps(tree), _to_cpu(tensors, copied=copied))
 
 
 def write_snapshot(folder: Path, taken: Snapshot) -> Path:
-    """Write a snapshot as the folder's checkpoint; the one before stays beside it, as `checkpoint-previous`.
+    """Write a snapshot as the folder's checkpoint, and keep the previous one as `checkpoint-previous`.
 
     Raises:
-        InputError: if it cannot be written; the checkpoint before stays in place.
+        InputError: if it cannot be written; the previous checkpoint is then unchanged.
     """
     metadata = {"format": FORMAT, "state": taken.text, "sha256": _digest(taken.text, taken.tensors)}
     path = folder / CHECKPOINT
-    with replacing(path, keep=folder / PREVIOUS) as temporary:
+    with atomic_write(path, keep=folder / PREVIOUS) as temporary:
         save_file(dict(taken.tensors), temporary, metadata)
     return path
 
 
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> Path:
-    """Write a state (a tree as `split_tensors` takes it) as the folder's checkpoint at once; see `write_snapshot`."""
+    """Write a nested state, as `split_tensors` takes it, as the folder's checkpoint; see `write_snapshot`."""
     return write_snapshot(folder, snapshot(state, copied=False))
 
 
@@ -73,7 +73,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint and verify its checksum.
 
     Raises:
-        InputError: if the file is missing, cut off, altered, or no checkpoint of ours.
+        InputError: if the file is missing, truncated, altered, or not a checkpoint of this library.
     """
     remedy = "remove it to start afresh"
     if path.name != PREVIOUS and path.with_name(PREVIOUS).exists():
@@ -81,7 +81,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            # Cloned: the tensors are views of the file, and an optimizer would go on using them as they are.
+            # Cloned: the tensors are views of the file, and an optimizer would keep them.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError) as error:
         raise InputError(f"checkpoint {str(path)!r} is corrupt or cut off ({error}); {remedy}") from error
@@ -95,19 +95,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def latest_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, str]:
-    """Read the folder's checkpoint, or the one before where that cannot be used.
+    """Read the folder's checkpoint, or the previous one if that is damaged.
 
     Returns:
-        The state (None in a fresh folder), and a line that says what was wrong, if anything was.
+        The state (None in a new folder), and a line that says what was damaged, or an empty one.
 
     Raises:
-        InputError: if there are checkpoints and none can be used.
+        InputError: if there are checkpoints but all are damaged.
     """
     path, previous = folder / CHECKPOINT, folder / PREVIOUS
     if not path.exists() and not previous.exists():
         return None, ""
     if not path.exists():
-        return load_checkpoint(previous), ""  # cut off between the two renames of a save
+        return load_checkpoint(previous), ""  # killed between the two renames of a save
     try:
         return load_checkpoint(path), ""
     except InputError as error:
@@ -117,13 +117,13 @@ def latest_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, str]:
 
 
 def set_aside_corrupt(folder: Path) -> None:
-    """Move a checkpoint that could not be used out of the way: the next one must not push it over the one before."""
+    """Move a damaged checkpoint away, so that the next save does not overwrite the good previous one with it."""
     if (folder / CHECKPOINT).exists():
         os.replace(folder / CHECKPOINT, folder / CORRUPT)
 
 
 def load_weights(model: nn.Module, path: Path | str) -> nn.Module:
-    """Load a network's weights, checking every name and shape first; the model is untouched where they do not fit.
+    """Load a model's weights. Names and shapes are checked first; if they do not match, the model is unchanged.
 
     Args:
         model: the network (not the task).
@@ -133,24 +133,26 @@ def load_weights(model: nn.Module, path: Path | str) -> nn.Module:
         The model.
 
     Raises:
-        InputError: if there is no such file, it is corrupt, or it belongs to another model.
+        InputError: if there is no such file, it is corrupt, or its weights are those of another model.
     """
     file = _weights_file(path)
     try:
         tensors = load_file(file)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{str(file)!r} is corrupt or cut off ({error}); copy or train it again") from error
-    if any(name.startswith(WEIGHTS) for name in tensors):
-        load_checkpoint(file)  # for its checksum
-        tensors = {name.removeprefix(WEIGHTS): value for name, value in tensors.items() if name.startswith(WEIGHTS)}
+    if any(name.startswith(MODEL_PREFIX) for name in tensors):
+        load_checkpoint(file)  # verifies the checksum
+        tensors = {
+            name.removeprefix(MODEL_PREFIX): value for name, value in tensors.items() if name.startswith(MODEL_PREFIX)
+        }
     return load_tensors_(model, tensors, str(file))
 
 
 def weight_shapes(path: Path | str) -> dict[str, torch.Size]:
-    """Shapes of a network's weights by name, without reading the weights: from what `load_weights` takes.
+    """Return the shape of every weight by name, without reading the weights; takes what `load_weights` takes.
 
     Raises:
-        InputError: if there is no such file, or it is no safetensors file.
+        InputError: if there is no such file, or it is not a safetensors file.
     """
     file = _weights_file(path)
     try:
@@ -158,7 +160,7 @@ def weight_shapes(path: Path | str) -> dict[str, torch.Size]:
             shapes = {name: torch.Size(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise InputError(f"{str(file)!r} is corrupt or cut off ({error}); copy or train it again") from error
-    ours = {name.removeprefix(WEIGHTS): shape for name, shape in shapes.items() if name.startswith(WEIGHTS)}
+    ours = {name.removeprefix(MODEL_PREFIX): shape for name, shape in shapes.items() if name.startswith(MODEL_PREFIX)}
     return ours or shapes
 
 
@@ -172,43 +174,43 @@ def _weights_file(path: Path | str) -> Path:
     return file
 
 
-def check_weights_name(path: Path) -> None:
-    """Raise `InputError` unless a file's name says that it holds safetensors: readers go by it."""
+def check_safetensors_name(path: Path) -> None:
+    """Raise `InputError` unless a file's name ends in `.safetensors`, by which readers recognise the format."""
     if path.suffix != ".safetensors":
         raise InputError(f"--out {str(path)!r}: give a name that ends in .safetensors")
 
 
 def save_weights(model: nn.Module, path: Path | str, *, note: Mapping[str, str] | None = None) -> Path:
-    """Write a network's weights, and nothing else, as a plain `.safetensors` file.
+    """Write a model's weights, and nothing else, to a plain `.safetensors` file.
 
     Args:
-        model: the network.
+        model: the network (not the task).
         path: the file.
-        note: what the file's metadata say besides.
+        note: further entries of the file's metadata.
 
     Raises:
-        InputError: if it cannot be written.
+        InputError: if the file cannot be written.
     """
     path = Path(path)
-    ready_folder(path.parent)
-    with replacing(path) as temporary:
-        save_file(_own_memory(model.state_dict()), temporary, {"format": "pt", **(note or {})})
+    create_writable_folder(path.parent)
+    with atomic_write(path) as temporary:
+        save_file(_to_cpu(model.state_dict()), temporary, {"format": "pt", **(note or {})})
     return path
 
 
 def load_tensors_(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> nn.Module:
-    """Copy tensors into a module whose names and shapes must be theirs.
+    """Copy tensors into a module that must have the same names and shapes.
 
     Raises:
-        InputError: that says what differs.
+        InputError: if they differ; it says which.
     """
     check_tensors(module, tensors, source)
-    load_whole_(module, tensors)
+    load_full_state_dict_(module, tensors)
     return module
 
 
 def check_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Raise `InputError`, saying what differs, unless tensors have a module's names and shapes."""
+    """Raise `InputError` that lists the differences unless the tensors have the module's names and shapes."""
     wanted = module.state_dict()
     shapes = [
         f"{name} {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}"
@@ -221,14 +223,14 @@ def check_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str)
         "of another shape": shapes,
     }
     if any(kinds.values()):
-        listed = "; ".join(f"{kind}: {_listed(names)}" for kind, names in kinds.items() if names)
+        listed = "; ".join(f"{kind}: {_list_names(names)}" for kind, names in kinds.items() if names)
         raise InputError(f"{source!r} holds the weights of another model ({listed}); build the model it was made with")
 
 
-def _own_memory(tensors: Mapping[str, Tensor], *, copied: bool = False) -> dict[str, Tensor]:
-    """Bring tensors to the CPU, contiguous, no two sharing memory (tied weights do, and the format has no aliases).
+def _to_cpu(tensors: Mapping[str, Tensor], *, copied: bool = False) -> dict[str, Tensor]:
+    """Move tensors to the CPU, contiguous and without shared memory: tied weights share it, but safetensors forbids it.
 
-    With `copied`, none shares it with the tensor given, either.
+    With `copied`, they do not share memory with the given tensors, either.
     """
     owned, seen = {}, set()
     for name, tensor in tensors.items():
@@ -250,6 +252,6 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+def _list_names(names: list[str]) -> str:
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return ", ".join(names[:_MAX_LISTED]) + more

@@ -1,4 +1,4 @@
-"""What a run was asked for, compared with what is asked now."""
+"""Fingerprint: what a run was asked for, to be compared when it is resumed."""
 
 import json
 from collections.abc import Mapping
@@ -8,34 +8,40 @@ from skipless.errors import InputError
 from skipless.frozen import to_json
 from skipless.training.config import CHANGEABLE, FitConfig
 
-_SHOWN = 5  # differences that an error message lists
+_MAX_LISTED = 5  # differences in an error message
 
 
 def fingerprint(recipe: Mapping[str, Any], config: FitConfig, samples: int) -> dict[str, Any]:
-    """Give what a run must share with its checkpoint, as JSON would give it back."""
-    return json.loads(json.dumps({"recipe": _fixed(recipe), "fit": _fixed(to_json(config)), "samples": samples}))
+    """Return the settings that a run and its checkpoint must share, after a round trip through JSON."""
+    return json.loads(
+        json.dumps(
+            {"recipe": _without_changeable(recipe), "fit": _without_changeable(to_json(config)), "samples": samples}
+        )
+    )
 
 
-def refuse_other(before: Mapping[str, Any], now: Mapping[str, Any], source: str) -> None:
+def check_fingerprint(before: Mapping[str, Any], now: Mapping[str, Any], source: str) -> None:
     """Check that two fingerprints agree.
 
     Raises:
-        InputError: that says what differs.
+        InputError: if they differ; it lists the differences.
     """
     if changes := differences(before, now):
-        listed = "; ".join(changes[:_SHOWN]) + (f"; {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else "")
+        listed = "; ".join(changes[:_MAX_LISTED]) + (
+            f"; {len(changes) - _MAX_LISTED} more" if len(changes) > _MAX_LISTED else ""
+        )
         raise InputError(
             f"{source!r} was made by another recipe ({listed}); give another --out, or the recipe of before"
         )
 
 
-def refuse_other_record(record: Mapping[str, Any], asked: Mapping[str, Any], source: str) -> None:
-    """Do the same for the contents of `run.json`."""
-    refuse_other({key: _fixed(record[key]) for key in ("recipe", "fit", "samples")}, asked, source)
+def check_run_record(record: Mapping[str, Any], expected: Mapping[str, Any], source: str) -> None:
+    """Check that the contents of a `run.json` agree with a fingerprint; raises as `check_fingerprint`."""
+    check_fingerprint({key: _without_changeable(record[key]) for key in ("recipe", "fit", "samples")}, expected, source)
 
 
 def differences(before: Any, now: Any, path: str = "") -> list[str]:
-    """List what differs between two JSON trees, in words.
+    """List the differences between two JSON trees, in words.
 
     Example:
         >>> differences({"lr": 0.003, "model": {"depth": 12}}, {"lr": 0.001, "model": {"depth": 12}})
@@ -49,7 +55,7 @@ def differences(before: Any, now: Any, path: str = "") -> list[str]:
     return [] if before == now else [f"{path} was {json.dumps(before)}, now {json.dumps(now)}"]
 
 
-def _fixed(tree: Any) -> Any:
+def _without_changeable(tree: Any) -> Any:
     if isinstance(tree, Mapping):
-        return {key: _fixed(value) for key, value in tree.items() if key not in CHANGEABLE}
+        return {key: _without_changeable(value) for key, value in tree.items() if key not in CHANGEABLE}
     return tree

@@ -1,4 +1,4 @@
-"""A run's folder: `run.json` (what was asked for), `metrics.jsonl` (how it went), `result.json` (what came out)."""
+"""RunFolder: `run.json` (what was asked for), `metrics.jsonl` (logged metrics), `result.json` (the result)."""
 
 import errno
 import fcntl
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from skipless.errors import InputError
-from skipless.training.run_folder.atomic import TEMPORARY, cannot_write, read_json, replacing, write_json
+from skipless.training.run_folder.atomic import TEMPORARY_SUFFIX, atomic_write, read_json, write_error, write_json
 
 METRICS = "metrics.jsonl"
 
-_locks: set[int] = set()  # descriptors that a forked worker must not keep: it would hold the lock of a killed run
+_locks: set[int] = set()  # a forked worker must close these: else it would hold the lock of a killed run
 
 
 def _close_locks() -> None:
@@ -27,14 +27,14 @@ os.register_at_fork(after_in_child=_close_locks)
 
 
 class RunFolder:
-    """The files of one run, and the lock that keeps a second process from them.
+    """The files of one run, and a lock that excludes a second process.
 
     Args:
-        path: created if need be.
-        writes: False in all processes of a distributed run but one: nothing is locked or written there.
+        path: the folder; created if it does not exist.
+        writes: False in all processes of a distributed run but one. They neither lock nor write.
 
     Raises:
-        InputError: on entering, if the folder cannot be created or another process works in it.
+        InputError: on entering, if the folder cannot be created or another process uses it.
     """
 
     def __init__(self, path: Path, *, writes: bool = True) -> None:
@@ -53,7 +53,7 @@ class RunFolder:
                     f"cannot use {str(self.path)!r} as a run folder ({error}); give another --out"
                 ) from error
             self._take_lock(self._lock)
-            for leftover in self.path.glob(f".*{TEMPORARY}"):
+            for leftover in self.path.glob(f".*{TEMPORARY_SUFFIX}"):
                 leftover.unlink()
         return self
 
@@ -81,7 +81,7 @@ class RunFolder:
         os.write(lock, f"{os.getpid()}\n".encode())
 
     def read(self, name: str) -> Any:
-        """Read one of the JSON files; None where it is not there."""
+        """Read one of the JSON files; None if it does not exist."""
         return read_json(self.path / name)
 
     def write(self, name: str, values: Mapping[str, Any]) -> None:
@@ -90,20 +90,20 @@ class RunFolder:
             write_json(self.path / name, values)
 
     def open_log(self, step: int, name: str = METRICS) -> None:
-        """Open a file of lines for appending, without the lines of later steps: those steps are taken again.
+        """Open a file of JSON lines for appending, and drop the lines of steps after `step`, which are taken again.
 
-        A line that was cut off when the process was killed goes, too.
+        A line that is incomplete because the process was killed is dropped, too.
         """
         if not self.writes:
             return
         path = self.path / name
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        with replacing(path) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in lines if _logged_by(step, line)), encoding="utf-8")
+        with atomic_write(path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines if _is_logged_by(step, line)), encoding="utf-8")
         self._logs[name] = path.open("ab", buffering=0)
 
     def log(self, line: Mapping[str, Any], name: str = METRICS) -> None:
-        """Append one line to a file that was opened; a killed process loses none that was logged.
+        """Append one line to an opened file. A line that was logged survives if the process is killed.
 
         Raises:
             InputError: if the disk is full.
@@ -111,18 +111,18 @@ class RunFolder:
         if name not in self._logs:
             return
         try:
-            _write_whole(self._logs[name], f"{json.dumps(line)}\n".encode())
+            _write_fully(self._logs[name], f"{json.dumps(line)}\n".encode())
         except OSError as error:
-            raise cannot_write(self.path / name, error) from error
+            raise write_error(self.path / name, error) from error
 
 
-def _write_whole(file: FileIO, text: bytes) -> None:
-    if file.write(text) < len(text):  # an unbuffered file leaves it to its caller to notice
+def _write_fully(file: FileIO, text: bytes) -> None:
+    if file.write(text) < len(text):  # an unbuffered file does not raise when the disk is full
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _logged_by(step: int, line: str) -> bool:
-    """Tell whether a line is whole and was written at this step or before."""
+def _is_logged_by(step: int, line: str) -> bool:
+    """Tell whether a line is complete and belongs to this step or an earlier one."""
     try:
         return json.loads(line)["step"] <= step
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""Where a number comes from: versions, commit, command line, hardware."""
+"""Provenance of a result: versions, commit, command line, hardware."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ import torch
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """Describe this process as far as its results may depend on it, ready for JSON."""
+    """Return, as JSON, what the results of this process may depend on."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,
@@ -31,9 +31,9 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 
 def git_commit(folder: Path) -> str | None:
-    """Give the commit of the checkout that tracks this package, `+` appended where files differ from it.
+    """Return the commit of the git checkout that tracks this package, with `+` appended if files were changed.
 
-    None outside a checkout: an installed package may well lie inside somebody else's.
+    None if no checkout tracks it: an installed package may lie inside the checkout of another project.
     """
     git = shutil.which("git")
     if git is None or _git(git, folder, "ls-files", "--error-unmatch", "provenance.py") is None:

@@ -1,4 +1,4 @@
-"""Nested Python state as plain JSON beside named tensors, and back: what replaces pickle in a checkpoint."""
+"""Serialisation of nested Python state as JSON and named tensors, in place of pickle."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,17 +9,17 @@ TENSOR, TUPLE, MAPPING = "@tensor", "@tuple", "@mapping"
 
 
 def split_tensors(tree: Any, name: str = "") -> tuple[Any, dict[str, Tensor]]:
-    """Split a tree into JSON and tensors.
+    """Split a nested state into JSON and tensors.
 
     Args:
-        tree: mappings, lists, tuples, tensors, numbers, strings, booleans and None, nested as they like.
-        name: of the root; a tensor's name is its path below it, joined by `/`.
+        tree: any nesting of mappings, lists, tuples, tensors, numbers, strings, booleans and None.
+        name: name of the root. A tensor's name is its path from the root, joined by `/`.
 
     Returns:
-        The tree with its tensors replaced by their names, and the tensors by name.
+        The state with its tensors replaced by their names, and the tensors by name.
 
     Raises:
-        TypeError: for anything else: state that cannot be saved must not be lost in silence.
+        TypeError: for any other type, since it would be lost silently.
 
     Example:
         >>> import torch

@@ -10,7 +10,7 @@ from skipless.experiments.dense.pretraining.runs import Member
 from skipless.recipes.self_supervised import DinoRecipe
 from skipless.report.write_files import write_files
 from skipless.sweep import Job
-from skipless.sweep.rates import best_rate, try_rates
+from skipless.sweep.rates import best_rate, tune_learning_rates
 from skipless.training.run_folder.atomic import read_json
 
 _FILE = "tuning-dino.json"  # Table 1 has a tuning.json
@@ -36,7 +36,7 @@ def tune(recipes: Mapping[Member, DinoRecipe], out: Path, *, jobs: int | None, t
     for member, recipe in recipes.items():
         if member.depth == full and (cell := (member.row, member.optimizer)) not in made:
             made[cell] = {rate: _job(member, recipe, rate, out, samples) for rate in rates_of(recipe)}
-    reached = try_rates(made, jobs=jobs, threads=threads)
+    reached = tune_learning_rates(made, jobs=jobs, threads=threads)
     earlier = [one for one in _read(out) if (one["row"], one["optimizer"]) not in reached]
     found = [{"row": row, "optimizer": name, first.metric: grid} for (row, name), grid in reached.items()]
     write_files(out, {_FILE: [*earlier, *found]})

@@ -1,4 +1,4 @@
-"""A picture of crops, for people to look at."""
+"""draw_crops: a picture of the crops of some images, to inspect the augmentation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from skipless.data.folder import read_image
 from skipless.data.loading.seeding import derive_seed
 from skipless.data.multicrop.apply import augment_all, to_pixels
 from skipless.data.multicrop.config import GLOBAL_CROPS, MultiCropConfig
-from skipless.data.multicrop.draws import CropDraw, draw_crops_of
+from skipless.data.multicrop.params import CropParams, sample_crop_params
 from skipless.errors import InputError
 
 _MARGIN = 4  # pixels
@@ -19,15 +19,15 @@ _COLOURS = ("red", "yellow")  # the boxes of global and of local crops
 
 
 def draw_crops(path: Path, images: Sequence[Path], config: MultiCropConfig | None = None, *, seed: int = 0) -> None:
-    """Draw one row per image to a PNG: the image with the boxes of its crops, then the crops.
+    """Draw a PNG with one row per image: the image with the boxes of its crops, then the crops.
 
-    They are what `MultiCropImages` over these files gives in epoch 0 of the seed, before normalisation.
+    The crops are those of `MultiCropImages` over these files in epoch 0, before normalisation.
 
     Args:
-        path: where to write the picture.
-        images: files.
-        config: of the crops.
-        seed: of the run.
+        path: the PNG to write.
+        images: image files.
+        config: options of the augmentation.
+        seed: seed of the run.
 
     Raises:
         InputError: if no image is given, one cannot be read, or the picture cannot be written.
@@ -52,7 +52,7 @@ def draw_crops(path: Path, images: Sequence[Path], config: MultiCropConfig | Non
 
 def _row(file: Path, index: int, config: MultiCropConfig, seed: int, height: int) -> list[Image.Image]:
     image = read_image(file)
-    draws = draw_crops_of(Random(derive_seed(seed, "crops", 0, index)), image.height, image.width, config)
+    draws = sample_crop_params(Random(derive_seed(seed, "crops", 0, index)), image.height, image.width, config)
     crops = [
         Image.fromarray(np.rint(crop).transpose(1, 2, 0).astype(np.uint8))
         for crop in augment_all(to_pixels(image), draws, config.mode)
@@ -60,8 +60,8 @@ def _row(file: Path, index: int, config: MultiCropConfig, seed: int, height: int
     return [_with_boxes(image, draws, height), *crops]
 
 
-def _with_boxes(image: Image.Image, draws: Sequence[CropDraw], height: int) -> Image.Image:
-    """Fit the image into a square cell, so that the crops of all rows are aligned."""
+def _with_boxes(image: Image.Image, draws: Sequence[CropParams], height: int) -> Image.Image:
+    """Draw the boxes into the image, fitted into a square cell so that the crops of all rows are aligned."""
     scale = height / max(image.size)
     small = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     pen = ImageDraw.Draw(small)

@@ -1,4 +1,4 @@
-"""Images within tars, each read by its place: the shuffle is over the whole set, as with folders."""
+"""ShardFiles: images in tars, read at random by offset, so that shuffling is over the full set."""
 
 import io
 import os
@@ -18,7 +18,7 @@ from skipless.errors import InputError
 
 
 class _Handles:
-    """Open tars of this process, the latest used ones. They are read by `pread`, which forked workers may share."""
+    """Cache of open tars, least recently used first. They are read by `pread`, so forked workers may share them."""
 
     def __init__(self) -> None:
         self.most = max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
@@ -38,20 +38,21 @@ class _Handles:
             os.close(descriptor)
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
-        return type(self), ()  # descriptors mean nothing to a spawned worker
+        return type(self), ()  # descriptors are not valid in a spawned worker
 
 
 @dataclass(frozen=True, eq=False)
 class ShardFiles:
-    """Image files within tars. All arrays are flat: forked workers share them rather than copy.
+    """Image files in tars. All arrays are flat, so that forked workers share them without copying.
 
     Attributes:
-        root: the folder that the tars lie below.
-        tars: their paths below it.
-        files: names within the tars, as bytes.
-        tar: which tar each is in.
-        offset: of its first byte there.
-        size: in bytes.
+        root: the folder that contains the tars.
+        tars: paths of the tars below the root.
+        files: names of the images within the tars, as bytes.
+        tar: index of the tar of each image.
+        offset: offset of each image's first byte in its tar.
+        size: size of each image in bytes.
+        handles: open tars of this process.
     """
 
     root: Path
@@ -66,24 +67,24 @@ class ShardFiles:
         return len(self.files)
 
     def stored_in(self) -> Iterator[Path]:
-        """Give the tars that hold an image."""
+        """Return the tars that contain images."""
         return (self.root / self.tars[number] for number in np.unique(self.tar))
 
     def name(self, index: int) -> str:
-        """Give the path of the tar, and behind it the one within."""
+        """Return the path of the tar, followed by the path within it."""
         return str(self.root / self.tars[self.tar[index]] / os.fsdecode(bytes(self.files[index])))
 
     def read(self, index: int) -> Image.Image:
         """Decode one image to RGB.
 
         Raises:
-            UnreadableImage: if the bytes there are no image, or are cut off.
+            UnreadableImage: if the bytes are not an image, or are truncated.
             InputError: if the tar cannot be read.
         """
         return decode_image(io.BytesIO(self.content(index)), self.name(index))
 
     def content(self, index: int) -> bytes:
-        """Give the bytes of one file; raises as `read`."""
+        """Return the bytes of one file; raises as `read`."""
         tar, size = self.root / self.tars[self.tar[index]], int(self.size[index])
         try:
             content = os.pread(self.handles[tar], size, int(self.offset[index]))
@@ -95,7 +96,7 @@ class ShardFiles:
             raise UnreadableImage(self.name(index), f"{len(content)} of {size} bytes are there")
         return content
 
-    def chosen(self, indices: Int64[Tensor, " k"]) -> "ShardFiles":
-        """Give a part of the files."""
+    def subset(self, indices: Int64[Tensor, " k"]) -> "ShardFiles":
+        """Return the files at some indices."""
         at = indices.numpy()
         return replace(self, files=self.files[at], tar=self.tar[at], offset=self.offset[at], size=self.size[at])

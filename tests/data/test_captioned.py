@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skipless.data.captioned import GAP, draw_boxes_, labelled_pictures
+from skipless.data.captioned import GAP, captioned_grid, draw_boxes_
 
 COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
 
@@ -21,7 +21,7 @@ def ink(picture: Image.Image) -> np.ndarray:
 
 def test_pictures_are_as_they_were() -> None:
     rows = [panels([(40, 30), (60, 20)]), panels([(50, 25)])]
-    picture = np.asarray(labelled_pictures(rows))
+    picture = np.asarray(captioned_grid(rows))
     assert picture.shape == (30 + 25 + 3 * GAP, 50 + 60 + 3 * GAP, 3)  # columns are as wide as their widest
     for (left, top), (width, height), colour in (
         ((GAP, GAP), (40, 30), COLOURS[0]),
@@ -34,11 +34,11 @@ def test_pictures_are_as_they_were() -> None:
 
 def test_titles_names_and_legend_stand_around_them() -> None:
     rows = [panels([(120, 30)]), panels([(120, 30)])]
-    bare = labelled_pictures(rows)
+    bare = captioned_grid(rows)
     assert not ink(bare).any()
-    titled = labelled_pictures(rows, titles=("truth",))
-    named = labelled_pictures(rows, names=("2007_000032", ""))
-    explained = labelled_pictures(rows, legend=[("sky", (1, 2, 3)), ("ignored", (255, 255, 255))])
+    titled = captioned_grid(rows, titles=("truth",))
+    named = captioned_grid(rows, names=("2007_000032", ""))
+    explained = captioned_grid(rows, legend=[("sky", (1, 2, 3)), ("ignored", (255, 255, 255))])
     for other in (titled, named, explained):
         assert other.width == bare.width
         assert other.height > bare.height
@@ -62,7 +62,7 @@ def test_no_text_is_cut_off(where: str, words: list[str]) -> None:
 
     def dark(words: list[str]) -> int:
         given = [(word, (1, 2, 250)) for word in words] if where == "legend" else words
-        picture = np.asarray(labelled_pictures(rows, **{where: given}))
+        picture = np.asarray(captioned_grid(rows, **{where: given}))
         assert (picture[:, -GAP:] == 255).all()
         return (picture.sum(-1) < 300).sum() - (picture == (1, 2, 250)).all(-1).sum()
 

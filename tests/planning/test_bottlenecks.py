@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from skipless.errors import InputError
-from skipless.planning.limits import Limits, Seconds, limits_text
-from skipless.planning.watch import watch
+from skipless.planning.bottlenecks import RunProfile, Seconds, profile_text
+from skipless.planning.profiling import profile_run
 from skipless.recipes import dino, table1
 
 
@@ -17,7 +17,7 @@ def seconds(value: float) -> Seconds:
     return Seconds(value, 0.9 * value, 1.1 * value, 5)
 
 
-HEALTHY = Limits(
+HEALTHY = RunProfile(
     device="cuda", cores=16, workers=8, batch_size=100, precision="bf16", optimizer_name="SOAP", loader=2000.0,
     between=seconds(0.001), passes=seconds(0.1), update=seconds(0.01), refresh=seconds(0.06), refresh_every=10,
     evaluation=2.0, checkpoint=0.5, steps_per_epoch=1000, evaluate_every=1, checkpoint_every=1000,
@@ -59,12 +59,12 @@ def test_shares_are_of_an_average_step() -> None:
 )
 def test_what_takes_most_of_the_time_is_named(change, limit, words) -> None:
     limits = replace(HEALTHY, **change)
-    assert limits.limit == limit
+    assert limits.bottleneck == limit
     assert limits.ranked()[0][1] == max(limits.shares().values())
     first = limits.advice.splitlines()[0]
     assert words in first
     assert f"this run ({100 * max(limits.shares().values()):.0f} % of the time)" in first
-    assert limits_text(limits).endswith(limits.advice)
+    assert profile_text(limits).endswith(limits.advice)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_what_takes_most_of_the_time_is_named(change, limit, words) -> None:
 )
 def test_what_comes_close_or_could_be_spared_is_told_beside_it(change, others) -> None:
     limits = replace(HEALTHY, **change)
-    assert limits.limit == "step"
+    assert limits.bottleneck == "step"
     first, *rest = limits.advice.splitlines()
     assert first.startswith("forward and backward limit this run (")
     assert ("as they should" in first) == (not others)
@@ -94,7 +94,7 @@ def test_what_comes_close_or_could_be_spared_is_told_beside_it(change, others) -
 
 def test_a_shared_optimizer_is_not_told_to_share() -> None:
     limits = replace(HEALTHY, update=seconds(0.2), processes=4)
-    assert limits.limit == "optimizer"
+    assert limits.bottleneck == "optimizer"
     assert "share SOAP out" not in limits.advice
 
 
@@ -104,7 +104,7 @@ def shallow(recipe, **changes):
 
 def test_a_run_with_soap_is_watched_as_it_is(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    found = watch(shallow(table1("digits", "skipless", "soap")), seconds=0.2)
+    found = profile_run(shallow(table1("digits", "skipless", "soap")), seconds=0.2)
     assert found.optimizer_name == "SOAP"
     assert found.refresh is not None
     assert found.refresh.n >= 2
@@ -117,7 +117,7 @@ def test_a_run_with_soap_is_watched_as_it_is(tmp_path, monkeypatch) -> None:
 
 
 def test_accumulation_counts_whole_steps() -> None:
-    found = watch(shallow(table1("digits", "skip", "adamw"), fit__accumulation=4), seconds=0.2)
+    found = profile_run(shallow(table1("digits", "skip", "adamw"), fit__accumulation=4), seconds=0.2)
     assert found.refresh is None
     assert found.passes.n == found.update.n
 
@@ -131,7 +131,7 @@ def test_dino_on_a_folder(tmp_path) -> None:
     recipe = shallow(
         dino("scenes", "skip", "adamw", data=str(tmp_path)), fit__batch_size=4, task__out_dim=32, task__hidden_dim=16
     )
-    found = watch(recipe, seconds=0.2)
+    found = profile_run(recipe, seconds=0.2)
     assert found.optimizer_name == "AdamW"
     assert found.loader > 0
     assert found.evaluation is not None
@@ -156,14 +156,14 @@ def test_what_an_evaluation_starts_but_once_is_not_scaled_up(tmp_path, monkeypat
         return evaluate
 
     monkeypatch.setattr("skipless.recipes.teacher_knn.teacher_neighbours", neighbours)
-    found = watch(recipe, seconds=0.1)
+    found = profile_run(recipe, seconds=0.1)
     assert seen == [(8, 8), (64, 64)]
     assert 0.1 * (8 + 160) / (8 + 64) <= found.evaluation < 0.4 * (8 + 160) / (8 + 64)
 
 
 def test_steps_that_take_too_long_are_said_so(monkeypatch) -> None:
-    monkeypatch.setattr("skipless.planning.watch._PATIENCE", 0.001)
+    monkeypatch.setattr("skipless.planning.profiling._MAX_SECONDS", 0.001)
     with pytest.raises(InputError, match="fewer than 3 steps of 1397 images"):
-        watch(table1("digits").with_(fit__batch_size=1397), seconds=0.001)
+        profile_run(table1("digits").with_(fit__batch_size=1397), seconds=0.001)
     with pytest.raises(InputError, match="--seconds 0"):
-        watch(table1("digits"), seconds=0.0)
+        profile_run(table1("digits"), seconds=0.0)

@@ -1,4 +1,4 @@
-"""Which tars a name means: a folder, one tar, or a pattern with braces as webdataset has them."""
+"""find_shards: the tars of a folder, a single tar, or a brace pattern as in webdataset."""
 
 import re
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from typing import Literal
 
 from skipless.errors import InputError
 
-SPLITS = ("train", "val", "validation")  # folders of shards; also words in the names of shards
+SPLITS = ("train", "val", "validation")  # names of folders with shards
 _WORD = re.compile(r"(?<![a-z])(train|val)(?:ing|id|idation)?(?![a-z])")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
-_MOST = 1_000_000  # shards; a typo in a range should not fill the memory
+_MAX_SHARDS = 1_000_000  # a typo in a range should not fill the memory
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Shards:
     """The tars of a set.
 
     Attributes:
-        named: as the user wrote it.
-        root: the folder that all lie below.
-        files: in their order.
+        named: folder, tar or pattern, as given by the user.
+        root: the folder that contains all tars.
+        files: paths of the tars, in order.
     """
 
     named: str
@@ -31,19 +31,19 @@ class Shards:
     files: tuple[Path, ...]
 
     def split(self, split: Literal["train", "val"]) -> "Shards":
-        """Keep those whose name, or else whose folder, says `train` or `val` (or `validation`); may be none."""
+        """Return the tars with `train` or `val` (or `validation`) in their name, or else in their folder's name."""
         return Shards(self.named, self.root, tuple(file for file in self.files if _split_of(file) == split))
 
 
 def find_shards(named: str) -> Shards | None:
-    """Find the tars that a name means; None if it does not mean tars.
+    """Find the tars of a folder or pattern; None if there are none.
 
     Args:
-        named: a pattern such as `imagenet-{train-{000000..001281},val-{000000..000049}}.tar`, or one tar, or a folder
-            with tars in it or in its folders `train` and `val`.
+        named: a pattern such as `imagenet-{train-{000000..001281},val-{000000..000049}}.tar`, a tar, or a folder with
+            tars in it or in its folders `train` and `val`.
 
     Raises:
-        InputError: if a shard of a pattern is missing, or what is there is compressed.
+        InputError: if a tar of a pattern is missing, or the tars of a folder are compressed.
 
     Example:
         >>> find_shards("digits") is None
@@ -65,7 +65,7 @@ def find_shards(named: str) -> Shards | None:
 
 
 def _in_folder(named: str, folder: Path) -> Shards | None:
-    """Give the tars of a folder, unless there are folders of classes: ImageNet's own tars often stay beside them."""
+    """Return the tars of a folder; None if it has folders of classes, beside which ImageNet's own tars often lie."""
     places = [folder, *(folder / name for name in SPLITS if (folder / name).is_dir())]
     if any(entry.is_dir() for place in places[1:] for entry in place.iterdir()):
         return None
@@ -100,8 +100,8 @@ def expand_braces(pattern: str) -> list[str]:
     count = 1
     for part in parts:
         count *= len(part)
-    if count > _MOST:
-        raise InputError(f"{pattern!r} names {count} shards; give at most {_MOST}")
+    if count > _MAX_SHARDS:
+        raise InputError(f"{pattern!r} names {count} shards; give at most {_MAX_SHARDS}")
     return ["".join(names) for names in product(*parts, [pattern[start:]])]
 
 
@@ -117,8 +117,8 @@ def _closing(pattern: str, opening: int) -> int:
 def _alternatives(inner: str, pattern: str) -> list[str]:
     if found := _RANGE.fullmatch(inner):
         low, high = int(found[1]), int(found[2])
-        if abs(high - low) >= _MOST:
-            raise InputError(f"{pattern!r} names {abs(high - low) + 1} shards; give at most {_MOST}")
+        if abs(high - low) >= _MAX_SHARDS:
+            raise InputError(f"{pattern!r} names {abs(high - low) + 1} shards; give at most {_MAX_SHARDS}")
         width = max(map(len, found.groups())) if any(text.startswith("0") for text in found.groups()) else 0
         return [f"{number:0{width}}" for number in range(low, high + 1) or range(low, high - 1, -1)]
     choices, depth = [""], 0

@@ -1,16 +1,16 @@
-"""What limits a run: its parts in seconds, as records, and advice on the largest."""
+"""RunProfile: the time of the parts of a run, its bottleneck, and advice on it."""
 
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Limit = Literal["loader", "loop", "step", "optimizer", "evaluation", "checkpoint"]
+Bottleneck = Literal["loader", "loop", "step", "optimizer", "evaluation", "checkpoint"]
 
-_CLOSE = 0.1  # of the run: the next run may well have two parts, this near to each other, the other way round
-_SPARED = 0.15  # from this share on, what training does not itself need is worth a word beside what limits it
+_CLOSE = 0.1  # shares of time that differ by less may swap places in the next run
+_SPARED = 0.15  # from this share of time on, advice mentions overhead that is not the bottleneck
 
-_NAMES: dict[Limit, tuple[str, str]] = {
+_NAMES: dict[Bottleneck, tuple[str, str]] = {
     "loader": ("the loader", "limits"),
     "loop": ("what is done between steps", "limits"),
     "step": ("forward and backward", "limit"),
@@ -22,12 +22,13 @@ _NAMES: dict[Limit, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Seconds:
-    """How long something took, again and again.
+    """Statistics of a repeated time measurement.
 
     Attributes:
-        median: in seconds.
-        low, high: the quickest and the slowest.
-        n: how often it was seen.
+        median: median in seconds.
+        low: shortest time in seconds.
+        high: longest time in seconds.
+        n: number of measurements.
     """
 
     median: float
@@ -37,7 +38,7 @@ class Seconds:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> "Seconds | None":
-        """Summarise; None where there is nothing.
+        """Summarise measurements; None if there are none.
 
         Example:
             >>> Seconds.of([3.0, 1.0, 2.0])
@@ -50,28 +51,28 @@ class Seconds:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Where the time of a run goes.
+class RunProfile:
+    """The time that the parts of a run take.
 
     Attributes:
-        device: where it ran, `cpu` or `cuda`.
-        cores: that this process may use.
-        workers: that fetched.
-        batch_size: images of a step, of this process.
-        precision: of the passes.
-        optimizer_name: its class.
-        loader: images/s that the loader gives alone.
-        between: seconds from one update to the next forward pass: the batch, averages, log lines.
-        passes: seconds of forward and backward.
+        device: device of the run, `cpu` or `cuda`.
+        cores: number of cores that this process may use.
+        workers: number of worker processes of the loader.
+        batch_size: images of a step on this process.
+        precision: precision of the passes.
+        optimizer_name: class of the optimizer.
+        loader: images/s of the loader alone.
+        between: seconds from an update to the next forward pass: loading the batch, metrics, log lines.
+        passes: seconds of forward and backward pass.
         update: seconds of an ordinary optimizer step.
-        refresh: seconds of one that refreshes SOAP's bases; None where nothing is refreshed.
-        refresh_every: steps between these, in the run as asked for.
+        refresh: seconds of an optimizer step that refreshes SOAP's bases; None if there are none.
+        refresh_every: steps between refreshes in the run as asked for.
         evaluation: seconds of one evaluation; None if there is none.
         checkpoint: seconds of one checkpoint.
-        steps_per_epoch: of the run.
-        evaluate_every: epochs between evaluations; 0 is at the end only.
+        steps_per_epoch: optimizer steps of an epoch.
+        evaluate_every: epochs between evaluations; 0 evaluates at the end only.
         checkpoint_every: steps between checkpoints.
-        processes: that share the run.
+        processes: number of processes of the run.
     """
 
     device: str
@@ -95,23 +96,23 @@ class Limits:
 
     @property
     def optimizer(self) -> float:
-        """Seconds of an average optimizer step, refreshes shared out over the steps between them."""
+        """Seconds of an average optimizer step, with refreshes averaged over all steps."""
         if self.refresh is None:
             return self.update.median
         return self.update.median + (self.refresh.median - self.update.median) / self.refresh_every
 
     @property
     def step(self) -> float:
-        """Seconds of an average step, data and all."""
+        """Seconds of an average training step, including data loading."""
         return self.between.median + self.passes.median + self.optimizer
 
     @property
     def images_per_second(self) -> float:
-        """Of the loop, between evaluations and checkpoints."""
+        """Images/s of the loop, without evaluations and checkpoints."""
         return self.batch_size / self.step
 
     def shares(self) -> dict[str, float]:
-        """Each part's share of a run's time, 0 to 1; they add up to 1."""
+        """Return the share of each part in the time of a run, 0 to 1; the sum is 1."""
         evaluated = self.evaluate_every * self.steps_per_epoch
         parts = {
             "between steps": self.between.median,
@@ -124,37 +125,37 @@ class Limits:
         return {name: seconds / whole for name, seconds in parts.items()}
 
     @property
-    def limit(self) -> Limit:
+    def bottleneck(self) -> Bottleneck:
         """The part that takes the largest share of the time."""
         return self.ranked()[0][0]
 
-    def ranked(self) -> list[tuple[Limit, float]]:
-        """The parts and their shares, largest first; what lies between steps is the loader's or the loop's own."""
-        named: dict[str, Limit] = {
+    def ranked(self) -> list[tuple[Bottleneck, float]]:
+        """Return the parts and their shares, largest first; time between steps is the loader's or the loop's."""
+        named: dict[str, Bottleneck] = {
             "between steps": "loader" if self._loader_is_slow else "loop",
             "forward and backward": "step",
             "optimizer": "optimizer",
             "evaluation": "evaluation",
             "checkpoint": "checkpoint",
         }
-        shares: list[tuple[Limit, float]] = [(named[part], share) for part, share in self.shares().items()]
+        shares: list[tuple[Bottleneck, float]] = [(named[part], share) for part, share in self.shares().items()]
         return sorted(shares, key=lambda found: -found[1])
 
     @property
     def _needed(self) -> float:
-        """Images/s that all but the loader could take."""
+        """Images/s of a step without data loading."""
         return self.batch_size / (self.passes.median + self.optimizer)
 
     @property
     def _loader_is_slow(self) -> bool:
-        """Whether the loader can explain the time between steps; its workers are slower beside training than alone."""
+        """Whether the loader explains the time between steps; during training its workers are slower than alone."""
         if not self.workers:
             return self.batch_size / self.loader >= self.between.median / 2
         return self.loader < self._needed / _SPARED
 
     @property
     def advice(self) -> str:
-        """What limits the run and what helps; in more lines what comes close to it, and what else could be spared."""
+        """Lines of text: the bottleneck and its remedy, then parts close to it, then avoidable overhead."""
         first, largest = self.ranked()[0]
         others = self.ranked()[1:]
         close = [found for found in others if largest - found[1] <= _CLOSE]
@@ -167,10 +168,10 @@ class Limits:
         told += [f"besides, {self._named(*found)}" for found in spared]
         return "\n".join(told)
 
-    def _named(self, part: Limit, share: float) -> str:
+    def _named(self, part: Bottleneck, share: float) -> str:
         return f"{_NAMES[part][0]} ({_per_cent(share)}): {self._remedy(part)}"
 
-    def _remedy(self, part: Limit) -> str:
+    def _remedy(self, part: Bottleneck) -> str:
         return {
             "loader": self._about_loader,
             "loop": self._about_loop,
@@ -231,22 +232,24 @@ def _per_cent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def limits_text(limits: Limits) -> str:
-    """The breakdown and the advice, in lines."""
-    shares = limits.shares()
-    refresh = "" if limits.refresh is None else f"; with a refresh {limits.refresh}, every {limits.refresh_every} steps"
-    evaluation = "none" if limits.evaluation is None else f"{limits.evaluation:.3g} s each"
+def profile_text(profile: RunProfile) -> str:
+    """Return the times, shares and advice as lines of text."""
+    shares = profile.shares()
+    refresh = (
+        "" if profile.refresh is None else f"; with a refresh {profile.refresh}, every {profile.refresh_every} steps"
+    )
+    evaluation = "none" if profile.evaluation is None else f"{profile.evaluation:.3g} s each"
     parts = {
-        "between steps": str(limits.between),
-        "forward and backward": str(limits.passes),
-        "optimizer": f"{limits.update}{refresh}",
+        "between steps": str(profile.between),
+        "forward and backward": str(profile.passes),
+        "optimizer": f"{profile.update}{refresh}",
         "evaluation": evaluation,
-        "checkpoint": f"{1e3 * limits.checkpoint:.0f} ms each",
+        "checkpoint": f"{1e3 * profile.checkpoint:.0f} ms each",
     }
     lines = [
-        f"the loop        {limits.images_per_second:.4g} images/s on {limits.device}, {limits.precision}, "
-        f"batch {limits.batch_size}, {limits.optimizer_name}",
-        f"loader alone    {limits.loader:.4g} images/s with {limits.workers} workers",
+        f"the loop        {profile.images_per_second:.4g} images/s on {profile.device}, {profile.precision}, "
+        f"batch {profile.batch_size}, {profile.optimizer_name}",
+        f"loader alone    {profile.loader:.4g} images/s with {profile.workers} workers",
     ]
     lines += [f"{100 * shares[name]:5.1f} %  {name:20}  {value}" for name, value in parts.items()]
-    return "\n".join([*lines, limits.advice])
+    return "\n".join([*lines, profile.advice])

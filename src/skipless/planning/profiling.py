@@ -1,4 +1,4 @@
-"""Watch the first seconds of a real run: the loop itself, with a clock in torch's hooks, stopped when it is enough."""
+"""profile_run: times the first seconds of a real run through torch's global hooks, and then ends it."""
 
 import os
 import tempfile
@@ -22,34 +22,37 @@ from skipless.data.loading.steps import steps_per_epoch
 from skipless.data.memory import MemoryImages
 from skipless.errors import InputError
 from skipless.optim import SOAP
-from skipless.planning.limits import Limits, Seconds
+from skipless.planning.bottlenecks import RunProfile, Seconds
 from skipless.recipes import Recipe
 from skipless.tasks import DINO, Supervised
 from skipless.training.loop.fit import CHECKPOINT_SECONDS
 from skipless.training.processes.launch import launch
 from skipless.training.run_folder.checkpoint import save_checkpoint
 
-_REFRESH = 4  # steps between refreshes while watched: what one costs does not depend on it, and some must be seen
-_WANTED = 2 * _REFRESH + 2  # updates: the first, which only starts the state, two refreshes, ordinary ones
-_LEAST = 3
-_PATIENCE = 60.0  # seconds, to see the updates that are wanted, or the least
-_LOADED = 32  # images that are fetched at once to see how fast the loader is
-_EVALUATED, _WARMING = 64, 8  # images of a split that are evaluated, to see how long all would take, and before
+_REFRESH_EVERY = 4  # steps between refreshes while profiling; their cost is the same, and some must be measured
+_TARGET_UPDATES = 2 * _REFRESH_EVERY + 2  # the first, which only initialises state, two refreshes, and others
+_MIN_UPDATES = 3
+_MAX_SECONDS = 60.0  # time limit for _TARGET_UPDATES, and for _MIN_UPDATES
+_LOADER_BATCH = 32  # images of a batch when the loader is timed
+_EVALUATED, _WARM_UP = 64, 8  # images that are evaluated to estimate an evaluation's time, and to warm up
 
 
-class _Enough(BaseException):
-    """Ends the watched run; no `except Exception` on its way may take it for a failure."""
+class _ProfilingDone(BaseException):
+    """Ends the profiled run; it is not an Exception, so that no handler takes it for a failure."""
 
 
 @dataclass
-class _Clock:
-    """What is seen of a run.
+class _StepTimer:
+    """Timer of the parts of a run's steps.
 
     Attributes:
-        seconds: to watch for.
-        began: when the first forward pass began.
-        task, optimizer: of the run.
-        between, passes, updates: seconds, in the order of the steps.
+        seconds: time to profile for, in seconds.
+        began: time at which the first forward pass began.
+        task: task of the run.
+        optimizer: optimizer of the run.
+        between: seconds between steps, in the order of the steps.
+        passes: seconds of forward and backward pass.
+        updates: seconds of optimizer steps.
     """
 
     seconds: float
@@ -64,12 +67,12 @@ class _Clock:
     _post: float | None = None
 
     @property
-    def patience(self) -> float:
-        """Seconds after which what was seen must do."""
-        return max(self.seconds, _PATIENCE)
+    def max_seconds(self) -> float:
+        """Seconds after which profiling ends with fewer updates."""
+        return max(self.seconds, _MAX_SECONDS)
 
     def forward(self, module: nn.Module, _inputs: Any) -> None:
-        """A forward pass of the task begins: the first one of a step ends what lay between two steps."""
+        """Called when a forward pass of the task begins; the first one of a step ends the time between steps."""
         if not isinstance(module, Supervised | DINO) or not module.training:
             return
         now = _now(module)
@@ -79,29 +82,31 @@ class _Clock:
             if self._post is not None:
                 self.between.append(now - self._post)
             self._forward = now
-        if now - self.began > self.patience:
-            raise _Enough
+        if now - self.began > self.max_seconds:
+            raise _ProfilingDone
 
     def before_update(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
-        """Gradients are complete."""
+        """Called when the gradients are complete."""
         if self.task is not None and self._forward is not None:
             self.optimizer, self._pre = optimizer, _now(self.task)
             self.passes.append(self._pre - self._forward)
 
     def after_update(self, _optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
-        """The weights have moved."""
+        """Called when the weights are updated."""
         if self.task is None or self.began is None or self._forward is None:
             return
         self._post = _now(self.task)
         self.updates.append(self._post - self._pre)
         self._forward = None
         elapsed, seen = self._post - self.began, len(self.updates)
-        if (elapsed > self.seconds and seen >= _WANTED) or (elapsed > self.patience and seen >= _LEAST):
-            raise _Enough
+        if (elapsed > self.seconds and seen >= _TARGET_UPDATES) or (
+            elapsed > self.max_seconds and seen >= _MIN_UPDATES
+        ):
+            raise _ProfilingDone
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Watch every task and optimizer of this process."""
+        """Time all tasks and optimizers of this process within the context."""
         hooks = [
             register_module_forward_pre_hook(self.forward),
             register_optimizer_step_pre_hook(self.before_update),
@@ -109,22 +114,22 @@ class _Clock:
         ]
         try:
             yield
-        except _Enough:
+        except _ProfilingDone:
             pass
         finally:
             for hook in hooks:
                 hook.remove()
 
 
-def watch(recipe: Recipe, *, seconds: float = 8.0) -> Limits:
-    """Run a recipe for some seconds in a folder that is thrown away, and say what limits it.
+def profile_run(recipe: Recipe, *, seconds: float = 8.0) -> RunProfile:
+    """Run a recipe for some seconds in a temporary folder, and profile it.
 
-    The run is the recipe's own; only its evaluations and checkpoints are left out, and timed apart, and SOAP's bases
-    are refreshed more often, so that some refreshes are seen.
+    The run is that of the recipe, with two exceptions. Evaluations and checkpoints are timed separately, and SOAP's
+    bases are refreshed more often, so that some refreshes are measured.
 
     Args:
-        recipe: what would be trained.
-        seconds: to watch for; longer, up to a minute, until a few steps and refreshes were seen.
+        recipe: the recipe to profile.
+        seconds: time to profile for. It is extended, up to a minute, until a few steps and refreshes are measured.
 
     Raises:
         InputError: if three steps take longer than a minute, or the recipe or its data cannot be used.
@@ -134,32 +139,32 @@ def watch(recipe: Recipe, *, seconds: float = 8.0) -> Limits:
     fabric = launch(recipe.fit.device, recipe.fit.precision)
     train, labelled = recipe.load()
     loader = _loader_rate(train, recipe, seconds / 2)
-    clock = _Clock(seconds)
+    timer = _StepTimer(seconds)
     with tempfile.TemporaryDirectory(prefix="skipless-doctor-") as folder:
-        with clock.running():
+        with timer.running():
             _start(recipe, Path(folder) / "run")
-        if len(clock.updates) < _LEAST or clock.task is None or clock.optimizer is None:
+        if len(timer.updates) < _MIN_UPDATES or timer.task is None or timer.optimizer is None:
             raise InputError(
-                f"fewer than {_LEAST} steps of {recipe.fit.batch_size} images in {clock.patience:g} s; give a smaller "
-                "--batch-size, or more --seconds"
+                f"fewer than {_MIN_UPDATES} steps of {recipe.fit.batch_size} images in {timer.max_seconds:g} s; give a "
+                "smaller --batch-size, or more --seconds"
             )
-        checkpoint = _checkpoint_seconds(clock, Path(folder))
-    return _limits(recipe, clock, train, loader, checkpoint, _evaluation_seconds(recipe, fabric, clock.task, labelled))
+        checkpoint = _checkpoint_seconds(timer, Path(folder))
+    return _profile(recipe, timer, train, loader, checkpoint, _evaluation_seconds(recipe, fabric, timer.task, labelled))
 
 
 def _start(recipe: Recipe, out: Path) -> None:
-    """The run as it would be, but for what is timed apart."""
+    """Start the run, without evaluations and checkpoints, and with frequent refreshes."""
     watched = recipe.bare().with_(
-        optimizer__precondition_frequency=min(_REFRESH, recipe.optimizer.precondition_frequency)
+        optimizer__precondition_frequency=min(_REFRESH_EVERY, recipe.optimizer.precondition_frequency)
     )
     watched.run(out)
 
 
 def _loader_rate(dataset: BatchedDataset, recipe: Recipe, seconds: float) -> float:
-    """Images/s of the loader alone, once its workers have started."""
+    """Return the images/s of the loader alone, once its workers have started."""
     fit = recipe.fit
     size = min(len(dataset), fit.batch_size // fit.accumulation)
-    size = size if isinstance(dataset, MemoryImages) else min(size, _LOADED)
+    size = size if isinstance(dataset, MemoryImages) else min(size, _LOADER_BATCH)
     workers = count_workers(fit.workers, dataset)
     batches = train_batches(dataset, Order(len(dataset), size, fit.seed), workers=workers)
     try:
@@ -175,46 +180,46 @@ def _loader_rate(dataset: BatchedDataset, recipe: Recipe, seconds: float) -> flo
         batches.close()
 
 
-def _checkpoint_seconds(clock: _Clock, folder: Path) -> float:
-    """Seconds of one checkpoint, written where nothing waits for it."""
-    assert clock.task is not None
-    assert clock.optimizer is not None
+def _checkpoint_seconds(timer: _StepTimer, folder: Path) -> float:
+    """Return the seconds that it takes to write one checkpoint."""
+    assert timer.task is not None
+    assert timer.optimizer is not None
     start = time.perf_counter()
-    save_checkpoint(folder, {"task": clock.task.state_dict(), "optimizer": clock.optimizer.state_dict()})
+    save_checkpoint(folder, {"task": timer.task.state_dict(), "optimizer": timer.optimizer.state_dict()})
     return time.perf_counter() - start
 
 
 def _evaluation_seconds(recipe: Recipe, fabric: Fabric, task: nn.Module, data: ImageData | None) -> float | None:
-    """Seconds of one evaluation, from a part of it, once it is warm: what starts but once must not be scaled up."""
+    """Return the seconds of one evaluation, extrapolated from a part of it after a warm-up."""
     if data is None:
         return None
     model: Any = task.model
     most = len(data.val) if isinstance(data.val, MemoryImages) else _EVALUATED
     with fabric.autocast():
-        recipe.evaluation(data, _WARMING)(model)
+        recipe.evaluation(data, _WARM_UP)(model)
         start = time.perf_counter()
         recipe.evaluation(data, most)(model)
         share = recipe.evaluated(data, most) / recipe.evaluated(data)
         return (time.perf_counter() - start) / share
 
 
-def _limits(
+def _profile(
     recipe: Recipe,
-    clock: _Clock,
+    timer: _StepTimer,
     train: BatchedDataset,
     loader: float,
     checkpoint: float,
     evaluation: float | None,
-) -> Limits:
-    """Sort what was seen: the first step starts everything, and SOAP's every fourth refreshes."""
-    fit, optimizer = recipe.fit, clock.optimizer
+) -> RunProfile:
+    """Summarise the timings, without the first step, and with SOAP's refreshes separate from other updates."""
+    fit, optimizer = recipe.fit, timer.optimizer
     soap = isinstance(optimizer, SOAP)
     every = recipe.optimizer.precondition_frequency if soap else 0
-    shown = min(_REFRESH, every)
-    refreshing = [soap and index % shown == 0 for index in range(len(clock.updates))]
-    later = list(zip(clock.updates, refreshing, strict=True))[1:]
+    shown = min(_REFRESH_EVERY, every)
+    refreshing = [soap and index % shown == 0 for index in range(len(timer.updates))]
+    later = list(zip(timer.updates, refreshing, strict=True))[1:]
     ordinary = [seconds for seconds, refreshes in later if not refreshes] or [seconds for seconds, _ in later]
-    between, passes = Seconds.of(clock.between), Seconds.of(clock.passes[1:])
+    between, passes = Seconds.of(timer.between), Seconds.of(timer.passes[1:])
     update, refresh = Seconds.of(ordinary), Seconds.of([seconds for seconds, refreshes in later if refreshes])
     assert between is not None
     assert passes is not None
@@ -223,8 +228,8 @@ def _limits(
     step = between.median + passes.median + update.median
     apart = max(per_epoch, round(CHECKPOINT_SECONDS / step))
     processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    return Limits(
-        device=next(clock.task.parameters()).device.type if clock.task is not None else "cpu",
+    return RunProfile(
+        device=next(timer.task.parameters()).device.type if timer.task is not None else "cpu",
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         workers=count_workers(fit.workers, train),
         batch_size=fit.batch_size // processes,
@@ -246,7 +251,7 @@ def _limits(
 
 
 def _now(module: nn.Module) -> float:
-    """The time at which the device is done with what it was given so far."""
+    """Return the time, once the device has finished all work so far."""
     device = next(module.parameters()).device
     if device.type == "cuda":
         torch.cuda.synchronize(device)

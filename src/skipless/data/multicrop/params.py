@@ -1,4 +1,4 @@
-"""What happens to a crop, drawn before any pixel is touched: a list of numbers that can be tested and shown."""
+"""Sampling the parameters of a crop's augmentation, separately from applying them to pixels."""
 
 import math
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from skipless.data.multicrop.config import GLOBAL_CROPS, MultiCropConfig
 Jitter = Literal["brightness", "contrast", "saturation", "hue"]
 
 _JITTERS: tuple[Jitter, ...] = ("brightness", "contrast", "saturation", "hue")
-_ATTEMPTS = 10  # torchvision's RandomResizedCrop gives up after so many boxes that do not fit
+_ATTEMPTS = 10  # as in torchvision's RandomResizedCrop
 
 
 @dataclass(frozen=True)
 class Box:
-    """A part of an image, in pixels."""
+    """A rectangle of an image, in pixels."""
 
     top: int
     left: int
@@ -24,17 +24,17 @@ class Box:
 
 
 @dataclass(frozen=True)
-class CropDraw:
-    """One crop's augmentation, in the order in which it is applied.
+class CropParams:
+    """Parameters of a crop's augmentation, in the order of their application.
 
     Attributes:
-        box: the part of the image.
-        size: side of the crop.
-        flip: whether it is mirrored.
-        jitter: operations in their order, with their factors (hue: turns); empty for none.
-        grey: whether it loses its colour.
-        sigma: of the blur in pixels; 0 for none.
-        solarise: whether it is solarised.
+        box: the rectangle of the image.
+        size: side of the crop after resizing.
+        flip: whether to mirror the crop.
+        jitter: operations of the colour jitter in their order, with their factors (hue: turns); may be empty.
+        grey: whether to convert the crop to grey.
+        sigma: standard deviation of the blur in pixels; 0 for none.
+        solarise: whether to solarise the crop.
     """
 
     box: Box
@@ -46,26 +46,26 @@ class CropDraw:
     solarise: bool = False
 
 
-def draw_crops_of(random: Random, height: int, width: int, config: MultiCropConfig) -> list[CropDraw]:
-    """Draw every crop of one image of `height` x `width` pixels: the two global ones, then the local ones.
+def sample_crop_params(random: Random, height: int, width: int, config: MultiCropConfig) -> list[CropParams]:
+    """Sample the parameters of all crops of a `height` x `width` image, global crops first.
 
     Example:
-        >>> draws = draw_crops_of(Random(0), 375, 500, MultiCropConfig())
+        >>> draws = sample_crop_params(Random(0), 375, 500, MultiCropConfig())
         >>> [draw.size for draw in draws][:3], draws[0].sigma > 0
         ([224, 224, 96], True)
     """
-    return [_draw(random, height, width, config, position) for position in range(len(config.sizes))]
+    return [_sample_crop(random, height, width, config, position) for position in range(len(config.sizes))]
 
 
-def draw_box(random: Random, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]) -> Box:
-    """Draw a box as torchvision's RandomResizedCrop does: the whole image, cut to the ratio, if none fits.
+def sample_box(random: Random, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]) -> Box:
+    """Sample a box as torchvision's RandomResizedCrop does; if none fits, it is a centred box within the ratio.
 
     Args:
-        random: where the draws come from.
-        height: of the image.
-        width: of the image.
-        scale: share of the image's area.
-        ratio: width by height.
+        random: source of randomness.
+        height: height of the image.
+        width: width of the image.
+        scale: range of the share of the image's area.
+        ratio: range of width / height.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for _ in range(_ATTEMPTS):
@@ -82,22 +82,22 @@ def draw_box(random: Random, height: int, width: int, scale: tuple[float, float]
     return Box((height - h) // 2, (width - w) // 2, h, w)
 
 
-def _draw(random: Random, height: int, width: int, config: MultiCropConfig, position: int) -> CropDraw:
+def _sample_crop(random: Random, height: int, width: int, config: MultiCropConfig, position: int) -> CropParams:
     is_global = position < GLOBAL_CROPS
-    box = draw_box(random, height, width, config.global_scale if is_global else config.local_scale, config.ratio)
-    return CropDraw(
+    box = sample_box(random, height, width, config.global_scale if is_global else config.local_scale, config.ratio)
+    return CropParams(
         box,
         config.sizes[position],
         flip=random.random() < config.flip,
-        jitter=_draw_jitter(random, config.jitter) if random.random() < config.jitter_share else (),
+        jitter=_sample_jitter(random, config.jitter) if random.random() < config.jitter_share else (),
         grey=random.random() < config.grey,
         sigma=_uniform(random, *config.blur_sigma) if random.random() < config.blur[min(position, GLOBAL_CROPS)] else 0,
         solarise=position == 1 and random.random() < config.solarise,
     )
 
 
-def _draw_jitter(random: Random, strengths: tuple[float, ...]) -> tuple[tuple[Jitter, float], ...]:
-    """Factors around 1, hue around 0; sorting by one draw each makes every order equally likely."""
+def _sample_jitter(random: Random, strengths: tuple[float, ...]) -> tuple[tuple[Jitter, float], ...]:
+    """Sample factors around 1, and the hue around 0; sorting by random keys makes every order equally likely."""
     neutral = (1.0, 1.0, 1.0, 0.0)
     drawn: list[tuple[Jitter, float]] = [
         (n, _uniform(random, c - s, c + s)) for n, c, s in zip(_JITTERS, neutral, strengths, strict=True)
@@ -107,7 +107,7 @@ def _draw_jitter(random: Random, strengths: tuple[float, ...]) -> tuple[tuple[Ji
 
 
 def _uniform(random: Random, low: float, high: float) -> float:
-    """Written out: only `Random.random` is promised to give the same numbers in every version of Python."""
+    """Sample uniformly. Only `Random.random` is guaranteed to give the same numbers in every version of Python."""
     return low + (high - low) * random.random()
 
 

@@ -1,4 +1,4 @@
-"""What the watchmen see in teachers that are well, and in teachers that are not."""
+"""What the collapse monitors find in healthy teachers and in collapsed ones."""
 
 import json
 import math
@@ -9,7 +9,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from skipless.tasks.dino.collapse import class_tokens, effective_rank, look, spread
+from skipless.tasks.dino.collapse import class_tokens, effective_rank, measure_collapse, spread
 
 K, N = 16, 32
 
@@ -24,7 +24,7 @@ def outputs(temperature: float = 1.0) -> Tensor:
 
 def test_numbers_are_those_of_their_definitions() -> None:
     p = outputs(0.5)
-    seen = look([features()], p, {"all": torch.tensor(2.0)})
+    seen = measure_collapse([features()], p, {"all": torch.tensor(2.0)})
     entropies = [-sum(x * math.log(x) for x in row) for row in p.tolist()]
     mean = [sum(column) / N for column in zip(*p.tolist(), strict=True)]
     assert seen.entropy == pytest.approx(sum(entropies) / N, rel=1e-6)
@@ -32,7 +32,7 @@ def test_numbers_are_those_of_their_definitions() -> None:
     marginal = -sum(x * math.log(x) for x in mean)
     assert seen.information == pytest.approx(marginal - sum(entropies) / N, rel=1e-5)
     assert (seen.n, seen.grad_norms) == (N, {"all": 2.0})
-    assert seen.fault() is None
+    assert seen.diagnosis() is None
 
 
 def test_effective_rank_of_what_is_known() -> None:
@@ -63,25 +63,25 @@ ONE = outputs()[:1].expand(N, K)
     ],
 )
 def test_collapses_are_told_apart(p: Tensor, x: Tensor, fault: str) -> None:
-    seen = look([features(), x], p)
-    assert re.search(fault, seen.fault() or "well")
+    seen = measure_collapse([features(), x], p)
+    assert re.search(fault, seen.diagnosis() or "well")
     json.dumps(seen.as_json(), allow_nan=False)
 
 
 def test_nearly_uniform_outputs_that_tell_samples_apart_are_no_collapse() -> None:
     p = outputs(temperature=50.0)
-    seen = look([features()], p)
+    seen = measure_collapse([features()], p)
     assert seen.kl_uniform < 1e-3
-    assert seen.fault() is None
+    assert seen.diagnosis() is None
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_few_samples_are_not_taken_for_a_collapse(n: int) -> None:
     """One cannot differ from another, and two differ in one direction."""
-    assert look([features(n)], outputs()[:n]).fault() is None
+    assert measure_collapse([features(n)], outputs()[:n]).diagnosis() is None
     if n > 1:
-        alike = look([features(n)], outputs()[:1].expand(n, K))
-        assert "same output" in (alike.fault() or "well")
+        alike = measure_collapse([features(n)], outputs()[:1].expand(n, K))
+        assert "same output" in (alike.diagnosis() or "well")
 
 
 def test_tokens_come_block_by_block_whatever_the_size() -> None:
