@@ -33,7 +33,7 @@ def test_every_command_has_examples_and_no_bare_none(capsys, command) -> None:
         (["train", "table1", "--scale", "fashion"], ["(default: 0.002)", "(default: 128)", "(default: 100)"]),
         (["train", "table1", "--data", "fashion", "--skip"], ["(default: 0.01)", "none: without the initialisation"]),
         (["train", "table1", "--scale", "paper"], ["(default: 300)", "(default: 4096)", "(default: bf16)"]),
-        (["train", "dino"], ["(default: 1024)", "largest norm", "--keep-every INT"]),
+        (["train", "dino"], ["(default: 1024)", "(default: 3.0)", "--keep-every INT"]),
         (["train", "dino", "--scale", "scenes", "--optimizer", "adamw"], ["(default: 0.0005)", "(default: 64)"]),
         (["eval", "x", "knn"], ["(default: 10 20)", "(default: 0.07)"]),
         (["eval", "x", "linear-probe"], ["(default: -4 -3 -2 -1)", "(default: paper)"]),
