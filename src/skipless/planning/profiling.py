@@ -203,6 +203,15 @@ def _evaluation_seconds(recipe: Recipe, fabric: Fabric, task: nn.Module, data: I
         return (time.perf_counter() - start) / share
 
 
+def _update_seconds(updates: list[float], every: int) -> tuple[Seconds | None, Seconds | None]:
+    """Seconds of ordinary updates and of those that refresh; the first update also initialises the state."""
+    shown = min(_REFRESH_EVERY, every)
+    refreshing = [bool(shown) and index % shown == 0 for index in range(len(updates))]
+    later = list(zip(updates, refreshing, strict=True))[1:]
+    ordinary = [seconds for seconds, refreshes in later if not refreshes] or [seconds for seconds, _ in later]
+    return Seconds.of(ordinary), Seconds.of([seconds for seconds, refreshes in later if refreshes])
+
+
 def _profile(
     recipe: Recipe,
     timer: _StepTimer,
@@ -213,14 +222,9 @@ def _profile(
 ) -> RunProfile:
     """Summarise the timings, without the first step, and with SOAP's refreshes separate from other updates."""
     fit, optimizer = recipe.fit, timer.optimizer
-    soap = isinstance(optimizer, SOAP)
-    every = recipe.optimizer.precondition_frequency if soap else 0
-    shown = min(_REFRESH_EVERY, every)
-    refreshing = [soap and index % shown == 0 for index in range(len(timer.updates))]
-    later = list(zip(timer.updates, refreshing, strict=True))[1:]
-    ordinary = [seconds for seconds, refreshes in later if not refreshes] or [seconds for seconds, _ in later]
+    every = recipe.optimizer.precondition_frequency if isinstance(optimizer, SOAP) else 0
     between, passes = Seconds.of(timer.between), Seconds.of(timer.passes[1:])
-    update, refresh = Seconds.of(ordinary), Seconds.of([seconds for seconds, refreshes in later if refreshes])
+    update, refresh = _update_seconds(timer.updates, every)
     assert between is not None
     assert passes is not None
     assert update is not None

@@ -135,19 +135,12 @@ def _block(
     else:
         attn_x, mlp_x = (found.attn, found.mlp) if at == "normed" else (found.attn_raw, found.mlp_raw)
 
-    def subsample(x: Tensor) -> Tensor:
-        if tokens is None:
-            return x
-        if tokens > x.shape[1]:
-            raise InputError(f"tokens={tokens}: the model has {x.shape[1]}")
-        return x[:, list(evenly_spaced(tokens, x.shape[1]))]
-
     def measured(part: str, make: Callable[..., LinearOperator], x: Tensor) -> dict[str, ImageSpectra]:
         own = part in view.skips
         wanted = {"both": (False, True), "own": (own,)}[forms] if part in parts else ()
         return {
             "skip" if skip else "skipless": ImageSpectra(
-                tuple(measure(make(view, image, skip)) for image in subsample(x))
+                tuple(measure(make(view, image, skip)) for image in _subsample(x, tokens))
             )
             for skip in wanted
         }
@@ -162,6 +155,15 @@ def _block(
         heads=_attention_map_spectra(found) if "maps" in parts else None,
         tokens=tuple(token_distribution(x, view.name, part) for x, part in distributions if "tokens" in parts),
     )
+
+
+def _subsample(x: Float[Tensor, "b n d"], tokens: int | None) -> Float[Tensor, "b m d"]:
+    """So many tokens of each image, evenly spaced; None keeps all."""
+    if tokens is None:
+        return x
+    if tokens > x.shape[1]:
+        raise InputError(f"tokens={tokens}: the model has {x.shape[1]}")
+    return x[:, list(evenly_spaced(tokens, x.shape[1]))]
 
 
 def _attention_map_spectra(found: BlockInputs) -> tuple[HeadMaps, ...] | None:

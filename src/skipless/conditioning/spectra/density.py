@@ -103,12 +103,7 @@ def spectral_density(
         >>> round(found.share_below(10.0), 3), found.method
         (0.7, 'dense')
     """
-    if operator.dtype not in SUPPORTED_DTYPES or min(operator.shape) < 1:
-        raise InputError(f"{operator.name} is {operator.dtype}, {operator.shape}: it must be float32 or 64, not empty")
-    if vectors < 2 or steps < 1 or points < 2 or not 0 < width < math.inf:
-        raise InputError(
-            f"vectors={vectors}, steps={steps}, points={points}, width={width}: at least 2, 1, 2 and a positive width"
-        )
+    _check(operator, vectors, steps, points, width)
     dense = operator.blocks is not None or max(operator.shape) <= dense_rows
     found = _dense_nodes(operator) if dense else [_lanczos_nodes(operator, steps, seed + i) for i in range(vectors)]
     sigma, weight = (torch.cat(parts) for parts in zip(*found, strict=True))
@@ -134,6 +129,15 @@ def spectral_density(
         steps=0 if dense else steps,
         seed=seed,
     )
+
+
+def _check(operator: LinearOperator, vectors: int, steps: int, points: int, width: float) -> None:
+    if operator.dtype not in SUPPORTED_DTYPES or min(operator.shape) < 1:
+        raise InputError(f"{operator.name} is {operator.dtype}, {operator.shape}: it must be float32 or 64, not empty")
+    if vectors < 2 or steps < 1 or points < 2 or not 0 < width < math.inf:
+        raise InputError(
+            f"vectors={vectors}, steps={steps}, points={points}, width={width}: at least 2, 1, 2 and a positive width"
+        )
 
 
 def _dense_nodes(operator: LinearOperator) -> list[tuple[Tensor, Tensor]]:

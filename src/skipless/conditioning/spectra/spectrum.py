@@ -4,6 +4,8 @@ from dataclasses import replace
 from typing import get_args
 
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
 from skipless.choices import SpectrumMethod
 from skipless.conditioning.operators.linear_operator import LinearOperator
@@ -14,7 +16,7 @@ from skipless.conditioning.spectra.dense import (
     spectrum_from_gram,
     spectrum_from_singular_values,
 )
-from skipless.conditioning.spectra.estimates import Spectrum
+from skipless.conditioning.spectra.estimates import Estimate, Spectrum
 from skipless.conditioning.spectra.extremes import (
     LanczosOptions,
     extremes_by_lanczos,
@@ -93,16 +95,8 @@ def spectrum(
     )
     if record is not None:
         return replace(record, seed=seed)
-    rows, columns = operator.shape
-    if method == "inverse" and rows != columns:
-        raise InputError(f"{operator.name} is {rows} x {columns}: method='inverse' needs a square one; use 'lanczos'")
     options = LanczosOptions(tolerance, failure, seed, max_iterations, memory)
-    sigma_max, sigma_min, ritz = extremes_by_lanczos(
-        operator, options, ("max",) if method == "inverse" else ("max", "min")
-    )
-    fits = method == "auto" and rows == columns <= inverse_rows and inverse_dtype(operator, memory) is not None
-    if method == "inverse" or (fits and not sigma_min.converged and ritz is None):
-        sigma_min = smallest_by_inverse_lanczos(operator, sigma_max.value, options)
+    sigma_max, sigma_min, ritz = _iterated(operator, method, options, inverse_rows)
     return Spectrum(
         name=operator.name,
         shape=operator.shape,
@@ -115,6 +109,21 @@ def spectrum(
         failure=failure,
         seed=seed,
     )
+
+
+def _iterated(
+    operator: LinearOperator, method: SpectrumMethod, options: LanczosOptions, inverse_rows: int
+) -> tuple[Estimate, Estimate, Float64[Tensor, " r"] | None]:
+    """Both extreme singular values by Lanczos or by the inverse, and all Ritz values where they are all values."""
+    rows, columns = operator.shape
+    if method == "inverse" and rows != columns:
+        raise InputError(f"{operator.name} is {rows} x {columns}: method='inverse' needs a square one; use 'lanczos'")
+    which = ("max",) if method == "inverse" else ("max", "min")
+    sigma_max, sigma_min, ritz = extremes_by_lanczos(operator, options, which)
+    fits = method == "auto" and rows == columns <= inverse_rows and inverse_dtype(operator, options.memory) is not None
+    if method == "inverse" or (fits and not sigma_min.converged and ritz is None):
+        sigma_min = smallest_by_inverse_lanczos(operator, sigma_max.value, options)
+    return sigma_max, sigma_min, ritz
 
 
 def _check(operator: LinearOperator, method: str, tolerance: float, max_iterations: int, failure: float) -> None:

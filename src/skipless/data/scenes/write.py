@@ -117,20 +117,9 @@ def write_scenes(
     classes = dict(zip(kinds, names, strict=True))
     kind = sources["train"].kind
     plan = WrittenScenes(
-        layout,
-        train,
-        val,
-        size,
-        shapes,
-        seed,
-        kind,
-        classes,
-        photos,
-        at_most,
-        float(smallest),
-        float(largest),
+        layout, train, val, size, shapes, seed, kind, classes, photos, at_most, float(smallest), float(largest),
         colours,
-    )
+    )  # fmt: skip
     try:
         if _begin(out, plan):
             _fill(Files(out / _PARTIAL), plan, sources, kinds, progress or (lambda split, done: None))

@@ -152,15 +152,7 @@ def linear_classification_probe(
         block: LinearHeads(x.shape[1], classes, protocol.optimizer, seed=seed, device=device or x.device, dtype=x.dtype)
         for block, x in train.items()
     }
-    steps = protocol.epochs * -(-len(fitted) // protocol.batch_size)
-    step = 0
-    for _ in range(protocol.epochs):
-        for batch in fitted[torch.randperm(len(fitted), generator=generator)].split(protocol.batch_size):
-            for block, x in train.items():
-                rows = x[batch.to(x.device), None].to(device)
-                target = one_hot(train_labels[batch.to(train_labels.device)], classes).to(rows)
-                train_step_(heads[block], rows, target[:, None], step, steps)
-            step += 1
+    steps = _train(heads, train, train_labels, fitted, protocol, generator)
     scores = []
     for block, block_heads in heads.items():
         selection = (
@@ -171,6 +163,28 @@ def linear_classification_probe(
     return ClassificationResult(
         protocol, select, tuple(scores), classes, len(fitted), chosen_on, len(test_labels), steps, seed
     )
+
+
+def _train(
+    heads: Mapping[int, LinearHeads],
+    train: Mapping[int, Float[Tensor, "n d"]],
+    labels: Int64[Tensor, " n"],
+    fitted: Int64[Tensor, " f"],
+    protocol: ClassificationProtocol,
+    generator: torch.Generator,
+) -> int:
+    """Train every block's heads on the same batches; give the number of steps."""
+    steps = protocol.epochs * -(-len(fitted) // protocol.batch_size)
+    step = 0
+    for _ in range(protocol.epochs):
+        for batch in fitted[torch.randperm(len(fitted), generator=generator)].split(protocol.batch_size):
+            for block, x in train.items():
+                bias = heads[block].parameters["bias"]
+                rows = x[batch.to(x.device), None].to(bias.device)
+                target = one_hot(labels[batch.to(labels.device)], len(bias)).to(rows)
+                train_step_(heads[block], rows, target[:, None], step, steps)
+            step += 1
+    return steps
 
 
 def _score(

@@ -4,7 +4,7 @@ The backbone is frozen, so its features are computed only once (`build_store`). 
 rate are trained on the same batches.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -104,23 +104,36 @@ def linear_probe(
     confusions, counted = pixel_confusions(maps, val, val.usable, kind)
     scores = _all_gather({blocks: _score(blocks, rates[blocks], confusions) for blocks in local_sets})
     folded = _all_gather({blocks: (weight.cpu(), bias.cpu()) for blocks, (weight, bias) in folded.items()})
-    skipped = [Skipped(s.split, index, why) for s in (train, val) for index, why in sorted(s.skipped.items())]
-    result = ProbeResult(
+    counts = {"train": len(targets.images), "chosen_on": chosen_on, "val": counted}
+    ordered = tuple(scores[blocks] for blocks in sets)
+    result = _result((train, val), ordered, counts, protocol=protocol, select=select, kind=kind, seed=seed)
+    return TrainedProbe(result, folded, kind)
+
+
+def _result(
+    data: tuple[DenseSet, DenseSet],
+    blocks: tuple[BlockScore, ...],
+    counts: Mapping[str, int],
+    *,
+    protocol: DenseProtocol,
+    kind: Kind,
+    **more: Any,
+) -> ProbeResult:
+    """The record of a probe; `counts` are the images that were trained on, chosen on and scored."""
+    train, _ = data
+    skipped = [Skipped(one.split, index, why) for one in data for index, why in sorted(one.skipped.items())]
+    return ProbeResult(
         protocol=protocol,
-        select=select,
         kind=kind,
         norm=train.store.norm if kind == "tokens" else "none",
         classes=tuple(train.data.classes),
         grid=train.grid,
-        blocks=tuple(scores[blocks] for blocks in sets),
-        train=len(targets.images),
-        chosen_on=chosen_on,
-        val=counted,
-        steps=protocol.steps(len(targets.images)),
-        seed=seed,
+        blocks=blocks,
+        steps=protocol.steps(counts["train"]),
         skipped=tuple(skipped),
+        **counts,
+        **more,
     )
-    return TrainedProbe(result, folded, kind)
 
 
 def _hold_out(train: DenseSet, select: str, holdout: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -62,20 +62,11 @@ def probe_model(
     singles = [block for block, _ in config.keys(depth)]
     several = [] if multiscale is None else [block for block, _ in replace(config, blocks=multiscale).keys(depth)]
     config = replace(config, blocks=tuple(sorted({*singles, *several})))
-    transform = store.pop("transform", None) or ImageTransform.of(model, protocol.image_size)
-    dense = []
-    for data, split, name in ((train, "train", identity[0]), (val, "val", identity[1])):
-        built = build_store(
-            model,
-            getattr(data, "load_image", None) or (lambda index, data=data: data.load(index)[0]),
-            len(data),
-            data=name,
-            transform=transform,
-            folder=folder,
-            config=config,
-            **store,
-        )
-        dense.append(DenseSet(built, data, split))
+    store["transform"] = store.get("transform") or ImageTransform.of(model, protocol.image_size)
+    dense = [
+        _with_features(model, data, split, data_name, folder=folder, config=config, **store)
+        for data, split, data_name in ((train, "train", identity[0]), (val, "val", identity[1]))
+    ]
     sets = [(block,) for block in singles]
     sets += [tuple(several)] if several and tuple(several) not in sets else []
     probe = linear_probe(
@@ -89,3 +80,9 @@ def probe_model(
         progress=progress,
     )
     return probe, dense[1]
+
+
+def _with_features(model: nn.Module, data: SegmentationDataset, split: str, data_name: str, **store: Any) -> DenseSet:
+    """A data set with its features, which are computed unless they are on disk."""
+    load = getattr(data, "load_image", None) or (lambda index: data.load(index)[0])
+    return DenseSet(build_store(model, load, len(data), data=data_name, **store), data, split)
