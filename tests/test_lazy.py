@@ -44,3 +44,11 @@ def test_what_the_top_level_says_stays() -> None:
         "remove_skips_ scaled_uniform_orthogonal spectrum value_output"
     )
     assert set(public.split()) <= set(skipless.__all__)
+
+
+def test_what_recipes_offered_stays() -> None:
+    public = (
+        "DinoRecipe Exported ModelConfig ModelSource Recipe ScheduleConfig dino evaluate_top1 export_backbone "
+        "open_file open_model read_any_recipe read_recipe recorded_classes run scenes table1"
+    )
+    assert set(public.split()) <= set(skipless.recipes.__all__)

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 from data.stored_images import jpeg, write_folder
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from skipless.data import EvalLoader, ImageConfig, Order, load_images, train_batches

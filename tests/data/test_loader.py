@@ -4,8 +4,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from skipless.data import ImageConfig, count_workers, load_images
 from skipless.data.loading.loader import BatchKey, EvalLoader, Order, train_batches

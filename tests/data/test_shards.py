@@ -18,8 +18,7 @@ from skipless.data import ImageConfig, Order, load_images, train_batches
 from skipless.data.loading.loader import BatchedDataset
 from skipless.data.multicrop import MultiCropConfig, load_multicrop
 from skipless.data.on_disk import StoredImages
-from skipless.data.shards import ShardFiles, find_shards, index_shards, write_shards
-from skipless.data.shards import index as indexing
+from skipless.data.shards import ShardFiles, find_shards, index as indexing, index_shards, write_shards
 from skipless.data.shards.find import expand_braces
 from skipless.data.shards.tar import tar_members
 from skipless.errors import InputError

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from skipless.conditioning.measurement.tracking import evenly_spaced_blocks, first_images, training_measure
-from skipless.conditioning.measurement.tracking import network_conditioning_by_rows as table5
+from skipless.conditioning.measurement.tracking import (
+    evenly_spaced_blocks,
+    first_images,
+    network_conditioning_by_rows as table5,
+    training_measure,
+)
 from skipless.errors import InputError
-from skipless.experiments.conditioning import assumptions
-from skipless.experiments.conditioning import run as conditioning
+from skipless.experiments.conditioning import assumptions, run as conditioning
 from skipless.experiments.conditioning.recipe import made, planned
 from skipless.experiments.conditioning.run import reproduce_figure6, reproduce_tables
 from skipless.experiments.conditioning.softmax import reproduce_figure5, softmax_draws

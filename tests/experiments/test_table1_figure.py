@@ -5,12 +5,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from reference.run_folders import write_run
 
-from skipless.experiments.supervised.cells import CellRuns as Cell
-from skipless.experiments.supervised.cells import table1_cells
+from skipless.experiments.supervised.cells import CellRuns as Cell, table1_cells
 from skipless.experiments.supervised.figure import figure1_png, figure1_svg, panel_svg
 from skipless.report.figure_style import COLOURS, spread_apart
 from skipless.report.run_records import Setting, read_run

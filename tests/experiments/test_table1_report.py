@@ -9,8 +9,7 @@ import pytest
 from reference.run_folders import write_run
 
 from skipless.errors import InputError
-from skipless.experiments.supervised.cells import CellRuns as Cell
-from skipless.experiments.supervised.cells import table1_cells
+from skipless.experiments.supervised.cells import CellRuns as Cell, table1_cells
 from skipless.experiments.supervised.report import write_report
 from skipless.experiments.supervised.table import learning_rate, table1_csv, table1_markdown
 from skipless.report.run_records import Setting, read_run

@@ -15,9 +15,7 @@ import torch
 from reference.tiny_run import BATCH, SAMPLES, digits, train
 
 from skipless.training.loop import fit as loop
-from skipless.training.run_folder import async_writer as writing
-from skipless.training.run_folder import atomic as files
-from skipless.training.run_folder import checkpoint
+from skipless.training.run_folder import async_writer as writing, atomic as files, checkpoint
 from skipless.training.run_folder.checkpoint import CHECKPOINT, PREVIOUS
 
 PHASES = ("start", "step", "evaluation", "snapshot", "write", "rename", "end")

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from optim.ranks import HYPER, STEPS, WORLDS, draw, groups, kept, train
 from torch import Tensor
 from torch.nn import Parameter

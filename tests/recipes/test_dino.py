@@ -16,7 +16,8 @@ from skipless.init import SkiplessInit
 from skipless.models import block_views
 from skipless.recipes import dino
 from skipless.recipes.export import export_backbone
-from skipless.recipes.self_supervised import DinoRecipe, NeighboursConfig
+from skipless.recipes.neighbours_config import NeighboursConfig
+from skipless.recipes.self_supervised import DinoRecipe
 from skipless.tasks import DINOConfig
 from skipless.training import FitConfig
 

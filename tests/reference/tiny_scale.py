@@ -10,7 +10,8 @@ from skipless.data.multicrop import MultiCropConfig
 from skipless.experiments.dense import scale as dense_scale
 from skipless.experiments.dense.scale import SceneSet
 from skipless.recipes import dino as dino_recipe
-from skipless.recipes.self_supervised import DinoRecipe, NeighboursConfig
+from skipless.recipes.neighbours_config import NeighboursConfig
+from skipless.recipes.self_supervised import DinoRecipe
 from skipless.studies import DiscoveryConfig, ProbeConfig
 from skipless.sweep import Call, Job
 from skipless.tasks import DINOConfig

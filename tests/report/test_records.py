@@ -6,8 +6,7 @@ import pytest
 from reference.run_folders import write_run
 
 from skipless.errors import InputError
-from skipless.experiments.supervised.cells import CellRuns as Cell
-from skipless.experiments.supervised.cells import table1_cells
+from skipless.experiments.supervised.cells import CellRuns as Cell, table1_cells
 from skipless.experiments.supervised.paper import PAPER_TABLE1
 from skipless.report.run_records import read_run
 

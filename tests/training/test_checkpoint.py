@@ -15,8 +15,7 @@ from torch import nn
 
 from skipless.errors import InputError
 from skipless.training import load_weights, save_weights
-from skipless.training.run_folder import atomic as files
-from skipless.training.run_folder import checkpoint
+from skipless.training.run_folder import atomic as files, checkpoint
 from skipless.training.run_folder.checkpoint import CHECKPOINT, PREVIOUS, load_checkpoint, save_checkpoint
 from skipless.training.run_folder.folder import RunFolder
 from skipless.training.run_folder.serialization import join_tensors, split_tensors

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from reference.tiny_run import STEPS, die, killed, lines, same, schedule, tensors, train
 
-from skipless.training.run_folder import atomic as files
-from skipless.training.run_folder import checkpoint
+from skipless.training.run_folder import atomic as files, checkpoint
 from skipless.training.run_folder.folder import RunFolder
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")

@@ -4,5 +4,4 @@ from skipless.init.mlp import scaled_uniform_orthogonal as scaled_uniform_orthog
 from skipless.init.orthonormal import value_output as value_output
 
 # The scheme
-from skipless.init.scheme import PRESETS as PRESETS
-from skipless.init.scheme import SkiplessInit as SkiplessInit
+from skipless.init.scheme import PRESETS as PRESETS, SkiplessInit as SkiplessInit

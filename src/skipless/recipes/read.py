@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from skipless.errors import InputError
-from skipless.recipes.recipe import Recipe
+from skipless.recipes.kinds import Recipe
 from skipless.training.run_folder.fingerprint import check_fingerprint, fingerprint
 
 
@@ -20,6 +20,9 @@ def read_recipe(folder: Path) -> Recipe:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{str(folder)!r} is no run folder of `skipless train` (run.json: {error})") from error
     return Recipe.from_json(values)
+
+
+read_any_recipe = read_recipe  # its name while there were two readers
 
 
 def what_counts(recipe: Recipe) -> dict[str, Any]:

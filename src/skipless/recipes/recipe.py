@@ -82,6 +82,10 @@ class Passes(NamedTuple):
     evaluated: int
 
 
+KINDS: list[type["Recipe"]] = []
+"""Every kind of recipe that has been imported; `skipless.recipes.kinds` imports ours."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """One run: model, data, optimizer, schedule and length, and what its kind adds.
@@ -135,6 +139,10 @@ class Recipe:
         "tensorboard": "fit__tensorboard",
         "wandb": "fit__wandb",
     }
+
+    def __init_subclass__(cls, **_: Any) -> None:
+        """Every subclass is a kind, told by its own parts."""
+        KINDS.append(cls)
 
     def __new__(cls, *_: Any, **parts: Any) -> Self:
         """Of the base class, the kind that has these parts."""
@@ -253,13 +261,10 @@ class Recipe:
 
 
 def _kind_of(parts: Mapping[str, Any]) -> type[Recipe]:
-    """The kind of recipe that has all of these parts."""
-    from skipless.recipes.self_supervised import DinoRecipe
-    from skipless.recipes.supervised import SupervisedRecipe
-
-    base = {part.name for part in fields(Recipe)}
-    for kind in (SupervisedRecipe, DinoRecipe):
-        own = {part.name for part in fields(kind)} - base
+    """The kind of recipe that has some of these parts beyond those of every recipe."""
+    shared = {part.name for part in fields(Recipe)}
+    for kind in KINDS:
+        own = {part.name for part in fields(kind)} - shared
         if own & parts.keys():
             return kind
     raise TypeError(f"no kind of recipe has only {', '.join(map(repr, parts))}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from skipless.data.multicrop.config import MultiCropConfig
 from skipless.errors import InputError
+from skipless.recipes.neighbours_config import NeighboursConfig
 from skipless.recipes.recipe import Evaluate, Loaded, Passes, Prepared, Recipe
 from skipless.tasks.dino.config import DINOConfig
 
@@ -19,23 +20,6 @@ if TYPE_CHECKING:
     from skipless.tasks import DINO
 else:  # a recipe is described without torch, which is imported when it is run
     DINO = ImageData = Module = Self = Any
-
-
-@dataclass(frozen=True)
-class NeighboursConfig:
-    """On how many images the teacher is evaluated by k-NN.
-
-    Attributes:
-        train: labelled training images at most, spread evenly over the set.
-        val: validation images at most.
-        k: neighbours; as many as there are training images, if these are fewer.
-        batch_size: images that go through the model at once.
-    """
-
-    train: int = 10000
-    val: int = 2000
-    k: int = 20
-    batch_size: int = 128
 
 
 @dataclass(frozen=True)

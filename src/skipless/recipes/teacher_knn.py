@@ -10,7 +10,7 @@ from skipless.data import ImageData
 from skipless.data.loading.loader import BatchedDataset, BatchKey
 from skipless.evaluators.classification.nearest_neighbours import knn_blocks
 from skipless.evaluators.features.extraction import FeatureConfig, features
-from skipless.recipes.self_supervised import NeighboursConfig
+from skipless.recipes.neighbours_config import NeighboursConfig
 
 
 def teacher_neighbours(data: ImageData, config: NeighboursConfig) -> Callable[[nn.Module], dict[str, float]]:

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from skipless.conditioning.measurement.validate import check_input, check_same_dtype_and_device, check_weights
 from skipless.conditioning.operators.autodiff import math_attention
 from skipless.conditioning.operators.block_stack import first_tensor, forward_with_hooks
+from skipless.conditioning.operators.validate import check_input, check_same_dtype_and_device, check_weights
 from skipless.conditioning.spectra.dense import matrix_spectrum
 from skipless.conditioning.spectra.estimates import Spectrum
 from skipless.errors import InputError

@@ -23,9 +23,9 @@ from skipless.conditioning.measurement.conditioning_report import (
     ImageSpectra,
 )
 from skipless.conditioning.measurement.network_jacobian import Rows, evenly_spaced, network_conditioning
-from skipless.conditioning.measurement.validate import check_input, check_weights
 from skipless.conditioning.operators.jacobian import attn_jacobian, mlp_jacobian
 from skipless.conditioning.operators.linear_operator import LinearOperator
+from skipless.conditioning.operators.validate import check_input, check_weights
 from skipless.conditioning.spectra.dense import matrix_spectrum
 from skipless.conditioning.spectra.spectrum import spectrum
 from skipless.errors import InputError

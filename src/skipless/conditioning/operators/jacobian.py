@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from skipless.conditioning.measurement.validate import as_view, check_input, check_same_dtype_and_device, check_weights
 from skipless.conditioning.operators.attention import AttentionPrimal, closed_form
 from skipless.conditioning.operators.autodiff import LinearMap, frozen_copy, linearize, token_operator
 from skipless.conditioning.operators.block_stack import BlockStack, select_parameters, trace_block_stack
 from skipless.conditioning.operators.linear_operator import LinearOperator
+from skipless.conditioning.operators.validate import as_view, check_input, check_same_dtype_and_device, check_weights
 from skipless.errors import InputError
 from skipless.models import block_views
 from skipless.models.blocks import BlockView, SubBlock

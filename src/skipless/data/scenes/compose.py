@@ -7,8 +7,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-from skipless.choices import SceneColours as Colours
-from skipless.choices import SceneShapes as Shapes
+from skipless.choices import SceneColours as Colours, SceneShapes as Shapes
 from skipless.data.loading.seeding import derive_seed
 from skipless.data.scenes.sources import Sources
 

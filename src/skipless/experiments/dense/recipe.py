@@ -20,8 +20,9 @@ from skipless.init.scheme import SkiplessInit
 from skipless.optim.config import OptimizerConfig
 from skipless.options import Option
 from skipless.recipes.model import ModelConfig
+from skipless.recipes.neighbours_config import NeighboursConfig
 from skipless.recipes.recipe import ScheduleConfig
-from skipless.recipes.self_supervised import DinoRecipe, NeighboursConfig
+from skipless.recipes.self_supervised import DinoRecipe
 from skipless.tasks.dino.config import DINO_VIT_SMALL, DINOConfig
 from skipless.training.config import FitConfig
 

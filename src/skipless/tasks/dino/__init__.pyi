@@ -1,11 +1,7 @@
 from skipless.tasks.dino.checkpoint import read_dino_checkpoint as read_dino_checkpoint
 from skipless.tasks.dino.config import (
     DINO_VIT_SMALL as DINO_VIT_SMALL,
-)
-from skipless.tasks.dino.config import (
     DINOConfig as DINOConfig,
-)
-from skipless.tasks.dino.config import (
     DINOSchedules as DINOSchedules,
 )
 from skipless.tasks.dino.head import DINOHead as DINOHead
