@@ -53,7 +53,7 @@ def parsed_recipe(
         InputError: for what the recipe does not have.
     """
     makes = _making(named)
-    base, problem = _base(named, makes, words)
+    base, problem = _base(named, makes, words, prog)
     changes = _changes(base)
     values = parse([*makes, *changes, *more], words, prog=prog, description=description, elsewhere=_flags())
     if problem is not None:
@@ -77,7 +77,9 @@ def _making(named: NamedRecipe) -> list[Argument]:
     return found
 
 
-def _base(named: NamedRecipe, makes: Sequence[Argument], words: Sequence[str]) -> tuple[Recipe, InputError | None]:
+def _base(
+    named: NamedRecipe, makes: Sequence[Argument], words: Sequence[str], prog: str
+) -> tuple[Recipe, InputError | None]:
     """The recipe before anything in it is changed, and why there is none if it lacks its data."""
     known = {flag for argument in makes for flag in argument.flags}
     own: list[str] = []
@@ -87,7 +89,7 @@ def _base(named: NamedRecipe, makes: Sequence[Argument], words: Sequence[str]) -
             taking = word.partition("=")[0].replace("_", "-") in known
         if taking and word not in ("-h", "--help"):
             own.append(word)
-    values = parse(makes, own, prog="skipless", description="")
+    values = parse(makes, own, prog=prog, description="")
     try:
         return _made(named, values), None
     except InputError as error:  # options are read before data is asked for
