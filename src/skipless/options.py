@@ -4,7 +4,7 @@ import inspect
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 from skipless.errors import InputError
 
@@ -72,8 +72,3 @@ def refuse_given(where: str, **values: Any) -> None:
     for name, value in values.items():
         if value is not None:
             raise InputError(f"--{name.replace('_', '-')} changes nothing of {where}: leave it out")
-
-
-def literal_values(hint: Any) -> tuple[Any, ...]:
-    """The values of a `Literal`, or of one within a union."""
-    return tuple(value for part in get_args(hint) for value in (get_args(part) or (part,)) if value is not type(None))

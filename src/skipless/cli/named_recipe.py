@@ -11,12 +11,10 @@ from skipless.cli.parse import asks_for_help, choose, parse, told
 from skipless.cli.signature import Argument, argument_docs, arguments_of, build, summary
 from skipless.errors import InputError
 from skipless.options import Option, option_of
-from skipless.recipes.recipe import Recipe
+from skipless.recipes.kinds import Recipe
+from skipless.recipes.recipe import KINDS
 from skipless.registry import NamedRecipe, recipes
 
-# Headings of a recipe's parts; what is said of the machine decides no number.
-_GROUPS = {"optimizer": "training", "fit": "training", "task": "training", "model": "init", "data": "data"}
-_MACHINE = ("workers", "device", "strategy", "compile", "profile", "progress", "tensorboard", "wandb", "threads")
 _WITHOUT_INIT = "part of the initialisation, which --skip and --no-init leave out"
 _SKIP = (
     Argument("skip", bool, False, "keep the skip connections, and the library's initialisation.", Option(), False),
@@ -27,7 +25,8 @@ _SKIP = (
 def chosen_recipe(verb: str, words: Sequence[str]) -> tuple[str | None, list[str]]:
     """The recipe's name among the words, and the others; a help text that lists all recipes ends the command."""
     known = {name: summary(recipe.make).splitlines()[0] for name, recipe in recipes().items()}
-    name, rest = choose(verb, words, known)
+    more = [OUT, THREADS, *_every_option()]
+    name, rest = choose(verb, words, {one: [*_making(named), *more] for one, named in recipes().items()})
     if name is None and verb == "train":
         if words and not asks_for_help(words):
             raise InputError(f"`skipless train` which recipe? There is {', '.join(known)}")
@@ -105,23 +104,34 @@ def _changes(recipe: Recipe) -> list[Argument]:
     """What may be changed in it, with its own values as defaults."""
     found = []
     for name, path in recipe.options.items():
-        owner, attribute = _owner(recipe, path)
-        group = "machine" if name in _MACHINE else _GROUPS.get(path.partition("__")[0], "training")
+        owner, attribute = _owner(type(recipe), path)
         annotated = get_type_hints(owner, include_extras=True)[attribute]
         hint = get_type_hints(owner)[attribute]
         value = _at(recipe, path)
         absent = _at(recipe, path, parent=True) is None
-        default = "none: without the initialisation" if absent else option_of(annotated).default
-        shown = Option(default, group)
+        said = option_of(annotated)
+        default = "none: without the initialisation" if absent else said.default
+        part, _, inner = path.partition("__")
+        shown = Option(default, said.group or (part if inner else ""))
         kind = hint | None if absent else hint
         found.append(Argument(name, kind, value, argument_docs(owner).get(attribute, ""), shown, False))
     return found
 
 
-def _owner(recipe: Recipe, path: str) -> tuple[type, str]:
+def _every_option() -> list[Argument]:
+    """What may be changed in a recipe of any kind, before one is made."""
+    found = []
+    for kind in KINDS:
+        for name, path in kind.options.items():
+            owner, attribute = _owner(kind, path)
+            found.append(Argument(name, get_type_hints(owner)[attribute], None, "", Option(), False))
+    return found
+
+
+def _owner(kind: type[Recipe], path: str) -> tuple[type, str]:
     """The dataclass that has a field, and the field's name."""
     *parts, last = path.split("__")
-    owner: type = type(recipe)
+    owner: type = kind
     for part in parts:
         hint = get_type_hints(owner)[part]
         owner = next((kind for kind in getattr(hint, "__args__", ()) if kind is not type(None)), hint)

@@ -62,30 +62,50 @@ def asks_for_help(words: Sequence[str]) -> bool:
 
 
 def choose(
-    verb: str, words: Sequence[str], names: Mapping[str, str], *, after: int = 0
+    verb: str, words: Sequence[str], candidates: Mapping[str, Sequence[Argument]], *, after: int = 0
 ) -> tuple[str | None, list[str]]:
     """The name among the words that says what is wanted, and the other words; None where there is none.
+
+    A word that is the value of an option is no name, whatever it is.
 
     Args:
         verb: for messages.
         words: as typed.
-        names: that there are.
-        after: how many words come before it.
+        candidates: the options of everything that may be named, by name.
+        after: how many positional words come before the name.
 
     Raises:
         InputError: for a name that there is not.
     """
-    leading = [word for word in words[: after + 1] if not word.startswith("-")]
-    if len(leading) == after + 1 and leading[after] in names:
-        return leading[after], [*words[:after], *words[after + 1 :]]
-    found = next((at for at, word in enumerate(words) if at >= after and word in names), None)
-    if found is not None:
-        return words[found], [*words[:found], *words[found + 1 :]]
-    if len(leading) == after + 1:
-        near = difflib.get_close_matches(leading[after], names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(names)};"
-        raise InputError(f"`skipless {verb}` knows no {leading[after]!r}; {hint} `skipless {verb} --help` lists all")
-    return None, list(words)
+    places = _positional(words, [argument for options in candidates.values() for argument in options])[after:]
+    if not places:
+        return None, list(words)
+    at = next((place for place in places if words[place] in candidates), None)
+    if at is not None:
+        return words[at], [*words[:at], *words[at + 1 :]]
+    given = words[places[0]]
+    near = difflib.get_close_matches(given, candidates, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(candidates)};"
+    raise InputError(f"`skipless {verb}` knows no {given!r}; {hint} `skipless {verb} --help` lists all")
+
+
+def _positional(words: Sequence[str], arguments: Sequence[Argument]) -> list[int]:
+    """Where words stand that are neither flags nor the value that follows one."""
+    valued = {
+        flag
+        for argument in arguments
+        if bool not in (argument.type, *get_args(argument.type))
+        for flag in argument.flags
+    }
+    places, is_value = [], False
+    for at, word in enumerate(words):
+        if is_value:
+            is_value = False
+        elif word.startswith("--"):
+            is_value = word.replace("_", "-") in valued
+        elif not word.startswith("-"):
+            places.append(at)
+    return places
 
 
 def _unsaid(arguments: Sequence[Argument], words: Sequence[str]) -> tuple[list[str], list[str]]:

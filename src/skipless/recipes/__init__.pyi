@@ -10,10 +10,9 @@ from skipless.recipes.export import Exported as Exported, export_backbone as exp
 from skipless.recipes.kinds import DinoRecipe as DinoRecipe, Recipe as Recipe, SupervisedRecipe as SupervisedRecipe
 from skipless.recipes.model import ModelConfig as ModelConfig
 from skipless.recipes.read import read_any_recipe as read_any_recipe, read_recipe as read_recipe
-from skipless.recipes.recipe import ScheduleConfig as ScheduleConfig
+from skipless.recipes.recipe import ScheduleConfig as ScheduleConfig, run as run
 from skipless.recipes.source import ModelSource as ModelSource, open_model as open_model
 from skipless.recipes.supervised import (
     evaluate_top1 as evaluate_top1,
     recorded_classes as recorded_classes,
-    run as run,
 )

@@ -13,7 +13,7 @@ from skipless.data.images import pixel_statistics
 from skipless.errors import InputError
 from skipless.models import REGISTERED, load_timm
 from skipless.recipes.read import read_recipe
-from skipless.recipes.source import ModelSource, open_model, sizes_of
+from skipless.recipes.source import ModelSource, check_library, open_model, sizes_of
 from skipless.recipes.teacher_snapshots import kept_teachers
 from skipless.tasks.dino.checkpoint import read_dino_checkpoint
 from skipless.training.run_folder.checkpoint import check_safetensors_name, load_tensors_, save_weights
@@ -64,6 +64,7 @@ def export_backbone(run: Path, out: Path, *, epoch: int | None = None) -> Export
     """
     check_safetensors_name(out)
     recipe, weights = read_recipe(run), None
+    check_library(recipe, run)
     if epoch is not None:
         kept = kept_teachers(run)
         if epoch not in kept:

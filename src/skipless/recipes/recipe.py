@@ -4,8 +4,9 @@ Supervised training and self-distillation are kinds of recipe: each adds its own
 its data and its evaluation. Whatever else a run needs stands here, once.
 """
 
+import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -86,7 +87,7 @@ KINDS: list[type["Recipe"]] = []
 """Every kind of recipe that has been imported; `skipless.recipes.kinds` imports ours."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One run: model, data, optimizer, schedule and length, and what its kind adds.
 
@@ -146,7 +147,7 @@ class Recipe:
 
     def __new__(cls, *_: Any, **parts: Any) -> Self:
         """Of the base class, the kind that has these parts."""
-        kind: Any = _kind_of(parts) if cls is Recipe and parts else cls
+        kind: Any = _kind_of(parts) if cls is Recipe else cls
         return object.__new__(kind)
 
     def with_(self, **changes: Any) -> Self:
@@ -261,11 +262,12 @@ class Recipe:
 
 
 def _kind_of(parts: Mapping[str, Any]) -> type[Recipe]:
-    """The kind of recipe that has some of these parts beyond those of every recipe."""
+    """The kind of recipe whose own mandatory parts are all among these."""
+    importlib.import_module("skipless.recipes.kinds")
     shared = {part.name for part in fields(Recipe)}
     for kind in KINDS:
-        own = {part.name for part in fields(kind)} - shared
-        if own & parts.keys():
+        own = {part.name for part in fields(kind) if part.default is part.default_factory is MISSING} - shared
+        if own and own <= parts.keys():
             return kind
     raise TypeError(f"no kind of recipe has only {', '.join(map(repr, parts))}")
 
@@ -273,3 +275,17 @@ def _kind_of(parts: Mapping[str, Any]) -> type[Recipe]:
 def without_init(recipe: Recipe) -> Recipe:
     """The same recipe whose model keeps its library's initialisation: its weights will be loaded anyway."""
     return replace(recipe, model=replace(recipe.model, init=None))
+
+
+def run(recipe: Recipe, out: Path, data: ImageData | None = None) -> FitResult:
+    """Train as a recipe says in the folder `out`; go on where an earlier run stopped, recognise a finished one.
+
+    Args:
+        recipe: what to train, of any kind.
+        out: the run folder.
+        data: what `recipe.data` names, if it is loaded already.
+
+    Raises:
+        InputError: whatever of the recipe, the data or the folder cannot be used.
+    """
+    return recipe.run(out, None if data is None else Loaded(data.train, data))

@@ -76,8 +76,22 @@ def open_model(
     return ModelSource(source, model.eval(), trained=pretrained or weights is not None)
 
 
+def check_library(recipe: Recipe, folder: Path) -> None:
+    """Refuse a run of a library whose models cannot be rebuilt from their weights.
+
+    Raises:
+        InputError: that names the library.
+    """
+    if recipe.model.library != "timm":
+        raise InputError(
+            f"{str(folder)!r} is a run of {recipe.model.library}'s {recipe.model.name!r}; "
+            "only timm's models can be opened"
+        )
+
+
 def _from_run(folder: Path, weights: Path | None, untrained: bool) -> ModelSource:
     recipe = read_recipe(folder)
+    check_library(recipe, folder)
     shapes = weight_shapes(weights or folder)
     config = recipe.model if untrained else replace(recipe.model, init=None)  # what is loaded need not be drawn
     model = config.build_for(**sizes_of(shapes, str(weights or folder)), seed=recipe.fit.seed)

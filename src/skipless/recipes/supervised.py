@@ -20,7 +20,7 @@ else:  # a recipe is described without torch, which is imported when it is run
 BATCH = 256  # images of an evaluation that go through the model at once
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SupervisedRecipe(Recipe):
     """One supervised run.
 
@@ -84,20 +84,6 @@ class SupervisedRecipe(Recipe):
             return self.model.build(data, self.fit.seed)
         with torch.device("meta"):
             return replace(self.model, init=None).build(data, self.fit.seed)
-
-
-def run(recipe: Recipe, out: Path, data: ImageData | None = None) -> FitResult:
-    """Train as a recipe says in the folder `out`; go on where an earlier run stopped, recognise a finished one.
-
-    Args:
-        recipe: what to train, of any kind.
-        out: the run folder.
-        data: what `recipe.data` names, if it is loaded already.
-
-    Raises:
-        InputError: whatever of the recipe, the data or the folder cannot be used.
-    """
-    return recipe.run(out, None if data is None else Loaded(data.train, data))
 
 
 def evaluate_top1(model: Module, data: ImageData, config: FitConfig) -> dict[str, float]:

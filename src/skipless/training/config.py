@@ -48,14 +48,14 @@ class FitConfig:
     checkpoint_every: int = 0
     measure_every: int = 0
     log_every: int = 20
-    workers: Annotated[int | None, Option("as many as keep the cores busy")] = None
-    device: Device = "auto"
-    strategy: Strategy = "auto"
-    compile: bool = False
-    profile: bool = False
-    progress: ProgressKind = "auto"
-    tensorboard: bool = False
-    wandb: bool = False
+    workers: Annotated[int | None, Option("as many as keep the cores busy", group="machine")] = None
+    device: Annotated[Device, Option(group="machine")] = "auto"
+    strategy: Annotated[Strategy, Option(group="machine")] = "auto"
+    compile: Annotated[bool, Option(group="machine")] = False
+    profile: Annotated[bool, Option(group="machine")] = False
+    progress: Annotated[ProgressKind, Option(group="machine")] = "auto"
+    tensorboard: Annotated[bool, Option(group="machine")] = False
+    wandb: Annotated[bool, Option(group="machine")] = False
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "batch_size": 1, "accumulation": 1, "log_every": 1}

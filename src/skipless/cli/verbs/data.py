@@ -9,7 +9,7 @@ from skipless.choices import BoxName, CropMode, SceneColours, SceneLayout, Scene
 from skipless.cli.call import call
 from skipless.cli.listing import listed
 from skipless.cli.parse import asks_for_help, choose, told
-from skipless.cli.signature import summary
+from skipless.cli.signature import arguments_of, summary
 from skipless.errors import InputError
 from skipless.options import Option
 
@@ -17,7 +17,7 @@ from skipless.options import Option
 def main(words: list[str]) -> None:
     """Write scenes, draw what is in a data set or what DINO's crops make of it, or pack it in shards."""
     titles = {name: summary(function).splitlines()[0] for name, (function, _) in _KINDS.items()}
-    kind, rest = choose("data", words, titles)
+    kind, rest = choose("data", words, {name: arguments_of(function) for name, (function, _) in _KINDS.items()})
     if kind is None:
         if words and not asks_for_help(words):
             raise InputError(f"`skipless data` what? There is {', '.join(titles)}")

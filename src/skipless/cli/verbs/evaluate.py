@@ -68,7 +68,8 @@ def main(words: list[str]) -> None:
     """Measure what a model, or each of its blocks, is worth; what is done is kept, and the same command goes on."""
     if not words or (asks_for_help(words) and not any(word in _TITLES for word in words)):
         told(_HELP.format(studies=listed(_TITLES)))
-    name, rest = choose("eval", words, _TITLES, after=1)
+    candidates = {TOP1: arguments_of(_Top1), **{one: _arguments(study) for one, study in STUDIES.items()}}
+    name, rest = choose("eval", words, candidates, after=1)
     prog = f"skipless eval SOURCE {name or TOP1}"
     if name in (None, TOP1):
         _top1(rest, prog)

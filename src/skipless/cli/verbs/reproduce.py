@@ -12,12 +12,11 @@ from skipless.registry import reports
 def main(words: list[str]) -> None:
     """Make a table or figure: run what is missing, resume what was cut off, write the report."""
     known = reports()
-    titles = {name: report.title for name, report in known.items()}
-    name, rest = choose("reproduce", words, titles)
+    name, rest = choose("reproduce", words, {one: arguments_of(report.options) for one, report in known.items()})
     if name is None:
         if words and not asks_for_help(words):
             raise InputError(f"`skipless reproduce` which? There is {', '.join(known)}")
-        told(_HELP.format(reports=listed(titles)))
+        told(_HELP.format(reports=listed({one: report.title for one, report in known.items()})))
     report = known[str(name)]
     options = arguments_of(report.options)
     prog = f"skipless reproduce {name}"

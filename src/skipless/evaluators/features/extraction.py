@@ -191,8 +191,8 @@ def pad_to_patch(images: Float[Tensor, "*b h w"], patch: int | tuple[int, int]) 
         >>> pad_to_patch(torch.rand(3, 30, 32), 16).shape
         torch.Size([3, 32, 32])
     """
-    high, output_dtype = (patch, patch) if isinstance(patch, int) else patch
-    return nn.functional.pad(images, (0, -images.shape[-1] % output_dtype, 0, -images.shape[-2] % high))
+    high, width = (patch, patch) if isinstance(patch, int) else patch
+    return nn.functional.pad(images, (0, -images.shape[-1] % width, 0, -images.shape[-2] % high))
 
 
 @dataclass(frozen=True)
@@ -235,8 +235,8 @@ class ImageTransform:
         tokens = find_vit(model)
         if size is not None:
             sides = (size, size) if isinstance(size, int) else size
-            high, output_dtype = (max(1, round(s / p)) * p for s, p in zip(sides, tokens.patch, strict=True))
-            size = (high, output_dtype)
+            high, width = (max(1, round(s / p)) * p for s, p in zip(sides, tokens.patch, strict=True))
+            size = (high, width)
         return cls(**{"mean": tokens.mean, "std": tokens.std, "patch": tokens.patch, "size": size} | fields)
 
     def __call__(self, image: Image.Image) -> Float[Tensor, "c h w"]:

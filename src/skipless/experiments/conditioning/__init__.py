@@ -91,11 +91,15 @@ def _figure5(options: SoftmaxOptions, command: str) -> Mapping[str, Path]:
 def _assumptions(options: AssumptionOptions, command: str) -> Mapping[str, Path]:
     from skipless.experiments.conditioning.assumptions import reproduce_assumptions
 
+    if options.scale == "init":  # nothing is trained
+        refuse_given("assumptions at init", jobs=options.jobs, epochs=options.epochs)
     out = options.out or Path("runs") / f"assumptions-{options.scale}"
     return reproduce_assumptions(options.scale, out, **_runs(options))
 
 
 def _folder(what: str, options: Options) -> Path:
+    if options.scale == "init":  # nothing is trained
+        refuse_given(f"{what} at init", jobs=options.jobs, epochs=options.epochs)
     if options.scale == "vit-s":  # it is measured at pixels of its own, and not trained
         refuse_given(f"{what} at vit-s", data=options.data, jobs=options.jobs, epochs=options.epochs)
     return options.out or Path("runs") / f"conditioning-{options.scale}"

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
@@ -39,11 +39,6 @@ def shard_(task: nn.Module, mesh: DeviceMesh) -> nn.Module:
     if waiting.item():
         _scatter_shards_(task, full_tensors, mesh)
     return task
-
-
-def is_sharded(task: nn.Module) -> bool:
-    """Tell whether the task has been sharded."""
-    return isinstance(task, FSDPModule)
 
 
 def parameter_names(task: nn.Module) -> dict[int, str]:
