@@ -82,7 +82,7 @@ class Instances:
         return {number: _as_boxes(gathered[number]) for number in self.names} | problems
 
     def _number(self, line: str, meant: "_NamesInLists", listing: Path) -> int:
-        for word in dict.fromkeys((line, line.split()[0])):
+        for word in dict.fromkeys((line, line.split(maxsplit=1)[0])):
             found = meant.ids(word)
             if len(found) > 1:
                 raise InputError(
@@ -91,7 +91,7 @@ class Instances:
                 )
             if found:
                 return found.pop()
-        number = _trailing_number(line.split()[0])
+        number = _trailing_number(line.split(maxsplit=1)[0])
         if number is None:
             raise InputError(f"{str(listing)!r} names no COCO image: {line!r}; give one file name or id a line")
         if number not in self.names or _trailing_number(self.names[number]) != number:

@@ -32,7 +32,7 @@ class FileFinder:
         A line is a name, a file name, or a path that may begin above the folder. Some lists have more words in a line,
         such as the path of the mask; the first word then is the name.
         """
-        first = self._below(line.split()[0])
+        first = self._below(line.split(maxsplit=1)[0])
         for name in dict.fromkeys((self._below(line), first)):
             for tried in dict.fromkeys((name, without_extension(name))):
                 if (file := self._existing(tried)) is not None:

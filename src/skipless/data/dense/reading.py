@@ -163,6 +163,7 @@ def _read_pixels(file: Path, modes: tuple[str, ...], expected: str) -> UInt8[np.
 
 def _stored_mode(mask: Image.Image) -> str:
     """Return the mode in the file; Pillow opens grey of 2 and 4 bits as `L`, with its levels spread over 0 to 255."""
-    raw = mask.tile[0].args if mask.tile else None
+    tiles = getattr(mask, "tile", None)
+    raw = tiles[0].args if tiles else None
     raw = raw[0] if isinstance(raw, tuple) and raw else raw
     return raw if mask.mode == "L" and isinstance(raw, str) and raw.startswith("L;") else mask.mode

@@ -18,7 +18,13 @@ IGNORE = 255  # label of a loaded mask, for every layout: the pixel is not score
 
 @dataclass(frozen=True)
 class SegmentationItem:
-    """The files of one image and its mask; `id` is the image's name without its extension, with folders if need be."""
+    """The files of one image and its mask.
+
+    Attributes:
+        id: the image's name without its extension; its whole path below the folder if others have the same name.
+        image: the image.
+        mask: the mask.
+    """
 
     id: str
     image: Path
@@ -104,7 +110,13 @@ class SegmentationData:
 
 @dataclass(frozen=True)
 class BoxItem:
-    """The files of one image and its annotation; `id` is unique: the image's name, with extension and folders if need be."""
+    """The files of one image and its annotation.
+
+    Attributes:
+        id: the image's name without its extension; its whole path below the folder if others have the same name.
+        image: the image.
+        annotation: the file that says which objects it shows.
+    """
 
     id: str
     image: Path
@@ -208,6 +220,9 @@ def sample_items(items: Sequence[_Item], count: int, seed: int, name: str) -> tu
     """
     if not 1 <= count <= len(items):
         raise InputError(f"cannot sample {count} of the {len(items)} images of {name}; give 1 to {len(items)}")
-    hashes = [hashlib.blake2b(f"{seed} {item.id}".encode("utf-8", "surrogateescape"), digest_size=16).digest() for item in items]
+    hashes = [
+        hashlib.blake2b(f"{seed} {item.id}".encode("utf-8", "surrogateescape"), digest_size=16).digest()
+        for item in items
+    ]
     drawn = sorted(range(len(items)), key=hashes.__getitem__)[:count]
     return tuple(items[index] for index in sorted(drawn))
