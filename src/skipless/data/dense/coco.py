@@ -1,6 +1,5 @@
 """COCO: COCO-Stuff's masks (171 or 27 classes), and boxes for object discovery (COCO20k)."""
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -15,10 +14,10 @@ from skipless.data.dense.coco_classes import (
     UNUSED_LABELS,
 )
 from skipless.data.dense.coco_instances import Instances
-from skipless.data.dense.finding import FileFinder, listed_files, one_image_a_mask, unique_ids
+from skipless.data.dense.finding import FileFinder, image_names, listed_files, one_image_a_mask, unique_ids
 from skipless.data.dense.reading import UnreadableItem, first_folder, need_folder, read_index_mask, read_json
 from skipless.data.dense.records import IGNORE, BoxData, BoxItem, ObjectBoxes, SegmentationData, SegmentationItem
-from skipless.data.folder import is_image
+from skipless.data.folder import without_extension
 from skipless.errors import InputError
 
 COCO20K_LIST = "coco_20k_filenames.txt"  # its name in the LOST repository
@@ -53,7 +52,7 @@ def coco_stuff_segmentation(
         [root / name / part for name in ("annotations", "stuffthingmaps", "stuffthingmaps_trainval2017")],
         f"the masks of stuffthingmaps_trainval2017.zip in annotations/{part} or stuffthingmaps/{part}",
     )
-    train_ids = any(is_image(name, (f"{_TRAIN_IDS}.png".lower(),)) for name in os.listdir(masks))
+    train_ids = any(without_extension(name).endswith(_TRAIN_IDS) for name in image_names(masks, (".png",)))
     if listing is None:
         found = sorted(one_image_a_mask(images).items())
     else:

@@ -90,7 +90,7 @@ class Instances:
                     "file names with their folders and extensions"
                 )
             if found:
-                return found.pop()
+                return next(iter(found))
         number = _trailing_number(line.split(maxsplit=1)[0])
         if number is None:
             raise InputError(f"{str(listing)!r} names no COCO image: {line!r}; give one file name or id a line")
@@ -103,30 +103,46 @@ class Instances:
 
 
 class _NamesInLists:
-    """What the words of a list may mean: ids, or file names with folders more or fewer, with extension or without."""
+    """What a word of a list may mean: an id, or a file name with more or fewer folders, with its extension or without.
+
+    Names with their extensions go first.
+    """
 
     def __init__(self, names: Mapping[int, str]) -> None:
         self._names = names
-        self._whole: dict[str, set[int]] = defaultdict(set)
-        self._ends: dict[str, set[int]] = defaultdict(set)
-        for number, name in names.items():
-            for form in {name, without_extension(name)}:
-                self._whole[form].add(number)
-                for end in _ends(form):
-                    self._ends[end].add(number)
+        whole = {number: "/".join(_parts(name)) for number, name in names.items()}
+        self._forms = (_Forms(whole), _Forms({number: without_extension(name) for number, name in whole.items()}))
 
     def ids(self, word: str) -> set[int]:
-        first, *shorter = _ends(word) or [word]
-        found = self._ends.get(first, set())
-        found = found or next((self._whole[end] for end in shorter if end in self._whole), set())
+        """Return the ids of the images that a word may mean."""
+        found = next((ids for form in self._forms if (ids := form.ids(word))), set())
         number = int(word) if word.isascii() and word.isdigit() else None
         return found | ({number} & self._names.keys() if number is not None else set())
 
 
+class _Forms:
+    def __init__(self, names: Mapping[int, str]) -> None:
+        self._whole: dict[str, set[int]] = defaultdict(set)
+        self._ends: dict[str, set[int]] = defaultdict(set)
+        for number, name in names.items():
+            self._whole[name].add(number)
+            for end in _ends(name):
+                self._ends[end].add(number)
+
+    def ids(self, word: str) -> set[int]:
+        ends = _ends(word) or [word]
+        longer = self._whole.get(ends[0]) or self._ends.get(ends[0])
+        return longer or next((self._whole[end] for end in ends[1:] if end in self._whole), set())
+
+
 def _ends(name: str) -> list[str]:
     """Return a path without its first 0, 1, ... folders."""
-    parts = [part for part in name.split("/") if part not in ("", ".")]
+    parts = _parts(name)
     return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in name.split("/") if part not in ("", ".")]
 
 
 def _trailing_number(name: str) -> int | None:
