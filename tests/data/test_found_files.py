@@ -149,6 +149,7 @@ DOTTED = [("img.001", "img.001.jpg"), ("img.002", "img.002.jpg")]
         "img.001  1\nimg.002 -1\n",
         "/JPEGImages/img.001.jpg /SegmentationClassAug/img.001.png\nJPEGImages/img.002.jpg masks/img.002.png\n",
         "VOC2012/JPEGImages/img.001.jpg\n/elsewhere/images/img.002.jpg\n",
+        f"{'long' * 100}/img.001.jpg\n../images/img.002.jpg\n",
     ],
 )
 def test_dots_belong_to_a_name(tmp_path: Path, listing: str) -> None:

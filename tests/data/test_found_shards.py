@@ -126,6 +126,15 @@ def test_what_exists_is_no_pattern(folder: Path, shards: Path, tmp_path: Path, n
         find_shards(f"{tars}/{{nothing}}")
 
 
+def test_a_pattern_may_be_longer_than_a_name_can_be(tmp_path: Path) -> None:
+    names = [f"train-with-a-rather-long-name-{number:06}" for number in range(20)]
+    for name in names:
+        write_tar(tmp_path / f"{name}.tar", {"a.jpg": jpeg(), "a.cls": b"0"})
+    found = find_shards(f"{tmp_path}/{{{','.join(names)}}}.tar")
+    assert found is not None
+    assert [file.stem for file in found.files] == names
+
+
 def test_copies_and_hidden_folders_are_no_shards_nor_samples(shards: Path) -> None:
     first = indexed(str(shards))
     (shards / "._train-000000.tar").write_bytes(b"\0\5\x16\7")

@@ -57,7 +57,7 @@ class FileFinder:
         parts = [part for part in word.split("/") if part not in ("", ".")]
         if self.folder.name in parts[:-1]:
             parts = parts[len(parts) - parts[::-1].index(self.folder.name) :]
-        known = ".." not in parts and self.folder.joinpath(*parts[:-1]).is_dir()
+        known = ".." not in parts and os.path.isdir(self.folder.joinpath(*parts[:-1]))
         return "/".join(parts if known else parts[-1:])
 
     def _files_in(self, below: str) -> dict[str, list[str]]:
@@ -70,11 +70,17 @@ class FileFinder:
 
 
 def image_names(folder: Path, extensions: tuple[str, ...] = EXTENSIONS) -> list[str]:
-    """Return the sorted names of the images in a folder; none if it does not exist."""
+    """Return the sorted names of the images in a folder; none if it does not exist.
+
+    Raises:
+        InputError: if the folder cannot be listed.
+    """
     try:
         return sorted(name for name in os.listdir(folder) if is_image(name, extensions))
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise InputError(f"cannot list {str(folder)!r} ({error}); see to its permissions or its disk") from error
 
 
 def one_image_a_mask(folder: Path) -> dict[str, Path]:

@@ -54,7 +54,7 @@ def find_shards(named: str) -> Shards | None:
         True
     """
     path = Path(named).expanduser()
-    if not path.exists() and re.search(r"\{.*\}", named):
+    if not os.path.exists(path) and re.search(r"\{.*\}", named):
         files = _expanded(str(path), named)
         missing = [file for file in files if not file.is_file()]
         if missing:
@@ -94,7 +94,7 @@ def _expanded(path: str, named: str) -> list[Path]:
     known, rest = "", path
     while True:
         folder, slash, behind = rest.partition(os.sep)
-        if not slash or not Path(known + folder + slash).is_dir():
+        if not slash or not os.path.isdir(known + folder + slash):  # a Path raises where a name is too long
             break
         known, rest = known + folder + slash, behind
     return [Path(known + name) for name in expand_braces(rest, named)]
