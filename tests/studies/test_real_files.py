@@ -1,5 +1,6 @@
 """Studies end to end on files that are not as they should be: each is left out and named, and the others count."""
 
+import hashlib
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from data.test_unreadable import huge_png, oversized_text
 
 from skipless.data.dense import coco_boxes, load_segmentation
 from skipless.data.scenes import write_scenes
+from skipless.evaluators.features.store_builder import files_identity
 from skipless.studies.discovery import DiscoveryConfig, discover
 from skipless.studies.segmentation import ProbeConfig, segment
 from skipless.studies.study_folder import StudyFolder
@@ -88,6 +90,16 @@ def test_images_of_one_name_are_scored_by_their_own_boxes(model, coco, tmp_path)
     moved = discover(model, coco_boxes(coco, count=0), ONE, out=tmp_path / "two", examples=0, progress=False)
     assert moved.n == whole.n == 3
     assert {key: score.best for key, score in moved.scores.items()} == {k: s.best for k, s in whole.scores.items()}
+
+
+def test_what_was_kept_of_tiffs_that_were_read_too_dark_is_not_used(tmp_path) -> None:
+    def as_before(file) -> str:
+        about = file.stat()
+        return hashlib.sha256(repr((str(file.resolve()), about.st_size, about.st_mtime_ns)).encode()).hexdigest()
+
+    for name, same in (("x.jpg", True), ("x.PNG", True), ("x.tif", False), ("x.TIFF", False)):
+        (tmp_path / name).touch()
+        assert (files_identity([tmp_path / name]) == as_before(tmp_path / name)) == same
 
 
 def test_a_table_may_name_files_that_are_no_utf8(tmp_path) -> None:

@@ -110,6 +110,8 @@ def files_identity(files: Iterable[Path]) -> str:
         try:
             about = file.stat()
             digest.update(repr((str(file.resolve()), about.st_size, about.st_mtime_ns)).encode())
+            if file.suffix.lower() in (".tif", ".tiff"):  # earlier versions read some of them too dark
+                digest.update(b"white as the file says")
         except OSError:
             digest.update(repr((str(file), None)).encode())
     return digest.hexdigest()
