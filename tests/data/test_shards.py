@@ -399,10 +399,3 @@ def test_shards_are_not_written_over_others_nor_from_nothing(folder: Path, shard
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write shards"):
         write_shards(folder, tmp_path / "file" / "out")
-
-
-def test_class_names_are_numbers_where_the_list_does_not_fit(shards: Path) -> None:
-    (shards / "classes.txt").write_text("cat\n")
-    assert load_images(ImageConfig(str(shards))).classes == ("0", "1")
-    (shards / "classes.txt").unlink()
-    assert load_images(ImageConfig(str(shards))).classes == ("0", "1")

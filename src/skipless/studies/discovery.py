@@ -150,7 +150,7 @@ class _Search:
     def run(self, folder: StudyFolder, *, show: bool) -> None:
         """Search the images that are in no journal yet."""
         rank, world = rank_and_world_size()
-        done = {line["image"] for line in folder.read_journal()}
+        done = _searched(folder).keys()
         barrier()  # every process must have read the journals before any writes
         left = [i for i, item in enumerate(self.data.items) if item.id not in done][rank::world]
         with progress_bar(f"{self.config.method} on {self.data.name}", show=show) as report:
@@ -219,10 +219,19 @@ class _Search:
         draw_discoveries(folder.path / "pictures.png", images, found, boxes_true=true, names=names, patch=self.patch)
 
 
+def _searched(folder: StudyFolder) -> dict[str, dict[str, Any]]:
+    """The journal's line of every image. An earlier version searched images with boxes that end before they start."""
+    return {
+        line["image"]: line
+        for line in folder.read_journal()
+        if all(xmin <= xmax and ymin <= ymax for xmin, ymin, xmax, ymax in line.get("true", ()))
+    }
+
+
 def _collect_result(
     folder: StudyFolder, name: str, data: BoxData, config: DiscoveryConfig, keys: Sequence[Key], last: int
 ) -> DiscoveryResult:
-    lines = {line["image"]: line for line in folder.read_journal()}
+    lines = _searched(folder)
     ordered = [lines[item.id] for item in data.items if item.id in lines]
     failed = {line["image"]: line["failed"] for line in ordered if "failed" in line}
     usable = [line for line in ordered if line.get("found")]

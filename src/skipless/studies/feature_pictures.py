@@ -35,8 +35,8 @@ def find_pictures(folder: Path, count: int = 8, seed: int | None = None) -> list
         InputError: if there is no image, or one cannot be read.
     """
     files = sorted(folder / os.fsdecode(file) for file in image_files(folder))
-    jpegs = [file for file in files if file.suffix.lower() in (".jpg", ".jpeg")]
-    files = jpegs or files  # PNGs beside photos are masks
+    photos = [file for file in files if file.suffix.lower() != ".png"]
+    files = photos or files  # PNGs beside photos are masks
     if count < 1:
         raise InputError(f"--sample {count}: give at least 1 image")
     if not files:

@@ -37,7 +37,9 @@ class StudyFolder:
         """Write `result.json` and `table.md`, on rank 0 only."""
         if rank_and_world_size()[0] == 0:
             with atomic_write(self.path / "table.md") as temporary:
-                temporary.write_text(table + "\n", encoding="utf-8")
+                temporary.write_text(
+                    table + "\n", encoding="utf-8", errors="backslashreplace"
+                )  # file names may be no UTF-8
             write_json(self.path / "result.json", {"settings": self.settings, **result})
 
     def append_journal(self, line: Mapping[str, Any]) -> None:

@@ -7,8 +7,11 @@ from typing import Literal
 import numpy as np
 
 from skipless.data.dense.ade20k_classes import ADE20K_CLASSES, FULL_INDICES, SECOND_INDICES
+from skipless.data.dense.finding import FileFinder, one_image_a_mask, unique_ids
 from skipless.data.dense.reading import first_folder, need_folder, read_colour_mask, read_index_mask
 from skipless.data.dense.records import IGNORE, SegmentationData, SegmentationItem
+from skipless.data.folder import image_files, without_extension
+from skipless.data.text import decode_text
 from skipless.errors import InputError
 
 AdeSplit = Literal["train", "val"]
@@ -34,10 +37,10 @@ def ade20k_segmentation(root: Path, split: AdeSplit = "train") -> SegmentationDa
     )
     folder, images = folder.parents[1], folder
     masks = need_folder(folder / "annotations" / _FOLDERS[split], f"the masks of {images} there, *.png")
-    names = sorted(name for name in os.listdir(images) if name.endswith(".jpg"))
-    if not names:
+    found, mask_of = one_image_a_mask(images), FileFinder(masks, (".png",)).file_of
+    if not found:
         raise InputError(f"no *.jpg in {str(images)!r}; unpack ADEChallengeData2016.zip again")
-    items = (SegmentationItem(Path(name).stem, images / name, masks / f"{Path(name).stem}.png") for name in names)
+    items = (SegmentationItem(name, image, mask_of(name)) for name, image in found.items())
     info = folder / "objectInfo150.txt"
     classes = read_class_info(info) if info.is_file() else ADE20K_CLASSES
     labels_of = np.full(256, -1, dtype=np.int16)
@@ -68,17 +71,33 @@ def ade20k_full_segmentation(root: Path, split: AdeSplit = "train") -> Segmentat
         [release / "images" / path for release in releases for path in (f"ADE/{name}", name)],
         f"ADE20K_2021_17_01/images/ADE/{name}/**/*.jpg, each with a mask *_seg.png beside it",
     )
-    images = sorted(
-        Path(where) / file for where, _, files in os.walk(folder) for file in files if file.endswith(".jpg")
-    )
-    if not images:
+    items = _with_masks_beside(folder)
+    if not items:
         raise InputError(f"no *.jpg below {str(folder)!r}; unpack the release again")
-    items = (SegmentationItem(image.stem, image, image.with_name(f"{image.stem}_seg.png")) for image in images)
     labels_of = np.full(_HIGHEST_INDEX + 1, IGNORE, dtype=np.int16)
     labels_of[list(FULL_INDICES)] = np.arange(len(FULL_INDICES))
     for class_name, index in SECOND_INDICES.items():
         labels_of[index] = ADE20K_CLASSES.index(class_name)
-    return SegmentationData("ADE20K (full release)", split, ADE20K_CLASSES, tuple(items), read_colour_mask, labels_of)
+    return SegmentationData("ADE20K (full release)", split, ADE20K_CLASSES, items, read_colour_mask, labels_of)
+
+
+def _with_masks_beside(folder: Path) -> tuple[SegmentationItem, ...]:
+    """Return the images below a folder. A PNG is an image only if it has a mask; the others are masks of all kinds."""
+    files = sorted(Path(os.fsdecode(file)) for file in image_files(folder))
+    masks = {without_extension(str(file)): file for file in files if file.suffix.lower() == ".png"}
+    stems = {file: without_extension(str(file)) for file in files}
+    images = [file for file in files if file.suffix.lower() != ".png" or f"{stems[file]}_seg" in masks]
+    owners: dict[str, Path] = {}
+    for image in images:
+        if (other := owners.setdefault(stems[image], image)) != image:
+            raise InputError(
+                f"{str(other)!r} and {str(image)!r} in {str(folder)!r} would have the same mask; remove one of them"
+            )
+    mask_of = {image: masks.get(f"{stems[image]}_seg", Path(f"{stems[image]}_seg.png")) for image in images}
+    ids = unique_ids([str(image) for image in images])
+    return tuple(
+        SegmentationItem(name, folder / image, folder / mask_of[image]) for name, image in zip(ids, images, strict=True)
+    )
 
 
 def read_class_info(file: Path) -> tuple[str, ...]:
@@ -91,7 +110,7 @@ def read_class_info(file: Path) -> tuple[str, ...]:
         InputError: if the file does not have this format.
     """
     try:
-        rows = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
+        rows = [line.split("\t") for line in decode_text(file.read_bytes()).splitlines()[1:] if line.strip()]
         indices = [int(row[0]) for row in rows]
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read the classes in {str(file)!r} ({error}); fetch the file again") from error

@@ -1,9 +1,8 @@
 """COCO: COCO-Stuff's masks (171 or 27 classes), and boxes for object discovery (COCO20k)."""
 
-import os
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -14,12 +13,15 @@ from skipless.data.dense.coco_classes import (
     COCO_STUFF_CLASSES,
     UNUSED_LABELS,
 )
-from skipless.data.dense.reading import first_folder, need_folder, read_index_mask, read_json, read_list
+from skipless.data.dense.coco_instances import Instances
+from skipless.data.dense.finding import FileFinder, image_names, listed_files, one_image_a_mask, unique_ids
+from skipless.data.dense.reading import UnreadableItem, first_folder, need_folder, read_index_mask, read_json
 from skipless.data.dense.records import IGNORE, BoxData, BoxItem, ObjectBoxes, SegmentationData, SegmentationItem
+from skipless.data.folder import without_extension
 from skipless.errors import InputError
 
 COCO20K_LIST = "coco_20k_filenames.txt"  # its name in the LOST repository
-_TRAIN_IDS = "_labelTrainIds.png"
+_TRAIN_IDS = "_labelTrainIds"
 
 CocoSplit = Literal["train", "val"]
 CocoImages = Literal["train2014", "val2014", "train2017", "val2017"]
@@ -50,15 +52,15 @@ def coco_stuff_segmentation(
         [root / name / part for name in ("annotations", "stuffthingmaps", "stuffthingmaps_trainval2017")],
         f"the masks of stuffthingmaps_trainval2017.zip in annotations/{part} or stuffthingmaps/{part}",
     )
-    train_ids = any(name.endswith(_TRAIN_IDS) for name in os.listdir(masks))
+    train_ids = any(without_extension(name).endswith(_TRAIN_IDS) for name in image_names(masks, (".png",)))
     if listing is None:
-        names = sorted(name.removesuffix(".jpg") for name in os.listdir(images) if name.endswith(".jpg"))
+        found = sorted(one_image_a_mask(images).items())
     else:
-        names = [Path(word).stem for word in read_list(listing.expanduser(), "give one image name a line")]
-    if not names:
+        found = listed_files(listing.expanduser(), images, "give one image name a line")
+    if not found:
         raise InputError(f"no *.jpg in {str(images)!r}; unpack {part}.zip again")
-    ending = _TRAIN_IDS if train_ids else ".png"
-    items = (SegmentationItem(name, images / f"{name}.jpg", masks / f"{name}{ending}") for name in names)
+    ending, mask_of = _TRAIN_IDS if train_ids else "", FileFinder(masks, (".png",)).file_of
+    items = (SegmentationItem(name, image, mask_of(f"{name}{ending}")) for name, image in found)
     classes = COARSE_CLASSES if coarse else COCO_STUFF_CLASSES
     labels_of = _labels_of(train_ids=train_ids, coarse=coarse)
     return SegmentationData(f"COCO-Stuff {len(classes)}", split, classes, tuple(items), read_index_mask, labels_of)
@@ -92,13 +94,11 @@ def coco_boxes(
     root = root.expanduser()
     folder = _image_folder(root, images)
     file = root / "annotations" / f"instances_{images}.json"
-    tables = _Instances(file, read_json(file))
+    tables = Instances(file, read_json(file))
     listing = _listing(root, listing, images) if count is None else None
-    items = tuple(
-        BoxItem(Path(tables.names[number]).stem, folder / tables.names[number], file)
-        for number in tables.chosen(listing)
-    )
-    read = partial(_objects_of, {Path(tables.names[number]).stem: value for number, value in tables.objects.items()})
+    ids = dict(zip(tables.names, unique_ids(list(tables.names.values())), strict=True))
+    items = tuple(BoxItem(ids[number], folder / tables.names[number], file) for number in tables.chosen(listing))
+    read = partial(_objects_of, {ids[number]: found for number, found in tables.objects.items()})
     whole = BoxData(f"COCO {images}", images, items, read)
     if listing is not None:
         name = "COCO20k" if listing.name == COCO20K_LIST else f"COCO {images} ({listing.name})"
@@ -109,57 +109,14 @@ def coco_boxes(
     return BoxData(f"COCO {images} ({count} images by seed {seed}, not COCO20k)", images, drawn.items, read)
 
 
-class _Instances:
-    """The contents of an `instances_*.json`, with the objects of every image."""
-
-    def __init__(self, file: Path, content: dict[str, Any]) -> None:
-        self.file = file
-        gathered: dict[int, list[tuple[list[int], str]]] = {}
-        try:
-            self.names = {image["id"]: str(image["file_name"]) for image in content["images"]}
-            classes = {category["id"]: str(category["name"]) for category in content["categories"]}
-            for entry in content["annotations"]:
-                if not entry["iscrowd"]:
-                    x, y, width, height = entry["bbox"]
-                    box = [round(side) for side in (x, y, x + width, y + height)]
-                    gathered.setdefault(entry["image_id"], []).append((box, classes[entry["category_id"]]))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(
-                f"{str(file)!r} is no COCO instances file ({type(error).__name__}: {error}); fetch it again"
-            ) from error
-        unknown = gathered.keys() - self.names.keys()
-        if unknown:
-            raise InputError(f"{str(file)!r} annotates image {min(unknown)}, which it does not list; fetch it again")
-        self.objects = {number: _objects(gathered.get(number, [])) for number in self.names}
-
-    def chosen(self, listing: Path | None) -> list[int]:
-        """Return the ids of a list in its order, or all ids in ascending order."""
-        if listing is None:
-            return sorted(self.names)
-        words = read_list(listing, "give one file name or id a line")
-        try:
-            numbers = [int(Path(word).stem.rsplit("_", 1)[-1]) for word in words]
-        except ValueError as error:
-            raise InputError(
-                f"{str(listing)!r} names no COCO image ({error}); give one file name or id a line"
-            ) from error
-        missing = [number for number in numbers if number not in self.names]
-        if missing:
-            raise InputError(
-                f"{str(listing)!r} names image {missing[0]}, which {str(self.file)!r} does not have; the list belongs "
-                "to other images"
-            )
-        return numbers
-
-
-def _objects(found: list[tuple[list[int], str]]) -> ObjectBoxes:
-    none = np.zeros(len(found), dtype=bool)
-    boxes = np.array([box for box, _ in found], dtype=np.int64).reshape(-1, 4)
-    return ObjectBoxes(boxes, tuple(name for _, name in found), none, none)
-
-
-def _objects_of(table: dict[str, ObjectBoxes], item: BoxItem) -> ObjectBoxes:
-    return table[item.id]
+def _objects_of(table: dict[str, ObjectBoxes | str], item: BoxItem) -> ObjectBoxes:
+    objects = table[item.id]
+    if isinstance(objects, str):
+        raise UnreadableItem(
+            f"{str(item.annotation)!r} has for {str(item.image)!r} a box that is none ({objects}); repair it",
+            item.annotation,
+        )
+    return objects
 
 
 def _listing(root: Path, listing: Path | None, images: str) -> Path:

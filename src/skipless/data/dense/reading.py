@@ -1,7 +1,7 @@
 """Reading files of dense data sets, with errors that name the file."""
 
+import io
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ from jaxtyping import UInt8, UInt16
 from PIL import Image
 
 from skipless.data.folder import read_image
+from skipless.data.text import decode_text
 from skipless.errors import InputError
 
-# Exceptions of Pillow's decoders on damaged files.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, Image.DecompressionBombError)
+_LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")  # formats that do not keep ids as they are
+_LARGEST_SIDE = 2**31 - 1  # no image is wider
 
 
 class UnreadableItem(InputError):
@@ -59,19 +60,45 @@ def read_colour_mask(file: Path) -> UInt16[np.ndarray, "h w"]:
     return pixels[..., 0] // 10 * 256 + pixels[..., 1]
 
 
-def read_list(file: Path, remedy: str) -> list[str]:
-    """Read the first word of every line that has one.
+def image_size(file: Path) -> tuple[int, int] | None:
+    """Return width and height from an image's header; None if it cannot be read."""
+    try:
+        with Image.open(file) as opened:
+            return opened.size
+    except Exception:  # Pillow's parsers raise almost any exception on damaged bytes
+        return None
+
+
+def whole_box(xmin: float, ymin: float, xmax: float, ymax: float) -> list[int]:
+    """Round the sides of a box to pixels.
 
     Raises:
-        InputError: if the file is missing or empty; the message ends with `remedy`.
+        ValueError: if a side is no number or beyond any image, or the box ends before it starts.
+    """
+    sides = (xmin, ymin, xmax, ymax)
+    if not all(abs(side) <= _LARGEST_SIDE for side in sides):  # not so for NaN, either
+        raise ValueError(f"a side of the box {', '.join(map(str, sides))} lies beyond any image")
+    box = [round(side) for side in sides]
+    if box[0] > box[2] or box[1] > box[3]:
+        raise ValueError(f"box {', '.join(map(str, box))} ends before it starts")
+    return box
+
+
+def read_list(file: Path, remedy: str) -> list[str]:
+    """Read the lines of a list, without blank ones.
+
+    Raises:
+        InputError: if the file is missing, empty or no text; the message ends with `remedy`.
     """
     try:
-        words = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in decode_text(file.read_bytes()).split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the list {str(file)!r} ({error}); {remedy}") from error
-    if not words:
+    if any("\0" in line for line in lines):
+        raise InputError(f"the list {str(file)!r} is no text; {remedy}")
+    if not lines:
         raise InputError(f"the list {str(file)!r} is empty; {remedy}")
-    return words
+    return lines
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -82,7 +109,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {str(file)!r} ({error}); fetch it again") from error
     if not isinstance(values, dict):
         raise InputError(f"{str(file)!r} holds a {type(values).__name__}, not an object; fetch it again")
@@ -118,11 +145,25 @@ def first_folder(candidates: list[Path], expected: str) -> Path:
 
 def _read_pixels(file: Path, modes: tuple[str, ...], expected: str) -> UInt8[np.ndarray, "..."]:
     try:
-        with Image.open(file) as mask:
+        with Image.open(io.BytesIO(file.read_bytes())) as mask:
+            mode, form = _stored_mode(mask), mask.format
             mask.load()
-            mode, pixels = mask.mode, np.array(mask)
-    except _DAMAGE as error:
-        raise UnreadableItem(f"{str(file)!r} is no readable mask ({error}); fetch it again", file) from error
+            pixels = np.array(mask)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's parsers raise almost any exception on damaged bytes
+        why = str(error) or type(error).__name__
+        raise UnreadableItem(f"{str(file)!r} is no readable mask ({why}); fetch it again", file) from error
     if mode not in modes:
         raise UnreadableItem(f"{str(file)!r} is of mode {mode!r}, not {expected}; give the original masks", file)
+    if form in _LOSSY:
+        raise UnreadableItem(f"{str(file)!r} is a {form}, which does not keep ids; give the original masks", file)
     return pixels
+
+
+def _stored_mode(mask: Image.Image) -> str:
+    """Return the mode in the file; Pillow opens grey of 2 and 4 bits as `L`, with its levels spread over 0 to 255."""
+    tiles = getattr(mask, "tile", None)
+    raw = tiles[0].args if tiles else None
+    raw = raw[0] if isinstance(raw, tuple) and raw else raw
+    return raw if mask.mode == "L" and isinstance(raw, str) and raw.startswith("L;") else mask.mode

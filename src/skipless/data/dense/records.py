@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int16, Int64, UInt8
 from PIL import Image
 
-from skipless.data.dense.reading import UnreadableItem, read_rgb
+from skipless.data.dense.reading import UnreadableItem, image_size, read_rgb
 from skipless.errors import InputError
 
 IGNORE = 255  # label of a loaded mask, for every layout: the pixel is not scored
@@ -18,7 +18,13 @@ IGNORE = 255  # label of a loaded mask, for every layout: the pixel is not score
 
 @dataclass(frozen=True)
 class SegmentationItem:
-    """The files of one image and its mask; `id` is the image's name without its suffix."""
+    """The files of one image and its mask.
+
+    Attributes:
+        id: the image's name without its extension; its whole path below the folder if others have the same name.
+        image: the image.
+        mask: the mask.
+    """
 
     id: str
     image: Path
@@ -89,12 +95,8 @@ class SegmentationData:
         return labels.astype(np.uint8)
 
     def _refuse_other_size(self, item: SegmentationItem, width: int, height: int) -> None:
-        try:
-            with Image.open(item.image) as opened:  # reads the header only
-                size = opened.size
-        except OSError:
-            return
-        if size != (width, height):
+        size = image_size(item.image)  # None if the image cannot be read, which is another matter
+        if size is not None and size != (width, height):
             raise UnreadableItem(
                 f"{str(item.mask)!r} is {width} x {height} pixels, its image {str(item.image)!r} {size[0]} x {size[1]}"
                 "; fetch the two again",
@@ -108,7 +110,13 @@ class SegmentationData:
 
 @dataclass(frozen=True)
 class BoxItem:
-    """The files of one image and its annotation; `id` is the image's name without its suffix."""
+    """The files of one image and its annotation.
+
+    Attributes:
+        id: the image's name without its extension; its whole path below the folder if others have the same name.
+        image: the image.
+        annotation: the file that says which objects it shows.
+    """
 
     id: str
     image: Path
@@ -165,13 +173,14 @@ class BoxData:
         """Decode one image to RGB, without EXIF orientation, and read its boxes.
 
         Raises:
-            UnreadableItem: if the image or its annotation is missing or corrupt, or a box does not lie in the image.
+            UnreadableItem: if the image or its annotation is missing or corrupt, or a box does not lie in the image or
+                ends before it starts.
         """
         item = self.items[index]
         image, objects = read_rgb(item.image), self.load_objects(index)
         # COCO's boxes may extend a fraction of a pixel beyond the image.
         inside = (objects.boxes >= -1).all() and (objects.boxes <= np.tile(image.size, 2) + 1).all()
-        if not inside:
+        if not inside or (objects.boxes[:, :2] > objects.boxes[:, 2:]).any():
             raise UnreadableItem(
                 f"{str(item.annotation)!r} has boxes {objects.boxes.tolist()} for {str(item.image)!r}, which is "
                 f"{image.width} x {image.height} pixels; fetch the two again",
@@ -211,6 +220,9 @@ def sample_items(items: Sequence[_Item], count: int, seed: int, name: str) -> tu
     """
     if not 1 <= count <= len(items):
         raise InputError(f"cannot sample {count} of the {len(items)} images of {name}; give 1 to {len(items)}")
-    hashes = [hashlib.blake2b(f"{seed} {item.id}".encode(), digest_size=16).digest() for item in items]
+    hashes = [
+        hashlib.blake2b(f"{seed} {item.id}".encode("utf-8", "surrogateescape"), digest_size=16).digest()
+        for item in items
+    ]
     drawn = sorted(range(len(items)), key=hashes.__getitem__)[:count]
     return tuple(items[index] for index in sorted(drawn))

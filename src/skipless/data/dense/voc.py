@@ -7,7 +7,8 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
-from skipless.data.dense.reading import LayoutMissing, UnreadableItem, need_folder, read_index_mask, read_list
+from skipless.data.dense.finding import FileFinder, listed_files
+from skipless.data.dense.reading import LayoutMissing, UnreadableItem, need_folder, read_index_mask, whole_box
 from skipless.data.dense.records import IGNORE, BoxData, BoxItem, ObjectBoxes, SegmentationData, SegmentationItem
 
 VOC_CLASSES = (
@@ -32,9 +33,10 @@ def voc_segmentation(root: Path, split: VocSplit = "train", *, year: int = 2012)
     """
     folder = _find(root, year)
     masks = folder / ("SegmentationClassAug" if split == "trainaug" else "SegmentationClass")
-    names = _listed(folder, "Segmentation", split)
+    listed = _listed(folder, "Segmentation", split)
     need_folder(masks, "VOC's masks there" if split != "trainaug" else "the masks that belong to trainaug.txt there")
-    items = (SegmentationItem(name, folder / "JPEGImages" / f"{name}.jpg", masks / f"{name}.png") for name in names)
+    mask_of = FileFinder(masks, (".png",)).file_of
+    items = (SegmentationItem(name, image, mask_of(name)) for name, image in listed)
     labels_of = np.full(256, -1, dtype=np.int16)
     labels_of[: len(VOC_CLASSES)] = np.arange(len(VOC_CLASSES))
     labels_of[255] = IGNORE
@@ -65,11 +67,10 @@ def voc_boxes(
         InputError: if the folder or its list is missing.
     """
     folder = _find(root, year)
-    names = _listed(folder, "Main", split)
+    listed = _listed(folder, "Main", split)
     need_folder(folder / "Annotations", "VOC's XML files there")
-    items = (
-        BoxItem(name, folder / "JPEGImages" / f"{name}.jpg", folder / "Annotations" / f"{name}.xml") for name in names
-    )
+    annotation_of = FileFinder(folder / "Annotations", (".xml",)).file_of
+    items = (BoxItem(name, image, annotation_of(name)) for name, image in listed)
     without = [name for name, kept in (("difficult", keep_difficult), ("truncated", keep_truncated)) if not kept]
     name = f"VOC{year}" + (f" without {' and '.join(without)}" if without else "")
     read = partial(_read_objects, keep_difficult=keep_difficult, keep_truncated=keep_truncated)
@@ -88,18 +89,18 @@ def _find(root: Path, year: int) -> Path:
     )
 
 
-def _listed(folder: Path, kind: str, split: str) -> list[str]:
-    """Return the names in a list; some lists of trainaug have the paths of both files in a line."""
+def _listed(folder: Path, kind: str, split: str) -> list[tuple[str, Path]]:
+    """Return the names and images in a list; some lists of trainaug have the paths of both files in a line."""
     file = folder / "ImageSets" / kind / f"{split}.txt"
     splits = sorted(found.stem for found in file.parent.glob("*.txt") if "_" not in found.stem)
     remedy = f"there are {', '.join(splits)}" if splits else "fetch VOC's ImageSets again"
-    return [Path(word).stem for word in read_list(file, remedy)]
+    return listed_files(file, folder / "JPEGImages", remedy)
 
 
 def _read_objects(item: BoxItem, *, keep_difficult: bool, keep_truncated: bool) -> ObjectBoxes:
     try:
         found = [_read_object(node) for node in ET.parse(item.annotation).getroot().findall("object")]
-    except (OSError, ET.ParseError, ValueError) as error:
+    except (OSError, ET.ParseError, ValueError, LookupError) as error:  # LookupError: of an unknown encoding
         raise UnreadableItem(
             f"{str(item.annotation)!r} is no readable VOC annotation ({error}); fetch it again", item.annotation
         ) from error
@@ -114,9 +115,8 @@ def _read_objects(item: BoxItem, *, keep_difficult: bool, keep_truncated: bool) 
 
 def _read_object(node: ET.Element) -> tuple[str, list[int], bool, bool]:
     # VOC2012 has coordinates such as 45.70000076293945, which are rounded to pixels.
-    xmin, ymin, xmax, ymax = (round(float(_text(node, f"bndbox/{side}"))) for side in ("xmin", "ymin", "xmax", "ymax"))
-    if xmin > xmax or ymin > ymax:
-        raise ValueError(f"box {xmin}, {ymin}, {xmax}, {ymax} ends before it starts")
+    sides = (float(_text(node, f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax"))
+    xmin, ymin, xmax, ymax = whole_box(*sides)
     # Both flags are optional in the files of some years.
     difficult, truncated = (node.findtext(flag, "0").strip() == "1" for flag in ("difficult", "truncated"))
     return _text(node, "name"), [xmin - 1, ymin - 1, xmax, ymax], difficult, truncated

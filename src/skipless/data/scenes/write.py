@@ -182,7 +182,7 @@ def _begin(out: Path, plan: WrittenScenes) -> bool:
 def _read(marker: Path) -> dict[str, Any]:
     try:
         found = json.loads(marker.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{str(marker)!r} is corrupt ({error}); remove its folder") from error
     return found if isinstance(found, dict) else {}
 

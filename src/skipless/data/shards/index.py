@@ -22,12 +22,14 @@ from skipless.data.folder import EXTENSIONS
 from skipless.data.shards.find import Shards
 from skipless.data.shards.shard_files import ShardFiles
 from skipless.data.shards.tar import Member, tar_members
+from skipless.data.text import decode_text
 from skipless.errors import InputError
 
-_VERSION = 1  # version of the index file; a file of another version is not read
+_VERSION = 2  # version of the index file; a file of another version is not read
 _READERS = 16  # threads, which mostly wait for a network disk
 _ANNOUNCED_FROM = 100  # number of shards from which indexing is announced to the user
 _NO_LABEL = -1
+_HIGHEST_LABEL = 2**31 - 1  # numpy could not hold a far higher one
 _LABEL_KEYS = ("label", "cls")  # keys in a .json; the published ImageNet shards have the first
 
 
@@ -150,7 +152,8 @@ def _samples(tar: Path) -> list[_Sample]:
     for member in tar_members(tar):
         folder, slash, name = member.name.rpartition("/")
         stem, _, extension = name.partition(".")
-        if not stem or (stem.startswith("__") and stem.endswith("__")):  # hidden; about the whole shard
+        hidden = not stem or any(part.startswith(".") for part in folder.split("/") if part.strip("."))
+        if hidden or (stem.startswith("__") and stem.endswith("__")):  # the latter are about the whole shard
             continue
         kinds, kind = parts.setdefault(folder + slash + stem, {}), extension.lower()
         kind = "image" if f".{kind}" in EXTENSIONS else kind
@@ -187,12 +190,12 @@ def _label(content: bytes, member: Member, tar: Path) -> int:
     label = None
     with suppress(ValueError, RecursionError):
         if member.name.lower().endswith(".cls"):
-            label = int(content)
+            label = int(decode_text(content))
         elif isinstance(values := json.loads(content), dict):
             label = next((values[key] for key in _LABEL_KEYS if key in values), _NO_LABEL)
             if label == _NO_LABEL:
                 return _NO_LABEL
-    if not isinstance(label, int) or isinstance(label, bool) or label < 0:
+    if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label <= _HIGHEST_LABEL:
         raise InputError(
             f"the label {content[:40]!r} of {member.name!r} in the shard {str(tar)!r} is no whole number from 0 on; "
             "write the number of the class"

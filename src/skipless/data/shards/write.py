@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 
 from skipless.data.folder import scan_split
+from skipless.data.text import decode_text
 from skipless.errors import InputError
 
 CLASSES = "classes.txt"
@@ -44,7 +46,8 @@ def write_shards(folder: Path, out: Path, *, images: int = 1000, shuffle_seed: i
         shuffle_seed: seed by which to shuffle the training images; None keeps the folder's order.
 
     Raises:
-        InputError: if the folder is not ImageNet-style, or `out` contains shards or cannot be written.
+        InputError: if the folder is not ImageNet-style, the name of a class is no line of text, or `out` contains
+            shards or cannot be written.
     """
     if images < 1:
         raise InputError(f"{images} images a shard; give at least 1")
@@ -55,6 +58,10 @@ def write_shards(folder: Path, out: Path, *, images: int = 1000, shuffle_seed: i
     classes = scanned["train"][0]
     if any(other != classes for other, _, _ in scanned.values()):
         raise InputError(f"train and val of {str(folder)!r} differ in their classes; make them agree")
+    if unfit := [name for name in classes if "\n" in name or "\r" in name or not name.strip()]:
+        raise InputError(
+            f"the class {unfit[0]!r} of {str(folder)!r} is blank or has a line break in its name; rename its folder"
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
         shards = {}
@@ -64,19 +71,36 @@ def write_shards(folder: Path, out: Path, *, images: int = 1000, shuffle_seed: i
                 order = torch.randperm(len(files), generator=torch.Generator().manual_seed(shuffle_seed)).tolist()
             entries = ((os.fsdecode(bytes(files[i])), int(labels[i])) for i in order)
             shards[split] = _write_split(folder / split, out / split, _keyed(entries), images)
-        (out / CLASSES).write_text("\n".join(classes) + "\n", encoding="utf-8")
+        # A name that is no UTF-8 keeps its bytes.
+        (out / CLASSES).write_bytes(("\n".join(classes) + "\n").encode("utf-8", "surrogateescape"))
     except OSError as error:
         raise InputError(f"cannot write shards to {str(out)!r} ({error}); make room there, then begin anew") from error
     return ShardsWritten({split: len(files) for split, (_, files, _) in scanned.items()}, shards, len(classes))
 
 
 def read_classes(folder: Path, count: int) -> tuple[str, ...]:
-    """Return the names in a folder's `classes.txt` if it has one for each class, else the numbers as names."""
+    """Return the names in a folder's `classes.txt`, a line each, or the numbers as names if there is no such file.
+
+    Raises:
+        InputError: if the file cannot be read, has fewer names than there are classes, one of them twice, or a blank
+            line between.
+    """
+    file = folder / CLASSES
+    remedy = "give one line for each class, or remove the file to use numbers"
     try:
-        names = tuple((folder / CLASSES).read_text(encoding="utf-8").split("\n")[:-1])
-    except (OSError, UnicodeDecodeError):
-        names = ()
-    return names if len(names) == len(set(names)) >= count else tuple(str(label) for label in range(count))
+        lines = decode_text(file.read_bytes(), errors="surrogateescape").rstrip("\n").split("\n")
+    except FileNotFoundError:
+        return tuple(str(label) for label in range(count))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the classes in {str(file)!r} ({error}); {remedy}") from error
+    names = tuple(lines) if lines != [""] else ()
+    if blank := [place for place, name in enumerate(names, 1) if not name.strip()]:
+        raise InputError(f"line {blank[0]} of {str(file)!r} is blank, where the name of a class should be; {remedy}")
+    if len(names) < count:
+        raise InputError(f"{str(file)!r} names {len(names)} classes, and the labels go up to {count - 1}; {remedy}")
+    if repeated := [name for name, times in Counter(names).items() if times > 1]:
+        raise InputError(f"{str(file)!r} names the class {repeated[0]!r} twice; {remedy}")
+    return names
 
 
 def _keyed(entries: Iterable[tuple[str, int]]) -> Iterator[tuple[str, str, str, int]]:

@@ -24,6 +24,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
+from skipless.data.folder import PILLOW_ERRORS
 from skipless.errors import InputError
 from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform, Key, forward_features
 from skipless.evaluators.features.store import (
@@ -59,8 +60,8 @@ def build_store(
 
     Args:
         model: any plain ViT of timm's, on the device where it shall run.
-        load: maps an image number to a picture. If it raises `InputError`, the image is recorded as unreadable and left
-            out.
+        load: maps an image number to a picture. If it raises `InputError` or what Pillow raises on damaged files, the
+            image is recorded as unreadable and left out.
         count: number of images.
         data: identity of the images: the same string must mean the same pictures.
         transform: maps a picture to the model's input.
@@ -109,6 +110,8 @@ def files_identity(files: Iterable[Path]) -> str:
         try:
             about = file.stat()
             digest.update(repr((str(file.resolve()), about.st_size, about.st_mtime_ns)).encode())
+            if file.suffix.lower() in (".tif", ".tiff"):  # earlier versions read some of them too dark
+                digest.update(b"white as the file says")
         except OSError:
             digest.update(repr((str(file), None)).encode())
     return digest.hexdigest()
@@ -258,8 +261,8 @@ class _StoreBuilder:
         for number in numbers:
             try:
                 images[number] = self.transform(self.load(number))
-            except (InputError, OSError) as error:  # PIL raises OSError
-                failures[number] = str(error)
+            except (InputError, *PILLOW_ERRORS) as error:  # the caller's `load` may leave decoding to the transform
+                failures[number] = str(error) or type(error).__name__
         return images, failures
 
     def _cast(self, key: Key, value: Float[Tensor, "b t d"]) -> np.ndarray:

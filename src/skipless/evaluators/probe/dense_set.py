@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor
 
+from skipless.data.folder import PILLOW_ERRORS
 from skipless.errors import InputError
 from skipless.evaluators.features.extraction import Kind
 from skipless.evaluators.features.store import FeatureStore
@@ -35,7 +36,7 @@ class SegmentationDataset(Protocol):
     def __len__(self) -> int: ...
 
     def load(self, index: int) -> tuple[Image.Image, Any]:
-        """Picture and label mask (h, w); raises `InputError` if one cannot be read."""
+        """Picture and label mask (h, w); raises `InputError`, or what Pillow raises, if one cannot be read."""
         ...
 
 
@@ -97,8 +98,8 @@ class DenseSet:
             loaded = self.data.load(index)[1] if load_mask is None else load_mask(index)
             labels = torch.from_numpy(np.asarray(loaded).astype(np.int64))
             check_labels(labels, len(self.data.classes), self.data.ignore)
-        except (InputError, OSError) as error:
-            self.skipped[index] = str(error)
+        except (InputError, *PILLOW_ERRORS) as error:
+            self.skipped[index] = str(error) or type(error).__name__
             if len(self.skipped) > len(self.data) / 2:
                 raise InputError(
                     f"{self.split}: {len(self.skipped)} of {len(self.data)} images cannot be used; the last, number "
