@@ -22,7 +22,8 @@ def attach_stub(package: str, file: str) -> tuple[Callable[[str], Any], Callable
         package: its `__name__`.
         file: its `__file__`.
     """
-    stub = ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8"))
+    loader: Any = sys.modules[package].__loader__  # it reads from archives, too
+    stub = ast.parse(loader.get_data(str(Path(file).with_suffix(".pyi"))))
     places = {
         alias.asname or alias.name: (node.module, alias.name)
         for node in stub.body
@@ -34,11 +35,17 @@ def attach_stub(package: str, file: str) -> tuple[Callable[[str], Any], Callable
         module, attribute = places.get(name, (package, name))
         if module != package:
             value = getattr(importlib.import_module(module), attribute)
-        elif not name.startswith("_") and find_spec(f"{package}.{name}") is not None:
+        elif name.isidentifier() and not name.startswith("_") and find_spec(f"{package}.{name}") is not None:
             value = importlib.import_module(f"{package}.{name}")
         else:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         setattr(sys.modules[package], name, value)  # once is enough
         return value
 
-    return get, lambda: sorted({*vars(sys.modules[package]), *places}), sorted(places)
+    def names() -> list[str]:
+        own = vars(sys.modules[package])
+        special = {name for name in own if name.startswith("__")}
+        loaded = {name for name in own if f"{package}.{name}" in sys.modules}
+        return sorted({*places, *special, *loaded})
+
+    return get, names, sorted(places)

@@ -4,8 +4,8 @@ import faulthandler
 import importlib
 import os
 import sys
-from importlib.metadata import version
 
+import skipless
 from skipless.cli.listing import listed
 from skipless.errors import InputError
 
@@ -42,11 +42,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(given: list[str]) -> None:
-    verb, rest = (given[0], given[1:]) if given else ("--help", [])
+    if not given:
+        print(_HELP.format(verbs=listed(VERBS)), file=sys.stderr)
+        raise SystemExit(2)
+    verb, rest = given[0], given[1:]
     if verb in ("-h", "--help"):
         print(_HELP.format(verbs=listed(VERBS)))
     elif verb in ("-V", "--version"):
-        print(f"skipless {version('skipless')}")
+        print(f"skipless {skipless.__version__}")
     elif verb in VERBS:
         importlib.import_module(f"skipless.cli.verbs.{_MODULE.get(verb, verb)}").main(rest)
     else:

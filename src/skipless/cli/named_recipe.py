@@ -7,8 +7,8 @@ from typing import Any, get_type_hints
 
 from skipless.choices import Row
 from skipless.cli.listing import listed
-from skipless.cli.parse import asks_for_help, choose, parse, told
-from skipless.cli.signature import Argument, argument_docs, arguments_of, build, summary
+from skipless.cli.parse import asks_for_help, choose, holders, parse, told
+from skipless.cli.signature import Argument, argument_docs, arguments_of, build, title
 from skipless.errors import InputError
 from skipless.options import Option, option_of
 from skipless.recipes.kinds import Recipe
@@ -24,13 +24,13 @@ _SKIP = (
 
 def chosen_recipe(verb: str, words: Sequence[str]) -> tuple[str | None, list[str]]:
     """The recipe's name among the words, and the others; a help text that lists all recipes ends the command."""
-    known = {name: summary(recipe.make).splitlines()[0] for name, recipe in recipes().items()}
+    known = {name: title(recipe.make) for name, recipe in recipes().items()}
     more = [OUT, THREADS, *_every_option()]
     name, rest = choose(verb, words, {one: [*_making(named), *more] for one, named in recipes().items()})
     if name is None and verb == "train":
         if words and not asks_for_help(words):
             raise InputError(f"`skipless train` which recipe? There is {', '.join(known)}")
-        told(_HELP.format(verb=verb, recipes=listed(known)))
+        told(_HELP.format(verb=verb, recipes=listed(known)), words)
     return name, rest
 
 
@@ -54,7 +54,8 @@ def parsed_recipe(
     makes = _making(named)
     base, problem = _base(named, makes, words, prog)
     changes = _changes(base)
-    values = parse([*makes, *changes, *more], words, prog=prog, description=description, elsewhere=_flags())
+    elsewhere = holders({name: _making(one) for name, one in recipes().items()}, "")
+    values = parse([*makes, *changes, *more], words, prog=prog, description=description, elsewhere=elsewhere)
     if problem is not None:
         raise problem
     made = _made(named, values)
@@ -146,15 +147,6 @@ def _at(recipe: Recipe, path: str, *, parent: bool = False) -> Any:
     for name in names[:-1] if parent else names:
         value = None if value is None else getattr(value, name)
     return value
-
-
-def _flags() -> dict[str, list[str]]:
-    """Which recipes have each flag that makes them."""
-    found: dict[str, list[str]] = {}
-    for name, named in recipes().items():
-        for flag in (flag for argument in _making(named) for flag in argument.flags):
-            found.setdefault(flag, []).append(name)
-    return found
 
 
 def use_threads(threads: int | None) -> None:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import field, make_dataclass
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
 
 import tyro
 
@@ -77,7 +77,7 @@ def choose(
     Raises:
         InputError: for a name that there is not.
     """
-    places = _positional(words, [argument for options in candidates.values() for argument in options])[after:]
+    places = positional(words, [argument for options in candidates.values() for argument in options])[after:]
     if not places:
         return None, list(words)
     at = next((place for place in places if words[place] in candidates), None)
@@ -89,7 +89,7 @@ def choose(
     raise InputError(f"`skipless {verb}` knows no {given!r}; {hint} `skipless {verb} --help` lists all")
 
 
-def _positional(words: Sequence[str], arguments: Sequence[Argument]) -> list[int]:
+def positional(words: Sequence[str], arguments: Sequence[Argument]) -> list[int]:
     """Where words stand that are neither flags nor the value that follows one."""
     valued = {
         flag
@@ -113,11 +113,12 @@ def _unsaid(arguments: Sequence[Argument], words: Sequence[str]) -> tuple[list[s
     kept, unsaid = list(words), []
     for argument in arguments:
         if argument.type == (bool | None):
-            given = [at for at, word in enumerate(kept) if word.replace("_", "-") in argument.flags]
-            unsaid += [] if given else [argument.name]
-            for at in reversed(given):
-                if kept[at + 1 : at + 2] in (["True"], ["False"]):  # `--x True`, as it was once given
-                    kept[at : at + 2] = [argument.flags[kept[at + 1] == "False"]]
+            yes, no = argument.flags[:2]
+            for at in reversed([at for at, word in enumerate(kept) if word.partition("=")[0].replace("_", "-") == yes]):
+                spelt = kept[at].split("=")[1:] or kept[at + 1 : at + 2]
+                if spelt in (["True"], ["False"]):  # `--x True` or `--x=True`, as it was once given
+                    kept[at : at + 1 + ("=" not in kept[at])] = [no if spelt == ["False"] else yes]
+            unsaid += [] if {yes, no} & {word.replace("_", "-") for word in kept} else [argument.name]
     return kept, unsaid
 
 
@@ -181,14 +182,29 @@ def _word(kind: Any) -> str:
 
 def _unknown(flag: str, prog: str, known: set[str], elsewhere: Mapping[str, Sequence[str]]) -> str:
     what = prog.rsplit(maxsplit=1)[-1]
-    if holders := elsewhere.get(flag):
-        return f"{flag} changes nothing of {what}: leave it out ({flag} is for {', '.join(holders)}, not for {what})"
-    near = difflib.get_close_matches(flag, known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
+    others = elsewhere.get(flag)
+    near = difflib.get_close_matches(
+        flag.strip("-"), [one.strip("-") for one in known], n=1, cutoff=0.8 if others else 0.6
+    )
+    hint = f"did you mean --{near[0]}? " if near else ""
+    if others:
+        advice = hint or "leave it out "
+        return f"{flag} changes nothing of {what}: {advice}({flag} is for {', '.join(others)}, not for {what})"
     return f"{prog} has no {flag}; {hint}`{prog} --help` lists all"
 
 
-def told(text: str) -> None:
-    """Print a help text and end."""
-    print(text)
-    sys.exit(0)
+def told(text: str, words: Sequence[str]) -> NoReturn:
+    """Print a help text and end: with exit code 2 where nobody asked for it, as after an empty command."""
+    asked = asks_for_help(words)
+    print(text, file=sys.stdout if asked else sys.stderr)
+    sys.exit(0 if asked else 2)
+
+
+def holders(candidates: Mapping[str, Sequence[Argument]], name: str) -> dict[str, list[str]]:
+    """For each flag, which other candidates have it."""
+    found: dict[str, list[str]] = {}
+    for other, arguments in candidates.items():
+        for flag in (flag for argument in arguments for flag in argument.flags):
+            if other != name:
+                found.setdefault(flag, []).append(other)
+    return found

@@ -95,6 +95,11 @@ def summary(function: Callable[..., Any]) -> str:
     return re.split(r"\n(?:Args|Attributes|Returns|Raises|Example):", text)[0].strip()
 
 
+def title(function: Callable[..., Any]) -> str:
+    """A docstring's first line; empty where Python has left docstrings out (`-OO`)."""
+    return next(iter(summary(function).splitlines()), "")
+
+
 def _section(doc: str) -> dict[str, str]:
     match = re.search(r"^(?:Args|Attributes):\n(.*?)(?=^\S|\Z)", doc, re.M | re.S)
     found: dict[str, str] = {}

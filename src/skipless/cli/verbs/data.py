@@ -8,22 +8,23 @@ from typing import Annotated, Any, get_args
 from skipless.choices import BoxName, CropMode, SceneColours, SceneLayout, SceneObjects, SceneShapes, SegmentationName
 from skipless.cli.call import call
 from skipless.cli.listing import listed
-from skipless.cli.parse import asks_for_help, choose, told
-from skipless.cli.signature import arguments_of, summary
+from skipless.cli.parse import asks_for_help, choose, holders, told
+from skipless.cli.signature import arguments_of, title
 from skipless.errors import InputError
 from skipless.options import Option
 
 
 def main(words: list[str]) -> None:
     """Write scenes, draw what is in a data set or what DINO's crops make of it, or pack it in shards."""
-    titles = {name: summary(function).splitlines()[0] for name, (function, _) in _KINDS.items()}
-    kind, rest = choose("data", words, {name: arguments_of(function) for name, (function, _) in _KINDS.items()})
+    titles = {name: title(function) for name, (function, _) in _KINDS.items()}
+    candidates = {name: arguments_of(function) for name, (function, _) in _KINDS.items()}
+    kind, rest = choose("data", words, candidates)
     if kind is None:
         if words and not asks_for_help(words):
             raise InputError(f"`skipless data` what? There is {', '.join(titles)}")
-        told(_HELP.format(kinds=listed(titles)))
-    function, examples = _KINDS[str(kind)]
-    call(function, rest, prog=f"skipless data {kind}", examples=examples)
+        told(_HELP.format(kinds=listed(titles)), words)
+    function, examples = _KINDS[kind]
+    call(function, rest, prog=f"skipless data {kind}", examples=examples, elsewhere=holders(candidates, kind))
 
 
 def scenes(

@@ -7,6 +7,7 @@ import platform
 import shutil
 from pathlib import Path
 
+import skipless
 from skipless.cli.listing import examples
 from skipless.cli.loading import RUNS, load
 from skipless.cli.named_recipe import THREADS, chosen_recipe, parsed_recipe, use_threads
@@ -77,7 +78,7 @@ def _findings() -> list[tuple[str, str]]:
     cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = [
-        ("skipless", importlib.metadata.version("skipless")),
+        ("skipless", skipless.__version__),
         ("python", platform.python_version()),
         ("torch", f"{torch.__version__}, timm {importlib.metadata.version('timm')}"),
         ("GPU", ", ".join(cuda) or "none (CUDA); everything runs on the CPU"),

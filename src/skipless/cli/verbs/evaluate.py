@@ -9,8 +9,9 @@ from skipless.choices import Device
 from skipless.cli.listing import examples, listed
 from skipless.cli.loading import RUNS, load
 from skipless.cli.numbers import words as named_numbers
-from skipless.cli.parse import asks_for_help, choose, parse, told
+from skipless.cli.parse import asks_for_help, choose, holders, parse, positional, told
 from skipless.cli.signature import Argument, arguments_of, build
+from skipless.errors import InputError
 from skipless.options import Option
 from skipless.studies.named import STUDIES, Study
 
@@ -67,27 +68,35 @@ _BASELINES = Argument("baselines", bool, True, "measure a run's untrained model 
 def main(words: list[str]) -> None:
     """Measure what a model, or each of its blocks, is worth; what is done is kept, and the same command goes on."""
     if not words or (asks_for_help(words) and not any(word in _TITLES for word in words)):
-        told(_HELP.format(studies=listed(_TITLES)))
+        told(_HELP.format(studies=listed(_TITLES)), words)
     candidates = {TOP1: arguments_of(_Top1), **{one: _arguments(study) for one, study in STUDIES.items()}}
-    name, rest = choose("eval", words, candidates, after=1)
-    prog = f"skipless eval SOURCE {name or TOP1}"
-    if name in (None, TOP1):
-        _top1(rest, prog)
+    _refuse_no_source(words, candidates)
+    name, rest = choose("eval", words, candidates, after=0 if asks_for_help(words) else 1)
+    name = name or TOP1
+    prog, elsewhere = f"skipless eval SOURCE {name}", holders(candidates, name)
+    if name == TOP1:
+        lines = ("skipless eval runs/s1 top1", "skipless eval runs/s1 top1 --data imagenet/")
+        description = f"Accuracy of a run's own classifier on validation images.\n\n{examples(lines)}"
+        _top1(parse(candidates[TOP1], rest, prog=prog, description=description, elsewhere=elsewhere))
         return
-    study = STUDIES[str(name)]
+    study = STUDIES[name]
     description = (
         f"Measure a model by its features: {study.title}.\n\nWhat is done is kept, and the same command goes on.\n\n"
         f"{examples(study.examples)}"
     )
-    values = parse(_arguments(study), rest, prog=prog, description=description, elsewhere=_flags(str(name)))
+    values = parse(candidates[name], rest, prog=prog, description=description, elsewhere=elsewhere)
     load(*RUNS)
-    _compare(str(name), study, values)
+    _compare(name, study, values)
 
 
-def _top1(words: list[str], prog: str) -> None:
-    lines = ("skipless eval runs/s1 top1", "skipless eval runs/s1 top1 --data imagenet/")
-    description = f"Accuracy of a run's own classifier on validation images.\n\n{examples(lines)}"
-    values = parse(arguments_of(_Top1), words, prog=prog, description=description, elsewhere=_flags(TOP1))
+def _refuse_no_source(words: list[str], candidates: dict[str, list[Argument]]) -> None:
+    places = positional(words, [argument for options in candidates.values() for argument in options])
+    first = words[places[0]] if len(places) == 1 else ""
+    if first in candidates and not asks_for_help(words) and not Path(first).exists():
+        raise InputError(f"what shall be measured? `skipless eval SOURCE {first}`, where SOURCE is a run or a model")
+
+
+def _top1(values: dict[str, Any]) -> None:
     load(*RUNS)
     from skipless.studies.top1 import top1_of_run
 
@@ -128,16 +137,6 @@ def _arguments(study: Study) -> list[Argument]:
     found = [*arguments_of(_Source), *arguments_of(study.data), *arguments_of(study.config, study.fixed)]
     found += [_BASELINES] * study.untrained
     return list({argument.name: argument for argument in reversed(found)}.values())[::-1]
-
-
-def _flags(name: str) -> dict[str, list[str]]:
-    """Which other studies have each flag."""
-    found: dict[str, list[str]] = {}
-    for other, study in STUDIES.items():
-        for flag in (flag for argument in _arguments(study) for flag in argument.flags):
-            if other != name:
-                found.setdefault(flag, []).append(other)
-    return found
 
 
 _HELP = """\

@@ -2,7 +2,7 @@
 
 from skipless.cli.listing import examples, listed
 from skipless.cli.loading import RUNS, load
-from skipless.cli.parse import asks_for_help, choose, parse, told
+from skipless.cli.parse import asks_for_help, choose, holders, parse, told
 from skipless.cli.signature import arguments_of, build
 from skipless.errors import InputError
 from skipless.options import stated_command
@@ -12,30 +12,20 @@ from skipless.registry import reports
 def main(words: list[str]) -> None:
     """Make a table or figure: run what is missing, resume what was cut off, write the report."""
     known = reports()
-    name, rest = choose("reproduce", words, {one: arguments_of(report.options) for one, report in known.items()})
+    candidates = {one: arguments_of(report.options) for one, report in known.items()}
+    name, rest = choose("reproduce", words, candidates)
     if name is None:
         if words and not asks_for_help(words):
             raise InputError(f"`skipless reproduce` which? There is {', '.join(known)}")
-        told(_HELP.format(reports=listed({one: report.title for one, report in known.items()})))
-    report = known[str(name)]
-    options = arguments_of(report.options)
+        told(_HELP.format(reports=listed({one: report.title for one, report in known.items()})), words)
+    report = known[name]
     prog = f"skipless reproduce {name}"
     description = f"{report.title}.\n\nWhat is missing is run, what was cut off goes on.\n\n{examples(report.examples)}"
-    values = parse(options, rest, prog=prog, description=description, elsewhere=_flags(str(name)))
+    values = parse(candidates[name], rest, prog=prog, description=description, elsewhere=holders(candidates, name))
     load(*RUNS)
     files = report.make(build(report.options, values), stated_command(tuple(prog.split()), report.options, values))
     print(next(path for path in files.values() if path.suffix == ".md").read_text(encoding="utf-8"))
     print("\n".join(f"wrote {path}" for path in files.values()))
-
-
-def _flags(name: str) -> dict[str, list[str]]:
-    """Which other reports have each flag."""
-    found: dict[str, list[str]] = {}
-    for other, report in reports().items():
-        for flag in (flag for option in arguments_of(report.options) for flag in option.flags):
-            if other != name:
-                found.setdefault(flag, []).append(other)
-    return found
 
 
 _HELP = """\
