@@ -11,11 +11,12 @@ that works on the block goes on working.
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import timm
 from timm.layers import Attention, DropPath, GluMlp, LayerScale, Mlp, SwiGLU
-from timm.models import register_model
+from timm.models import PretrainedCfg, register_model, resolve_pretrained_cfg
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
@@ -164,6 +165,11 @@ def remove_skips_(block: Block, sub_blocks: tuple[SubBlock, ...], layer_scale: L
 # timm's registry
 
 _PLAIN = re.compile(r"vit_(tiny|small|base|large|huge)_patch\d+_(224|384|dinov2|reg4_dinov2)")
+# What a twin has in common with the residual model. Licence, paper and tag are those of weights.
+_OF_ARCHITECTURE = (
+    "input_size", "test_input_size", "min_input_size", "fixed_input_size", "pool_size", "test_pool_size",
+    "interpolation", "crop_pct", "test_crop_pct", "crop_mode", "mean", "std", "num_classes", "first_conv", "classifier",
+)  # fmt: skip
 _OTHER_PATCH = ("vit_tiny_patch14_224", "vit_small_patch14_224", "vit_base_patch14_224")
 
 
@@ -185,25 +191,55 @@ def register(to_skipless: Callable[..., nn.Module]) -> tuple[str, ...]:
     return tuple(_register_variant(name, to_skipless) for name in names)
 
 
+# timm reads it when a model of this module is registered, as it does in modules of its own.
+default_cfgs: dict[str, dict[str, Any]] = {}
+
+
 def _register_variant(name: str, to_skipless: Callable[..., nn.Module]) -> str:
     variant = f"skipless_{name}"
     base, patch = (name.replace("patch14", "patch16"), {"patch_size": 14}) if name in _OTHER_PATCH else (name, {})
 
-    def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        if pretrained and not kwargs.get("pretrained_cfg"):
+    def entrypoint(
+        pretrained: bool = False,
+        pretrained_cfg: Any = None,
+        pretrained_cfg_overlay: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> nn.Module:
+        config = _resolved_config(variant, pretrained_cfg, pretrained_cfg_overlay)
+        if pretrained and not (config.has_weights or config.state_dict):
             raise InputError(
                 f"no pretrained weights exist for {variant}: residual weights mean nothing without the skips; train "
-                "it, or load your own with checkpoint_path= or pretrained_cfg="
+                "it, or load your own with pretrained_cfg_overlay=dict(file=...) or checkpoint_path="
             )
         ours = {key: kwargs.pop(key) for key in ("init", "sub_blocks", "layer_scale", "generator") if key in kwargs}
-        model = timm.model_entrypoint(base)(pretrained=pretrained, **{**patch, **kwargs})
-        config = getattr(model, "pretrained_cfg", None)
-        if isinstance(config, dict):  # timm saves it with the weights, so that loading builds the variant again
-            model.pretrained_cfg = model.default_cfg = {**config, "architecture": variant}
+        model = timm.model_entrypoint(base)(pretrained=pretrained, pretrained_cfg=config, **{**patch, **kwargs})
         return to_skipless(model, name, loaded=pretrained, **ours)
 
     entrypoint.__name__ = entrypoint.__qualname__ = variant
     entrypoint.__module__ = __name__
     entrypoint.__doc__ = f"`{name}` without skip connections, initialised by the scheme of section 5."
+    default_cfgs[variant] = _default_config(base)
     register_model(entrypoint)
     return variant
+
+
+def _default_config(base: str) -> dict[str, Any]:
+    """How a residual model's images are made and where its ends are, without its weights: they are no twin's."""
+    config = timm.get_pretrained_cfg(base)
+    kept = {} if config is None else config.to_dict(remove_source=True)
+    return {key: value for key, value in kept.items() if key in _OF_ARCHITECTURE}
+
+
+def _resolved_config(variant: str, given: Any, overlay: dict[str, Any] | None) -> PretrainedCfg:
+    """The configuration that timm would find for the variant.
+
+    Raises:
+        InputError: if a pretrained tag is given: the tags are those of residual weights.
+    """
+    if isinstance(given, str) and given:
+        raise InputError(
+            f"{variant} has no pretrained tag {given!r}: tags name residual weights, which mean nothing without the "
+            f"skips; leave it out: {variant}"
+        )
+    config = resolve_pretrained_cfg(variant, given, overlay)
+    return replace(config, architecture=variant)  # timm saves it, so that loading builds the variant again
