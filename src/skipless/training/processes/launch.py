@@ -26,8 +26,8 @@ def launch(device: Device, precision: Precision, strategy: Strategy = "auto") ->
         strategy: as in `FitConfig`; it has no effect on a single process.
 
     Raises:
-        InputError: if there is no such device, or it does not support the precision, or another launcher than `torchrun`
-            started this process as one of several.
+        InputError: if there is no such device, or it does not support the precision, or this process is one of several
+            that another launcher than `torchrun` has started.
     """
     check_launcher()
     kind = _resolve_device(device)
