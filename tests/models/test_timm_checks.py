@@ -4,11 +4,13 @@ Small names stand for all: a twin's architecture is its residual model's, which 
 """
 
 import copy
+import inspect
 import math
 
 import pytest
 import timm
 import timm.optim
+import timm.scheduler
 import torch
 from timm.layers import set_scriptable
 from timm.models import get_notrace_functions, get_notrace_modules
@@ -16,6 +18,7 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from skipless.models import REGISTERED, block_views
+from skipless.models.timm_vit import SkiplessBlock
 from skipless.optim import SOAP
 
 NAMES = (
@@ -45,6 +48,12 @@ def side(name: str) -> int:
 
 def images(name: str, count: int = 1) -> torch.Tensor:
     return torch.randn(count, 3, side(name), side(name), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def as_users_have_it(monkeypatch) -> None:
+    """Without the type checker of these tests around the block's forward: tracing and scripting see the source."""
+    monkeypatch.setattr(SkiplessBlock, "forward", inspect.unwrap(SkiplessBlock.forward))
 
 
 @pytest.mark.parametrize("name", REGISTERED)
@@ -120,7 +129,7 @@ class TestModel:
         assert [m.shape for m in getter(images(name))] == [m.shape for m in maps]
         assert not any(view.skips for view in block_views(getter))
 
-    def test_fx_gives_the_same_forwards_and_backwards(self, name: str) -> None:
+    def test_fx_gives_the_same_forwards_and_backwards(self, name: str, as_users_have_it) -> None:
         model = made(name, img_size=side(name), num_classes=42).eval()
         found = model(images(name))
         traced = extractor(model)
@@ -131,7 +140,7 @@ class TestModel:
 
     @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore:`torch.jit:DeprecationWarning")
     @pytest.mark.parametrize("traced", [False, True])
-    def test_torchscript(self, name: str, traced: bool) -> None:
+    def test_torchscript(self, name: str, traced: bool, as_users_have_it) -> None:
         with set_scriptable(True):
             model = made(name, img_size=side(name), num_classes=42).eval()
         scripted = torch.jit.script(extractor(model) if traced else model)
@@ -168,6 +177,7 @@ def steps(optimizer: torch.optim.Optimizer, weight: torch.Tensor, bias: torch.Te
     return quadratic(weight, bias).item()
 
 
+@pytest.mark.usefixtures("unchecked")  # a closure may give a tensor, as timm's do
 class TestSoapInTimm:
     """timm's conventions of an optimizer in its factory."""
 
@@ -223,9 +233,10 @@ class TestSoapInTimm:
         model = made(NAMES[0], img_size=64, num_classes=5)
         optimizer = timm.optim.create_optimizer_v2(model, "lookahead_soap", lr=1e-3)
         schedule, _ = timm.scheduler.create_scheduler_v2(optimizer, num_epochs=4, warmup_epochs=1, warmup_lr=1e-5)
-        assert descends(model, optimizer)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-5)
         schedule.step(1)
-        assert optimizer.param_groups[0]["lr"] < 1e-3 + 1e-12
+        assert optimizer.param_groups[0]["lr"] > 5e-4
+        assert descends(model, optimizer)
 
     def test_the_command_lines_arguments(self) -> None:
         """`create_optimizer`, which timm's train.py uses."""
