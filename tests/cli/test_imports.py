@@ -76,6 +76,49 @@ assert not type(importlib.reload(timm).__loader__).__name__.startswith("_")
     assert "timm" in imported(code)
 
 
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import skipless, timm.optim",
+        "import timm.optim, skipless",
+        "import timm, skipless, timm.optim",
+        "import skipless, timm; from timm.optim import create_optimizer_v2; import timm.optim",
+    ],
+)
+def test_soap_is_among_timms_optimizers_whoever_comes_first(imports) -> None:
+    code = f"""
+{imports}
+import sys, torch
+assert "skipless.optim.soap.optimizer" not in sys.modules
+weight = torch.nn.Parameter(torch.eye(3))
+optimizer = timm.optim.create_optimizer_v2([weight], "soap", lr=0.1)
+import skipless
+assert type(optimizer) is skipless.SOAP
+assert not type(sys.modules["timm.optim._optim_factory"].__loader__).__name__.startswith("_")
+assert sum("PostImport" in type(finder).__name__ for finder in sys.meta_path) == 0
+"""
+    assert "timm" in imported(code)
+
+
+def test_timm_alone_does_not_import_its_optimizers_for_us() -> None:
+    code = """
+import skipless, timm, sys
+assert "timm.optim" not in sys.modules
+"""
+    assert "timm" in imported(code)
+
+
+def test_an_optimizer_of_that_name_stays() -> None:
+    code = """
+import timm.optim, torch
+from timm.optim._optim_factory import default_registry
+default_registry.register(timm.optim.OptimInfo(name="soap", opt_class=torch.optim.SGD))
+import skipless
+assert timm.optim.get_optimizer_class("soap") is torch.optim.SGD
+"""
+    assert "timm" in imported(code)
+
+
 def test_a_star_import_and_the_version() -> None:
     code = """
 from skipless import *

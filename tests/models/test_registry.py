@@ -1,10 +1,12 @@
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
 from skipless.models import REGISTERED, block_views, inspect_init
+from skipless.models.vit_view import find_vit
 
 TINY = {"img_size": 28, "depth": 1, "embed_dim": 48, "num_heads": 2, "num_classes": 5}
 
@@ -81,3 +83,47 @@ def test_what_timm_saves_comes_back_skipless(tmp_path) -> None:
     assert {view.skips for view in block_views(back)} == {("mlp",)}
     x = torch.randn(1, 3, 32, 32)
     torch.testing.assert_close(back(x), model(x))
+
+
+def test_weights_of_a_file_are_loaded_as_timms_maintainer_recommends(tmp_path) -> None:
+    sizes = {**TINY, "img_size": 32}
+    name = "skipless_vit_tiny_patch16_224"
+    model = timm.create_model(name, **sizes).eval()
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    overlay = {"file": str(tmp_path / "w.safetensors"), "num_classes": 5}
+    loaded = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **sizes).eval()
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(loaded(x), model(x))
+    assert not any(view.skips for view in block_views(loaded))
+    assert (loaded.pretrained_cfg["file"], loaded.pretrained_cfg["architecture"]) == (overlay["file"], name)
+    held = timm.create_model(
+        name, pretrained=True, pretrained_cfg_overlay={"state_dict": model.state_dict(), "num_classes": 5}, **sizes
+    )
+    assert torch.equal(held.eval()(x), model(x))
+    other = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **{**sizes, "num_classes": 3})
+    assert torch.equal(other.blocks[0].mlp.fc1.weight, model.blocks[0].mlp.fc1.weight)
+    assert other.head.weight.shape == (3, 48)
+    grey = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, in_chans=1, **sizes)
+    torch.testing.assert_close(grey.patch_embed.proj.weight, model.patch_embed.proj.weight.sum(1, keepdim=True))
+    untrained = timm.create_model(name, pretrained_cfg_overlay={"mean": (0.1, 0.2, 0.3)}, **sizes)
+    assert find_vit(untrained).mean == (0.1, 0.2, 0.3)
+    with pytest.raises(FileNotFoundError):
+        timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": "/no/file.safetensors"}, **sizes)
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+@pytest.mark.parametrize("tag", ["augreg_in21k_ft_in1k", "augreg_in21k", "dino", "nope"])
+def test_tags_of_residual_weights_are_refused(tag: str, pretrained: bool) -> None:
+    """They would be loaded into a network that was not trained with them."""
+    for arguments in (
+        {"model_name": f"skipless_vit_small_patch16_224.{tag}"},
+        {"model_name": "skipless_vit_small_patch16_224", "pretrained_cfg": tag},
+    ):
+        with pytest.raises(InputError, match=f"skipless_vit_small_patch16_224 has no pretrained tag '{tag}'"):
+            timm.create_model(**arguments, pretrained=pretrained, **TINY)
+
+
+@pytest.mark.parametrize("overlay", [None, {}, {"mean": (0.5, 0.5, 0.5)}, {"file": None}, {"url": ""}])
+def test_an_overlay_without_weights_gives_none(overlay) -> None:
+    with pytest.raises(InputError, match="no pretrained weights exist"):
+        timm.create_model("skipless_vit_tiny_patch16_224", pretrained=True, pretrained_cfg_overlay=overlay, **TINY)

@@ -12,6 +12,7 @@ from skipless.errors import InputError
 from skipless.init import SkiplessInit
 from skipless.models import timm_vit
 from skipless.models.blocks import BlockView, SubBlock
+from skipless.models.timm_registry import register_models
 
 # What timm's factory raises for keywords, tags and checkpoint paths that it cannot use.
 _TIMM_ERRORS = (TypeError, ValueError, KeyError, AssertionError, ArithmeticError, RuntimeError, OSError)
@@ -149,6 +150,11 @@ def create_model(
         1268776
     """
     _check_known(name)
+    if source := timm.models.parse_model_name(name)[0]:
+        raise InputError(
+            f"{name!r} is a model of {source} that may have its skips or not; name one of timm's, whose weights can "
+            "come from a file: vit_small_patch16_224"
+        )
     if name.startswith("skipless_"):
         bare = name.removeprefix("skipless_")
         raise InputError(f"{name!r} is skipless and initialised already; name {bare!r} here, with skip= and init=")
@@ -160,7 +166,7 @@ def create_model(
         try:
             model = timm.create_model(name, **kwargs)
         except _TIMM_ERRORS as error:
-            raise InputError(f"timm cannot build {name!r} with {kwargs}: {error}{_supported_hint(error)}") from error
+            raise InputError(f"timm cannot build {_described(name, kwargs, error)}") from error
         if not skip:
             remove_skips_(model, sub_blocks)
         return model if init is None else initialize_(model, init)
@@ -187,19 +193,26 @@ def load_timm(name: str, *, pretrained: bool = False, seed: int = 0, **kwargs: A
             raise
         except _TIMM_ERRORS as error:
             what = "load the pretrained weights of" if pretrained else "build"
-            raise InputError(f"timm cannot {what} {name!r} with {kwargs}: {error}{_supported_hint(error)}") from error
+            raise InputError(f"timm cannot {what} {_described(name, kwargs, error)}") from error
 
 
 def _check_known(name: str) -> None:
-    if not timm.is_model(name):
+    """Raise `InputError` unless timm has the model, or the name says where timm is to get it (`hf-hub:`)."""
+    try:
+        source, _ = timm.models.parse_model_name(name)
+    except (ValueError, AssertionError) as error:
+        raise InputError(str(error)) from error
+    if not source and not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"; did you mean {', '.join(near)}?" if near else "; timm.list_models() lists them"
         raise InputError(f"timm has no model {name!r}{hint}")
 
 
-def _supported_hint(error: Exception) -> str:
-    """List the supported models if the error is about a keyword that only other models refuse."""
-    return f"; supported: {timm_vit.SUPPORTED}" if "'img_size'" in str(error) else ""
+def _described(name: str, kwargs: Mapping[str, Any], error: Exception) -> str:
+    """A model that timm cannot build, and why, in one line; and which are supported, if only others take `img_size`."""
+    given = f" with {dict(kwargs)}" if kwargs else ""
+    hint = f"; supported: {timm_vit.SUPPORTED}" if "'img_size'" in str(error) else ""
+    return f"{name!r}{given}: {' '.join(str(error).split())}{hint}"
 
 
 def _check_covered(view: BlockView) -> None:
@@ -222,7 +235,7 @@ def _check_covered(view: BlockView) -> None:
             raise InputError(f"{view.name}.{name} is {parameter.dtype}: initialise before quantising")
 
 
-def _to_skipless(
+def to_variant(
     model: nn.Module,
     name: str,
     *,
@@ -243,4 +256,4 @@ def _to_skipless(
     return initialize_(model, init, generator=generator)
 
 
-REGISTERED = timm_vit.register(_to_skipless)
+REGISTERED = register_models(timm)

@@ -1,4 +1,4 @@
-"""The adapter for timm's plain vision transformer, and its skipless variants in timm's registry.
+"""The adapter for timm's plain vision transformer.
 
 A plain vision transformer has blocks of `timm.models.vision_transformer.Block` with timm's standard `Attention`. It may
 have a class token or average pooling, registers, any MLP (plain, GLU, SwiGLU), a qkv bias, qk-norm and LayerScale. A
@@ -9,13 +9,9 @@ that works on the block goes on working.
 # pyright: reportPrivateImportUsage=false
 # timm.layers does not declare its re-exports.
 
-import re
-from collections.abc import Callable
 from typing import Any, Literal
 
-import timm
 from timm.layers import Attention, DropPath, GluMlp, LayerScale, Mlp, SwiGLU
-from timm.models import register_model
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
@@ -159,51 +155,3 @@ def remove_skips_(block: Block, sub_blocks: tuple[SubBlock, ...], layer_scale: L
             if sub_block in sub_blocks and isinstance(getattr(block, name), LayerScale):
                 setattr(block, name, nn.Identity())
     return block
-
-
-# timm's registry
-
-_PLAIN = re.compile(r"vit_(tiny|small|base|large|huge)_patch\d+_(224|384|dinov2|reg4_dinov2)")
-_OTHER_PATCH = ("vit_tiny_patch14_224", "vit_small_patch14_224", "vit_base_patch14_224")
-
-
-def register(to_skipless: Callable[..., nn.Module]) -> tuple[str, ...]:
-    """Register a variant `skipless_NAME` for every plain vision transformer NAME of timm's.
-
-    The variants take every keyword that timm's own entry points take. They also take `init` (a `SkiplessInit`, or its
-    fields as a dict, which timm can save with the model), `sub_blocks`, `layer_scale` and `generator`. timm has no
-    tiny, small and base with patch 14 at 224; those are its patch-16 models with `patch_size=14`.
-
-    Args:
-        to_skipless: called as `to_skipless(model, name, loaded=, **ours)`; removes the skips and initialises.
-
-    Returns:
-        The registered names.
-    """
-    names = [name for name in timm.list_models("vit_*", module="vision_transformer") if _PLAIN.fullmatch(name)]
-    names += [name for name in _OTHER_PATCH if name not in names]
-    return tuple(_register_variant(name, to_skipless) for name in names)
-
-
-def _register_variant(name: str, to_skipless: Callable[..., nn.Module]) -> str:
-    variant = f"skipless_{name}"
-    base, patch = (name.replace("patch14", "patch16"), {"patch_size": 14}) if name in _OTHER_PATCH else (name, {})
-
-    def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        if pretrained and not kwargs.get("pretrained_cfg"):
-            raise InputError(
-                f"no pretrained weights exist for {variant}: residual weights mean nothing without the skips; train "
-                "it, or load your own with checkpoint_path= or pretrained_cfg="
-            )
-        ours = {key: kwargs.pop(key) for key in ("init", "sub_blocks", "layer_scale", "generator") if key in kwargs}
-        model = timm.model_entrypoint(base)(pretrained=pretrained, **{**patch, **kwargs})
-        config = getattr(model, "pretrained_cfg", None)
-        if isinstance(config, dict):  # timm saves it with the weights, so that loading builds the variant again
-            model.pretrained_cfg = model.default_cfg = {**config, "architecture": variant}
-        return to_skipless(model, name, loaded=pretrained, **ours)
-
-    entrypoint.__name__ = entrypoint.__qualname__ = variant
-    entrypoint.__module__ = __name__
-    entrypoint.__doc__ = f"`{name}` without skip connections, initialised by the scheme of section 5."
-    register_model(entrypoint)
-    return variant

@@ -1,25 +1,34 @@
 """Backbones as files: what `skipless export` writes and timm loads, and files that `skipless eval` takes for a run."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
-
 from skipless.data.images import pixel_statistics
 from skipless.errors import InputError
 from skipless.models import REGISTERED, load_timm
 from skipless.recipes.read import read_recipe
-from skipless.recipes.source import ModelSource, check_library, open_model, sizes_of
+from skipless.recipes.source import (
+    ModelSource,
+    check_library,
+    noted_model,
+    open_model,
+    sizes_of,
+    statistics_of,
+    twin_name,
+)
 from skipless.recipes.teacher_snapshots import kept_teachers
 from skipless.tasks.dino.checkpoint import read_dino_checkpoint
-from skipless.training.run_folder.checkpoint import check_safetensors_name, load_tensors_, save_weights
+from skipless.training.run_folder.checkpoint import (
+    check_safetensors_name,
+    load_tensors_,
+    read_weights,
+    save_weights,
+)
+from skipless.training.run_folder.weights_note import Statistics, WeightsNote, check_model, check_name, read_note
 
 PICKLED = (".pth", ".pt", ".bin")
-_NOTE = "skipless"  # under which a file's metadata says how to build its model
 # What the published DINO models' images are normalised by (facebookresearch/dino, eval_knn.py); timm's ViT-S would say
 # 0.5, for other weights.
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -72,7 +81,7 @@ def export_backbone(run: Path, out: Path, *, epoch: int | None = None) -> Export
         weights = kept[epoch]
     model = open_model(str(run), weights=weights).model
     tensors = {name: value for name, value in model.state_dict().items() if not name.startswith("head.")}
-    name = recipe.model.name if recipe.model.skip else f"skipless_{recipe.model.name}"
+    name = twin_name(recipe)
     if not recipe.model.skip and name not in REGISTERED:
         raise InputError(f"{recipe.model.name!r} has no skipless twin in timm's registry: it cannot be loaded by name")
     sizes = sizes_of({key: value.shape for key, value in tensors.items()}, str(run))
@@ -85,22 +94,19 @@ def export_backbone(run: Path, out: Path, *, epoch: int | None = None) -> Export
 def note_of(
     name: str,
     kwargs: Mapping[str, Any] | None = None,
-    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+    statistics: Statistics | None = None,
     *,
     trained: bool = True,
 ) -> dict[str, str]:
-    """What a file of weights says of its model, for `open_file`; nothing where timm has no model of that name.
+    """What a file of weights says of its model, for `open_file`, `open_model` and `load_weights`.
 
     Args:
-        name: timm's.
+        name: timm's; `skipless_` before the name of a model whose skips are left out, a registered twin or not.
         kwargs: for `timm.create_model`, beside `num_classes=0`.
         statistics: mean and standard deviation of each channel that images are normalised by, if not timm's.
         trained: whether the weights have seen data.
     """
-    if name.startswith("skipless_") and name not in REGISTERED:
-        return {}
-    note = {"model": name, "kwargs": dict(kwargs or {}), "statistics": statistics, "trained": trained}
-    return {_NOTE: json.dumps(note)}
+    return WeightsNote(name, dict(kwargs or {}), statistics, trained=trained).as_metadata()
 
 
 def open_file(path: Path, name: str | None = None) -> ModelSource:
@@ -110,31 +116,27 @@ def open_file(path: Path, name: str | None = None) -> ModelSource:
 
     Args:
         path: the file.
-        name: timm's name of the model; a file of `export_backbone` says it itself.
+        name: timm's name of the model; a file of `export_backbone` says it itself, and takes no other.
 
     Raises:
         InputError: if the file cannot be read, or is another model's, or no name is known.
     """
-    note: dict[str, Any] = {"statistics": _IMAGENET}
-    if path.suffix in PICKLED:
-        tensors = read_dino_checkpoint(path)
-    else:
-        tensors, note = _read(path)
-    chosen = name or note.get("model")
-    if chosen is None:
-        raise InputError(f"{str(path)!r} does not say what it is of; give --model, timm's name: vit_small_patch16_224")
+    pickled = path.suffix in PICKLED
+    note = None if pickled else read_note(path)
+    tensors = read_dino_checkpoint(path) if pickled else read_weights(path)
+    if note is None:
+        if name is None:
+            raise InputError(
+                f"{str(path)!r} does not say what it is of; give --model, timm's name: vit_small_patch16_224"
+            )
+        note = WeightsNote(name, statistics=_IMAGENET if pickled else None)
+    elif name is not None:
+        check_name(note, name, str(path))
     tensors = {key: value for key, value in tensors.items() if not key.startswith("head.")}
-    sizes = sizes_of({key: value.shape for key, value in tensors.items()}, str(path))
-    kwargs: dict[str, Any] = {"img_size": sizes["image_size"], "in_chans": sizes["channels"]}
-    kwargs |= note.get("kwargs", {}) if name in (None, note.get("model")) else {}
-    model = load_timm(chosen, num_classes=0, **kwargs)
-    statistics = note.get("statistics")
-    return ModelSource(
-        path.stem,
-        load_tensors_(model, tensors, str(path)).eval(),
-        trained=note.get("trained", True),
-        statistics=None if statistics is None else (tuple(statistics[0]), tuple(statistics[1])),
-    )
+    model = noted_model(note, {key: value.shape for key, value in tensors.items()}, str(path))
+    check_model(note, model, str(path))
+    loaded = load_tensors_(model, tensors, str(path)).eval()
+    return ModelSource(path.stem, loaded, trained=note.trained, statistics=statistics_of(note))
 
 
 def open_source(
@@ -153,16 +155,6 @@ def open_source(
     if weights is not None or pretrained:
         raise InputError(f"--weights and --pretrained are for runs and names; {source!r} has weights of its own")
     return open_file(path, name)
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            note = (file.metadata() or {}).get(_NOTE)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{str(path)!r} is no file of weights ({error}); give a .safetensors or .pth file") from error
-    return tensors, {} if note is None else dict(json.loads(note))
 
 
 def _listed(kept: dict[int, Path]) -> str:

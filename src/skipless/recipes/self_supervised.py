@@ -76,13 +76,17 @@ class DinoRecipe(Recipe):
 
     def prepare(self, out: Path, loaded: Loaded) -> Prepared:
         """Student and teacher; the teacher is evaluated where there are labels."""
+        from skipless.data.images import pixel_statistics
+        from skipless.recipes.export import note_of
+        from skipless.recipes.source import twin_name
         from skipless.recipes.teacher_snapshots import keep_teachers
 
         total = self.fit.total_steps(len(loaded.train))
         task, data = self.build_task(total, total // self.fit.epochs), loaded.labelled
         evaluate: Evaluate | None = None if data is None else self.evaluation(data)
         if self.keep_every:
-            evaluate = keep_teachers(task, out, self.keep_every, self.fit.epochs, evaluate)
+            note = note_of(twin_name(self), self.model.kwargs, pixel_statistics(self.data))
+            evaluate = keep_teachers(task, out, self.keep_every, self.fit.epochs, evaluate, note)
         return Prepared(task, evaluate, {})
 
     def build_task(self, total_steps: int, steps_per_epoch: int) -> DINO:

@@ -3,15 +3,24 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Size, nn
 
 from skipless.data.images import pixel_statistics
 from skipless.errors import InputError
-from skipless.models import load_timm
+from skipless.models import REGISTERED, create_model, load_timm
 from skipless.recipes.read import read_recipe
 from skipless.recipes.recipe import Recipe
 from skipless.training import load_weights, weight_shapes
+from skipless.training.run_folder.weights_note import (
+    TWIN,
+    Statistics,
+    WeightsNote,
+    check_kwargs,
+    check_name,
+    read_note,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +61,15 @@ def open_model(
 
     Args:
         source: a run folder, or timm's name of a plain ViT, ours (`skipless_vit_small_patch16_224`) among them.
-        weights: other weights than the run's last, or those of the timm model: a safetensors file.
+        weights: other weights than the run's last, or those of the timm model: a safetensors file. A file that says
+            which model it is of also says how to build it, and whether it is trained.
         pretrained: take timm's pretrained weights.
         untrained: leave the weights of a run as they were before its first step.
         seed: of the weights of a timm model that is given none.
 
     Raises:
-        InputError: if there is no such run or model, or the weights are another model's.
+        InputError: if there is no such run or model, or the weights are another model's, or of the same shapes but of a
+            model with other skips.
 
     Example:
         >>> source = open_model("skipless_vit_tiny_patch16_224")
@@ -66,14 +77,50 @@ def open_model(
         ('skipless_vit_tiny_patch16_224', False, None)
     """
     folder = Path(source).expanduser()
-    if folder.is_dir():
+    if source and folder.is_dir():
         if pretrained:
             raise InputError(f"--pretrained is for timm's names; {source!r} is a run folder, with weights of its own")
         return _from_run(folder, weights, untrained)
-    model = load_timm(source, pretrained=pretrained, seed=seed)
+    if weights is not None and pretrained:
+        raise InputError(f"--weights {str(weights)!r} and --pretrained: give one of them")
     if weights is not None:
-        load_weights(model, weights)
-    return ModelSource(source, model.eval(), trained=pretrained or weights is not None)
+        return _from_weights(source, weights, seed)
+    model = load_timm(source, pretrained=pretrained, seed=seed)
+    return ModelSource(source.rpartition(":")[2].replace("/", "--"), model.eval(), trained=pretrained)
+
+
+def noted_model(note: WeightsNote, shapes: Mapping[str, Size], source: str) -> nn.Module:
+    """Build the model that a note and the shapes of weights describe; its own weights are to be overwritten.
+
+    Raises:
+        InputError: if the shapes are no plain ViT's, or timm has no such model, or refuses the keywords.
+    """
+    sizes = sizes_of(shapes, source)
+    given = {"img_size": sizes["image_size"], "in_chans": sizes["channels"], "num_classes": sizes["classes"]}
+    kwargs: dict[str, Any] = {**given, **note.kwargs}
+    if note.model.startswith(TWIN) and note.architecture not in REGISTERED:  # no twin by name, but the same network
+        return create_model(note.model.removeprefix(TWIN), seed=0, **kwargs)
+    return load_timm(note.model, **kwargs)
+
+
+def statistics_of(note: WeightsNote) -> Statistics | None:
+    """By what the images of a noted model are normalised; None where its own configuration says."""
+    return note.statistics if note.run is None else pixel_statistics(read_recipe(note.run).data)
+
+
+def twin_name(recipe: Recipe) -> str:
+    """The name of a recipe's model in notes: `skipless_` goes before that of a model without its skips."""
+    return recipe.model.name if recipe.model.skip else f"{TWIN}{recipe.model.name}"
+
+
+def _from_weights(name: str, weights: Path, seed: int) -> ModelSource:
+    """The model of a timm name with weights of a file, which must be of this model where the file says of which."""
+    shapes, note = weight_shapes(weights), read_note(weights)
+    if note is None:
+        return ModelSource(name, load_weights(load_timm(name, seed=seed), weights).eval(), trained=True)
+    check_name(note, name, str(weights))
+    model = load_weights(noted_model(note, shapes, str(weights)), weights)
+    return ModelSource(name, model.eval(), note.trained, statistics_of(note))
 
 
 def check_library(recipe: Recipe, folder: Path) -> None:
@@ -93,11 +140,16 @@ def _from_run(folder: Path, weights: Path | None, untrained: bool) -> ModelSourc
     recipe = read_recipe(folder)
     check_library(recipe, folder)
     shapes = weight_shapes(weights or folder)
+    note = None if weights is None else read_note(weights)
+    if note is not None:
+        check_name(note, twin_name(recipe), str(weights))
+        check_kwargs(note, recipe.model.kwargs, str(weights))
     config = recipe.model if untrained else replace(recipe.model, init=None)  # what is loaded need not be drawn
     model = config.build_for(**sizes_of(shapes, str(weights or folder)), seed=recipe.fit.seed)
     if not untrained:
         load_weights(model, weights or folder)
-    return ModelSource(folder.name, model.eval(), not untrained, pixel_statistics(recipe.data), recipe)
+    trained = not untrained and (note is None or note.trained)
+    return ModelSource(folder.name, model.eval(), trained, pixel_statistics(recipe.data), recipe)
 
 
 def sizes_of(shapes: Mapping[str, Size], source: str) -> dict[str, int]:

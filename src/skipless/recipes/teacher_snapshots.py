@@ -14,7 +14,14 @@ Evaluate = Callable[[nn.Module], Mapping[str, float]]
 _NAME = re.compile(r"teacher-epoch-(\d+)\.safetensors")
 
 
-def keep_teachers(task: DINO, folder: Path, every: int, epochs: int, evaluate: Evaluate | None) -> Evaluate:
+def keep_teachers(
+    task: DINO,
+    folder: Path,
+    every: int,
+    epochs: int,
+    evaluate: Evaluate | None,
+    note: Mapping[str, str] | None = None,
+) -> Evaluate:
     """An evaluation for `fit` that also writes the teacher to `folder` after every so many epochs and the last.
 
     A run that was killed and goes on writes again, with the same content, what it had written after its checkpoint.
@@ -27,6 +34,7 @@ def keep_teachers(task: DINO, folder: Path, every: int, epochs: int, evaluate: E
         every: epochs between two files.
         epochs: of the run.
         evaluate: what else is evaluated.
+        note: what the files say of themselves, `note_of`.
     """
 
     def keep(model: nn.Module) -> Mapping[str, float]:
@@ -38,7 +46,7 @@ def keep_teachers(task: DINO, folder: Path, every: int, epochs: int, evaluate: E
                 if kept > epoch or (kept % every and kept != epochs):
                     file.unlink()
         if first and due:
-            save_weights(model, teacher_file(folder, epoch))
+            save_weights(model, teacher_file(folder, epoch), note=note)
         return {} if evaluate is None else evaluate(model)
 
     return keep

@@ -10,6 +10,7 @@ from skipless.errors import InputError
 from skipless.sweep.child import start_forkserver
 from skipless.sweep.display import Display
 from skipless.sweep.jobs import Call, Job
+from skipless.training.processes.launcher import check_launcher, rank_and_world_size
 
 POLL_SECONDS = 0.25
 
@@ -38,7 +39,8 @@ def run_jobs(
         parallel = 1 if any(job.on_gpu for job in jobs) else max(1, cores // threads)
     if parallel < 1:
         raise InputError(f"--jobs {parallel}: give at least 1")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    check_launcher()  # each job would refuse it, too
+    if rank_and_world_size()[1] > 1:
         raise InputError("a sweep starts its own processes; run it without torchrun")
     context = start_forkserver()
     waiting = list(jobs)

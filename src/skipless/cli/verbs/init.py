@@ -46,7 +46,6 @@ def init(
     """
     from skipless.init import PRESETS, SkiplessInit
     from skipless.models import create_model, inspect_init
-    from skipless.recipes.export import note_of
     from skipless.training import save_weights
     from skipless.training.run_folder.atomic import create_writable_folder
     from skipless.training.run_folder.checkpoint import check_safetensors_name
@@ -60,5 +59,15 @@ def init(
     made = create_model(model, init=scheme, seed=seed)
     print(inspect_init(made, scheme))
     if out is not None:
-        save_weights(made, out, note=note_of(f"skipless_{model}", trained=False))
+        save_weights(made, out, note=_note(model, made))
         print(f"wrote {out}")
+
+
+def _note(name: str, model: Any) -> dict[str, str]:
+    """What the file says of itself; what a pretrained tag says of images goes with it, the tag does not."""
+    from skipless.models.vit_view import find_vit
+    from skipless.recipes.export import note_of
+
+    bare, _, tag = name.partition(".")
+    found = find_vit(model) if tag else None
+    return note_of(f"skipless_{bare}", statistics=None if found is None else (found.mean, found.std), trained=False)

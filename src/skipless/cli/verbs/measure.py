@@ -76,6 +76,8 @@ def measure(asked: Options) -> None:
     from skipless.report.write_files import drawing
     from skipless.training.run_folder.atomic import create_writable_folder
 
+    if asked.untrained and asked.weights is not None:
+        raise InputError(f"--untrained and --weights {str(asked.weights)!r}: give one of them")
     source = open_model(
         asked.model,
         weights=asked.weights,
@@ -134,16 +136,24 @@ def _pixels(source: Any, count: int, data: str | None, seed: int) -> tuple[Any, 
 
     from skipless.conditioning.measurement.tracking import first_images
     from skipless.data import ImageConfig, load_images
+    from skipless.models.vit_view import find_vit
 
     if count < 1:
         raise InputError(f"--images {count}: give at least 1")
-    settings: Any = source.model
-    size, channels = settings.patch_embed.img_size[0], settings.patch_embed.proj.in_channels
+    found = find_vit(source.model)
+    if found.image_size is None:
+        raise InputError(f"{source.name!r} does not say of which size its images are; it cannot be measured by name")
+    height, width = found.image_size
     if source.recipe is None and data is None:
         generator = torch.Generator().manual_seed(seed)
-        return torch.randn(count, channels, size, size, generator=generator), f"{count} images of N(0, 1) pixels"
+        pixels = torch.randn(count, found.channels, height, width, generator=generator)
+        return pixels, f"{count} images of N(0, 1) pixels"
+    if source.recipe is None and height != width:
+        raise InputError(f"{source.name!r} takes images of {height} x {width}; --data has square ones: leave it out")
     config = (
-        ImageConfig(data or "", image_size=size) if source.recipe is None else source.recipe.with_(data__data=data).data
+        ImageConfig(data or "", image_size=height)
+        if source.recipe is None
+        else source.recipe.with_(data__data=data).data
     )
     return first_images(load_images(config), count), f"{count} validation images of {config.data}"
 

@@ -1,7 +1,5 @@
 """`skipless train RECIPE`: the recipes are the experiments' own."""
 
-import os
-
 from skipless.cli.listing import examples
 from skipless.cli.loading import RUNS, load
 from skipless.cli.named_recipe import OUT, THREADS, chosen_recipe, parsed_recipe, use_threads
@@ -22,7 +20,8 @@ def main(words: list[str]) -> None:
     load(*RUNS)
     use_threads(values["threads"])
     from skipless import recipes as running
+    from skipless.training.processes.launcher import rank_and_world_size
 
     result = running.run(made, values["out"])
-    if int(os.environ.get("RANK", "0")) == 0:
+    if rank_and_world_size()[0] == 0:
         print(f"{values['out']}: {result.steps} steps in {result.seconds:.0f} s  {named_numbers(result.metrics)}")

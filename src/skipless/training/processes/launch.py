@@ -4,11 +4,14 @@ import os
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning_fabric.strategies.strategy import Strategy as FabricStrategy
 
 from skipless.choices import Device, Precision, Strategy
 from skipless.errors import InputError
+from skipless.training.processes.launcher import check_launcher, rank_and_world_size, started_by_torchrun
 from skipless.training.processes.rendezvous import init_process_group
 from skipless.training.processes.sharding import shard_
 
@@ -24,8 +27,10 @@ def launch(device: Device, precision: Precision, strategy: Strategy = "auto") ->
         strategy: as in `FitConfig`; it has no effect on a single process.
 
     Raises:
-        InputError: if there is no such device, or it does not support the precision.
+        InputError: if there is no such device, or it does not support the precision, or this process is one of several
+            that another launcher than `torchrun` has started.
     """
+    check_launcher()
     kind = _resolve_device(device)
     if precision == "fp16" and strategy == "fsdp":
         raise InputError("precision 'fp16' under strategy 'fsdp': its loss scale is not agreed on; use 'bf16' or 'ddp'")
@@ -34,24 +39,26 @@ def launch(device: Device, precision: Precision, strategy: Strategy = "auto") ->
     if precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise InputError(f"{torch.cuda.get_device_name()} has no bf16; use 'fp16' or 'fp32'")
     init_process_group("nccl" if kind == "cuda" else "gloo")
+    together = started_by_torchrun()
     fabric = Fabric(
         accelerator=kind,
-        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if together else 1,
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")) if together else 1,
         strategy=_fabric_strategy(strategy),
         precision=_FABRIC_PRECISION[precision],  # pyright: ignore[reportArgumentType]
+        # Said, not found out: fabric would take any job of Slurm's, LSF's or MPI's for its launcher.
+        plugins=[TorchElasticEnvironment() if together else LightningEnvironment()],
     )
     fabric.launch()
     return fabric
 
 
-def rank_and_world_size() -> tuple[int, int]:
-    """Return this process's rank and the world size: (0, 1) without `torchrun`. Known before `launch`."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def takes_shards_only(strategy: Strategy) -> bool:
-    """Tell whether `fit` gives this process shards of the first one's weights, so that it needs none of its own."""
+    """Tell whether `fit` gives this process shards of the first one's weights, so that it needs none of its own.
+
+    It is asked before a model is built, so that what `launch` would refuse is refused here.
+    """
+    check_launcher()
     rank, count = rank_and_world_size()
     return strategy == "fsdp" and count > 1 and rank > 0
 

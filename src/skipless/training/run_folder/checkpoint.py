@@ -17,6 +17,7 @@ from skipless.errors import InputError
 from skipless.training.processes.sharding import load_full_state_dict_
 from skipless.training.run_folder.atomic import atomic_write, create_writable_folder
 from skipless.training.run_folder.serialization import join_tensors, split_tensors
+from skipless.training.run_folder.weights_note import check_model, read_note
 
 FORMAT = "skipless checkpoint 1"
 CHECKPOINT = "checkpoint.safetensors"
@@ -133,19 +134,30 @@ def load_weights(model: nn.Module, path: Path | str) -> nn.Module:
         The model.
 
     Raises:
-        InputError: if there is no such file, it is corrupt, or its weights are those of another model.
+        InputError: if there is no such file, it is corrupt, or its weights are those of another model: by names and
+            shapes, or because the file says that its model's blocks have other skips or heads.
+    """
+    tensors = read_weights(path)
+    if (note := read_note(Path(path))) is not None:
+        check_model(note, model, str(path))
+    return load_tensors_(model, tensors, str(path))
+
+
+def read_weights(path: Path | str) -> dict[str, Tensor]:
+    """Read a model's weights by name; takes what `load_weights` takes.
+
+    Raises:
+        InputError: if there is no such file, or it is corrupt.
     """
     file = _weights_file(path)
     try:
         tensors = load_file(file)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{str(file)!r} is corrupt or cut off ({error}); copy or train it again") from error
-    if any(name.startswith(MODEL_PREFIX) for name in tensors):
+    ours = {name.removeprefix(MODEL_PREFIX): value for name, value in tensors.items() if name.startswith(MODEL_PREFIX)}
+    if ours:
         load_checkpoint(file)  # verifies the checksum
-        tensors = {
-            name.removeprefix(MODEL_PREFIX): value for name, value in tensors.items() if name.startswith(MODEL_PREFIX)
-        }
-    return load_tensors_(model, tensors, str(file))
+    return ours or tensors
 
 
 def weight_shapes(path: Path | str) -> dict[str, torch.Size]:
