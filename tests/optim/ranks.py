@@ -152,8 +152,9 @@ def shared(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
     state = gathered_state(optimizer)
     found = {"params": whole(params), "state": state, "own": sum(map(torch.numel, kept(dict(optimizer.state))))}
     if dist.get_world_size() > 1:
-        partial = optimizer.state_dict()
-        found["partial"] = message(lambda: SOAP(groups(draw(dtype)), **HYPER).load_state_dict(partial))
+        found["partial"] = message(optimizer.state_dict)
+        partial = {**(state or SOAP(groups(draw(dtype)), **HYPER).state_dict()), "state": {0: {"step": 3}}}
+        found["old partial"] = message(lambda: SOAP(groups(draw(dtype)), **HYPER).load_state_dict(partial))
     # A run that goes from 4 ranks to 2 and to 1, a few steps on each.
     handed = folder / f"handed-{dtype}.pt"
     params = draw(dtype)

@@ -16,6 +16,7 @@ from optim.ranks import HYPER, STEPS, WORLDS, draw, groups, kept, train
 from torch import Tensor
 from torch.nn import Parameter
 
+import skipless
 from skipless.errors import InputError
 from skipless.optim import SOAP, gathered_state, load_gathered_state_
 from skipless.optim.soap.collectives import shard_shapes
@@ -33,7 +34,9 @@ Found = dict[tuple[int, int], dict[str, Any]]
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """What every rank of every world has left."""
     folder = tmp_path_factory.mktemp("ranks")
-    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[1]), "OMP_NUM_THREADS": "1"}
+    # The library of these tests, which need not be the installed one.
+    paths = os.pathsep.join(map(str, (SCRIPT.parents[1], Path(skipless.__file__).parents[1])))
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, SCRIPT, folder], env=environment, capture_output=True, text=True, check=False
     )
@@ -96,7 +99,9 @@ def test_a_run_goes_from_four_ranks_to_two_and_to_one(found: Found, dtype) -> No
 @pytest.mark.parametrize("world", SEVERAL)
 def test_one_ranks_part_is_not_taken_for_the_whole(found: Found, world: int) -> None:
     for rank in range(world):
-        assert "is kept by another process" in found[world, rank]["shared"]["torch.float64"]["partial"]
+        seen = found[world, rank]["shared"]["torch.float64"]
+        assert "call gathered_state(optimizer) on all of them" in seen["partial"]
+        assert "is kept by another process" in seen["old partial"]
 
 
 @pytest.mark.parametrize(
