@@ -220,7 +220,9 @@ def cut_up(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
 
 def refused() -> dict[str, str]:
     """The errors for ranks with different parameters, and for placements that SOAP does not take."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
     from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import Replicate, Shard
 
     from skipless.optim import SOAP
@@ -233,7 +235,14 @@ def refused() -> dict[str, str]:
 
     rank, ranks = dist.get_rank(), dist.get_world_size()
     mesh = init_device_mesh("cpu", (ranks,))
-    told = {"replicated": message(lambda: step(SOAP(shard(draw(), mesh, [Replicate()]))))}
+    model = Tiny()
+    fully_shard(model, mesh=mesh)
+    own = SOAP(model.parameters())
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    told = {"by torch": message(lambda: get_optimizer_state_dict(model, own, options=options))}
+    flat = StateDictOptions(flatten_optimizer_state_dict=True)
+    told["by torch, flat"] = message(lambda: get_optimizer_state_dict(model, own, options=flat))
+    told |= {"replicated": message(lambda: step(SOAP(shard(draw(), mesh, [Replicate()]))))}
     if ranks > 1:
         uneven = SOAP([Parameter(torch.ones(3, 3 + (rank == 1)))], share=True)
         told["uneven"] = message(lambda: step(uneven))

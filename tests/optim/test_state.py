@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from optim.two_kinds import assert_same
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -37,22 +38,6 @@ def tensors(value: Any) -> list[Tensor]:
         return [value]
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else []
     return [tensor for item in items for tensor in tensors(item)]
-
-
-def assert_same(left: Any, right: Any) -> None:
-    assert type(left) is type(right)
-    if isinstance(left, Tensor):
-        assert left.dtype == right.dtype
-        assert torch.equal(left, right)
-    elif isinstance(left, dict):
-        assert left.keys() == right.keys()
-        for key in left:
-            assert_same(left[key], right[key])
-    elif isinstance(left, list):
-        for a, b in zip(left, right, strict=True):
-            assert_same(a, b)
-    else:
-        assert left == right
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

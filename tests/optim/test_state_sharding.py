@@ -161,6 +161,8 @@ def test_ranks_without_a_parameter_serve_and_the_owner_warns(found: Found, world
 def test_what_does_not_fit_together_is_refused_on_every_rank(found: Found, world: int) -> None:
     for rank in range(world):
         told = found[world, rank]["refused"]
+        assert "call gathered_state(optimizer) on all of them" in told["by torch"]
+        assert "call gathered_state(optimizer) on all of them" in told["by torch, flat"]
         assert "ranks 0 and 1 hold different parameters" in told["uneven"]
         assert "(Replicate(),)" in told["replicated"]
         assert world < 4 or "(Shard(dim=0), Shard(dim=1))" in told["two cuts"]

@@ -45,7 +45,7 @@ class SOAP(Optimizer):
 
     Args:
         params: parameters or groups, as for any optimizer.
-        lr: learning rate.
+        lr: learning rate; a number, or a tensor of one entry.
         betas: decay of the first and of the second moment, per step.
         shampoo_beta: decay of the preconditioner's factors, per step; negative: `betas[1]`.
         eps: added to the root of the second moment.
@@ -82,7 +82,7 @@ class SOAP(Optimizer):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 3e-3,
+        lr: float | Tensor = 3e-3,
         betas: tuple[float, float] = (0.95, 0.95),
         shampoo_beta: float = -1.0,
         eps: float = 1e-8,
@@ -367,7 +367,9 @@ class SOAP(Optimizer):
         for param, index in with_grad:
             layout = Layout.of(param, self.param_groups[index])
             alone = prod(layout.dims) > _MAX_STACKED_NUMEL
-            step = int(self.state.setdefault(param, {}).get("step", -1))
+            if state := self.state.setdefault(param, {}):
+                check_state(state, layout)
+            step = int(state.get("step", -1))
             kind = (param.dtype, param.device, is_dtensor(param))
             key = (index, layout, kind, step, id(param) if alone else None)
             members.setdefault(key, []).append(param)

@@ -18,7 +18,7 @@ from skipless.optim.soap.eigenbasis import (
     unfold,
 )
 from skipless.optim.soap.layout import Layout
-from skipless.optim.soap.state import check_state, state_dtype, state_shapes
+from skipless.optim.soap.state import state_dtype, state_shapes
 
 _FACTOR_NDIM = 3
 
@@ -177,7 +177,6 @@ class Stack:
     def _concatenate_states(self) -> None:
         """Concatenate the states of the parameters, in the dtype and on the device that the parameters have by now."""
         for state in self.states:
-            check_state(state, self.layout)
             for factor in factors_of(state):  # before they move: an accelerator reads the upper triangles too
                 symmetrize_(factor)
         like = torch.empty(0, dtype=state_dtype(self.params[0]), device=self.params[0].device)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from skipless.errors import InputError
 from skipless.optim.soap.layout import Layout
+from skipless.optim.soap.validate import number
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 # What an earlier version kept in lists, with one entry for each dimension: a tensor or None.
@@ -37,7 +38,7 @@ def state_shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
         >>> state_shapes(Layout.of(torch.zeros(4, 6), group))
         {'exp_avg': (1, 4, 6), 'exp_avg_sq': (1, 4, 6), 'factor_0': (1, 4, 4), 'basis_0': (1, 4, 4)}
     """
-    shapes: dict[str, tuple[int, ...]] = {name: (layout.split, *layout.dims) for name in _MOMENTS}
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(_MOMENTS, (layout.split, *layout.dims))
     sizes = {dim: layout.dims[dim] for dim, has_basis in enumerate(layout.preconditioned) if has_basis}
     for kind in _LISTS.values():
         shapes |= {f"{kind}_{dim}": (layout.split, size, size) for dim, size in sizes.items()}
@@ -82,6 +83,8 @@ def check_state(state: Mapping[str, Any], layout: Layout) -> None:
             f"SOAP: cannot use the state of another optimizer, with {', '.join(map(str, state))}, for a parameter of "
             f"shape {layout.shape}: load SOAP's own, or clear the whole state of the parameter"
         )
+    if not number("step", state["step"]) >= 0:
+        raise InputError(f"SOAP: step={state['step']} of a parameter of shape {layout.shape} must be zero or more")
     names = [*expected, *sorted(ours - expected.keys())]
     if wrong := [name for name in names if found.get(name) != expected.get(name)]:
         listed = ", ".join(f"{name} {found.get(name)} instead of {expected.get(name)}" for name in wrong)

@@ -20,11 +20,11 @@ def check_group(group: Mapping[str, Any]) -> None:
     if missing := _NEEDED - group.keys():
         raise InputError(f"SOAP: a group lacks {', '.join(sorted(missing))}: add groups with add_param_group")
     for name in ("lr", "eps", "weight_decay"):
-        value = _number(name, group[name])
+        value = number(name, group[name])
         if not (isfinite(value) and value >= 0):
             raise InputError(f"SOAP: {name}={value} must be a finite number, zero or more")
-    betas, shampoo_beta = group["betas"], _number("shampoo_beta", group["shampoo_beta"])
-    if not isinstance(betas, list | tuple) or len(betas) != 2 or not all(0 <= _number("betas", b) < 1 for b in betas):
+    betas, shampoo_beta = group["betas"], number("shampoo_beta", group["shampoo_beta"])
+    if not isinstance(betas, list | tuple) or len(betas) != 2 or not all(0 <= number("betas", b) < 1 for b in betas):
         raise InputError(f"SOAP: betas={betas} must be two numbers in [0, 1)")
     if not shampoo_beta < 1:
         raise InputError(f"SOAP: shampoo_beta={shampoo_beta} must be below 1; a negative one stands for betas[1]")
@@ -39,8 +39,8 @@ def check_group(group: Mapping[str, Any]) -> None:
             raise InputError(f"SOAP: {name}={group[name]!r} has no meaning here: leave it out")
 
 
-def _number(name: str, value: Any) -> float:
-    """A hyperparameter as a number; it may also be a tensor of one entry."""
+def number(name: str, value: Any) -> float:
+    """Give a value as a number; it may also be a tensor of one entry."""
     try:
         return float(value)
     except (TypeError, ValueError, RuntimeError):
