@@ -10,6 +10,7 @@ import socket
 import sys
 import warnings
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +154,8 @@ def shared(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
     found = {"params": whole(params), "state": state, "own": sum(map(torch.numel, kept(dict(optimizer.state))))}
     if dist.get_world_size() > 1:
         found["partial"] = message(optimizer.state_dict)
-        partial = {**(state or SOAP(groups(draw(dtype)), **HYPER).state_dict()), "state": {0: {"step": 3}}}
-        found["old partial"] = message(lambda: SOAP(groups(draw(dtype)), **HYPER).load_state_dict(partial))
+        part = {**(state or SOAP(groups(draw(dtype)), **HYPER).state_dict()), "state": {0: {"step": 3}}}
+        found["old partial"] = message(lambda: SOAP(groups(draw(dtype)), **HYPER).load_state_dict(part))
     # A run that goes from 4 ranks to 2 and to 1, a few steps on each.
     handed = folder / f"handed-{dtype}.pt"
     params = draw(dtype)
@@ -220,9 +221,7 @@ def cut_up(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
 
 def refused() -> dict[str, str]:
     """The errors for ranks with different parameters, and for placements that SOAP does not take."""
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import Replicate, Shard
 
     from skipless.optim import SOAP
@@ -235,20 +234,33 @@ def refused() -> dict[str, str]:
 
     rank, ranks = dist.get_rank(), dist.get_world_size()
     mesh = init_device_mesh("cpu", (ranks,))
-    model = Tiny()
-    fully_shard(model, mesh=mesh)
-    own = SOAP(model.parameters())
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    told = {"by torch": message(lambda: get_optimizer_state_dict(model, own, options=options))}
-    flat = StateDictOptions(flatten_optimizer_state_dict=True)
-    told["by torch, flat"] = message(lambda: get_optimizer_state_dict(model, own, options=flat))
-    told |= {"replicated": message(lambda: step(SOAP(shard(draw(), mesh, [Replicate()]))))}
+    told = {"replicated": message(lambda: step(SOAP(shard(draw(), mesh, [Replicate()]))))}
     if ranks > 1:
         uneven = SOAP([Parameter(torch.ones(3, 3 + (rank == 1)))], share=True)
         told["uneven"] = message(lambda: step(uneven))
     if ranks == 4:
         square = init_device_mesh("cpu", (2, 2))
         told["two cuts"] = message(lambda: step(SOAP(shard(draw()[:1], square, [Shard(0), Shard(1)]))))
+    return told
+
+
+def saved_by_torch() -> dict[str, str]:
+    """What `get_optimizer_state_dict` says, of FSDP2's shards and of a state shared over equal processes."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    from skipless.optim import SOAP
+
+    told = {}
+    for share in (False, True):
+        model = Tiny()
+        if not share:
+            fully_shard(model, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
+        optimizer = SOAP(model.parameters(), share=share)
+        for name in ("full_state_dict", "flatten_optimizer_state_dict"):
+            options = StateDictOptions(**{name: True})
+            told[f"{name} {share}"] = message(partial(get_optimizer_state_dict, model, optimizer, options=options))
     return told
 
 
@@ -269,8 +281,17 @@ def few() -> dict[str, Any]:
     for _ in range(2):
         more.grad = torch.eye(4)
         optimizer.step()
+    before = whole([param, more])
+    optimizer.param_groups = [dict(group, lr=0.0) for group in optimizer.param_groups]
+    optimizer.step()
     told = [str(warning.message) for warning in caught]
-    return {"kept": first_kept, "told": told, "params": whole([param, more]), "later": len(kept(dict(optimizer.state)))}
+    return {
+        "stopped": list(map(torch.equal, whole([param, more]), before)),
+        "kept": first_kept,
+        "told": told,
+        "params": whole([param, more]),
+        "later": len(kept(dict(optimizer.state))),
+    }
 
 
 def work(rank: int, world: int, folder: Path, port: int) -> None:
@@ -285,6 +306,7 @@ def work(rank: int, world: int, folder: Path, port: int) -> None:
             for dtype in (torch.float64, torch.float32)
         },
     }
+    found["by torch"] = saved_by_torch()
     if world > 1:
         dtype = {4: torch.float64, 2: torch.bfloat16}[world]
         found |= {"cut": {str(dtype): cut_up(folder, dtype)}, "refused": refused(), "few": few()}

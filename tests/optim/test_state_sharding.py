@@ -155,14 +155,22 @@ def test_ranks_without_a_parameter_serve_and_the_owner_warns(found: Found, world
     assert ["not finite" in " ".join(few["told"]) for few in seen] == [True] + [False] * (world - 1)
     assert all(same(few["params"], seen[0]["params"]) for few in seen)
     assert not torch.equal(seen[0]["params"][1], torch.eye(4))
+    assert all(few["stopped"] == [True, True] for few in seen)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_torchs_api_saves_the_whole_or_is_refused_on_every_rank(found: Found, world: int) -> None:
+    expected = "call gathered_state(optimizer) on all of them" if world > 1 else "nothing was refused"
+    for rank in range(world):
+        told = found[world, rank]["by torch"]
+        assert len(told) == 4
+        assert all(expected in message for message in told.values())
 
 
 @pytest.mark.parametrize("world", SEVERAL)
 def test_what_does_not_fit_together_is_refused_on_every_rank(found: Found, world: int) -> None:
     for rank in range(world):
         told = found[world, rank]["refused"]
-        assert "call gathered_state(optimizer) on all of them" in told["by torch"]
-        assert "call gathered_state(optimizer) on all of them" in told["by torch, flat"]
         assert "ranks 0 and 1 hold different parameters" in told["uneven"]
         assert "(Replicate(),)" in told["replicated"]
         assert world < 4 or "(Shard(dim=0), Shard(dim=1))" in told["two cuts"]

@@ -198,7 +198,8 @@ class SOAP(Optimizer):
         """
 
         def copy_state(_: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
-            if self._sharding.shard_groups and any(self.state.values()):
+            is_sharded = any(shard_group.world_size > 1 for shard_group in self._sharding.shard_groups)
+            if is_sharded and any(self.state.values()):
                 raise InputError(
                     "SOAP: the state is sharded over several processes, and this process has a part only, which cannot "
                     "be loaded: call gathered_state(optimizer) on all of them"
