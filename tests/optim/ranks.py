@@ -285,13 +285,9 @@ def few() -> dict[str, Any]:
     optimizer.param_groups = [dict(group, lr=0.0) for group in optimizer.param_groups]
     optimizer.step()
     told = [str(warning.message) for warning in caught]
-    return {
-        "stopped": list(map(torch.equal, whole([param, more]), before)),
-        "kept": first_kept,
-        "told": told,
-        "params": whole([param, more]),
-        "later": len(kept(dict(optimizer.state))),
-    }
+    stopped = list(map(torch.equal, whole([param, more]), before))
+    found = {"stopped": stopped, "kept": first_kept, "told": told, "params": whole([param, more])}
+    return found | {"later": len(kept(dict(optimizer.state)))}
 
 
 def work(rank: int, world: int, folder: Path, port: int) -> None:

@@ -69,24 +69,8 @@ def load_gathered_state_(optimizer: Optimizer, state: Mapping[str, Any]) -> Opti
     if isinstance(optimizer, SOAP):
         optimizer.load_state_dict(dict(state))
         return optimizer
-
-    def shard(_: Optimizer, loaded: dict[str, Any]) -> dict[str, Any]:
-        """A pre-hook, and the last one: what is loaded is what the others have made of the state."""
-        saved = [index for group in loaded["param_groups"] for index in group["params"]]
-        params = [param for group in optimizer.param_groups for param in group["params"]]
-        if len(saved) != len(params):
-            raise InputError(
-                f"the state of an optimizer of {len(saved)} parameters cannot be used for {len(params)}: load the "
-                "checkpoint of this model"
-            )
-        by_index = dict(zip(saved, params, strict=True))
-        states = {
-            index: map_tensors(partial(_shard_like, by_index[index]), own) if index in by_index else own
-            for index, own in loaded["state"].items()
-        }
-        return {**loaded, "state": states}
-
-    hook = optimizer.register_load_state_dict_pre_hook(shard)
+    # The last pre-hook: what is sharded is what the others have made of the state.
+    hook = optimizer.register_load_state_dict_pre_hook(_shard_states)
     try:
         optimizer.load_state_dict(dict(state))
     except ValueError as error:
@@ -94,6 +78,23 @@ def load_gathered_state_(optimizer: Optimizer, state: Mapping[str, Any]) -> Opti
     finally:
         hook.remove()
     return optimizer
+
+
+def _shard_states(optimizer: Optimizer, loaded: dict[str, Any]) -> dict[str, Any]:
+    """Shard the full states in a dict as the parameters are sharded."""
+    saved = [index for group in loaded["param_groups"] for index in group["params"]]
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+    if len(saved) != len(params):
+        raise InputError(
+            f"the state of an optimizer of {len(saved)} parameters cannot be used for {len(params)}: load the "
+            "checkpoint of this model"
+        )
+    by_index = dict(zip(saved, params, strict=True))
+    states = {
+        index: map_tensors(partial(_shard_like, by_index[index]), own) if index in by_index else own
+        for index, own in loaded["state"].items()
+    }
+    return {**loaded, "state": states}
 
 
 def _shard_like(param: Any, tensor: Tensor) -> Tensor:

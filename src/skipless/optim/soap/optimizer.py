@@ -245,7 +245,10 @@ class SOAP(Optimizer):
                     )
 
         def finish_plain(_: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
-            groups = [{**group, "betas": list(group["betas"])} for group in saved["param_groups"]]
+            groups = [
+                {key: list(value) if isinstance(value, tuple) else value for key, value in group.items()}
+                for group in saved["param_groups"]
+            ]
             return finish(self, {**saved, "param_groups": groups})
 
         with ExitStack() as hooks:
@@ -310,6 +313,7 @@ class SOAP(Optimizer):
         """All parameters, in the order of their indices in a state dict, each with its group."""
         return [(param, group) for group in self.param_groups for param in group["params"]]
 
+    @torch.no_grad()
     def _fill_factors(self) -> None:
         """Make all factors whole, because others will read them."""
         for param, state in self.state.items():

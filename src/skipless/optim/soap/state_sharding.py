@@ -144,7 +144,8 @@ class ShardGroup:
             return state
         if self.rank == owner:
             for name in state_shapes(layout):
-                dist.send(state[name].contiguous(), group=self.group, group_dst=0)
+                # The parameter may have been cast since the last step.
+                dist.send(state[name].to(param.device, state_dtype(param)).contiguous(), group=self.group, group_dst=0)
             return state
         received = empty_state(layout, state["step"], torch.empty(0, dtype=state_dtype(param), device=param.device))
         for name in state_shapes(layout):
