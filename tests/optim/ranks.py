@@ -10,6 +10,7 @@ import socket
 import sys
 import warnings
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,8 +153,9 @@ def shared(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
     state = gathered_state(optimizer)
     found = {"params": whole(params), "state": state, "own": sum(map(torch.numel, kept(dict(optimizer.state))))}
     if dist.get_world_size() > 1:
-        partial = optimizer.state_dict()
-        found["partial"] = message(lambda: SOAP(groups(draw(dtype)), **HYPER).load_state_dict(partial))
+        found["partial"] = message(optimizer.state_dict)
+        part = {**(state or SOAP(groups(draw(dtype)), **HYPER).state_dict()), "state": {0: {"step": 3}}}
+        found["old partial"] = message(lambda: SOAP(groups(draw(dtype)), **HYPER).load_state_dict(part))
     # A run that goes from 4 ranks to 2 and to 1, a few steps on each.
     handed = folder / f"handed-{dtype}.pt"
     params = draw(dtype)
@@ -242,6 +244,26 @@ def refused() -> dict[str, str]:
     return told
 
 
+def saved_by_torch() -> dict[str, str]:
+    """What `get_optimizer_state_dict` says, of FSDP2's shards and of a state shared over equal processes."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    from skipless.optim import SOAP
+
+    told = {}
+    for share in (False, True):
+        model = Tiny()
+        if not share:
+            fully_shard(model, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
+        optimizer = SOAP(model.parameters(), share=share)
+        for name in ("full_state_dict", "flatten_optimizer_state_dict"):
+            options = StateDictOptions(**{name: True})
+            told[f"{name} {share}"] = message(partial(get_optimizer_state_dict, model, optimizer, options=options))
+    return told
+
+
 def few() -> dict[str, Any]:
     """One matrix for all ranks, whose gradient is once not finite; and one more, added later."""
     from skipless.optim import SOAP
@@ -259,8 +281,13 @@ def few() -> dict[str, Any]:
     for _ in range(2):
         more.grad = torch.eye(4)
         optimizer.step()
+    before = whole([param, more])
+    optimizer.param_groups = [dict(group, lr=0.0) for group in optimizer.param_groups]
+    optimizer.step()
     told = [str(warning.message) for warning in caught]
-    return {"kept": first_kept, "told": told, "params": whole([param, more]), "later": len(kept(dict(optimizer.state)))}
+    stopped = list(map(torch.equal, whole([param, more]), before))
+    found = {"stopped": stopped, "kept": first_kept, "told": told, "params": whole([param, more])}
+    return found | {"later": len(kept(dict(optimizer.state)))}
 
 
 def work(rank: int, world: int, folder: Path, port: int) -> None:
@@ -275,6 +302,7 @@ def work(rank: int, world: int, folder: Path, port: int) -> None:
             for dtype in (torch.float64, torch.float32)
         },
     }
+    found["by torch"] = saved_by_torch()
     if world > 1:
         dtype = {4: torch.float64, 2: torch.bfloat16}[world]
         found |= {"cut": {str(dtype): cut_up(folder, dtype)}, "refused": refused(), "few": few()}

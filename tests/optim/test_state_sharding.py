@@ -15,6 +15,7 @@ from optim.ranks import HYPER, STEPS, WORLDS, draw, groups, kept, train
 from torch import Tensor
 from torch.nn import Parameter
 
+import skipless
 from skipless.errors import InputError
 from skipless.optim import SOAP, gathered_state, load_gathered_state_
 from skipless.optim.soap.collectives import shard_shapes
@@ -32,7 +33,9 @@ Found = dict[tuple[int, int], dict[str, Any]]
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """What every rank of every world has left."""
     folder = tmp_path_factory.mktemp("ranks")
-    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[1]), "OMP_NUM_THREADS": "1"}
+    # The library of these tests, which need not be the installed one.
+    paths = os.pathsep.join(map(str, (SCRIPT.parents[1], Path(skipless.__file__).parents[1])))
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, SCRIPT, folder], env=environment, capture_output=True, text=True, check=False
     )
@@ -95,7 +98,9 @@ def test_a_run_goes_from_four_ranks_to_two_and_to_one(found: Found, dtype) -> No
 @pytest.mark.parametrize("world", SEVERAL)
 def test_one_ranks_part_is_not_taken_for_the_whole(found: Found, world: int) -> None:
     for rank in range(world):
-        assert "is kept by another process" in found[world, rank]["shared"]["torch.float64"]["partial"]
+        seen = found[world, rank]["shared"]["torch.float64"]
+        assert "call gathered_state(optimizer) on all of them" in seen["partial"]
+        assert "is kept by another process" in seen["old partial"]
 
 
 @pytest.mark.parametrize(
@@ -149,6 +154,16 @@ def test_ranks_without_a_parameter_serve_and_the_owner_warns(found: Found, world
     assert ["not finite" in " ".join(few["told"]) for few in seen] == [True] + [False] * (world - 1)
     assert all(same(few["params"], seen[0]["params"]) for few in seen)
     assert not torch.equal(seen[0]["params"][1], torch.eye(4))
+    assert all(few["stopped"] == [True, True] for few in seen)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_torchs_api_saves_the_whole_or_is_refused_on_every_rank(found: Found, world: int) -> None:
+    expected = "call gathered_state(optimizer) on all of them" if world > 1 else "nothing was refused"
+    for rank in range(world):
+        told = found[world, rank]["by torch"]
+        assert len(told) == 4
+        assert all(expected in message for message in told.values())
 
 
 @pytest.mark.parametrize("world", SEVERAL)

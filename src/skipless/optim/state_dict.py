@@ -3,7 +3,8 @@
 FSDP calls this a full state dict.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.optim import Optimizer
 from skipless.errors import InputError
 from skipless.optim.soap.collectives import is_dtensor, is_rank_zero
 from skipless.optim.soap.optimizer import SOAP
+from skipless.optim.soap.tensors import map_tensors
 
 
 @torch.no_grad()
@@ -44,8 +46,7 @@ def gathered_state(optimizer: Optimizer) -> dict[str, Any] | None:
             tensor = tensor.full_tensor()
         return tensor.detach().to("cpu", copy=True) if rank_zero else None
 
-    saved = optimizer.state_dict()
-    saved["state"] = _map_tensors(full_tensor, saved["state"])
+    saved = map_tensors(full_tensor, optimizer.state_dict())
     return saved if rank_zero else None
 
 
@@ -68,23 +69,32 @@ def load_gathered_state_(optimizer: Optimizer, state: Mapping[str, Any]) -> Opti
     if isinstance(optimizer, SOAP):
         optimizer.load_state_dict(dict(state))
         return optimizer
-    saved = [index for group in state["param_groups"] for index in group["params"]]
+    # The last pre-hook: what is sharded is what the others have made of the state.
+    hook = optimizer.register_load_state_dict_pre_hook(_shard_states)
+    try:
+        optimizer.load_state_dict(dict(state))
+    except ValueError as error:
+        raise InputError(f"{type(optimizer).__name__}: {error}: load the checkpoint of this model") from error
+    finally:
+        hook.remove()
+    return optimizer
+
+
+def _shard_states(optimizer: Optimizer, loaded: dict[str, Any]) -> dict[str, Any]:
+    """Shard the full states in a dict as the parameters are sharded."""
+    saved = [index for group in loaded["param_groups"] for index in group["params"]]
     params = [param for group in optimizer.param_groups for param in group["params"]]
     if len(saved) != len(params):
         raise InputError(
             f"the state of an optimizer of {len(saved)} parameters cannot be used for {len(params)}: load the "
             "checkpoint of this model"
         )
+    by_index = dict(zip(saved, params, strict=True))
     states = {
-        index: _map_tensors(lambda tensor, param=param: _shard_like(param, tensor), state["state"][index])
-        for index, param in zip(saved, params, strict=True)
-        if index in state["state"]
+        index: map_tensors(partial(_shard_like, by_index[index]), own) if index in by_index else own
+        for index, own in loaded["state"].items()
     }
-    try:
-        optimizer.load_state_dict({**state, "state": states})
-    except ValueError as error:
-        raise InputError(f"{type(optimizer).__name__}: {error}: load the checkpoint of this model") from error
-    return optimizer
+    return {**loaded, "state": states}
 
 
 def _shard_like(param: Any, tensor: Tensor) -> Tensor:
@@ -97,12 +107,3 @@ def _shard_like(param: Any, tensor: Tensor) -> Tensor:
     return DTensor.from_local(
         local.to_local().clone(), param.device_mesh, param.placements, shape=param.shape, stride=param.stride()
     )
-
-
-def _map_tensors(change: Callable[[Tensor], Any], value: Any) -> Any:
-    """Apply a function to every tensor in nested mappings, lists and tuples."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {key: _map_tensors(change, item) for key, item in value.items()}
-    return type(value)(_map_tensors(change, item) for item in value) if isinstance(value, list | tuple) else value

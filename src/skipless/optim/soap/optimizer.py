@@ -7,8 +7,8 @@ Parameters of one shape are updated together (`stack`). Several processes can sh
 `docs/soap.md` says what equals the authors' implementation and what differs from it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from functools import partial
 from math import prod
 from typing import Any, Literal, overload
@@ -21,9 +21,12 @@ from skipless.errors import InputError
 from skipless.optim.soap.collectives import is_dtensor, is_rank_zero
 from skipless.optim.soap.eigenbasis import symmetrize_
 from skipless.optim.soap.layout import Layout
-from skipless.optim.soap.stack import Stack, apply_updates_, check_state, state_dtype
+from skipless.optim.soap.matmul import full_precision
+from skipless.optim.soap.stack import Stack, apply_updates_, factors_of
+from skipless.optim.soap.state import check_state, flat_state, is_absent, state_dtype
 from skipless.optim.soap.state_sharding import StateSharding
-from skipless.optim.soap.validate import check_group
+from skipless.optim.soap.tensors import copy_to, copy_to_cpu, map_tensors, own_storage
+from skipless.optim.soap.validate import check_group, check_real
 
 # Hyperparameters that determine a parameter's layout; a change after its first gradient is an error.
 _LAYOUT_KEYS = ("max_precond_dim", "merge_dims", "precondition_1d", "data_format", "split")
@@ -42,7 +45,7 @@ class SOAP(Optimizer):
 
     Args:
         params: parameters or groups, as for any optimizer.
-        lr: learning rate.
+        lr: learning rate; a number, or a tensor of one entry.
         betas: decay of the first and of the second moment, per step.
         shampoo_beta: decay of the preconditioner's factors, per step; negative: `betas[1]`.
         eps: added to the root of the second moment.
@@ -79,7 +82,7 @@ class SOAP(Optimizer):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 3e-3,
+        lr: float | Tensor = 3e-3,
         betas: tuple[float, float] = (0.95, 0.95),
         shampoo_beta: float = -1.0,
         eps: float = 1e-8,
@@ -117,6 +120,7 @@ class SOAP(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """What pickling and copying keep. Process groups cannot be pickled."""
+        self._fill_factors()
         return {**super().__getstate__(), "share": self.share}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -127,6 +131,8 @@ class SOAP(Optimizer):
         for group in self.param_groups:
             for name in self.defaults.keys() - {"differentiable"}:  # torch's own, which no group holds
                 group.setdefault(name, self.defaults[name])
+        for param in [param for param in self.state if isinstance(param, Tensor)]:
+            self.state[param] = flat_state(self.state[param])
         self._stacks, self._stacked_for = [], None
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -134,7 +140,7 @@ class SOAP(Optimizer):
         super().add_param_group(param_group)
         try:
             check_group(self.param_groups[-1])
-            _check_real(self.param_groups[-1]["params"])
+            check_real(self.param_groups[-1]["params"])
         except InputError:
             self.param_groups.pop()
             raise
@@ -158,7 +164,7 @@ class SOAP(Optimizer):
         gathered = {param: grad for group in shard_groups for param, grad in group.gather_gradients().items()}
         updates: dict[Tensor, Tensor] = {}
         stacks = self._get_stacks([(param, index) for param, index in with_grad if self._sharding.owns(param)])
-        with _full_precision({stack.params[0].device.type for stack in stacks}):
+        with full_precision({stack.params[0].device.type for stack in stacks}):
             for stack in stacks:
                 grads = [gathered.get(p, p.grad) for p in stack.params]
                 own = stack.compute_updates_(grads)  # pyright: ignore[reportArgumentType]
@@ -184,67 +190,142 @@ class SOAP(Optimizer):
                     apply_updates_([local], [shards[param]], self.param_groups[index], step)
 
     def state_dict(self) -> dict[str, Any]:
-        """This rank's state: tensors, numbers, strings, lists and dicts; every tensor has a storage of its own.
-
-        A parameter whose state another rank keeps has only its `step` here. Such a dict cannot be loaded:
-        `full_state_dict` gives the whole state.
-        """
-        saved = self._state_dict_of_views()
-        saved["state"] = _map_tensors(_own_storage, saved["state"])
-        return saved
-
-    def full_state_dict(self) -> dict[str, Any] | None:
-        """The state of all ranks, on the CPU of rank 0; `None` on all other ranks. All ranks must call it."""
-        self._assign_owners()
-        saved = self._state_dict_of_views()
-        local, saved["state"] = saved["state"], {}
-        params = [(param, group) for group in self.param_groups for param in group["params"]]
-        for index, (param, group) in enumerate(params):
-            if state := local.get(index):
-                shard_group = self._sharding.shard_group(param)
-                state = shard_group.gather_state(param, state, Layout.of(param, group)) if shard_group else state
-                saved["state"][index] = _map_tensors(_to_cpu, state) if is_rank_zero() else None
-        return saved if is_rank_zero() else None
-
-    def _state_dict_of_views(self) -> dict[str, Any]:
-        """The state under the parameters' indices, its tensors not yet copied."""
-        for state in self.state.values():
-            for factor in state.get("factors", []):
-                if factor is not None:
-                    symmetrize_(factor)
-        saved = super().state_dict()
-        saved["state"] = dict(saved["state"])
-        saved["param_groups"] = [{**group, "betas": list(group["betas"])} for group in saved["param_groups"]]
-        return saved
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state bit for bit; tensors move to their parameter's device.
-
-        The state of a model in another dtype is cast to the dtype of this model's state. If the state is sharded, every
-        rank passes the whole state, from any number of ranks, and keeps its part.
+        """A snapshot of the state: tensors, numbers, strings, lists and dicts; every tensor is a copy.
 
         Raises:
-            InputError: the state is another optimizer's, or was made for other parameters or another layout.
+            InputError: the state is sharded, so that this process has a part only, which cannot be loaded; or it holds
+                the state of a parameter that is in no group any more.
         """
-        saved = [index for group in state_dict["param_groups"] for index in group["params"]]
-        try:
-            super().load_state_dict({**state_dict, "state": {}})
-        except ValueError as error:
-            raise InputError(f"SOAP: {error}: the checkpoint is of another model or of other groups") from error
-        self._assign_owners()
-        params = [(param, group) for group in self.param_groups for param in group["params"]]
-        for index, (param, group) in zip(saved, params, strict=True):
-            if state := state_dict["state"].get(index):
-                check_state(state, Layout.of(param, group))
-                state = state if self._sharding.owns(param) else {"step": state["step"]}
-                copied = partial(_copy_to, device=param.device, dtype=state_dtype(param))
-                self.state[param] = _map_tensors(copied, state)
+
+        def copy_state(_: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+            is_sharded = any(shard_group.world_size > 1 for shard_group in self._sharding.shard_groups)
+            if is_sharded and any(self.state.values()):
+                raise InputError(
+                    "SOAP: the state is sharded over several processes, and this process has a part only, which cannot "
+                    "be loaded: call gathered_state(optimizer) on all of them"
+                )
+            return map_tensors(own_storage, saved)
+
+        return self._state_dict_with(copy_state)
+
+    def full_state_dict(self) -> dict[str, Any] | None:
+        """The state of all ranks, on the CPU of rank 0; `None` on all other ranks. All ranks must call it.
+
+        On the other ranks, hooks get a dict without states.
+        """
+
+        def gather_state(_: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+            local, gathered = dict(saved["state"]), {}
+            for index, (param, group) in enumerate(self._params_with_group()):
+                if state := local.pop(index, None):
+                    shard_group = self._sharding.shard_group(param)
+                    whole = shard_group.gather_state(param, state, Layout.of(param, group)) if shard_group else state
+                    gathered[index] = map_tensors(copy_to_cpu, whole) if is_rank_zero() else None
+            rest = {**saved, "state": local}
+            if not is_rank_zero():
+                return {**rest, "state": {}}
+            saved = map_tensors(copy_to_cpu, rest)
+            return {**saved, "state": gathered | saved["state"]}
+
+        saved = self._state_dict_with(gather_state)
+        return saved if is_rank_zero() else None
+
+    def _state_dict_with(self, finish: Callable[[Optimizer, dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+        """The state under the parameters' indices; `finish` copies it, between the user's pre-hooks and post-hooks."""
+
+        def prepare(_: Optimizer) -> None:
+            self._assign_owners()
+            self._fill_factors()
+            known = {id(param) for param, _ in self._params_with_group()}
+            for param in self.state:
+                if isinstance(param, Tensor) and id(param) not in known:
+                    raise InputError(
+                        f"SOAP: a parameter of shape {tuple(param.shape)} is in no group, but still has a state: also "
+                        "delete optimizer.state[parameter]"
+                    )
+
+        def finish_plain(_: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+            groups = [
+                {key: list(value) if isinstance(value, tuple) else value for key, value in group.items()}
+                for group in saved["param_groups"]
+            ]
+            return finish(self, {**saved, "param_groups": groups})
+
+        with ExitStack() as hooks:
+            hooks.callback(self.register_state_dict_pre_hook(prepare).remove)
+            hooks.callback(self.register_state_dict_post_hook(finish_plain, prepend=True).remove)
+            return super().state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the state bit for bit; tensors are copied to their parameter's device.
+
+        What the pre-hooks return is loaded; post-hooks come last. The state of a model in another dtype is cast to the
+        dtype of this model's state. If the state is sharded, every rank passes the whole state, from any number of
+        ranks, and keeps its part.
+
+        Raises:
+            InputError: the state is another optimizer's, or was made for other parameters or another layout. The
+                optimizer is then unchanged.
+        """
+        states: dict[Tensor, dict[str, Any]] = {}
+
+        def take(_: Optimizer, loaded: dict[str, Any]) -> dict[str, Any]:
+            """Torch would cast the states to the parameters' dtypes, so they are not left to it."""
+            by_key = self._match_params(loaded)
+            for key, (param, group) in by_key.items():
+                if not is_absent(state := loaded["state"].get(key)):
+                    states[param] = flat_state(state)
+                    check_state(states[param], Layout.of(param, group))
+            return {**loaded, "state": {key: own for key, own in loaded["state"].items() if key not in by_key}}
+
+        def put(_: Optimizer) -> None:
+            self._assign_owners()
+            for param, state in states.items():
+                kept = state if self._sharding.owns(param) else {"step": state["step"]}
+                copied = partial(copy_to, device=param.device, dtype=state_dtype(param))
+                self.state[param] = {**map_tensors(copied, kept), "step": int(state["step"])}
+
+        with ExitStack() as hooks:
+            hooks.callback(self.register_load_state_dict_pre_hook(take).remove)
+            hooks.callback(self.register_load_state_dict_post_hook(put, prepend=True).remove)
+            super().load_state_dict(state_dict)
+
+    def _match_params(self, loaded: dict[str, Any]) -> dict[Any, tuple[Tensor, dict[str, Any]]]:
+        """This optimizer's parameters by their keys in a state dict, each with the group that it will have."""
+        if missing := {"state", "param_groups"} - loaded.keys():
+            raise InputError(f"SOAP: no state dict of an optimizer: it lacks {', '.join(sorted(missing))}")
+        counts, own_counts = (
+            [len(group["params"]) for group in groups] for groups in (loaded["param_groups"], self.param_groups)
+        )
+        if counts != own_counts:
+            raise InputError(
+                f"SOAP: the checkpoint has groups of {counts} parameters, this optimizer of {own_counts}: the "
+                "checkpoint is of another model or of other groups"
+            )
+        matched: dict[Any, tuple[Tensor, dict[str, Any]]] = {}
+        for saved, own in zip(loaded["param_groups"], self.param_groups, strict=True):
+            group = {**self.defaults, **saved}
+            check_group(group)
+            matched |= {key: (param, group) for key, param in zip(saved["params"], own["params"], strict=True)}
+        return matched
+
+    def _params_with_group(self) -> list[tuple[Tensor, dict[str, Any]]]:
+        """All parameters, in the order of their indices in a state dict, each with its group."""
+        return [(param, group) for group in self.param_groups for param in group["params"]]
+
+    @torch.no_grad()
+    def _fill_factors(self) -> None:
+        """Make all factors whole, because others will read them."""
+        for param, state in self.state.items():
+            if isinstance(param, Tensor):
+                for factor in factors_of(state):
+                    symmetrize_(factor)
 
     def _assign_owners(self) -> None:
         """Decide which rank keeps which state, and drop the states here that other ranks keep."""
         if self._sharding.assign_owners(self.param_groups, share=self.share):
-            for param, state in self.state.items():
-                if state and not self._sharding.owns(param):
+            for param, _ in self._params_with_group():
+                if (state := self.state.get(param)) and not self._sharding.owns(param):
                     self.state[param] = {"step": state["step"]}
             self._stacked_for = None
 
@@ -264,86 +345,40 @@ class SOAP(Optimizer):
         return with_grad
 
     def _get_stacks(self, with_grad: list[tuple[Tensor, int]]) -> list[Stack]:
-        """Stacks of these parameters: those of the last step unless something has changed."""
+        """Stacks of these parameters: those of the last step unless something has changed.
+
+        Between two steps others may deal parameters to other groups, cast, move or replace their data, and replace
+        groups, states and the tensors in them.
+        """
         stacked_for = [
-            [id(p) for p, _ in with_grad],
+            [(id(p), index, type(p), p.dtype, p.device, p.shape) for p, index in with_grad],
             [[group[key] for key in _LAYOUT_KEYS] for group in self.param_groups],
         ]
         if stacked_for != self._stacked_for or not all(stack.is_current(self.state) for stack in self._stacks):
+            self._stacked_for = None
+            for stack in self._stacks:
+                stack.retire(self.state)
             self._stacks = self._build_stacks(with_grad)
             self._stacked_for = stacked_for
+        for stack in self._stacks:
+            stack.group = self.param_groups[stack.group_index]
         return self._stacks
 
     def _build_stacks(self, with_grad: list[tuple[Tensor, int]]) -> list[Stack]:
         """Put parameters of one group, layout, dtype, device and step count into one stack."""
-        indices = {id(p): index for index, p in enumerate(p for group in self.param_groups for p in group["params"])}
+        check_real(param for param, _ in with_grad)
+        indices = {id(param): index for index, (param, _) in enumerate(self._params_with_group())}
         members: dict[Any, list[Tensor]] = {}
         for param, index in with_grad:
             layout = Layout.of(param, self.param_groups[index])
             alone = prod(layout.dims) > _MAX_STACKED_NUMEL
-            step = self.state[param].get("step", -1)
+            if state := self.state.setdefault(param, {}):
+                check_state(state, layout)
+            step = int(state.get("step", -1))
             kind = (param.dtype, param.device, is_dtensor(param))
             key = (index, layout, kind, step, id(param) if alone else None)
             members.setdefault(key, []).append(param)
         return [
-            Stack(
-                params,
-                [self.state[p] for p in params],
-                [indices[id(p)] for p in params],
-                self.param_groups[index],
-                layout,
-            )
+            Stack(params, [self.state[p] for p in params], [indices[id(p)] for p in params], index, layout)
             for (index, layout, *_), params in members.items()
         ]
-
-
-def _check_real(params: list[Tensor]) -> None:
-    for param in params:
-        if not param.is_floating_point():
-            raise InputError(
-                f"SOAP: a parameter of shape {tuple(param.shape)} is {param.dtype}; SOAP takes real floating-point "
-                "ones: give such parameters to another optimizer"
-            )
-
-
-def _map_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """Apply a function to every tensor in nested dicts and lists."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: _map_tensors(change, item) for key, item in value.items()}
-    return [_map_tensors(change, item) for item in value] if isinstance(value, list) else value
-
-
-def _own_storage(tensor: Tensor) -> Tensor:
-    """Copy a tensor if it is a view of a stack."""
-    return tensor.clone() if tensor.nbytes < tensor.untyped_storage().nbytes() else tensor
-
-
-def _to_cpu(tensor: Tensor) -> Tensor:
-    """Copy a tensor to the CPU, always: training goes on while the copy is written."""
-    return tensor.detach().to("cpu", copy=True).contiguous()
-
-
-def _copy_to(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Copy a tensor to a device, in a dtype."""
-    return tensor.detach().to(device, dtype, copy=True).contiguous()
-
-
-@contextmanager
-def _full_precision(devices: Iterable[str]) -> Iterator[None]:
-    """Turn TF32, bf16 matrix units and autocast off: they break the eigenvalue estimates."""
-    backends: Any = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # pyright: ignore
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        overall = torch.get_float32_matmul_precision()
-    except RuntimeError:  # raised where the backends were set one by one; "highest" is then torch's overall setting
-        overall = "highest"
-    with ExitStack() as stack:
-        for backend, precision in zip(backends, before, strict=True):
-            stack.callback(setattr, backend, "fp32_precision", precision)
-        stack.callback(torch.set_float32_matmul_precision, overall)
-        torch.set_float32_matmul_precision("highest")
-        for device in devices:
-            stack.enter_context(torch.autocast(device, enabled=False))
-        yield

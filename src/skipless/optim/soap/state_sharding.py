@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
+from operator import is_
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ from skipless.optim.soap.collectives import (
     world_group,
 )
 from skipless.optim.soap.layout import Layout
-from skipless.optim.soap.stack import empty_state, state_dtype, state_tensors
+from skipless.optim.soap.state import empty_state, state_dtype, state_shapes
+from skipless.optim.soap.validate import check_unique
 
 # What a refresh costs for a dimension of s, in units of the s^3 multiply-adds of a large product: the product with the
 # factor, the QR and what belongs to them (measured on one CPU core).
@@ -141,12 +143,13 @@ class ShardGroup:
         if owner == 0 or self.rank not in (0, owner):
             return state
         if self.rank == owner:
-            for tensor in state_tensors(state):
-                dist.send(tensor.contiguous(), group=self.group, group_dst=0)
+            for name in state_shapes(layout):
+                # The parameter may have been cast since the last step.
+                dist.send(state[name].to(param.device, state_dtype(param)).contiguous(), group=self.group, group_dst=0)
             return state
         received = empty_state(layout, state["step"], torch.empty(0, dtype=state_dtype(param), device=param.device))
-        for tensor in state_tensors(received):
-            dist.recv(tensor, group=self.group, group_src=owner)
+        for name in state_shapes(layout):
+            dist.recv(received[name], group=self.group, group_src=owner)
         return received
 
     def _buckets(self, *, dtensor: bool) -> Iterable[list[list[Tensor]]]:
@@ -185,7 +188,8 @@ class StateSharding:
     def __init__(self) -> None:
         self.shard_groups: list[ShardGroup] = []
         self._group_of: dict[Tensor, ShardGroup] = {}
-        self._assigned_for: object = None
+        self._assigned_for: list[Tensor] = []
+        self._world: dist.ProcessGroup | None = None
 
     def shard_group(self, param: Tensor) -> ShardGroup | None:
         """The ranks that shard a parameter's state; None if every process keeps the whole of it."""
@@ -197,12 +201,21 @@ class StateSharding:
         return shard_group is None or shard_group.owners[param] == shard_group.rank
 
     def assign_owners(self, param_groups: Sequence[Mapping[str, Any]], *, share: bool) -> bool:
-        """Give every parameter an owner; return whether anything has changed since the last call."""
+        """Give every parameter an owner; return whether anything has changed since the last call.
+
+        Raises:
+            InputError: if a parameter is in more than one group.
+        """
         world = world_group() if share else None
-        assigned_for = world, [id(param) for group in param_groups for param in group["params"]]
-        if assigned_for == self._assigned_for:
+        params = [param for group in param_groups for param in group["params"]]
+        # By identity with what is held here: the id of a parameter that is gone may come again.
+        if (
+            world is self._world
+            and len(params) == len(self._assigned_for)
+            and all(map(is_, params, self._assigned_for))
+        ):
             return False
-        self._assigned_for = assigned_for
+        check_unique(param_groups)
         found: dict[str, dist.ProcessGroup] = {}
         costs: dict[str, dict[Tensor, float]] = {}
         for group in param_groups:
@@ -216,6 +229,7 @@ class StateSharding:
         for shard_group in self.shard_groups:
             shard_group.assign(costs[shard_group.group.group_name])
         self._group_of = {param: shard_group for shard_group in self.shard_groups for param in shard_group.owners}
+        self._assigned_for, self._world = params, world  # last: what was refused is refused again
         return True
 
 
