@@ -25,8 +25,8 @@ def test_a_killed_run_keeps_the_same_teachers(tmp_path: Path, monkeypatch: pytes
     recipe.run(tmp_path / "whole")
     save = teacher_snapshots.save_weights
 
-    def save_and_die(model, path: Path) -> Path:
-        saved = save(model, path)
+    def save_and_die(model, path: Path, **named) -> Path:
+        saved = save(model, path, **named)
         return die() if path.name == "teacher-epoch-0002.safetensors" else saved  # pyright: ignore[reportReturnType]
 
     def run_to_its_death() -> None:
