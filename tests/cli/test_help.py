@@ -115,6 +115,29 @@ def test_words_in_any_order_and_either_spelling(capsys, monkeypatch, tmp_path) -
     assert seen[0][0].model.skip
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["train", "--data", "scenes", "--epochs", "x", "table1", "--out", "o"], "train table1"),
+        (["reproduce", "--out", "figure5", "--seeds", "x", "table1"], "reproduce table1"),
+        (["eval", "--out", "knn", "runs/s1", "--seed", "x", "tokencut"], "eval SOURCE tokencut"),
+        (["data", "--out", "shards", "--seed", "x", "scenes"], "data scenes"),
+    ],
+    ids=lambda words: words if isinstance(words, str) else "",
+)
+def test_a_value_is_no_name_even_where_it_is_spelt_like_one(capsys, words, told) -> None:
+    code, _, complaint = skipless(capsys, *words)
+    assert code == 2
+    assert f"see skipless {told} --help" in complaint  # tyro names the command that it has read
+
+
+@pytest.mark.parametrize("words", [[], ["train"], ["reproduce"], ["eval"], ["data"]], ids=" ".join)
+def test_an_empty_command_fails(capsys, words) -> None:
+    code, printed, complaint = skipless(capsys, *words)
+    assert (code, printed) == (2, "")
+    assert complaint.startswith("usage: skipless ")
+
+
 def test_a_switch_may_be_left_open(capsys, monkeypatch, tmp_path) -> None:
     seen = []
 
@@ -124,7 +147,7 @@ def test_a_switch_may_be_left_open(capsys, monkeypatch, tmp_path) -> None:
         return {"t.md": tmp_path / "t.md"}
 
     monkeypatch.setattr("skipless.experiments.dense.run.reproduce_dense", make)
-    for words in ([], ["--pretrain"], ["--no-pretrain"], ["--pretrain", "True"], ["--pretrain", "False"]):
+    for words in ([], ["--pretrain"], ["--no-pretrain"], ["--pretrain", "True"], ["--pretrain=False"]):
         assert skipless(capsys, "reproduce", "table2", *words)[0] == 0
     assert seen == [None, True, False, True, False]
 

@@ -134,3 +134,18 @@ else:
     raise AssertionError
 """
     assert "torch" in imported(code)
+
+
+def test_who_only_looks_for_timm_gets_its_spec_and_leaves_the_hook_in_place() -> None:
+    code = """
+import importlib.util, sys, skipless
+for _ in range(2):
+    spec = importlib.util.find_spec("timm")
+    assert spec.loader.get_filename("timm") == spec.origin
+import timm
+assert timm.is_model("skipless_vit_tiny_patch16_224")
+assert timm.__spec__.loader is timm.__loader__
+assert type(timm.__loader__).__name__ == "SourceFileLoader"
+assert "skipless.models.surgery" not in sys.modules  # the hook runs under timm's import lock
+"""
+    assert "timm" in imported(code)
