@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import pytest
 import torch
 from reference.tiny_run import STEPS, same, tensors, tiny_task, train
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -265,3 +265,14 @@ def test_permissions_are_the_usual_ones(run: Path) -> None:
 def test_a_folder_that_vanished_is_one_clear_line(tmp_path) -> None:
     with pytest.raises(InputError, match="cannot write"):
         save_checkpoint(tmp_path / "gone", {"step": 1})
+
+
+def test_equal_weights_and_notes_make_equal_files(tmp_path) -> None:
+    """Evaluations are kept by the bytes of the file that they are of."""
+    model = torch.nn.Linear(3, 2)
+    note = {"skipless": json.dumps({"model": "größe", "kwargs": {"a": [1, 2]}}), "zoo": "1", "alpha": "2"}
+    files = [save_weights(model, tmp_path / f"{i}.safetensors", note=note) for i in range(12)]
+    assert len({file.read_bytes() for file in files}) == 1
+    with safe_open(files[0], framework="pt") as opened:
+        assert opened.metadata() == {"format": "pt", **note}
+        assert torch.equal(opened.get_tensor("weight"), model.weight)

@@ -207,7 +207,20 @@ def save_weights(model: nn.Module, path: Path | str, *, note: Mapping[str, str] 
     create_writable_folder(path.parent)
     with atomic_write(path) as temporary:
         save_file(_to_cpu(model.state_dict()), temporary, {"format": "pt", **(note or {})})
+        _sort_metadata_(temporary)
     return path
+
+
+def _sort_metadata_(file: Path) -> None:
+    """Put a file's metadata in order, in place: safetensors writes it in any, but equal weights make equal files."""
+    with file.open("r+b") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= size:  # what is shorter is padded by spaces, as the format has it
+            opened.seek(8)
+            opened.write(text.ljust(size))
 
 
 def load_tensors_(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> nn.Module:
