@@ -57,7 +57,7 @@ def parse(
 
 
 def asks_for_help(words: Sequence[str]) -> bool:
-    """Whether they do."""
+    """Whether `-h` or `--help` is among the words."""
     return any(word in ("-h", "--help") for word in words)
 
 

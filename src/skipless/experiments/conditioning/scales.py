@@ -1,4 +1,4 @@
-"""The scales of this room, and what each trains."""
+"""At which scales the measurements can be made; a module without torch, for the door."""
 
 from typing import Literal
 
