@@ -95,8 +95,7 @@ def segment(
     protocol, tokens = _resolved_protocol(config), find_vit(model)
     mean, std = statistics or (tokens.mean, tokens.std)
     identity = (files_identity(i.image for i in train.items), files_identity(i.image for i in val.items))
-    masks = [files_identity(item.mask for item in data.items) for data in (train, val)]
-    settings = {"data": train.name, "images": identity, "masks": masks, "weights": weights_hash(tokens)}
+    settings = {"data": train.name, "images": identity, "masks": _masks(train, val), "weights": weights_hash(tokens)}
     settings |= {"statistics": (mean, std), **asdict(config), "protocol": asdict(protocol)}
     folder = StudyFolder(out, f"linear-probe-{train.name}", settings)
     shallow = config.multiscale == MULTISCALE and len(tokens.views) < len(MULTISCALE)
@@ -120,6 +119,11 @@ def segment(
     if rank_and_world_size()[0] == 0 and (picture := prediction_picture(probe, judged, images=examples)) is not None:
         save_png(picture, folder.path / "pictures.png")
     return result
+
+
+def _masks(*sets: SegmentationData) -> list[str]:
+    """Which masks these are, by path, size and time of change."""
+    return [files_identity(item.mask for item in data.items) for data in sets]
 
 
 def _resolved_protocol(config: ProbeConfig) -> DenseProtocol:

@@ -55,9 +55,7 @@ def probe_model(
         InputError: as `build_store` and `linear_probe`, or if the config has several kinds.
     """
     protocol = protocol_named(protocol) if isinstance(protocol, str) else protocol
-    config = FeatureConfig() if config is None else config
-    if len(config.kinds) != 1:
-        raise InputError(f"kinds={config.kinds!r}: a probe takes one kind of feature")
+    config = _of_one_kind(config or FeatureConfig())
     depth = len(find_vit(model).views)
     singles = [block for block, _ in config.keys(depth)]
     several = [] if multiscale is None else [block for block, _ in replace(config, blocks=multiscale).keys(depth)]
@@ -80,6 +78,12 @@ def probe_model(
         progress=progress,
     )
     return probe, dense[1]
+
+
+def _of_one_kind(config: FeatureConfig) -> FeatureConfig:
+    if len(config.kinds) != 1:
+        raise InputError(f"kinds={config.kinds!r}: a probe takes one kind of feature")
+    return config
 
 
 def _with_features(model: nn.Module, data: SegmentationDataset, split: str, data_name: str, **store: Any) -> DenseSet:
