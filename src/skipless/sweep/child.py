@@ -15,6 +15,20 @@ from skipless.errors import InputError
 from skipless.training import TrainingDiverged, TrainingStopped
 
 DIVERGED = 3  # exit code of a child whose run diverged
+# What every run imports, by the modules themselves: packages import nothing before they are asked for a name.
+_SHARED = (
+    "skipless.conditioning.measurement.tracking",
+    "skipless.evaluators",
+    "skipless.models.libraries",
+    "skipless.models.surgery",
+    "skipless.optim.build",
+    "skipless.recipes.kinds",
+    "skipless.recipes.teacher_knn",
+    "skipless.sweep.child",
+    "skipless.tasks.dino.task",
+    "skipless.tasks.supervised",
+    "skipless.training.loop.fit",
+)
 
 
 class ChildProcess:
@@ -40,9 +54,9 @@ class ChildProcess:
 
 
 def start_forkserver() -> Any:
-    """Return a context whose processes are forked from a server that has imported torch. They ignore Ctrl-C."""
+    """Return a context whose processes are forked from a server with the modules of runs. They ignore Ctrl-C."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["skipless.recipes"])
+    context.set_forkserver_preload(list(_SHARED))
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         forkserver.ensure_running()
