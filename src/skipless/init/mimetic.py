@@ -4,6 +4,8 @@ The form is that of mimetic initialisation (Trockman and Kolter 2023, arXiv 2305
 """
 
 import math
+from collections.abc import Callable
+from functools import cache, partial
 
 import torch
 from jaxtyping import Float, Float64
@@ -11,8 +13,11 @@ from torch import Generator, Tensor
 
 from skipless.choices import Factors, Noise
 from skipless.errors import InputError
-from skipless.init.random_matrices import haar, normal, uniform
+from skipless.init.random_matrices import draw_haar, normal, uniform
+from skipless.init.truncated_svd import top_right_singular
 from skipless.init.validate import check_target
+
+Factored = tuple[Float64[Tensor, "d hq"], Float64[Tensor, "d hk"]]
 
 
 def query_key(
@@ -71,55 +76,103 @@ def query_key(
         >>> torch.allclose(w_q @ w_k.T, 2 * torch.eye(4, dtype=torch.float64))
         True
     """
+    work = draw_query_key(
+        dim,
+        heads,
+        alpha,
+        beta,
+        head_dim=head_dim,
+        key_heads=key_heads,
+        factors=factors,
+        noise=noise,
+        generator=generator,
+    )
+    w_q, w_k = work()
+    return w_q.to(dtype), w_k.to(dtype)
+
+
+def draw_query_key(
+    dim: int,
+    heads: int,
+    alpha: float,
+    beta: float,
+    *,
+    head_dim: int | None = None,
+    key_heads: int | None = None,
+    factors: Factors = "per_head",
+    noise: Noise = "normal",
+    generator: Generator | None = None,
+    device: torch.device | None = None,
+) -> Callable[[], Factored]:
+    """Draw what `query_key` draws now, to be factorised later, on a device if one is given; see `random_matrices`."""
     check_target(alpha, beta, factors, noise)
     head_dim, key_heads = _resolve_sizes(dim, heads, head_dim, key_heads, factors)
     if alpha == 0:
-        pairs = _scaled_identity_factors(dim, beta, head_dim, key_heads, heads // key_heads, factors, generator)
+        pairs = _draw_identities(dim, beta, head_dim, key_heads, heads // key_heads, factors, generator, device)
     else:
         draw = normal if noise == "normal" else uniform
         sliced = factors == "sliced"
         count, group, rank = (1, 1, heads * head_dim) if sliced else (key_heads, heads // key_heads, head_dim)
         pairs = []
         for _ in range(count):
-            targets = alpha * draw(group, dim, dim, std=dim**-0.5, generator=generator)
+            targets = draw(group, dim, dim, std=dim**-0.5, generator=generator).mul_(alpha)
             targets.diagonal(dim1=1, dim2=2).add_(beta)
-            pairs.append(_low_rank_factors(targets, rank, generator))
-    w_q, w_k = (torch.cat(side, dim=1) for side in zip(*pairs, strict=True))
-    return w_q.to(dtype), w_k.to(dtype)
+            # A head that is wider than d has its d directions spread over it, so that no column is dead.
+            spread = draw_haar(dim, rank, generator=generator, device=device) if rank > dim else None
+            pairs.append(partial(_low_rank_factors, targets, min(rank, dim), spread, device))
+
+    def factorise() -> Factored:
+        w_q, w_k = (torch.cat(side, dim=1) for side in zip(*(pair() for pair in pairs), strict=True))
+        return w_q, w_k
+
+    return factorise
 
 
 def _low_rank_factors(
-    targets: Float64[Tensor, "r d d"], rank: int, generator: Generator | None
-) -> tuple[Float64[Tensor, "d rk"], Float64[Tensor, "d k"]]:
+    targets: Float64[Tensor, "r d d"],
+    rank: int,
+    spread: Callable[[], Float64[Tensor, "rank width"]] | None,
+    device: torch.device | None,
+) -> Factored:
     """The r query factors, side by side, and the one key factor that best approximate r matrices at a given rank.
 
-    The right singular vectors come from the Gram matrix, which is four times faster than an SVD. The products are exact
-    all the same: A V s^-1/2 (V s^1/2)^T = A V V^T. Only the balance between the two factors depends on s.
+    The products are exact even where s is not: A V s^-1/2 (V s^1/2)^T = A V V^T. Only the balance between the two
+    factors depends on s.
     """
     group, dim, _ = targets.shape
-    kept = min(rank, dim)
-    stack = targets.reshape(group * dim, dim)
-    s_squared, v = torch.linalg.eigh(stack.mT @ stack)
-    v = v.flip(-1)[:, :kept]
+    targets = targets.to(device)
+    s_squared, v = top_right_singular(targets, rank)
     # Stacking multiplies s by sqrt(group). Dividing by it keeps every head's two factors equal in norm.
-    s = (s_squared.flip(-1)[:kept].clamp_min(torch.finfo(s_squared.dtype).tiny) / group).sqrt()
+    s = (s_squared.clamp_min(torch.finfo(s_squared.dtype).tiny) / group).sqrt()
     queries, key = targets @ (v * s.rsqrt()), v * s.sqrt()
-    if rank > dim:  # the head is wider than d: spread the d directions over it, so that no column is dead
-        spread = haar(dim, rank, generator=generator)
-        queries, key = queries @ spread, key @ spread
-    return queries.transpose(0, 1).reshape(dim, group * rank), key
+    if spread is not None:
+        over = spread()
+        queries, key = queries @ over, key @ over
+    return queries.transpose(0, 1).reshape(dim, -1), key
 
 
-def _scaled_identity_factors(
-    dim: int, beta: float, head_dim: int, key_heads: int, group: int, factors: Factors, generator: Generator | None
-) -> list[tuple[Float64[Tensor, "d rk"], Float64[Tensor, "d k"]]]:
+def _draw_identities(
+    dim: int,
+    beta: float,
+    head_dim: int,
+    key_heads: int,
+    group: int,
+    factors: Factors,
+    generator: Generator | None,
+    device: torch.device | None,
+) -> list[Callable[[], Factored]]:
     """Factors of beta B B^T for every key head, where B is a random basis of its own or a part of one basis of R^d."""
-    if factors == "per_head":
-        bases = [haar(dim, head_dim, generator=generator) for _ in range(key_heads)]
-    else:
-        bases = list(haar(dim, key_heads * head_dim, generator=generator).split(head_dim, dim=1))
     root = math.sqrt(abs(beta))
-    return [((math.copysign(root, beta) * basis).repeat(1, group), root * basis) for basis in bases]
+
+    def scaled(basis: Callable[[], Float64[Tensor, "d k"]], head: int | None) -> Factored:
+        b = basis() if head is None else basis()[:, head * head_dim : (head + 1) * head_dim]
+        return (math.copysign(root, beta) * b).repeat(1, group), root * b
+
+    if factors == "per_head":
+        bases = [draw_haar(dim, head_dim, generator=generator, device=device) for _ in range(key_heads)]
+        return [partial(scaled, basis, None) for basis in bases]
+    whole = cache(draw_haar(dim, key_heads * head_dim, generator=generator, device=device))
+    return [partial(scaled, whole, head) for head in range(key_heads)]
 
 
 def _resolve_sizes(

@@ -1,13 +1,14 @@
 """Scaled-corrected uniform orthogonal (SUO) initialisation of the MLP (Martens et al. 2021, cited in section 6.1)."""
 
 import math
+from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Generator, Tensor
 
 from skipless.errors import InputError
-from skipless.init.random_matrices import haar
+from skipless.init.random_matrices import draw_haar
 
 
 def scaled_uniform_orthogonal(
@@ -42,7 +43,15 @@ def scaled_uniform_orthogonal(
         >>> round(((x @ w).square().mean() / x.square().mean()).item(), 6)
         1.0
     """
+    return draw_scaled_uniform_orthogonal(fan_in, fan_out, generator=generator)().to(dtype)
+
+
+def draw_scaled_uniform_orthogonal(
+    fan_in: int, fan_out: int, *, generator: Generator | None = None, device: torch.device | None = None
+) -> Callable[[], Float64[Tensor, "i o"]]:
+    """Draw W now, to be orthonormalised later, on a device if one is given; see `random_matrices`."""
     if fan_in < 1 or fan_out < 1:
         raise InputError(f"an orthogonal matrix needs widths >= 1, got fan_in={fan_in}, fan_out={fan_out}")
     gain = max(math.sqrt(fan_out / fan_in), 1.0)
-    return (gain * haar(fan_in, fan_out, generator=generator)).to(dtype)
+    orthogonal = draw_haar(fan_in, fan_out, generator=generator, device=device)
+    return lambda: gain * orthogonal()

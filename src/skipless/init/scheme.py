@@ -1,6 +1,7 @@
 """SkiplessInit: the paper's initialisation scheme as one frozen value (section 5)."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -11,11 +12,12 @@ from skipless.errors import InputError
 from skipless.init.validate import check_choice, check_target
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Generator, Tensor, device as Device
 else:  # torch is imported only when weights are drawn
-    Generator = Tensor = Any
+    Generator = Tensor = Device = Any
 
 MLP = Literal["orthogonal", "kept"]
+Factored = tuple[Float[Tensor, "i k"], Float[Tensor, "j l"]]  # a pair of factors: (w_q, w_k) or (w_v, w_o)
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,23 @@ class SkiplessInit:
 
     def query_key(
         self, dim: int, heads: int, head_dim: int, key_heads: int, generator: Generator | None = None
-    ) -> tuple[Float[Tensor, "d hq"], Float[Tensor, "d hk"]]:
+    ) -> Factored:
         """`(w_q, w_k)` of one block, in float64 (section 5.2)."""
-        from torch import float64
+        return self.draw_query_key(dim, heads, head_dim, key_heads, generator)()
 
-        from skipless.init.mimetic import query_key
+    def draw_query_key(
+        self,
+        dim: int,
+        heads: int,
+        head_dim: int,
+        key_heads: int,
+        generator: Generator | None = None,
+        device: Device | None = None,
+    ) -> Callable[[], Factored]:
+        """Draw the random matrices of `query_key` now, to be factorised later, on a device if one is given."""
+        from skipless.init.mimetic import draw_query_key
 
-        w_q, w_k = query_key(
+        factorise = draw_query_key(
             dim,
             heads,
             self.alpha,
@@ -84,27 +96,40 @@ class SkiplessInit:
             factors=self.factors,
             noise=self.noise,
             generator=generator,
-            dtype=float64,
+            device=device,
         )
-        return (w_q * math.sqrt(head_dim) if self.logit_scale == "compensated" else w_q), w_k
+        if self.logit_scale == "kept":
+            return factorise
 
-    def value_output(
-        self, dim: int, inner: int, generator: Generator | None = None
-    ) -> tuple[Float[Tensor, "d k"], Float[Tensor, "k d"]]:
+        def compensated() -> Factored:
+            w_q, w_k = factorise()
+            return w_q * math.sqrt(head_dim), w_k
+
+        return compensated
+
+    def value_output(self, dim: int, inner: int, generator: Generator | None = None) -> Factored:
         """`(w_v, w_o)` of one block, in float64 (section 5.1)."""
-        from torch import float64
+        return self.draw_value_output(dim, inner, generator)()
 
-        from skipless.init.orthonormal import value_output
+    def draw_value_output(
+        self, dim: int, inner: int, generator: Generator | None = None, device: Device | None = None
+    ) -> Callable[[], Factored]:
+        """Draw the random matrix of `value_output` now, to be factorised later, on a device if one is given."""
+        from skipless.init.orthonormal import draw_value_output
 
-        return value_output(dim, self.c, inner=inner, generator=generator, dtype=float64)
+        return draw_value_output(dim, self.c, inner=inner, generator=generator, device=device)
 
     def mlp_map(self, fan_in: int, fan_out: int, generator: Generator | None = None) -> Float[Tensor, "i o"]:
         """One linear map of the MLP, in float64 (section 6.1)."""
-        from torch import float64
+        return self.draw_mlp_map(fan_in, fan_out, generator)()
 
-        from skipless.init.mlp import scaled_uniform_orthogonal
+    def draw_mlp_map(
+        self, fan_in: int, fan_out: int, generator: Generator | None = None, device: Device | None = None
+    ) -> Callable[[], Float[Tensor, "i o"]]:
+        """Draw the random matrix of `mlp_map` now, to be orthonormalised later, on a device if one is given."""
+        from skipless.init.mlp import draw_scaled_uniform_orthogonal
 
-        return scaled_uniform_orthogonal(fan_in, fan_out, generator=generator, dtype=float64)
+        return draw_scaled_uniform_orthogonal(fan_in, fan_out, generator=generator, device=device)
 
 
 PRESETS: dict[str, SkiplessInit] = {

@@ -8,7 +8,7 @@ from torch import nn
 
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
-from skipless.models.surgery import create_model
+from skipless.models.factory import create_model
 
 
 @runtime_checkable

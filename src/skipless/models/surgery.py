@@ -1,21 +1,13 @@
-"""remove_skips_, initialize_ and create_model: the paper's two changes to other libraries' models."""
+"""remove_skips_: the skip connections of other libraries' models left out."""
 
-import difflib
-from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from collections.abc import Sequence
+from typing import get_args
 
-import timm
-import torch
-from torch import Generator, nn
+from torch import nn
 
 from skipless.errors import InputError
-from skipless.init import SkiplessInit
 from skipless.models import timm_vit
 from skipless.models.blocks import BlockView, SubBlock
-from skipless.models.timm_registry import register_models
-
-# What timm's factory raises for keywords, tags and checkpoint paths that it cannot use.
-_TIMM_ERRORS = (TypeError, ValueError, KeyError, AssertionError, ArithmeticError, RuntimeError, OSError)
 
 
 def block_views(model: nn.Module) -> list[BlockView]:
@@ -25,6 +17,7 @@ def block_views(model: nn.Module) -> list[BlockView]:
         InputError: if the model has no block that an adapter knows.
 
     Example:
+        >>> import timm
         >>> model = timm.create_model("vit_tiny_patch16_224", depth=2)
         >>> [(view.name, view.heads, tuple(view.w_q.shape)) for view in block_views(model)]
         [('blocks.0', 3, (192, 192)), ('blocks.1', 3, (192, 192))]
@@ -58,6 +51,7 @@ def remove_skips_(
             unchanged.
 
     Example:
+        >>> import timm
         >>> model = remove_skips_(timm.create_model("vit_tiny_patch16_224", depth=2))
         >>> [view.skips for view in block_views(model)]
         [(), ()]
@@ -73,187 +67,3 @@ def remove_skips_(
     for _, block in blocks:
         timm_vit.remove_skips_(block, chosen, layer_scale)
     return model
-
-
-@torch.no_grad()
-def initialize_(model: nn.Module, init: SkiplessInit | None = None, *, generator: Generator | None = None) -> nn.Module:
-    """Give every block the paper's initialisation, in place (section 5; MLP: section 6.1).
-
-    `init` draws W_Q, W_K, W_V, W_O and the MLP. Biases are set to 0 and norms to the identity. Any other parameter of a
-    block is an error, except that LayerScale keeps its value. Patch embedding, class and register tokens, final norm,
-    attention pooling and head keep the library's values, because the paper says nothing about them.
-
-    Args:
-        model: a model with blocks that an adapter knows, on a real device, of any floating dtype.
-        init: the scheme; `SkiplessInit()` by default, the paper's values for ViT-Base.
-        generator: source of randomness, torch's global CPU generator by default. A CPU generator gives the same weights
-            on every device, up to the parameter's dtype.
-
-    Returns:
-        The model.
-
-    Raises:
-        InputError: if no adapter knows the model, or a parameter has no rule or is on the meta device.
-
-    Example:
-        >>> model = remove_skips_(timm.create_model("vit_tiny_patch16_224", depth=2))
-        >>> model = initialize_(model, SkiplessInit(alpha=1.8, beta=1.0, c=3.0))
-        >>> singular_values = torch.linalg.svdvals(model.blocks[0].attn.proj.weight)
-        >>> round(singular_values.min().item(), 4), round(singular_values.max().item(), 4)
-        (3.0, 3.0)
-    """
-    init = SkiplessInit() if init is None else init
-    views = block_views(model)
-    for view in views:
-        _check_covered(view)
-    for view in views:
-        inner = view.heads * view.head_dim
-        w_q, w_k = init.query_key(view.dim, view.heads, view.head_dim, view.key_heads, generator)
-        w_v, w_o = init.value_output(view.dim, inner, generator)
-        for linear, w in ((view.query, w_q), (view.key, w_k), (view.value, w_v), (view.output, w_o)):
-            linear.write_(w)
-        if init.mlp == "orthogonal":
-            for linear in (*view.mlp_in, view.mlp_out):
-                fan_in, fan_out = linear.w.shape
-                linear.write_(init.mlp_map(fan_in, fan_out, generator))
-        for norm in view.norms:
-            for name, parameter in norm.named_parameters():
-                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-    return model
-
-
-def create_model(
-    name: str,
-    *,
-    skip: bool = False,
-    init: SkiplessInit | None = None,
-    sub_blocks: Sequence[SubBlock] = ("attn", "mlp"),
-    seed: int | None = None,
-    **kwargs: Any,
-) -> nn.Module:
-    """Create a timm model with skips, without skips, or without skips and initialised: the three rows of Table 1.
-
-    Args:
-        name: timm's name of the residual model, `vit_small_patch16_224`.
-        skip: keep the skips; `create_model(name, skip=True)` is timm's own model.
-        init: the scheme; None leaves timm's own initialisation.
-        sub_blocks: the sub-blocks whose skips are left out if `skip` is False.
-        seed: if given, weights drawn on the CPU depend on this number only, and torch's global generator is restored.
-        **kwargs: for `timm.create_model`.
-
-    Raises:
-        InputError: for an unknown model, keywords that timm refuses, and whatever `remove_skips_` refuses.
-
-    Example:
-        >>> model = create_model("vit_tiny_patch16_224", init=SkiplessInit(alpha=1.8, beta=1.0), depth=2, seed=0)
-        >>> sum(p.numel() for p in model.parameters())
-        1268776
-    """
-    _check_known(name)
-    if source := timm.models.parse_model_name(name)[0]:
-        raise InputError(
-            f"{name!r} is a model of {source} that may have its skips or not; name one of timm's, whose weights can "
-            "come from a file: vit_small_patch16_224"
-        )
-    if name.startswith("skipless_"):
-        bare = name.removeprefix("skipless_")
-        raise InputError(f"{name!r} is skipless and initialised already; name {bare!r} here, with skip= and init=")
-    if seed is not None and not 0 <= seed < 2**63:
-        raise InputError(f"seed {seed} is out of range; give 0 to 2^63 - 1")
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.default_generator.manual_seed(seed)
-        try:
-            model = timm.create_model(name, **kwargs)
-        except _TIMM_ERRORS as error:
-            raise InputError(f"timm cannot build {_described(name, kwargs, error)}") from error
-        if not skip:
-            remove_skips_(model, sub_blocks)
-        return model if init is None else initialize_(model, init)
-
-
-def load_timm(name: str, *, pretrained: bool = False, seed: int = 0, **kwargs: Any) -> nn.Module:
-    """Create a timm model by its name, as `timm.create_model` does; the name may be one of our skipless variants.
-
-    Args:
-        name: timm's name of the model.
-        pretrained: use timm's weights, which it downloads.
-        seed: seed of the weights that are drawn.
-        **kwargs: for `timm.create_model`.
-
-    Raises:
-        InputError: if timm does not know the name or refuses the keywords, or the weights cannot be loaded.
-    """
-    _check_known(name)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        try:
-            return timm.create_model(name, pretrained=pretrained, **kwargs)
-        except InputError:
-            raise
-        except _TIMM_ERRORS as error:
-            what = "load the pretrained weights of" if pretrained else "build"
-            raise InputError(f"timm cannot {what} {_described(name, kwargs, error)}") from error
-
-
-def _check_known(name: str) -> None:
-    """Raise `InputError` unless timm has the model, or the name says where timm is to get it (`hf-hub:`)."""
-    try:
-        source, _ = timm.models.parse_model_name(name)
-    except (ValueError, AssertionError) as error:
-        raise InputError(str(error)) from error
-    if not source and not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; did you mean {', '.join(near)}?" if near else "; timm.list_models() lists them"
-        raise InputError(f"timm has no model {name!r}{hint}")
-
-
-def _described(name: str, kwargs: Mapping[str, Any], error: Exception) -> str:
-    """A model that timm cannot build, and why, in one line; and which are supported, if only others take `img_size`."""
-    given = f" with {dict(kwargs)}" if kwargs else ""
-    hint = f"; supported: {timm_vit.SUPPORTED}" if "'img_size'" in str(error) else ""
-    return f"{name!r}{given}: {' '.join(str(error).split())}{hint}"
-
-
-def _check_covered(view: BlockView) -> None:
-    """Raise `InputError` unless every parameter of the block has a rule, memory and a floating-point dtype."""
-    covered = {id(parameter) for linear in view.maps for parameter in (linear.weight, linear.bias)}
-    for norm in view.norms:
-        covered |= {id(parameter) for name, parameter in norm.named_parameters() if name in ("weight", "bias")}
-    for name, parameter in view.block.named_parameters():
-        if id(parameter) not in covered and name not in view.layer_scales:
-            raise InputError(
-                f"no rule for the parameter {view.name}.{name} {tuple(parameter.shape)}: the scheme has rules for the "
-                f"matrices and biases of attention and MLP, and for norms; supported: {timm_vit.SUPPORTED}"
-            )
-        if parameter.is_meta:
-            raise InputError(
-                f"{view.name}.{name} is on the meta device, where an initialisation is lost: materialise the model "
-                "(model.to_empty(device=...)), initialise what lies outside the blocks, then call initialize_"
-            )
-        if not parameter.is_floating_point():
-            raise InputError(f"{view.name}.{name} is {parameter.dtype}: initialise before quantising")
-
-
-def to_variant(
-    model: nn.Module,
-    name: str,
-    *,
-    loaded: bool,
-    init: SkiplessInit | Mapping[str, Any] | None = None,
-    sub_blocks: Sequence[SubBlock] = ("attn", "mlp"),
-    layer_scale: timm_vit.LayerScaleChoice = "remove",
-    generator: Generator | None = None,
-) -> nn.Module:
-    """Turn timm's model into its registered skipless variant; weights that were loaded stay as they are."""
-    remove_skips_(model, sub_blocks, layer_scale=layer_scale)
-    if loaded:
-        return model
-    if init is None:  # the paper's values for ViT-Small or ViT-Base, whichever width is nearer
-        init = SkiplessInit.preset("dino_vit_small" if "_tiny_" in name or "_small_" in name else "vit_base")
-    elif isinstance(init, Mapping):
-        init = SkiplessInit(**init)
-    return initialize_(model, init, generator=generator)
-
-
-REGISTERED = register_models(timm)

@@ -14,7 +14,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from threading import local
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from skipless.errors import InputError
@@ -50,8 +50,9 @@ def register_models(timm: Any) -> tuple[str, ...]:
     """Register a variant `skipless_NAME` for every plain vision transformer NAME of timm's.
 
     The variants take every keyword that timm's own entry points take. They also take `init` (a `SkiplessInit`, or its
-    fields as a dict, which timm can save with the model), `sub_blocks`, `layer_scale` and `generator`. timm has no
-    tiny, small and base with patch 14 at 224; those are its patch-16 models with `patch_size=14`.
+    fields as a dict, which timm can save with the model), `sub_blocks`, `layer_scale` and `generator`. With
+    `init=False` the blocks keep timm's own weights, as they do where weights are loaded. timm has no tiny, small and
+    base with patch 14 at 224; those are its patch-16 models with `patch_size=14`.
 
     Args:
         timm: the module.
@@ -84,14 +85,25 @@ def _register_variant(timm: Any, name: str) -> None:
                 "it, or load your own with pretrained_cfg_overlay=dict(file=...) or checkpoint_path="
             )
         ours = {key: kwargs.pop(key) for key in ("init", "sub_blocks", "layer_scale", "generator") if key in kwargs}
+        loaded = pretrained or _loads_checkpoint(sys._getframe())
         model = timm.model_entrypoint(base)(pretrained=pretrained, pretrained_cfg=config, **{**patch, **kwargs})
-        return importlib.import_module("skipless.models.surgery").to_variant(model, name, loaded=pretrained, **ours)
+        return importlib.import_module("skipless.models.factory").to_variant(model, name, loaded=loaded, **ours)
 
     entrypoint.__name__ = entrypoint.__qualname__ = variant
     entrypoint.__module__ = __name__
     entrypoint.__doc__ = f"`{name}` without skip connections, initialised by the scheme of section 5."
     default_cfgs[variant] = _default_config(timm.get_pretrained_cfg(base))
     timm.models.register_model(entrypoint)
+
+
+def _loads_checkpoint(frame: FrameType | None) -> bool:
+    """Whether timm's factory, which has called an entry point, will load all weights from its `checkpoint_path`.
+
+    The factory does so after the entry point has returned, and does not tell it. Its local variable does.
+    """
+    while frame is not None and frame.f_globals.get("__name__") != "timm.models._factory":
+        frame = frame.f_back
+    return frame is not None and bool(frame.f_locals.get("checkpoint_path"))
 
 
 def _default_config(config: Any) -> dict[str, Any]:

@@ -51,8 +51,10 @@ class Exported:
     @property
     def python(self) -> str:
         """Lines that load it."""
-        first = "import skipless, timm" if self.name.startswith("skipless_") else "import timm"
-        words = "".join(f", {name}={value!r}" for name, value in self.kwargs.items())
+        twin = self.name.startswith("skipless_")
+        first = "import skipless, timm" if twin else "import timm"
+        init = ", init=False" if twin else ""  # what is loaded need not be drawn
+        words = init + "".join(f", {name}={value!r}" for name, value in self.kwargs.items())
         return (
             f"{first}; from safetensors.torch import load_file\n"
             f"model = timm.create_model({self.name!r}, num_classes=0{words})\n"
@@ -86,7 +88,7 @@ def export_backbone(run: Path, out: Path, *, epoch: int | None = None) -> Export
         raise InputError(f"{recipe.model.name!r} has no skipless twin in timm's registry: it cannot be loaded by name")
     sizes = sizes_of({key: value.shape for key, value in tensors.items()}, str(run))
     kwargs = {"img_size": sizes["image_size"], "in_chans": sizes["channels"], **recipe.model.kwargs}
-    taken = load_tensors_(load_timm(name, num_classes=0, **kwargs), tensors, str(run))
+    taken = load_tensors_(load_timm(name, num_classes=0, blank=True, **kwargs), tensors, str(run))
     note = note_of(name, kwargs, pixel_statistics(recipe.data))
     return Exported(save_weights(taken, out, note=note), name, kwargs)
 

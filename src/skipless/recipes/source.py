@@ -100,7 +100,7 @@ def noted_model(note: WeightsNote, shapes: Mapping[str, Size], source: str) -> n
     kwargs: dict[str, Any] = {**given, **note.kwargs}
     if note.model.startswith(TWIN) and note.architecture not in REGISTERED:  # no twin by name, but the same network
         return create_model(note.model.removeprefix(TWIN), seed=0, **kwargs)
-    return load_timm(note.model, **kwargs)
+    return load_timm(note.model, blank=True, **kwargs)
 
 
 def statistics_of(note: WeightsNote) -> Statistics | None:
@@ -117,7 +117,7 @@ def _from_weights(name: str, weights: Path, seed: int) -> ModelSource:
     """The model of a timm name with weights of a file, which must be of this model where the file says of which."""
     shapes, note = weight_shapes(weights), read_note(weights)
     if note is None:
-        return ModelSource(name, load_weights(load_timm(name, seed=seed), weights).eval(), trained=True)
+        return ModelSource(name, load_weights(load_timm(name, seed=seed, blank=True), weights).eval(), trained=True)
     check_name(note, name, str(weights))
     model = load_weights(noted_model(note, shapes, str(weights)), weights)
     return ModelSource(name, model.eval(), note.trained, statistics_of(note))

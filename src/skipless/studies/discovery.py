@@ -16,9 +16,9 @@ from skipless.evaluators.discovery import CorLoc, Discovery, corloc, draw_discov
 from skipless.evaluators.features.extraction import FeatureConfig, Features, ImageTransform, Key, features
 from skipless.evaluators.features.store_builder import files_identity, weights_hash
 from skipless.models.vit_view import find_vit
+from skipless.progress import progress_bar
 from skipless.studies.config import DiscoveryConfig
 from skipless.studies.formatting import feature_name, markdown_table
-from skipless.studies.progress_bar import progress_bar
 from skipless.studies.study_folder import StudyFolder, barrier, rank_and_world_size
 
 WHOLE_IMAGE = "whole image"

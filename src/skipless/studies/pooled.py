@@ -20,8 +20,8 @@ from skipless.errors import InputError
 from skipless.evaluators.features.extraction import FeatureConfig, features
 from skipless.evaluators.features.store_builder import files_identity, weights_hash
 from skipless.models.vit_view import find_vit
+from skipless.progress import progress_bar
 from skipless.studies.config import PoolConfig
-from skipless.studies.progress_bar import progress_bar
 from skipless.studies.study_folder import StudyFolder, barrier, rank_and_world_size
 from skipless.training.run_folder.atomic import atomic_write
 

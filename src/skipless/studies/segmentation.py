@@ -21,8 +21,8 @@ from skipless.evaluators.probe.protocols import DenseProtocol, protocol_named
 from skipless.evaluators.probe.results import ProbeResult
 from skipless.evaluators.probe.segmentation_metrics import SegmentationScores, segmentation_scores
 from skipless.models.vit_view import find_vit
+from skipless.progress import progress_bar
 from skipless.studies.config import ProbeConfig
-from skipless.studies.progress_bar import progress_bar
 from skipless.studies.study_folder import StudyFolder, rank_and_world_size
 
 

@@ -20,7 +20,7 @@ _SHARED = (
     "skipless.conditioning.measurement.tracking",
     "skipless.evaluators",
     "skipless.models.libraries",
-    "skipless.models.surgery",
+    "skipless.models.factory",
     "skipless.optim.build",
     "skipless.recipes.kinds",
     "skipless.recipes.teacher_knn",

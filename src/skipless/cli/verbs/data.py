@@ -59,7 +59,7 @@ def scenes(
         colours: of objects: any hue, or a hue for each class, which makes classes far easier to learn.
     """
     from skipless.data.scenes import write_scenes
-    from skipless.studies.progress_bar import progress_bar
+    from skipless.progress import progress_bar
 
     with progress_bar("scenes") as report:
         made = write_scenes(

@@ -1,0 +1,164 @@
+"""create_model: timm's models with skips, without skips, or without skips and initialised."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import timm
+import torch
+from torch import Generator, nn
+
+from skipless.errors import InputError
+from skipless.init import SkiplessInit
+from skipless.models import timm_vit
+from skipless.models.blocks import SubBlock
+from skipless.models.initialization import initialize_
+from skipless.models.surgery import remove_skips_
+from skipless.models.timm_registry import register_models
+
+# What timm's factory raises for keywords, tags and checkpoint paths that it cannot use.
+_TIMM_ERRORS = (TypeError, ValueError, KeyError, AssertionError, ArithmeticError, RuntimeError, OSError)
+
+
+def create_model(
+    name: str,
+    *,
+    skip: bool = False,
+    init: SkiplessInit | None = None,
+    sub_blocks: Sequence[SubBlock] = ("attn", "mlp"),
+    seed: int | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """Create a timm model with skips, without skips, or without skips and initialised: the three rows of Table 1.
+
+    Args:
+        name: timm's name of the residual model, `vit_small_patch16_224`.
+        skip: keep the skips; `create_model(name, skip=True)` is timm's own model.
+        init: the scheme; None leaves timm's own initialisation.
+        sub_blocks: the sub-blocks whose skips are left out if `skip` is False.
+        seed: if given, weights drawn on the CPU depend on this number only, and torch's global generator is restored.
+        **kwargs: for `timm.create_model`.
+
+    Raises:
+        InputError: for an unknown model, keywords that timm refuses, and whatever `remove_skips_` refuses.
+
+    Example:
+        >>> model = create_model("vit_tiny_patch16_224", init=SkiplessInit(alpha=1.8, beta=1.0), depth=2, seed=0)
+        >>> sum(p.numel() for p in model.parameters())
+        1268776
+    """
+    _check_known(name)
+    if source := timm.models.parse_model_name(name)[0]:
+        raise InputError(
+            f"{name!r} is a model of {source} that may have its skips or not; name one of timm's, whose weights can "
+            "come from a file: vit_small_patch16_224"
+        )
+    if name.startswith("skipless_"):
+        bare = name.removeprefix("skipless_")
+        raise InputError(f"{name!r} is skipless and initialised already; name {bare!r} here, with skip= and init=")
+    if seed is not None and not 0 <= seed < 2**63:
+        raise InputError(f"seed {seed} is out of range; give 0 to 2^63 - 1")
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+        try:
+            model = timm.create_model(name, **kwargs)
+        except _TIMM_ERRORS as error:
+            raise InputError(f"timm cannot build {_described(name, kwargs, error)}") from error
+        if not skip:
+            remove_skips_(model, sub_blocks)
+        return model if init is None else initialize_(model, init)
+
+
+def load_timm(name: str, *, pretrained: bool = False, seed: int = 0, blank: bool = False, **kwargs: Any) -> nn.Module:
+    """Create a timm model by its name, as `timm.create_model` does; the name may be one of our skipless variants.
+
+    Args:
+        name: timm's name of the model.
+        pretrained: use timm's weights, which it downloads.
+        seed: seed of the weights that are drawn.
+        blank: all weights will be overwritten: a skipless variant is not initialised.
+        **kwargs: for `timm.create_model`.
+
+    Raises:
+        InputError: if timm does not know the name or refuses the keywords, or the weights cannot be loaded.
+    """
+    _check_known(name)
+    if blank and name in REGISTERED:
+        kwargs = {**kwargs, "init": False}
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        try:
+            return timm.create_model(name, pretrained=pretrained, **kwargs)
+        except InputError:
+            raise
+        except _TIMM_ERRORS as error:
+            what = "load the pretrained weights of" if pretrained else "build"
+            raise InputError(f"timm cannot {what} {_described(name, kwargs, error)}") from error
+
+
+def _check_known(name: str) -> None:
+    """Raise `InputError` unless timm has the model, or the name says where timm is to get it (`hf-hub:`)."""
+    try:
+        source, _ = timm.models.parse_model_name(name)
+    except (ValueError, AssertionError) as error:
+        raise InputError(str(error)) from error
+    if not source and not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"; did you mean {', '.join(near)}?" if near else "; timm.list_models() lists them"
+        raise InputError(f"timm has no model {name!r}{hint}")
+
+
+def _described(name: str, kwargs: Mapping[str, Any], error: Exception) -> str:
+    """A model that timm cannot build, and why, in one line; and which are supported, if only others take `img_size`."""
+    given = f" with {dict(kwargs)}" if kwargs else ""
+    hint = f"; supported: {timm_vit.SUPPORTED}" if "'img_size'" in str(error) else ""
+    return f"{name!r}{given}: {' '.join(str(error).split())}{hint}"
+
+
+def to_variant(
+    model: nn.Module,
+    name: str,
+    *,
+    loaded: bool,
+    init: SkiplessInit | Mapping[str, Any] | Literal[False] | None = None,
+    sub_blocks: Sequence[SubBlock] = ("attn", "mlp"),
+    layer_scale: timm_vit.LayerScaleChoice = "remove",
+    generator: Generator | None = None,
+) -> nn.Module:
+    """Turn timm's model into its registered skipless variant.
+
+    Weights stay as they are if they have been or will be loaded, or with `init=False`.
+
+    Raises:
+        InputError: for what `remove_skips_` refuses, and for an `init` that is no scheme.
+    """
+    if not (init is None or init is False or isinstance(init, SkiplessInit | Mapping)):
+        raise InputError(
+            f"init={init!r} of skipless_{name}: give a SkiplessInit, its fields as a dict, or False for none"
+        )
+    remove_skips_(model, sub_blocks, layer_scale=layer_scale)
+    if loaded or init is False:
+        return model
+    if init is None:  # the paper's values for ViT-Small or ViT-Base, whichever width is nearer
+        init = SkiplessInit.preset("dino_vit_small" if "_tiny_" in name or "_small_" in name else "vit_base")
+    elif isinstance(init, Mapping):
+        init = _scheme(init)
+    return initialize_(model, init, generator=generator)
+
+
+def _scheme(fields: Mapping[str, Any]) -> SkiplessInit:
+    """The scheme of some fields, as timm keeps them with a model.
+
+    Raises:
+        InputError: for a field that the scheme does not have, and for values that it refuses.
+    """
+    known = [field.name for field in dataclasses.fields(SkiplessInit)]
+    for name in fields:
+        if name not in known:
+            raise InputError(f"init={dict(fields)}: SkiplessInit has no {name!r}; it has {', '.join(known)}")
+    return SkiplessInit(**fields)
+
+
+REGISTERED = register_models(timm)

@@ -1,0 +1,165 @@
+"""initialize_: the paper's initialisation put into the blocks of a model, whichever library it is of.
+
+Random matrices are drawn in the order of the generator, and factorised by several threads. Each factorisation has one
+thread: two threads on one of these small matrices use more than twice the processor time of one.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+
+import torch
+from torch import Generator, Tensor, nn
+
+from skipless.errors import InputError
+from skipless.init import SkiplessInit
+from skipless.init.truncated_svd import LARGE
+from skipless.models import timm_vit
+from skipless.models.blocks import BlockView, LinearMap
+from skipless.models.surgery import block_views
+from skipless.progress import progress_bar
+
+_QUIET_S = 2.0  # shorter initialisations show no progress
+_AHEAD = 4  # blocks whose matrices are drawn and not yet written; bounds memory, 230 MB each at d = 1,024
+
+# Maps of a block that are factorised together, and the function that does it.
+Drawn = tuple[tuple[LinearMap, ...], Callable[[], tuple[Tensor, ...]]]
+Factorised = tuple[tuple[LinearMap, ...], tuple[Tensor, ...]]
+
+
+@torch.no_grad()
+def initialize_(
+    model: nn.Module,
+    init: SkiplessInit | None = None,
+    *,
+    generator: Generator | None = None,
+    device: torch.device | str | None = None,
+    progress: bool | None = None,
+) -> nn.Module:
+    """Give every block the paper's initialisation, in place (section 5; MLP: section 6.1).
+
+    `init` draws W_Q, W_K, W_V, W_O and the MLP. Biases are set to 0 and norms to the identity. Any other parameter of a
+    block is an error, except that LayerScale keeps its value. Patch embedding, class and register tokens, final norm,
+    attention pooling and head keep the library's values, because the paper says nothing about them.
+
+    Args:
+        model: a model with blocks that an adapter knows, on a real device, of any floating dtype.
+        init: the scheme; `SkiplessInit()` by default, the paper's values for ViT-Base.
+        generator: source of randomness, torch's global CPU generator by default. A CPU generator gives the same weights
+            on every device, up to rounding and the parameter's dtype.
+        device: where matrices are factorised, from a width of 256 on. By default on the model's own device if that is
+            a CUDA device, else on the CPU.
+        progress: show progress on standard error. By default it is shown on a terminal, from the third second on.
+
+    Returns:
+        The model.
+
+    Raises:
+        InputError: if no adapter knows the model, or a parameter has no rule or is on the meta device. The model is
+            then unchanged.
+
+    Example:
+        >>> import timm
+        >>> from skipless import remove_skips_
+        >>> model = remove_skips_(timm.create_model("vit_tiny_patch16_224", depth=2))
+        >>> model = initialize_(model, SkiplessInit(alpha=1.8, beta=1.0, c=3.0))
+        >>> singular_values = torch.linalg.svdvals(model.blocks[0].attn.proj.weight)
+        >>> round(singular_values.min().item(), 4), round(singular_values.max().item(), 4)
+        (3.0, 3.0)
+    """
+    init = SkiplessInit() if init is None else init
+    views = block_views(model)
+    for view in views:
+        _check_covered(view)
+    given = None if device is None else torch.device(device)
+    drawn = (_draw(view, init, generator, _factorised_on(view, given)) for view in views)
+    factorise = _in_threads if _worth_threads(views, given) else _in_turn
+    after = 0.0 if progress else _QUIET_S
+    with progress_bar("initialising blocks", show=progress is not False, after=after, lines=bool(progress)) as report:
+        for done, (view, written) in enumerate(zip(views, factorise(drawn), strict=True), start=1):
+            for linears, matrices in written:
+                for linear, w in zip(linears, matrices, strict=True):
+                    linear.write_(w)
+            for norm in view.norms:
+                for name, parameter in norm.named_parameters():
+                    parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+            report(done, len(views))
+    return model
+
+
+def _draw(view: BlockView, init: SkiplessInit, generator: Generator | None, device: torch.device | None) -> list[Drawn]:
+    """Draw a block's random matrices: queries and keys, values and outputs, then the MLP's maps."""
+    inner = view.heads * view.head_dim
+    sizes = (view.dim, view.heads, view.head_dim, view.key_heads)
+    drawn: list[Drawn] = [
+        ((view.query, view.key), init.draw_query_key(*sizes, generator, device)),
+        ((view.value, view.output), init.draw_value_output(view.dim, inner, generator, device)),
+    ]
+    if init.mlp == "orthogonal":
+        for linear in (*view.mlp_in, view.mlp_out):
+            fan_in, fan_out = linear.w.shape
+            work = init.draw_mlp_map(fan_in, fan_out, generator, device)
+            drawn.append(((linear,), lambda work=work: (work(),)))
+    return drawn
+
+
+def _factorised_on(view: BlockView, device: torch.device | None) -> torch.device | None:
+    """Where a block's matrices are factorised; None leaves them where they are drawn."""
+    if view.dim < LARGE:
+        return None
+    own = view.query.weight.device
+    return device if device is not None or own.type != "cuda" else own
+
+
+def _worth_threads(views: list[BlockView], device: torch.device | None) -> bool:
+    """Whether there are large matrices, factorised on the CPU, and threads for them."""
+    places = {_factorised_on(view, device) or torch.device("cpu") for view in views}
+    return (
+        max(view.dim for view in views) >= LARGE
+        and all(place.type == "cpu" for place in places)
+        and torch.get_num_threads() > 1
+    )
+
+
+def _in_turn(blocks: Iterable[list[Drawn]]) -> Iterator[list[Factorised]]:
+    """Factorise one block after another."""
+    for drawn in blocks:
+        yield [(linears, work()) for linears, work in drawn]
+
+
+def _in_threads(blocks: Iterable[list[Drawn]]) -> Iterator[list[Factorised]]:
+    """Factorise in as many threads as torch has, each matrix in one, while later blocks are drawn."""
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, "initialize", initializer=partial(torch.set_num_threads, 1))
+    queue: deque[list[tuple[tuple[LinearMap, ...], Future[tuple[Tensor, ...]]]]] = deque()
+    try:
+        for drawn in blocks:
+            queue.append([(linears, pool.submit(work)) for linears, work in drawn])
+            if len(queue) == _AHEAD:
+                yield [(linears, future.result()) for linears, future in queue.popleft()]
+        while queue:
+            yield [(linears, future.result()) for linears, future in queue.popleft()]
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # threads that are made later take the number that was set last
+
+
+def _check_covered(view: BlockView) -> None:
+    """Raise `InputError` unless every parameter of the block has a rule, memory and a floating-point dtype."""
+    covered = {id(parameter) for linear in view.maps for parameter in (linear.weight, linear.bias)}
+    for norm in view.norms:
+        covered |= {id(parameter) for name, parameter in norm.named_parameters() if name in ("weight", "bias")}
+    for name, parameter in view.block.named_parameters():
+        if id(parameter) not in covered and name not in view.layer_scales:
+            raise InputError(
+                f"no rule for the parameter {view.name}.{name} {tuple(parameter.shape)}: the scheme has rules for the "
+                f"matrices and biases of attention and MLP, and for norms; supported: {timm_vit.SUPPORTED}"
+            )
+        if parameter.is_meta:
+            raise InputError(
+                f"{view.name}.{name} is on the meta device, where an initialisation is lost: materialise the model "
+                "(model.to_empty(device=...)), initialise what lies outside the blocks, then call initialize_"
+            )
+        if not parameter.is_floating_point():
+            raise InputError(f"{view.name}.{name} is {parameter.dtype}: initialise before quantising")

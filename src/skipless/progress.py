@@ -1,0 +1,72 @@
+"""Progress on standard error: a bar on a terminal or in a notebook, otherwise a line every few seconds."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+LINE_EVERY_S = 10.0
+
+Report = Callable[[int, int], None]
+
+
+@contextmanager
+def progress_bar(what: str, *, show: bool = True, after: float = 0.0, lines: bool = True) -> Iterator[Report]:
+    """Yield a function `report(done, total)` that updates the display.
+
+    Args:
+        what: what is being done, in a few words.
+        show: whether anything is shown. Of several processes, only the first shows it.
+        after: seconds from now before which nothing is shown.
+        lines: whether lines are written where there is neither a terminal nor a notebook.
+    """
+    if not (show and _is_first_process()):
+        yield lambda done, total: None
+        return
+    begin = time.perf_counter()
+    shown: Report | None = None
+    with ExitStack() as stack:
+
+        def report(done: int, total: int) -> None:
+            nonlocal shown
+            if shown is None and time.perf_counter() - begin >= after:
+                shown = _bar(what, stack) or (_line_reporter(what, begin) if lines else lambda done, total: None)
+            if shown is not None:
+                shown(done, total)
+
+        if not after:
+            report(0, 0)
+        yield report
+
+
+def _is_first_process() -> bool:
+    """Whether this is the process of rank 0, or the only one."""
+    dist = sys.modules.get("torch.distributed")  # whoever has not imported it has one process
+    return dist is None or not dist.is_available() or not dist.is_initialized() or dist.get_rank() == 0
+
+
+def _bar(what: str, stack: ExitStack) -> Report | None:
+    """A bar that the stack ends; None where standard error is neither a terminal nor a notebook's."""
+    from rich.console import Console  # takes a tenth of a second, and most of what has a bar is over before it shows
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not (console.is_terminal or console.is_jupyter):
+        return None
+    columns = (TextColumn(what), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+    bar = stack.enter_context(Progress(*columns, console=console))
+    task = bar.add_task(what, total=None)
+    return lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+def _line_reporter(what: str, begin: float) -> Report:
+    last = begin
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        if total and (now - last >= LINE_EVERY_S or done == total):
+            last = now
+            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
+
+    return report
