@@ -95,3 +95,10 @@ def test_a_table_without_rows_is_one_all_the_same() -> None:
     assert empty.text() == "a  b"
     assert empty.markdown(padded=True).splitlines() == ["| a | b |", "|:--|:--|"]
     ElementTree.fromstring(empty.html())
+
+
+def test_a_table_shows_itself() -> None:
+    assert str(WIDE) == WIDE.text()
+    assert WIDE._repr_html_() == WIDE.html()
+    assert repr(WIDE) == "<Table: 2 rows of block, k(K), by head>"
+    assert len(repr(Table(["a column"] * 40, []))) < 120

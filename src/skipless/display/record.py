@@ -1,11 +1,13 @@
 """Record: what all results have in common, so that a terminal, a notebook and a page show them alike."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from html import escape
 from typing import TYPE_CHECKING, ClassVar
 
 from skipless.display.drawing import inline_svg, new_axes
 from skipless.display.table import Table
+from skipless.display.values import few_words
 from skipless.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,19 +19,25 @@ _LONGEST = 118  # characters of a repr
 class Record:
     """A result that shows itself: `repr` is one line, `str` is all of it, a notebook shows its tables and picture.
 
-    A record is a frozen dataclass with `repr=False` that extends this class and defines `_summary` and `tables`. One
-    that has a picture defines `_draw` besides.
+    A record is a dataclass with `repr=False` that extends this class and defines `_summary` and `tables`; without them
+    its fields are shown. One that has a picture defines `_draw` besides. A dataclass of a few numbers keeps its own
+    `repr`, which is one line anyway.
     """
 
     _size: ClassVar[tuple[float, float]] = (6.4, 3.4)  # of the picture, in inches
 
     def _summary(self) -> str:
         """What was found, in a few words: the key numbers, and how many there are of what."""
-        raise NotImplementedError
+        return ", ".join(f"{name} {value}" for name, value in self._values())
 
     def tables(self) -> Sequence[Table]:
-        """The result as tables of texts; each has a caption that says what its numbers are."""
-        raise NotImplementedError
+        """The result as tables of texts, each with a caption that says what its numbers are."""
+        return (Table((type(self).__name__, "value"), self._values(), align="lr"),)
+
+    def _values(self) -> list[tuple[str, str]]:
+        """Names and values of the fields, in a few words each."""
+        shown = [part.name for part in fields(self) if part.repr]  # pyright: ignore[reportArgumentType]
+        return [(name.replace("_", " "), few_words(getattr(self, name))) for name in shown]
 
     def _draw(self, axes: "Axes") -> None:
         """Draw the result."""

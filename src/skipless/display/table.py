@@ -35,9 +35,9 @@ class Link(str):
         return link
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
-    """A table whose cells are texts.
+    """A table whose cells are texts; `print` shows it as text, and a notebook as HTML.
 
     Attributes:
         head: titles of the columns.
@@ -93,6 +93,12 @@ class Table:
         """
         return "\n".join([*self.lines(), *([self.caption] if self.caption else []), *self.notes])
 
+    __str__ = text
+
+    def __repr__(self) -> str:
+        line = f"<Table: {len(self.rows)} rows of {', '.join(self.head)}>"
+        return line if len(line) < 119 else f"{line[:116]}…>"
+
     def lines(self) -> list[str]:
         """The aligned columns alone: a line for the titles, and one for each row."""
         rows = (self.head, *self.rows)
@@ -130,6 +136,8 @@ class Table:
             *(_row(row, letters) for row in self.rows),
             "</tbody></table>\n</div>" + (f'\n<ul class="notes">\n{notes}\n</ul>' if notes else ""),
         ])  # fmt: skip
+
+    _repr_html_ = html
 
 
 def _note(note: str) -> str:
