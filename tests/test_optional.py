@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 from skipless.optional import REQUIREMENT, how_to_install
 
 ROOT = Path(__file__).parents[1]

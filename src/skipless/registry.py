@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from skipless.errors import InputError
+from skipless.errors import InputError, did_you_mean
 
 EXPERIMENTS = [
     "skipless.experiments.supervised",
@@ -90,5 +90,5 @@ def recipe_named(name: str) -> Callable[..., Any]:
     """
     known = recipes()
     if name not in known:
-        raise InputError(f"no recipe {name!r}; there is {', '.join(known)}")
+        raise InputError(f"no recipe {name!r}; {did_you_mean(name, known)}there is {', '.join(known)}")
     return known[name].make

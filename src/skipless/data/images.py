@@ -16,7 +16,7 @@ from skipless.data.memory import MemoryImages
 from skipless.data.on_disk import StoredImages
 from skipless.data.shards import Shards, find_shards, index_shards
 from skipless.data.shards.write import read_classes
-from skipless.errors import InputError
+from skipless.errors import InputError, did_you_mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +115,10 @@ def _load_named(config: ImageConfig) -> ImageData:
     if (shards := find_shards(config.data)) is not None:
         return _from_shards(config, shards)
     if not folder.is_dir():
+        near = did_you_mean(config.data, ("digits", "fashion")).rstrip()
         raise InputError(
             f"no data {config.data!r}: neither 'digits' nor 'fashion', nor an existing folder, nor shards (.tar)"
+            f"{near and f'; {near}'}"
         )
     if find_fashion(folder) is not None:
         return _in_memory(config, *load_fashion(folder))

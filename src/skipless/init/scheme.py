@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from jaxtyping import Float
 
 from skipless.choices import Factors, LogitScale, Noise
-from skipless.errors import InputError
+from skipless.errors import InputError, did_you_mean
 from skipless.init.validate import check_choice, check_target
 
 if TYPE_CHECKING:
@@ -63,7 +63,9 @@ class SkiplessInit:
     def preset(cls, name: str) -> "SkiplessInit":
         """The paper's own values: `"vit_base"`, `"dino_vit_small"` or `"language"`."""
         if name not in PRESETS:
-            raise InputError(f"no preset {name!r}; the paper's are {', '.join(map(repr, PRESETS))}")
+            raise InputError(
+                f"no preset {name!r}; {did_you_mean(name, PRESETS)}the paper's are {', '.join(map(repr, PRESETS))}"
+            )
         return PRESETS[name]
 
     def query_key(

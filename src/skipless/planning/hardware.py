@@ -1,10 +1,9 @@
 """Peak rates of GPUs, from the vendors' data sheets."""
 
-import difflib
 from dataclasses import dataclass
 
 from skipless.choices import Precision
-from skipless.errors import InputError
+from skipless.errors import InputError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def find_gpu(name: str) -> GPU:
         989.0
     """
     if name.lower() not in GPUS:
-        near = difflib.get_close_matches(name.lower(), GPUS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"no data sheet of the GPU {name!r} here{hint}; there are {', '.join(GPUS)}")
+        raise InputError(
+            f"no data sheet of the GPU {name!r} here; {did_you_mean(name, GPUS)}there are {', '.join(GPUS)}"
+        )
     return GPUS[name.lower()]
