@@ -154,7 +154,7 @@ class ConditioningReport:
         }
 
     def __str__(self) -> str:
-        head = ("block", "skips", "k(K)", "k(K+I)", "Table 6", "k(K^)", "k(K^+I)", "k(A) by head", "diagonal by head")
+        head = ("block", "skips", "k(K)", "k(K+I)", self._gram, "k(K^)", "k(K^+I)", "k(A) by head", "diagonal by head")
         rows = [
             (
                 block.name,
@@ -173,13 +173,21 @@ class ConditioningReport:
 
     __repr__ = __str__
 
+    @property
+    def _gram(self) -> str:
+        """What the column of the Gram matrices' kappa is of: of K + I where the attention has its skip."""
+        forms = {"attn" in block.skips for block in self.blocks}
+        return "k(K K^T)" if forms == {False} else "k((K+I)(K+I)^T)" if forms == {True} else "k(Gram)"
+
     def _footer(self) -> list[str]:
         several = f"median of {self.images} images" if self.images > 1 else "1 image"
         few = "" if self.tokens is None else f"{self.tokens} of the "
         about = [f"{several}, {self.dtype}, {few}{TOKENS_AT_TEXT[self.at]}, seed {self.seed}"]
         if any(block.paper is not None for block in self.blocks):
+            mixed = ", of K + I where the attention has its skip, of K where it has none"
             about.append(
-                "Table 6: kappa((K+I)(K+I)^T) where the attention has its skip, kappa(K K^T) where it has none"
+                f"{self._gram}: kappa of the Gram matrix{mixed if self._gram == 'k(Gram)' else ''}, as in the paper's "
+                "Table 6"
             )
         if self.network is not None:
             about.append(str(self.network))
