@@ -238,7 +238,7 @@ def test_a_picture_of_crops_says_what_is_what(
     assert said["names"] == [str(file.relative_to(folder / "train")) for file in files]
     legend = [text for text, _ in said["legend"]]
     assert ("box of a local crop" in legend) == (local_crops > 0)
-    assert legend[-1] == f"crops of epoch 0, seed 1, mode {SMALL.mode}, before normalisation"
+    assert said["note"] == f"Crops of epoch 0, seed 1, mode {SMALL.mode}, before normalisation."
 
 
 def test_files_whose_names_are_no_text_are_drawn(folder: Path, tmp_path: Path) -> None:

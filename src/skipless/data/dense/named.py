@@ -46,7 +46,7 @@ def load_segmentation(
         raise InputError(f"no segmentation set {name!r}; {near}there are {', '.join(get_args(SegmentationName))}")
     splits = ("train", "val", "trainval", "trainaug") if name == "voc" else ("train", "val")
     if split not in splits:
-        raise InputError(f"{name!r} has no split {split!r}; {did_you_mean(split, splits)}it has {', '.join(splits)}")
+        raise InputError(f"{name!r} has no split {split!r}; it has {', '.join(splits)}")
     data = _SEGMENTATION[name](root, split)
     return data if sample is None else data.sample(sample, seed)
 

@@ -41,12 +41,13 @@ def draw_crops(path: Path, images: Sequence[Path], config: MultiCropConfig | Non
     rows = [_row(file, index, config, seed, height) for index, file in enumerate(images)]
     crops = [f"global crop {number}" for number in range(1, GLOBAL_CROPS + 1)]
     crops += [f"local crop {number}" for number in range(1, config.local_crops + 1)]
-    settings = f"crops of epoch 0, seed {seed}, mode {config.mode}, before normalisation"
+    settings = f"Crops of epoch 0, seed {seed}, mode {config.mode}, before normalisation."
     sheet = captioned_grid(
         rows,
         titles=("image and boxes", *crops),
         names=_names(images),
-        legend=[*_BOXES[: 1 + bool(config.local_crops)], (settings, (255, 255, 255))],
+        legend=_BOXES[: 1 + bool(config.local_crops)],
+        note=settings,
     )
     try:
         sheet.save(path, "PNG")
