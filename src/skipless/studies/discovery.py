@@ -18,7 +18,7 @@ from skipless.evaluators.features.store_builder import files_identity, weights_h
 from skipless.models.vit_view import find_vit
 from skipless.studies.config import DiscoveryConfig
 from skipless.studies.formatting import feature_name, markdown_table
-from skipless.studies.progress_bar import progress_bar
+from skipless.studies.progress_bar import progress_bar, tell_kept
 from skipless.studies.study_folder import StudyFolder, barrier, rank_and_world_size
 
 WHOLE_IMAGE = "whole image"
@@ -152,6 +152,7 @@ class _Search:
         rank, world = rank_and_world_size()
         done = _searched(folder).keys()
         barrier()  # every process must have read the journals before any writes
+        tell_kept(f"{self.config.method} on {self.data.name}", len(done), len(self.data), show=show)
         left = [i for i, item in enumerate(self.data.items) if item.id not in done][rank::world]
         with progress_bar(f"{self.config.method} on {self.data.name}", show=show) as report:
             for count, index in enumerate(left, 1):

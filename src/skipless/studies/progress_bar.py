@@ -29,6 +29,12 @@ def progress_bar(what: str, *, show: bool = True) -> Iterator[Callable[[int, int
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def tell_kept(what: str, kept: int, total: int, *, show: bool = True) -> None:
+    """Say on standard error how much of a study's work was found done, if any was."""
+    if kept and show and rank_and_world_size()[0] == 0:
+        print(f"{what}: {kept} of {total} from before", file=sys.stderr, flush=True)
+
+
 def _line_reporter(what: str) -> Callable[[int, int], None]:
     last = time.perf_counter()
 

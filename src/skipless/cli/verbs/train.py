@@ -24,4 +24,4 @@ def main(words: list[str]) -> None:
 
     result = running.run(made, values["out"])
     if rank_and_world_size()[0] == 0:
-        print(f"{values['out']}: {result.steps} steps in {result.seconds:.0f} s  {named_numbers(result.metrics)}")
+        print(f"{values['out']}: {result.work}  {named_numbers(result.metrics)}")
