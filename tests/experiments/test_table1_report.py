@@ -156,6 +156,15 @@ def test_the_page_is_well_formed_and_asks_for_nothing(page: str) -> None:
     assert [attrs.get("lang") for tag, attrs in outline.seen if tag == "html"] == ["en"]
 
 
+def test_every_table_scrolls_in_a_box_of_its_own(page: str) -> None:
+    tables = [match.start() for match in re.finditer("<table", page)]
+    assert len(tables) == 2
+    for start in tables:
+        before = page[:start].rstrip()
+        assert re.search(r'<div class="scroll" tabindex="0" role="region" aria-label="[^"]+">$', before)
+    assert re.search(r"\.table1 \{[^}]*min-width", page)
+
+
 def test_what_the_user_wrote_is_escaped(page: str) -> None:
     assert "Six &lt;models&gt;" in page
     assert "<models>" not in page

@@ -59,10 +59,11 @@ def _table1(cells: Sequence[CellRuns], setting: Setting) -> str:
         rows.append(f'<tr><th scope="row" class="{ROW_CLASS[row]}">{row}</th>{values}</tr>')
     text = f"{caption(cells)} Paper: {PAPER_SETTING}. Ours: {setting}. Compare within a column, not across the two."
     return (
-        f'<table class="table1">\n<caption>{escape(text)}</caption>\n{columns}<thead>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="Table 1">\n<table class="table1">\n'
+        f"<caption>{escape(text)}</caption>\n{columns}<thead>"
         f'<tr><td rowspan="2"></td>{groups}</tr>\n<tr>{heads}</tr></thead>\n<tbody>\n'
         + "\n".join(rows)
-        + "\n</tbody></table>"
+        + "\n</tbody></table>\n</div>"
     )
 
 
