@@ -114,3 +114,4 @@ PRESETS: dict[str, SkiplessInit] = {
     "dino_vit_small": SkiplessInit(alpha=1.8, beta=1.0, c=3.0),  # section 6.2
     "language": SkiplessInit(alpha=0.0, beta=0.5),  # section A.8, which does not state c
 }
+"""The paper's own values by name, for ViT-Base (section 6.1), DINO's ViT-Small (6.2), and its language model (A.8)."""

@@ -273,3 +273,4 @@ def to_variant(
 
 
 REGISTERED = register_models(timm)
+"""Names of the skipless models in timm's registry, `skipless_vit_small_patch16_224` among them."""

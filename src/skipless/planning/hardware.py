@@ -49,6 +49,7 @@ GPUS = {
     "h200": GPU("H200 SXM5 141 GB", 989e12, 67e12, 4800e9, 141 * 10**9, "NVIDIA H200 data sheet, 2024"),
     "l40s": GPU("L40S 48 GB", 362e12, 91.6e12, 864e9, 48 * _GIB, "NVIDIA L40S data sheet, 2023"),
 }
+"""GPUs that `skipless plan --gpu` knows, by short name."""
 
 
 def find_gpu(name: str) -> GPU:

@@ -13,7 +13,8 @@ from PIL import Image
 from skipless.data.dense.reading import UnreadableItem, image_size, read_rgb
 from skipless.errors import InputError
 
-IGNORE = 255  # label of a loaded mask, for every layout: the pixel is not scored
+IGNORE = 255
+"""Label of pixels that are not scored, in a loaded mask of any layout."""
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,7 @@ PROTOCOLS = {
         choose_at="patch",
     ),
 }
+"""Probing protocols by name. They are our reading of the paper's, DINOv2's, and a fast one on patches."""
 
 
 def protocol_named(name: str) -> DenseProtocol:
