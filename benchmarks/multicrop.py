@@ -1,6 +1,6 @@
 """Ours beside the published multi-crop pipeline (torchvision on PIL), on JPEG files of 500 x 375 pixels.
 
-    pip install "skipless[demo]"  # for the photos
+    pip install ".[demo]"  # for the photos
     OMP_NUM_THREADS=1 python benchmarks/multicrop.py              # time of exact, fast and published
     OMP_NUM_THREADS=1 python benchmarks/multicrop.py --deviation  # how far the fast crops are from the exact ones
 

@@ -1,6 +1,6 @@
 """Ours beside heavyball's and pytorch_optimizer's SOAP, on the parameters of a ViT-S.
 
-    pip install "skipless[bench]"
+    pip install ".[bench]"
     OMP_NUM_THREADS=1 python benchmarks/soap.py                      # ViT-S shapes, 3 blocks
     OMP_NUM_THREADS=1 python benchmarks/soap.py --dim 32 --depth 12  # the digits demo's shapes
     OMP_NUM_THREADS=1 python benchmarks/soap.py --authors soap.py    # and the file of github.com/nikhilvyas/SOAP

@@ -1,6 +1,6 @@
 """Our TokenCut beside the published way, scipy's dense generalised eigensolver, on the same features.
 
-    pip install "skipless[demo]"                                  # brings SciPy
+    pip install ".[demo]"                                  # brings SciPy
     OMP_NUM_THREADS=1 python benchmarks/tokencut.py               # 196 and 1,200 tokens, one thread
 
 Scenes are one or several objects over a background; their features are drawn in 64 dimensions and turned into 384, the

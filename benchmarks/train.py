@@ -1,6 +1,6 @@
 """The whole training loop beside timm's own training script: images a second from files to updated weights.
 
-    pip install "skipless[demo]"  # for the photos
+    pip install ".[demo]"  # for the photos
     curl -O https://raw.githubusercontent.com/huggingface/pytorch-image-models/v1.0.31/train.py  # timm's, as installed
     OMP_NUM_THREADS=1 python benchmarks/train.py --timm-script train.py
 

@@ -1,8 +1,12 @@
 """Sphinx configuration; `make docs` builds with warnings as errors."""
 
+import ast
 import re
 from importlib import metadata
+from pathlib import Path
 from typing import Any
+
+from sphinx.pycode import ModuleAnalyzer
 
 project = "skipless"
 author = "The skipless authors"
@@ -48,6 +52,23 @@ def _escape_prose(text: str) -> str:
     return re.sub(r"(?<=\w)_(?!\w)|\|", r"\\\g<0>", text)
 
 
+def _document_constants() -> None:
+    """Autodoc looks for a constant's docstring where it is shown; ours stand where a package takes them from."""
+    source = Path(__file__).parents[1] / "src"
+    for file in sorted(source.rglob("__init__.py")):
+        stub = file.with_suffix(".pyi")
+        tree = ast.parse((stub if stub.exists() else file).read_text(encoding="utf-8"))
+        package = ModuleAnalyzer.for_module(".".join(file.parent.relative_to(source).parts))
+        package.analyze()
+        for taken in (node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module):
+            for name in (alias.name for alias in taken.names if alias.name.isupper()):
+                origin = ModuleAnalyzer.for_module(str(taken.module))
+                origin.analyze()
+                if said := origin.attr_docs.get(("", name)):
+                    package.attr_docs["", name] = said
+
+
 def setup(app: Any) -> None:
     """Run before napoleon (priority 500), which reads the sections."""
+    _document_constants()
     app.connect("autodoc-process-docstring", _to_rst, priority=400)

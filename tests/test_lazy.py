@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import itertools
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,27 @@ def test_what_recipes_offered_stays() -> None:
         "open_file open_model read_any_recipe read_recipe recorded_classes run scenes table1"
     )
     assert set(public.split()) <= set(skipless.recipes.__all__)
+
+
+def test_public_constants_say_what_they_are() -> None:
+    """A constant has no docstring of its own: a line below it is what the API's page shows."""
+    missing = []
+    for file in (one for one in sorted(ROOT.rglob("__init__.py")) if "experiments" not in one.parts):
+        stub = file.with_suffix(".pyi")
+        for taken in ast.parse((stub if stub.exists() else file).read_text(encoding="utf-8")).body:
+            if isinstance(taken, ast.ImportFrom):
+                names = [alias.name for alias in taken.names if alias.name.isupper()]
+                missing += [f"{taken.module}.{name}" for name in names if not _documented(str(taken.module), name)]
+    assert not missing
+
+
+def _documented(module: str, name: str) -> bool:
+    file = ROOT.parent.joinpath(*module.split("."))
+    if file.is_dir():
+        return True  # a package that takes it from elsewhere, where it is looked at
+    body = ast.parse(file.with_suffix(".py").read_text(encoding="utf-8")).body
+    for statement, below in itertools.pairwise([*body, ast.Pass()]):
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            return isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+    return True  # a class or function

@@ -39,6 +39,12 @@ def progress_bar(what: str, *, show: bool = True, after: float = 0.0, lines: boo
         yield report
 
 
+def tell_kept(what: str, kept: int, total: int, *, show: bool = True) -> None:
+    """Say on standard error how much of some work was found done, if any was."""
+    if kept and show and _is_first_process():
+        print(f"{what}: {kept} of {total} from before", file=sys.stderr, flush=True)
+
+
 def _is_first_process() -> bool:
     """Whether this is the process of rank 0, or the only one."""
     dist = sys.modules.get("torch.distributed")  # whoever has not imported it has one process

@@ -1,12 +1,12 @@
 """The experiments, a line each. None is imported before it is asked for, and none needs torch to say what it takes."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from skipless.errors import InputError
+from skipless.errors import InputError, did_you_mean
 
 EXPERIMENTS = [
     "skipless.experiments.supervised",
@@ -17,6 +17,11 @@ EXPERIMENTS = [
 """Packages that hold an `EXPERIMENT`."""
 
 
+def no_remarks(recipe: Any) -> Sequence[str]:
+    """Nothing to say of a recipe."""
+    return ()
+
+
 @dataclass(frozen=True)
 class NamedRecipe:
     """A recipe that `skipless train` knows by name.
@@ -24,6 +29,8 @@ class NamedRecipe:
     Attributes:
         make: gives the recipe; its keyword arguments are the command's options, and its docstring their help.
             An argument `row` becomes `--skip` and `--init`.
+        remarks: what somebody should know of a recipe before it is trained, a sentence each: that its data is not what
+            its scale is made for.
         paper: its scale that is the paper's, for `skipless plan`; None where there is none.
         examples: command lines that work as they stand.
     """
@@ -31,6 +38,7 @@ class NamedRecipe:
     make: Callable[..., Any]
     paper: str | None = None
     examples: tuple[str, ...] = ()
+    remarks: Callable[[Any], Sequence[str]] = no_remarks
 
 
 @dataclass(frozen=True)
@@ -90,5 +98,5 @@ def recipe_named(name: str) -> Callable[..., Any]:
     """
     known = recipes()
     if name not in known:
-        raise InputError(f"no recipe {name!r}; there is {', '.join(known)}")
+        raise InputError(f"no recipe {name!r}; {did_you_mean(name, known)}there is {', '.join(known)}")
     return known[name].make

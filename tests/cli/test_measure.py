@@ -3,9 +3,12 @@
 import json
 
 import pytest
+import torch
 
 from skipless.cli.verbs import measure as verb
+from skipless.conditioning.measurement.measure import measure_conditioning
 from skipless.errors import InputError
+from skipless.models import create_model, remove_skips_
 from skipless.recipes import run, table1
 
 
@@ -40,6 +43,45 @@ def test_a_run_leaves_measurements_and_can_be_measured(folder, tmp_path, capsys)
     assert (tmp_path / "conditioning.png").stat().st_size > 5000
     last = lines[-1]["measurement"]["blocks"][0]["attn"]["skipless"]["kappa"]["value"]
     assert values["blocks"][0]["attn"]["skipless"]["kappa"]["value"] == pytest.approx(last, rel=1e-4)
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_no_line_is_printed_twice(folder, capsys, images):
+    """A kappa that is only bounded was printed on the way, and again below the table."""
+    measure(str(folder), images=images)
+    told = capsys.readouterr()
+    lines = [line.removeprefix("! ") for line in (told.out + told.err).splitlines() if line]
+    assert any(line.startswith("K of blocks.1.attn") for line in lines)
+    assert len(lines) == len(set(lines))
+    assert ("image 2 of 2" in told.err) == (images == 2)
+    assert (f"{images} validation image{'s' if images > 1 else ''} of digits") in told.out
+
+
+@pytest.mark.parametrize(
+    ("keep", "column"),
+    [
+        ({}, "k((K+I)(K+I)^T)"),
+        ({"sub_blocks": ("attn", "mlp")}, "k(K K^T)"),
+        ({"sub_blocks": ("mlp",)}, "k((K+I)(K+I)^T)"),
+    ],
+)
+def test_columns_name_what_is_measured(keep, column):
+    model = create_model("vit_tiny_patch16_224", skip=not keep, img_size=8, in_chans=1, **{**TINY, **keep}, seed=0)
+    report = measure_conditioning(model, torch.randn(1, 1, 8, 8), parts=["attn"], forms="own")
+    head, *_ = str(report).splitlines()
+    assert column in head
+    assert "Table 6" not in head
+    assert f"{column}: kappa of the Gram matrix, as in the paper's Table 6" in str(report)
+
+
+def test_a_column_of_blocks_with_and_without_skip_says_so():
+    model = create_model("vit_tiny_patch16_224", skip=True, img_size=8, in_chans=1, **TINY, seed=0)
+    remove_skips_(model.blocks[0])
+    text = str(measure_conditioning(model, torch.randn(1, 1, 8, 8), parts=["attn"], forms="own"))
+    assert "k(Gram)" in text.splitlines()[0]
+    assert (
+        "k(Gram): kappa of the Gram matrix, of K + I where the attention has its skip, of K where it has none" in text
+    )
 
 
 def test_untrained_is_the_first_line(folder, tmp_path):

@@ -87,7 +87,7 @@ def test_measure_takes_what_the_adapter_knows(capsys, tmp_path) -> None:
     name = f"local-dir:{tmp_path / 'saved'}"
     code, printed, told = skipless(capsys, "measure", name, "--blocks", "0")
     assert code == 0, told
-    assert "1 images of N(0, 1) pixels" in printed
+    assert "1 image of N(0, 1) pixels" in printed
     code, _, told = skipless(capsys, "measure", name, "--blocks", "0", "--data", "digits")
     assert (code, told.count("\n")) == (2, 1)
     assert "takes images of 32 x 64" in told

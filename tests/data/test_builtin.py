@@ -54,9 +54,9 @@ def test_images_are_normalised_by_the_training_part() -> None:
     assert torch.equal(test.mean, train.mean)
 
 
-def test_digits_without_scikit_learn_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digits_without_scikit_learn_say_how_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(InputError, match=r"pip install 'skipless\[demo\]'"):
+    with pytest.raises(InputError, match=r"pip install 'scikit-learn>="):
         load_digits()
 
 

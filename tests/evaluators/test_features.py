@@ -374,7 +374,8 @@ def test_a_corrupt_shard_alone_is_made_again_with_a_message(tmp_path: Path, dama
     after = store(tmp_path, model, data, messages).take(1, "tokens", list(range(SHARD)))
     assert torch.equal(before, after)
     assert data.reads == SHARD
-    assert len(messages) == 2
+    assert len(messages) == 3
+    assert "features of 5 of" in messages[1]  # what is good is told, too
     assert "b01.tokens.final/00000.npy" in messages[0]
     assert "computed again" in messages[0]
 

@@ -55,6 +55,14 @@ def test_a_band_is_drawn_where_there_are_several_seeds(cells) -> None:
     assert 'id="FillBetweenPolyCollection' not in panel_svg(cells, SETTING, "SOAP")
 
 
+def test_the_logged_losses_are_dots_beside_the_line(tmp_path: Path) -> None:
+    """The page said that they are drawn behind; as a pale line they were hidden by the averaged one."""
+    run = read_run(write_run(tmp_path / "r", steps=60))
+    svg = panel_svg(table1_cells({("skip", "AdamW"): [run]}), SETTING, "AdamW")
+    dots = re.findall(r'<use [^>]*fill-opacity: 0\.5"', svg)
+    assert len(dots) == run.loss.size == 60
+
+
 def test_chance_stands_at_ln_classes(cells) -> None:
     """The dashed line divides the axis as ln 10 divides its range, whatever the range is."""
     svg = panel_svg(cells, SETTING, "AdamW")

@@ -12,6 +12,7 @@ from skipless.errors import InputError
 from skipless.experiments.supervised.cells import CellRuns as Cell, table1_cells
 from skipless.experiments.supervised.report import write_report
 from skipless.experiments.supervised.table import learning_rate, table1_csv, table1_markdown
+from skipless.experiments.supervised.text import uncertainty
 from skipless.report.run_records import Setting, read_run
 
 SETTING = Setting("ViT, width 32", "digits", 30, 10)
@@ -74,6 +75,45 @@ def test_learning_rates_are_written_as_typed(tmp_path: Path, lr: float, text: st
     assert learning_rate(Cell("skip", "AdamW", 80.3, (read_run(write_run(tmp_path / "a", lr=lr)),))) == text
 
 
+def cells_of(folder: Path, *accuracies: tuple[float, ...]) -> tuple[Cell, ...]:
+    """The rows skipless and skipless + init by AdamW, a run for each accuracy."""
+    runs = {
+        row: [read_run(write_run(folder / f"{row}{seed}", seed=seed, top1=top1)) for seed, top1 in enumerate(values)]
+        for row, values in zip(("skipless", "skipless + init"), accuracies, strict=True)
+    }
+    return table1_cells({(row, "AdamW"): found for row, found in runs.items()})
+
+
+@pytest.mark.parametrize(("one", "other"), [(62.45, 89.25), (10.05, 20.05), (63.849, 65.551), (70.0, 65.04)])
+def test_a_difference_is_that_of_the_numbers_shown(tmp_path: Path, one: float, other: float) -> None:
+    cells = cells_of(tmp_path / "runs", (one,), (other,))
+    page = write_report(cells, tmp_path / "out", setting=SETTING, **TEXTS)["index.html"].read_text()
+    shown = [float(value) for value in re.findall(r"<b>([\d.]+)</b>", page)]
+    expected = f"{shown[1] - shown[0]:+.1f}".replace("-", "−")
+    assert f"adds to the skipless model: {expected} points with AdamW (the paper: +16.7)" in page
+
+
+def test_what_is_said_of_uncertainty_follows_from_the_numbers(tmp_path: Path) -> None:
+    """One sentence, "differences of a point or two mean nothing", stood beside ± 10.0."""
+    single = " ".join(uncertainty(cells_of(tmp_path / "one", (50.0,), (90.0,)), 400))
+    assert "400 images alone leave a standard error of up to 2.5 points" in single
+    assert "one seed" in single
+    assert "±" not in single
+    several = " ".join(uncertainty(cells_of(tmp_path / "three", (40.0, 50.0, 60.0), (90.0, 91.0, 92.0)), 10_000))
+    assert "standard error of up to 0.5 points" in several
+    assert "by up to ± 10.0 points (sample standard deviation; skipless, AdamW)" in several
+    assert "one seed" not in several
+    assert uncertainty(table1_cells({}), 400) == []
+
+
+def test_the_caption_of_figure_1_says_what_the_dots_are(tmp_path: Path) -> None:
+    for steps, words in ((60, "as logged"), (400, "averaged to at most 300 a run")):
+        run = read_run(write_run(tmp_path / str(steps), steps=steps))
+        cells = table1_cells({("skip", "AdamW"): [run]})
+        page = write_report(cells, tmp_path / f"out{steps}", setting=SETTING, **TEXTS)["index.html"].read_text()
+        assert f"Dots: the losses of every run, {words}." in page
+
+
 class Outline(HTMLParser):
     """Collects what the page asks for, and holds every element to being closed."""
 
@@ -114,6 +154,15 @@ def test_the_page_is_well_formed_and_asks_for_nothing(page: str) -> None:
     assert tags.count("h1") == 1
     assert tags.count("svg") == 2
     assert [attrs.get("lang") for tag, attrs in outline.seen if tag == "html"] == ["en"]
+
+
+def test_every_table_scrolls_in_a_box_of_its_own(page: str) -> None:
+    tables = [match.start() for match in re.finditer("<table", page)]
+    assert len(tables) == 2
+    for start in tables:
+        before = page[:start].rstrip()
+        assert re.search(r'<div class="scroll" tabindex="0" role="region" aria-label="[^"]+">$', before)
+    assert re.search(r"\.table1 \{[^}]*min-width", page)
 
 
 def test_what_the_user_wrote_is_escaped(page: str) -> None:

@@ -1,6 +1,7 @@
 """Each silent mistake that the scheme invites is made on purpose, and must be named."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -141,9 +142,42 @@ def test_other_draws_of_the_same_scheme_raise_no_flag_of_scale(dim: int, alpha: 
         assert not [flag for flag in inspect_init(vit, init).flags if "not alpha" in flag]
 
 
-def test_residual_models_and_broken_weights_are_told_apart() -> None:
-    residual = create_model("vit_tiny_patch16_224", skip=True, init=INIT, seed=0, embed_dim=48, depth=1, num_heads=2)
-    assert "nothing departs from the scheme, but the skips are there" in str(inspect_init(residual, INIT))
+@pytest.mark.parametrize(
+    ("removed", "mlp", "expected"),
+    [
+        ((), "orthogonal", "its skips are there (attn and mlp)"),
+        (("attn",), "orthogonal", "its skip is there (mlp)"),
+        (("mlp",), "orthogonal", "its skip is there (attn)"),
+        (("attn", "mlp"), "orthogonal", ""),
+        (("attn",), "kept", ""),  # the scheme leaves such an MLP as it is
+        (("mlp",), "kept", "its skip is there (attn)"),
+    ],
+)
+def test_a_kept_skip_is_a_departure(removed: tuple[str, ...], mlp: str, expected: str) -> None:
+    """The text said so where all were kept, and the flags, by which programs decide, were empty."""
+    init = replace(INIT, mlp=mlp)
+    vit = model(init, skip=not removed, **({"sub_blocks": removed} if removed else {}))
+    report = inspect_init(vit, init)
+    assert report.flags == tuple(f"blocks.{index}: {expected}" for index in range(2 if expected else 0))
+    assert f"! every block: {expected}" in str(report) if expected else "nothing departs" in str(report)
+
+
+def test_without_a_scheme_both_skips_count() -> None:
+    assert "blocks.0: its skips are there (attn and mlp)" in inspect_init(model(skip=True)).flags
+
+
+def test_what_every_block_departs_in_is_printed_once_and_the_rest_with_its_block() -> None:
+    vit = model(skip=True)
+    keep_a_bias(vit)
+    report = inspect_init(vit, INIT)
+    assert len(report.flags) == 3
+    assert [line for line in str(report).splitlines() if line.startswith("!")] == [
+        "! every block: its skips are there (attn and mlp)",
+        "! blocks.1: a bias is not 0",
+    ]
+
+
+def test_broken_weights_are_told_apart() -> None:
     vit = model()
     vit.blocks[0].mlp.fc1.weight.data[0, 0] = float("nan")
     with pytest.raises(InputError, match=r"blocks.0.mlp.fc1.weight is not finite"):

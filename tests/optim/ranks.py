@@ -22,6 +22,7 @@ from torch.nn import Parameter
 
 WORLDS = (4, 2, 1)
 STEPS, CUT = 7, 4
+CAST = [tuple(range(8)), (1, 4)]
 SHAPES = [(6, 6), (6, 6), (8, 5), (12, 4), (3, 2, 3, 3), (5,), (1, 4, 6), ()]
 HYPER: dict[str, Any] = {"lr": 0.05, "precondition_frequency": 3, "max_precond_dim": 7}
 
@@ -290,6 +291,20 @@ def few() -> dict[str, Any]:
     return found | {"later": len(kept(dict(optimizer.state)))}
 
 
+def cast_late(cast: tuple[int, ...]) -> dict[str, Any]:
+    """Parameters are cast just before the state is gathered: what is saved, and where the run goes from there."""
+    from skipless.optim import SOAP, gathered_state
+
+    params = draw(torch.float32)
+    optimizer = SOAP(groups(params), **HYPER, share=True)
+    train(optimizer, params, range(CUT))
+    for index in cast:
+        params[index].data = params[index].data.double()
+    saved, at = gathered_state(optimizer), whole(params)
+    train(optimizer, params, range(CUT, STEPS))
+    return {"saved": saved, "at": at, "end": whole(params)}
+
+
 def work(rank: int, world: int, folder: Path, port: int) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(world)}
     dist.init_process_group("gloo", timeout=timedelta(seconds=60))
@@ -303,6 +318,7 @@ def work(rank: int, world: int, folder: Path, port: int) -> None:
         },
     }
     found["by torch"] = saved_by_torch()
+    found["cast late"] = {cast: cast_late(cast) for cast in CAST}
     if world > 1:
         dtype = {4: torch.float64, 2: torch.bfloat16}[world]
         found |= {"cut": {str(dtype): cut_up(folder, dtype)}, "refused": refused(), "few": few()}

@@ -2,6 +2,7 @@
 
 import copy
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import AdamW, Optimizer
 
-from skipless.optim import SOAP
+from skipless.optim import SOAP, gathered_state
 
 # --- What makes an optimizer forget ---------------------------------------------------------------------------------
 
@@ -177,10 +178,12 @@ def test_a_state_dict_that_is_kept_is_a_snapshot_through_and_through() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_one_of_a_pair_may_be_cast(kind: Any, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("cast", [(1,), (4,), (1, 4), (0,), (3,), (1, 3)])
+def test_one_of_a_pair_may_be_cast(kind: Any, dtype: torch.dtype, cast: tuple[int, ...]) -> None:
+    """Where only second ones were cast, their stacks were taken for current: the state kept the old dtype."""
     optimizer, params = make(kind)
     train(optimizer, params, range(4))
-    for index in (1, 3):
+    for index in cast:
         params[index].data = params[index].data.to(dtype)
         if kind is AdamW:
             optimizer.state[params[index]] = {
@@ -190,4 +193,26 @@ def test_one_of_a_pair_may_be_cast(kind: Any, dtype: torch.dtype) -> None:
     train(optimizer, params, range(4, 8))
     wide = dtype if kind is AdamW or dtype == torch.float64 else torch.float32
     found = [optimizer.state_dict()["state"][index]["exp_avg"].dtype for index in range(len(SHAPES))]
-    assert found == [wide if index in (1, 3) else torch.float32 for index in range(len(SHAPES))]
+    assert found == [wide if index in cast else torch.float32 for index in range(len(SHAPES))]
+
+
+@pytest.mark.parametrize("save", [lambda optimizer: optimizer.state_dict(), gathered_state])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("cast", [(1,), (0, 1), range(len(SHAPES))])
+def test_what_is_saved_just_after_a_cast_goes_on_as_the_run_does(
+    save: Callable[[Any], Any], dtype: torch.dtype, cast: Sequence[int]
+) -> None:
+    """The state has the old dtype until the next step; loaded, it has the parameter's."""
+    optimizer, params = make(SOAP)
+    train(optimizer, params, range(4))
+    for index in cast:
+        params[index].data = params[index].data.to(dtype)
+    saved = copy.deepcopy(save(optimizer))
+    other, copies = make(SOAP)
+    for copied, param in zip(copies, params, strict=True):
+        copied.data = param.data.clone()
+    other.load_state_dict(saved)
+    train(optimizer, params, range(4, 8))
+    train(other, copies, range(4, 8))
+    assert all(same(values(params), values(copies)))
+    assert_same(optimizer.state_dict()["state"], other.state_dict()["state"])

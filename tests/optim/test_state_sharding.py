@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given, strategies as st
-from optim.ranks import HYPER, STEPS, WORLDS, draw, groups, kept, train
+from optim.ranks import CAST, CUT, HYPER, STEPS, WORLDS, draw, groups, kept, train
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -233,3 +233,17 @@ def test_work_grows_with_the_cube_of_the_sides_and_falls_with_the_frequency() ->
     assert cost((96, 32), split=3) == 3 * cost((32, 32))
     assert cost((64, 32), max_precond_dim=32) < cost((64, 32))
     assert cost((64,)) == 64
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("cast", CAST)
+def test_what_is_gathered_just_after_a_cast_goes_on_as_the_run_does(found: Found, world: int, cast: tuple) -> None:
+    seen = found[world, 0]["cast late"][cast]
+    params = [Parameter(value.clone()) for value in seen["at"]]
+    assert [param.dtype == torch.float64 for param in params] == [index in cast for index in range(len(params))]
+    optimizer = load_gathered_state_(SOAP(groups(params), **HYPER), seen["saved"])
+    train(optimizer, params, range(CUT, STEPS))
+    for index, (param, expected) in enumerate(zip(params, seen["end"], strict=True)):
+        assert param.dtype == expected.dtype
+        torch.testing.assert_close(param.detach(), expected, **({"rtol": 1e-9, "atol": 1e-9} if index in cast else {}))
+    assert all(found[world, rank]["cast late"][cast]["saved"] is None for rank in range(1, world))

@@ -7,7 +7,7 @@ import sys
 
 import skipless
 from skipless.cli.listing import listed
-from skipless.errors import InputError
+from skipless.errors import InputError, did_you_mean
 
 # Each is a module of `skipless.cli.verbs` with a function `main`.
 VERBS = {
@@ -53,7 +53,10 @@ def _run(given: list[str]) -> None:
     elif verb in VERBS:
         importlib.import_module(f"skipless.cli.verbs.{_MODULE.get(verb, verb)}").main(rest)
     else:
-        raise InputError(f"no verb {verb!r}; there is {', '.join(VERBS)}; `skipless --help` says what they do")
+        raise InputError(
+            f"no verb {verb!r}; {did_you_mean(verb, VERBS)}there is {', '.join(VERBS)}; `skipless --help` says what "
+            "they do"
+        )
 
 
 _MODULE = {"eval": "evaluate"}

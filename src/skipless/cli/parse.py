@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origi
 
 import tyro
 
+from skipless.cli.choices import check_choices
 from skipless.cli.signature import Argument, is_tuple
-from skipless.errors import InputError
+from skipless.errors import InputError, did_you_mean
 
 FIRST = "general"  # heading of options that have none of their own
 
@@ -43,6 +44,8 @@ def parse(
             raise InputError(_unknown(flag, prog, known, elsewhere or {}))
     if asks_for_help(words):
         words = ["--help"]
+    else:
+        check_choices(arguments, words)
     words, unsaid = _unsaid(arguments, words)
     groups: dict[str, list[Argument]] = {FIRST: []}
     for argument in arguments:
@@ -84,8 +87,7 @@ def choose(
     if at is not None:
         return words[at], [*words[:at], *words[at + 1 :]]
     given = words[places[0]]
-    near = difflib.get_close_matches(given, candidates, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(candidates)};"
+    hint = did_you_mean(given, candidates).strip() or f"there is {', '.join(candidates)};"
     raise InputError(f"`skipless {verb}` knows no {given!r}; {hint} `skipless {verb} --help` lists all")
 
 

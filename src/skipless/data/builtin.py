@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 
 from skipless.data.memory import MemoryImages, channel_statistics
 from skipless.errors import InputError
+from skipless.optional import how_to_install
 
 DIGITS_TRAIN = 1397  # of 1797; 400 test images put the standard error of an accuracy near 90 % at 1.5 points
 
@@ -36,7 +37,7 @@ def load_digits() -> tuple[MemoryImages, MemoryImages, tuple[str, ...]]:
     try:
         from sklearn import datasets
     except ImportError as error:
-        raise InputError("the digits come with scikit-learn: pip install 'skipless[demo]'") from error
+        raise InputError(f"the digits come with scikit-learn: {how_to_install('sklearn')}") from error
     digits: Any = datasets.load_digits()
     images = torch.from_numpy(digits.images * 15).byte()[:, None]  # 17 levels, 0 to 16; 15 keeps them integers
     labels = torch.from_numpy(digits.target).long()

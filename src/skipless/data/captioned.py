@@ -19,8 +19,9 @@ def captioned_grid(
     titles: Sequence[str] = (),
     names: Sequence[str] = (),
     legend: Sequence[LegendEntry] = (),
+    note: str = "",
 ) -> Image.Image:
-    """Arrange pictures in a grid, with titles above the columns, names below the rows and a legend at the bottom.
+    """Arrange pictures in a grid: titles above the columns, names below the rows, a legend and a note at the bottom.
 
     Long text is wrapped, and a column is at least as wide as the longest word of its title.
 
@@ -29,6 +30,7 @@ def captioned_grid(
         titles: a title for each column, or none.
         names: a name for each row, or none.
         legend: words and the colours that stand for them.
+        note: a sentence below everything.
 
     Example:
         >>> captioned_grid([[Image.new("RGB", (32, 32))] * 3] * 2, titles=("a", "b", "c")).size
@@ -39,11 +41,11 @@ def captioned_grid(
     if titles:
         widths = [max(width, _widest(title)) for width, title in zip(widths, titles, strict=True)]
         parts.append(_hstack([_text(title, width) for title, width in zip(titles, widths, strict=True)], widths))
-    texts = [*map(_widest, names), *(_legend_entry(one).width for one in legend)]
+    texts = [*map(_widest, (*names, note)), *(_legend_entry(one).width for one in legend)]
     across = max([sum(widths) + GAP * (len(widths) - 1), *texts])
     for pictures, name in zip(rows, names or [""] * len(rows), strict=True):
         parts += [_hstack(pictures, widths), _text(name, across, below=GAP)]
-    parts += _legend(legend, across)
+    parts += [*_legend(legend, across), _text(note, across)]
     return _vstack([part for part in parts if part.height])
 
 

@@ -19,7 +19,7 @@ from skipless.data.shards import Shards, find_shards, index_shards
 from skipless.data.shards.write import read_classes
 from skipless.display import Record, Table
 from skipless.display.axes import legend, lines_by_name
-from skipless.errors import InputError
+from skipless.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -141,8 +141,10 @@ def _load_named(config: ImageConfig) -> ImageData:
     if (shards := find_shards(config.data)) is not None:
         return _from_shards(config, shards)
     if not folder.is_dir():
+        near = did_you_mean(config.data, ("digits", "fashion")).rstrip()
         raise InputError(
             f"no data {config.data!r}: neither 'digits' nor 'fashion', nor an existing folder, nor shards (.tar)"
+            f"{near and f'; {near}'}"
         )
     if find_fashion(folder) is not None:
         return _in_memory(config, *load_fashion(folder))

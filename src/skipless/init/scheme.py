@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from jaxtyping import Float
 
 from skipless.choices import Factors, LogitScale, Noise
-from skipless.errors import InputError
+from skipless.errors import InputError, did_you_mean
 from skipless.init.validate import check_choice, check_target
 
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ class SkiplessInit:
     def preset(cls, name: str) -> "SkiplessInit":
         """The paper's own values: `"vit_base"`, `"dino_vit_small"` or `"language"`."""
         if name not in PRESETS:
-            raise InputError(f"no preset {name!r}; the paper's are {', '.join(map(repr, PRESETS))}")
+            raise InputError(
+                f"no preset {name!r}; {did_you_mean(name, PRESETS)}the paper's are {', '.join(map(repr, PRESETS))}"
+            )
         return PRESETS[name]
 
     def query_key(
@@ -137,3 +139,4 @@ PRESETS: dict[str, SkiplessInit] = {
     "dino_vit_small": SkiplessInit(alpha=1.8, beta=1.0, c=3.0),  # section 6.2
     "language": SkiplessInit(alpha=0.0, beta=0.5),  # section A.8, which does not state c
 }
+"""The paper's own values by name, for ViT-Base (section 6.1), DINO's ViT-Small (6.2), and its language model (A.8)."""

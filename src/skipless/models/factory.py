@@ -105,9 +105,25 @@ def _check_known(name: str) -> None:
     except (ValueError, AssertionError) as error:
         raise InputError(str(error)) from error
     if not source and not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        near = _near_models(name)
         hint = f"; did you mean {', '.join(near)}?" if near else "; timm.list_models() lists them"
         raise InputError(f"timm has no model {name!r}{hint}")
+
+
+def _near_models(name: str) -> list[str]:
+    """Up to three names that may have been meant: plain ViTs, which are supported, before timm's other models.
+
+    A name that is begun, `vit_base`, means those that go on, the usual patch and size first. Where a model that is not
+    supported is far nearer, it was meant: `resnet5`.
+    """
+    plain = [twin.removeprefix("skipless_") for twin in REGISTERED]
+    supported = [one for one in (*plain, *REGISTERED) if timm.is_model(one)]
+    begun = [one for one in supported if one.startswith(f"{name}_")]
+    if begun:
+        return sorted(begun, key=lambda one: (not one.endswith("_patch16_224"), len(one), one))[:3]
+    nearest = difflib.get_close_matches(name, timm.list_models(), n=3)
+    close = difflib.get_close_matches(name, supported, n=3, cutoff=0.85)
+    return list(dict.fromkeys([*close, *nearest]))[:3]
 
 
 def _described(name: str, kwargs: Mapping[str, Any], error: Exception) -> str:
@@ -162,3 +178,4 @@ def _scheme(fields: Mapping[str, Any]) -> SkiplessInit:
 
 
 REGISTERED = register_models(timm)
+"""Names of the skipless models in timm's registry, `skipless_vit_small_patch16_224` among them."""

@@ -92,7 +92,10 @@ class BlockInit(Record):
 
 @dataclass(frozen=True, repr=False)
 class InitReport(Record):
-    """One `BlockInit` for each block; as text, a table with a line for each block, and all flags below it."""
+    """One `BlockInit` for each block; as text, a table with a line for each block, and all flags below it.
+
+    What every block departs in stands there once.
+    """
 
     blocks: tuple[BlockInit, ...]
     tokens: int
@@ -110,10 +113,16 @@ class InitReport(Record):
 
     def tables(self) -> tuple[Table, ...]:
         """The one table, with a row for each block."""
-        residual = ", but the skips are there" if all(block.skips for block in self.blocks) else ""
-        verdict = [f"! {flag}" for flag in self.flags] or [f"nothing departs from the scheme{residual}"]
+        verdict = [f"! {flag}" for flag in self._summed_up()] or ["nothing departs from the scheme"]
         about = f"diagonals: {self.tokens} layer-normed Gaussian tokens, seed {self.seed}"
         return (Table(_HEAD, [_row(block) for block in self.blocks], about, verdict),)
+
+    def _summed_up(self) -> list[str]:
+        """The flags, those that all of several blocks have first, and once."""
+        shared = [flag for flag in self.blocks[0].flags if all(flag in block.flags for block in self.blocks)]
+        shared = shared if len(self.blocks) > 1 else []
+        own = [f"{block.name}: {flag}" for block in self.blocks for flag in block.flags if flag not in shared]
+        return [*(f"every block: {flag}" for flag in shared), *own]
 
     def _draw(self, axes: "Axes") -> None:
         names = [block.name for block in self.blocks]
@@ -147,8 +156,10 @@ def _row(block: BlockInit) -> tuple[str, ...]:
 def inspect_init(model: nn.Module, init: SkiplessInit | None = None, *, tokens: int = 197, seed: int = 0) -> InitReport:
     """Measure every block's initialisation, and flag what departs from the scheme (section 5).
 
-    It is meant for a model before training. The attention diagonal is that of `tokens` layer-normed N(0, I) tokens
-    (section A.4.1), with the model's biases, qk-norm and 1 / sqrt(d_h).
+    It is meant for a model before training, and without its skips: the scheme stands in for them, so a skip that is
+    kept is a departure. The MLP's is none where the scheme leaves the MLP as it is, `mlp="kept"`. The attention
+    diagonal is that of `tokens` layer-normed N(0, I) tokens (section A.4.1), with the model's biases, qk-norm and
+    1 / sqrt(d_h).
 
     Args:
         model: a model with blocks that an adapter knows.
@@ -239,7 +250,7 @@ def _overlap(products: Float[Tensor, "h d d"]) -> float:
 
 def _flags(block: BlockInit, view: BlockView, init: SkiplessInit | None) -> list[str]:
     """Departures of a block from the scheme, worst first."""
-    flags = []
+    flags = _skip_flags(block, init)
     if not block.kappa_vo <= 1 + TOLERANCE:  # written so that NaN is flagged: all singular values may be 0
         flags.append(f"kappa(W_V W_O) is {_format(block.kappa_vo)}, not 1: not a scaled rotation")
     elif init is not None and not _is_close(block.scale_vo, init.c**2, TOLERANCE):
@@ -268,6 +279,12 @@ def _flags(block: BlockInit, view: BlockView, init: SkiplessInit | None) -> list
             flags.append(f"a {type(norm).__name__} is not the identity")
     flags += [f"{name} is LayerScale" for name in view.layer_scales]
     return flags
+
+
+def _skip_flags(block: BlockInit, init: SkiplessInit | None) -> list[str]:
+    """Skips that the scheme stands in for, and that are there all the same."""
+    kept = [name for name in block.skips if name == "attn" or init is None or init.mlp == "orthogonal"]
+    return [f"its skip{'s are' if len(kept) > 1 else ' is'} there ({' and '.join(kept)})"] if kept else []
 
 
 def _query_key_flags(block: BlockInit, view: BlockView, init: SkiplessInit) -> list[str]:

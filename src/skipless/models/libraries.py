@@ -47,12 +47,23 @@ def build_timm(
     Raises:
         InputError: if timm has no such model or refuses the keywords, or if the images are smaller than a patch.
     """
-    match = re.search(r"patch(\d+)", name)
-    patch = kwargs.get("patch_size") or (int(match[1]) if match else None)
+    patch = patch_size(name, kwargs)
     if patch is not None and image_size < patch:
         raise InputError(f"images of {image_size} pixels are smaller than a patch of {patch} of {name}")
     sizes = {"img_size": image_size, "in_chans": channels, "num_classes": classes}
     return create_model(name, skip=skip, init=init, seed=seed, **{**sizes, **kwargs})
+
+
+def patch_size(name: str, kwargs: Mapping[str, Any]) -> int | None:
+    """Side in pixels of the square patches of timm's model, before it is built; None where its name does not say it.
+
+    Example:
+        >>> patch_size("vit_base_patch16_224", {}), patch_size("vit_tiny_patch16_224", {"patch_size": 2})
+        (16, 2)
+    """
+    match = re.search(r"patch(\d+)", name)
+    found = kwargs.get("patch_size") or (int(match[1]) if match else None)
+    return found if isinstance(found, int) else None
 
 
 LIBRARIES: dict[str, ModelBuilder] = {"timm": build_timm}

@@ -1,11 +1,10 @@
 """Peak rates of GPUs, from the vendors' data sheets."""
 
-import difflib
 from dataclasses import dataclass
 
 from skipless.choices import Precision
 from skipless.display import Record
-from skipless.errors import InputError
+from skipless.errors import InputError, did_you_mean
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,6 +54,7 @@ GPUS = {
     "h200": GPU("H200 SXM5 141 GB", 989e12, 67e12, 4800e9, 141 * 10**9, "NVIDIA H200 data sheet, 2024"),
     "l40s": GPU("L40S 48 GB", 362e12, 91.6e12, 864e9, 48 * _GIB, "NVIDIA L40S data sheet, 2023"),
 }
+"""GPUs that `skipless plan --gpu` knows, by short name."""
 
 
 def find_gpu(name: str) -> GPU:
@@ -68,7 +68,7 @@ def find_gpu(name: str) -> GPU:
         989.0
     """
     if name.lower() not in GPUS:
-        near = difflib.get_close_matches(name.lower(), GPUS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"no data sheet of the GPU {name!r} here{hint}; there are {', '.join(GPUS)}")
+        raise InputError(
+            f"no data sheet of the GPU {name!r} here; {did_you_mean(name, GPUS)}there are {', '.join(GPUS)}"
+        )
     return GPUS[name.lower()]

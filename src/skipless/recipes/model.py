@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from skipless.errors import InputError
 from skipless.frozen import added
 from skipless.init.scheme import SkiplessInit
 
@@ -50,6 +51,27 @@ class ModelConfig:
         return build(
             self.name, image_size, channels, classes, skip=self.skip, init=self.init, seed=seed, kwargs=self.kwargs
         )
+
+    def check_covers(self, image_size: int, data: str) -> None:
+        """Refuse images of which the model's patches would leave rows and columns out: timm drops these silently.
+
+        Args:
+            image_size: side in pixels.
+            data: what the images are called, for the message.
+
+        Raises:
+            InputError: that says how many pixels would never be seen.
+        """
+        from skipless.models.libraries import patch_size
+
+        patch = patch_size(self.name, self.kwargs) if self.library == "timm" else None
+        sized_otherwise = "img_size" in self.kwargs or self.kwargs.get("dynamic_img_pad")
+        if patch is not None and not sized_otherwise and image_size >= patch and image_size % patch:
+            raise InputError(
+                f"{data!r} has images of {image_size} pixels, of which patches of {patch} never see the last "
+                f"{image_size % patch}: the model is meant for other images; give its scale its own data, or "
+                f"image_size={image_size - image_size % patch} in Python"
+            )
 
     @property
     def title(self) -> str:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from skipless.errors import InputError
+from skipless.errors import InputError, did_you_mean
 from skipless.recipes.kinds import Recipe
 from skipless.training.run_folder.fingerprint import check_fingerprint, fingerprint
 
@@ -17,9 +17,23 @@ def read_recipe(folder: Path) -> Recipe:
     """
     try:
         values = dict(json.loads((folder / "run.json").read_text(encoding="utf-8"))["recipe"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        near, what = near_run(folder), error.strerror or error
+        raise InputError(
+            f"{str(folder)!r} is no run folder of `skipless train` (run.json: {what}){near and f'; {near}'}"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{str(folder)!r} is no run folder of `skipless train` (run.json: {error})") from error
     return Recipe.from_json(values)
+
+
+def near_run(folder: Path) -> str:
+    """A question for an error message: which run was meant by a folder that is none; nothing where none is near."""
+    try:
+        beside = [str(file.parent) for file in folder.parent.glob("*/run.json")]
+    except OSError:
+        return ""
+    return did_you_mean(str(folder), beside).strip()
 
 
 read_any_recipe = read_recipe  # its name while there were two readers

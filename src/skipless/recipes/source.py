@@ -11,7 +11,7 @@ from skipless.data.images import pixel_statistics
 from skipless.display import Record
 from skipless.errors import InputError
 from skipless.models import REGISTERED, create_model, load_timm
-from skipless.recipes.read import read_recipe
+from skipless.recipes.read import near_run, read_recipe
 from skipless.recipes.recipe import Recipe
 from skipless.training import load_weights, weight_shapes
 from skipless.training.run_folder.weights_note import (
@@ -91,7 +91,11 @@ def open_model(
         raise InputError(f"--weights {str(weights)!r} and --pretrained: give one of them")
     if weights is not None:
         return _from_weights(source, weights, seed)
-    model = load_timm(source, pretrained=pretrained, seed=seed)
+    try:
+        model = load_timm(source, pretrained=pretrained, seed=seed)
+    except InputError as error:
+        near = near_run(folder) if source else ""
+        raise InputError(f"{error}{near and f'; or of a run: {near}'}") from error
     return ModelSource(source.rpartition(":")[2].replace("/", "--"), model.eval(), trained=pretrained)
 
 

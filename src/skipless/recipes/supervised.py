@@ -45,7 +45,10 @@ class SupervisedRecipe(Recipe):
 
         data = loaded.labelled
         assert data is not None
-        _refuse_other_classes(out, data.classes, self.data.data)
+        if _is_begun(out):
+            _refuse_other_classes(out, data.classes, self.data.data)
+        else:  # what was begun before this was refused goes on
+            self.model.check_covers(data.image_size, self.data.data)
         task = Supervised(self._model(data), len(data.classes), self.targets)
         return Prepared(task, self.evaluation(data), {"classes": data.classes})
 
@@ -103,15 +106,38 @@ def recorded_classes(folder: Path) -> tuple[str, ...] | None:
     return None if classes is None else tuple(classes)
 
 
-def _refuse_other_classes(out: Path, classes: tuple[str, ...], data: str) -> None:
+def _is_begun(out: Path) -> bool:
+    """Whether a folder holds a run that goes on, or is finished."""
     from skipless.training.run_folder.checkpoint import CHECKPOINT, PREVIOUS
 
-    before = recorded_classes(out) if any((out / name).exists() for name in (CHECKPOINT, PREVIOUS)) else None
+    return any((out / name).exists() for name in (CHECKPOINT, PREVIOUS))
+
+
+def _refuse_other_classes(out: Path, classes: tuple[str, ...], data: str) -> None:
+    before = recorded_classes(out)
     if before is not None and before != classes:
         raise InputError(
             f"{str(out)!r} was trained on {len(before)} classes ({_ends(before)}), and {data!r} now has "
-            f"{len(classes)} ({_ends(classes)}); give another --out, or the data of before"
+            f"{len(classes)} ({_ends(classes)}); {_remedy(before, classes, data)}"
         )
+
+
+def _remedy(before: tuple[str, ...], now: tuple[str, ...], data: str) -> str:
+    """What makes the classes agree again: of shards, names that were numbers once need their file away, or back."""
+    from skipless.data.shards import find_shards
+    from skipless.data.shards.write import CLASSES
+
+    numbers = tuple(str(label) for label in range(len(now)))
+    shards = find_shards(data) if len(before) == len(now) and numbers in (before, now) else None
+    if shards is None:
+        return "give another --out, or the data of before"
+    file = str(shards.root / CLASSES)
+    if before == numbers:
+        return (
+            f"it had numbers for names, as without {file!r}, which says which label has which name and changes none: "
+            "move that file away, and the same command goes on"
+        )
+    return f"there is no {file!r} any more to name them: put it back, and the same command goes on"
 
 
 def _ends(names: tuple[str, ...]) -> str:

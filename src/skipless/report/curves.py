@@ -8,6 +8,8 @@ from jaxtyping import Float
 
 from skipless.report.run_records import Run
 
+DRAWN = 300  # points of a curve at most
+
 
 class Band(NamedTuple):
     """Mean and sample standard deviation (`spread`) over seeds, on a common grid; `spread` is None for one run."""
@@ -18,7 +20,7 @@ class Band(NamedTuple):
 
 
 def thin(
-    epoch: Float[np.ndarray, " points"], loss: Float[np.ndarray, " points"], limit: int = 300
+    epoch: Float[np.ndarray, " points"], loss: Float[np.ndarray, " points"], limit: int = DRAWN
 ) -> tuple[Float[np.ndarray, " kept"], Float[np.ndarray, " kept"]]:
     """Average neighbouring points until at most `limit` remain, so that a plot's size does not grow with the steps.
 

@@ -26,6 +26,20 @@ def rate(value: float) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
+def printed_difference(one: float, other: float, digits: int = 1) -> str:
+    """The difference of two numbers as a reader finds it who subtracts what is printed of them.
+
+    Args:
+        one, other: the numbers.
+        digits: after the point, of the numbers and of the difference.
+
+    Example:
+        >>> printed_difference(89.25, 62.45), f"{89.25:.1f} - {62.45:.1f} is not {89.25 - 62.45:.1f}"
+        ('+26.7', '89.2 - 62.5 is not 26.8')
+    """
+    return f"{float(f'{one:.{digits}f}') - float(f'{other:.{digits}f}'):+.{digits}f}"
+
+
 def duration(seconds: float) -> str:
     """A duration in its two largest units.
 

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from skipless.errors import InputError
+from skipless.optional import how_to_install
 
 
 def drawing(module: str) -> ModuleType:
@@ -21,7 +22,7 @@ def drawing(module: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "matplotlib":
             raise
-        raise InputError("the picture needs matplotlib; install it with: pip install 'skipless[demo]'") from error
+        raise InputError(f"the picture needs matplotlib: {how_to_install('matplotlib')}") from error
 
 
 def write_files(out: Path, contents: Mapping[str, Any]) -> dict[str, Path]:

@@ -18,7 +18,7 @@ from skipless.evaluators.discovery import CorLoc, Discovery, corloc, draw_discov
 from skipless.evaluators.features.extraction import FeatureConfig, Features, ImageTransform, Key, features
 from skipless.evaluators.features.store_builder import files_identity, weights_hash
 from skipless.models.vit_view import find_vit
-from skipless.progress import progress_bar
+from skipless.progress import progress_bar, tell_kept
 from skipless.studies.config import DiscoveryConfig
 from skipless.studies.formatting import feature_name
 from skipless.studies.study_folder import StudyFolder, barrier, rank_and_world_size
@@ -183,6 +183,7 @@ class _Search:
         rank, world = rank_and_world_size()
         done = _searched(folder).keys()
         barrier()  # every process must have read the journals before any writes
+        tell_kept(f"{self.config.method} on {self.data.name}", len(done), len(self.data), show=show)
         left = [i for i, item in enumerate(self.data.items) if item.id not in done][rank::world]
         with progress_bar(f"{self.config.method} on {self.data.name}", show=show) as report:
             for count, index in enumerate(left, 1):

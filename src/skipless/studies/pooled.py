@@ -22,7 +22,7 @@ from skipless.errors import InputError
 from skipless.evaluators.features.extraction import FeatureConfig, features
 from skipless.evaluators.features.store_builder import files_identity, weights_hash
 from skipless.models.vit_view import find_vit
-from skipless.progress import progress_bar
+from skipless.progress import progress_bar, tell_kept
 from skipless.studies.config import PoolConfig
 from skipless.studies.study_folder import StudyFolder, barrier, rank_and_world_size
 from skipless.training.run_folder.atomic import atomic_write
@@ -121,6 +121,9 @@ class _PooledExtractor:
         rank, world = rank_and_world_size()
         shards = list(torch.arange(len(data)).split(SHARD))
         own = [number for number in range(len(shards)) if number % world == rank]
+        kept = sum(len(shard) for number, shard in enumerate(shards) if (folder / f"{number:05d}.npz").exists())
+        tell_kept(what, kept, len(data), show=show)
+        barrier()  # every process must have looked before any writes
         with progress_bar(what, show=show) as report:
             for count, number in enumerate(own, 1):
                 if not (folder / f"{number:05d}.npz").exists():

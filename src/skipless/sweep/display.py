@@ -60,5 +60,7 @@ def _table(jobs: Iterable[Job | Call]) -> Table:
         bar = ProgressBar(total=1.0, completed=job.fraction_done, width=20)
         style = {"done": "bold", "failed": "red", "diverged": "yellow", "waiting": "dim"}.get(job.state, "")
         state = job.state if job.state in ("waiting", "failed", "diverged") else ""
+        if isinstance(job, Job) and job.before and job.state == "done":
+            state = job.ending
         table.add_row(Text(", ".join(job.labels), style=style), state or bar, *job.cells()[:6])
     return table

@@ -31,6 +31,7 @@ class Job(Record):
         state: state of the run.
         latest: the latest logged values.
         error: why the run failed.
+        before: whether the run had ended before it was started here.
     """
 
     labels: tuple[str, ...]
@@ -40,6 +41,7 @@ class Job(Record):
     state: State = "waiting"
     latest: dict[str, Any] = field(default_factory=dict)
     error: str = ""
+    before: bool = False
     _child: ChildProcess | None = None
 
     def _summary(self) -> str:
@@ -64,6 +66,7 @@ class Job(Record):
 
     def start(self, context: Any, threads: int) -> None:
         """Start to train in a process of its own."""
+        self.before = (self.out / "result.json").exists()
         self._child, self.state = ChildProcess(context, _train, (self.recipe, self.out), threads), "running"
 
     def poll(self) -> None:
@@ -99,8 +102,15 @@ class Job(Record):
             f"{name} {self.score:.1f} %" if self.score is not None else "",
             f"{values['images_per_second']:.0f}/s" if "images_per_second" in values else "",
             f"{left:.0f} s" if left else "",
-            self.error or (self.state if self.state != "running" else ""),
+            self.error or self.ending,
         )
+
+    @property
+    def ending(self) -> str:
+        """How the run ended, and whether it had before."""
+        if self.state == "done" and self.before:
+            return "already finished"
+        return "" if self.state == "running" else f"{self.state}{' before' if self.before else ''}"
 
     @property
     def fraction_done(self) -> float:

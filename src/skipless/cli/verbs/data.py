@@ -1,7 +1,7 @@
 """`skipless data KIND`: scenes to try things on, pictures of data, shards."""
 
 import os
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -58,16 +58,22 @@ def scenes(
         largest: longer side of the largest object.
         colours: of objects: any hue, or a hue for each class, which makes classes far easier to learn.
     """
-    from skipless.data.scenes import write_scenes
+    from skipless.data.scenes import read_scenes, write_scenes
     from skipless.progress import progress_bar
 
+    before = read_scenes(out)
     with progress_bar("scenes") as report:
         made = write_scenes(
             out, layout, train=train, val=val, size=size, seed=seed, objects=objects, shapes=shapes,
             at_most=at_most, smallest=smallest, largest=largest, colours=colours,
             progress=lambda split, done: report(done + (train if split == "val" else 0), train + val),
         )  # fmt: skip
-    print(f"{out}: {made.train} training and {made.val} validation scenes of {len(made.classes)} classes of objects")
+    there = "" if before is None else "already there: "
+    print(
+        f"{out}: {there}{made.train} training and {made.val} validation scenes of {len(made.classes)} kinds of object"
+    )
+    if made.stands_for:
+        print(_borrowed(made.stands_for))
 
 
 def sheet(
@@ -141,19 +147,39 @@ def _folder(what: str, data: Path | None, images: int) -> Path:
 def _sheet(root: Path, out: Path, images: int, seed: int) -> tuple[str, ...]:
     """Draw the first set with masks, and the first with boxes, whose layout lies there."""
     from skipless.data.dense import contact_sheet, load_boxes, load_segmentation
+    from skipless.data.scenes import read_scenes
 
-    masks = _first(get_args(SegmentationName), lambda name: load_segmentation(name, root))
-    boxes = _first(get_args(BoxName), lambda name: load_boxes(name, root))
+    masks, unfit = _first(get_args(SegmentationName), lambda name: load_segmentation(name, root))
+    boxes, also = _first(get_args(BoxName), lambda name: load_boxes(name, root))
+    unfit += also
     if masks is None and boxes is None:
-        raise InputError(f"{str(root)!r} has none of {', '.join((*get_args(SegmentationName), *get_args(BoxName)))}")
-    return contact_sheet(out, masks, boxes, count=images, seed=seed)
+        names = ", ".join((*get_args(SegmentationName), *get_args(BoxName)))
+        raise InputError(f"{str(root)!r} has none of {names}{''.join(f'; {why}' for why in unfit)}")
+    scenes = read_scenes(root)
+    meant = {} if scenes is None else scenes.stands_for
+    problems = contact_sheet(out, masks, boxes, count=images, seed=seed, stands_for=meant)
+    shown = [f"{what} of {data.name}" for what, data in (("masks", masks), ("boxes", boxes)) if data is not None]
+    told = [f"! passed over: {why}" for why in unfit] + [f"! {problem}" for problem in problems]
+    return (f"drawn: {', '.join(shown)}", *([_borrowed(meant)] if meant else []), *told)
 
 
-def _first(names: tuple[Any, ...], load: Any) -> Any:
+def _first(names: tuple[Any, ...], load: Callable[[Any], Any]) -> tuple[Any, list[str]]:
+    """The first set whose layout lies there and can be read, and why those before it that lie there cannot."""
+    from skipless.data.dense import LayoutMissing
+
+    unfit = []
     for name in names:
-        with suppress(InputError):
-            return load(name)
-    return None
+        try:
+            return load(name), unfit
+        except LayoutMissing:
+            continue
+        except InputError as error:
+            unfit.append(f"{name}: {error}")
+    return None, unfit
+
+
+def _borrowed(meant: Mapping[str, str]) -> str:
+    return f"names of classes are borrowed: {', '.join(f'{name} is {what}' for name, what in meant.items())}"
 
 
 def _crops(root: Path, out: Path, images: int, seed: int, mode: CropMode) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """`skipless doctor [RECIPE]`."""
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import shutil
@@ -14,6 +13,7 @@ from skipless.cli.named_recipe import THREADS, chosen_recipe, parsed_recipe, use
 from skipless.cli.parse import parse
 from skipless.cli.signature import Argument
 from skipless.errors import InputError
+from skipless.optional import REQUIREMENT, how_to_install, is_installed
 from skipless.options import Option
 from skipless.registry import recipes
 
@@ -84,12 +84,10 @@ def _findings() -> list[tuple[str, str]]:
         ("GPU", ", ".join(cuda) or "none (CUDA); everything runs on the CPU"),
         ("CPU", f"{cores} cores, {torch.get_num_threads()} threads"),
     ]
-    optional = {"sklearn": "demo", "matplotlib": "demo", "tensorboard": "loggers", "wandb": "loggers"}
-    for module, extra in optional.items():
-        here = importlib.util.find_spec(module) is not None
-        found.append((module, "there" if here else f"not installed: pip install 'skipless[{extra}]'"))
+    for module in REQUIREMENT:
+        found.append((module, "there" if is_installed(module) else f"not installed: {how_to_install(module)}"))
     fashion = next((place for place in (DEBIAN_FASHION, cache_folder()) if find_fashion(place)), None)
-    digits = "there (scikit-learn's)" if importlib.util.find_spec("sklearn") else "needs scikit-learn"
+    digits = "there (scikit-learn's)" if is_installed("sklearn") else "needs scikit-learn"
     found.append(("digits", digits))
     found.append(
         ("Fashion-MNIST", str(fashion or "not here yet: apt install dataset-fashion-mnist, or it is downloaded"))

@@ -69,8 +69,8 @@ class Options:
 def measure(asked: Options) -> None:
     """Measure the conditioning of a model's Jacobians: kappa of every block, with and without its skip.
 
-    Prints a table, and with --out writes it as JSON with a picture of kappa by depth. The numbers of the paper's Table
-    6 are in the column of this name.
+    Prints a table, and with --out writes it as JSON with a picture of kappa by depth. Its column k(K K^T), or of models
+    with skips k((K+I)(K+I)^T), has what the paper's Table 6 has.
     """
     from skipless.recipes import open_model
     from skipless.report.write_files import drawing
@@ -147,7 +147,7 @@ def _pixels(source: Any, count: int, data: str | None, seed: int) -> tuple[Any, 
     if source.recipe is None and data is None:
         generator = torch.Generator().manual_seed(seed)
         pixels = torch.randn(count, found.channels, height, width, generator=generator)
-        return pixels, f"{count} images of N(0, 1) pixels"
+        return pixels, f"{count} image{'s' if count > 1 else ''} of N(0, 1) pixels"
     if source.recipe is None and height != width:
         raise InputError(f"{source.name!r} takes images of {height} x {width}; --data has square ones: leave it out")
     config = (
@@ -155,7 +155,8 @@ def _pixels(source: Any, count: int, data: str | None, seed: int) -> tuple[Any, 
         if source.recipe is None
         else source.recipe.with_(data__data=data).data
     )
-    return first_images(load_images(config), count), f"{count} validation images of {config.data}"
+    words = f"{count} validation image{'s' if count > 1 else ''} of {config.data}"
+    return first_images(load_images(config), count), words
 
 
 def _series(blocks: list[Mapping[str, Any]]) -> dict[str, list[tuple[int, Any]]]:

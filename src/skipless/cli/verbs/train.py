@@ -1,5 +1,7 @@
 """`skipless train RECIPE`: the recipes are the experiments' own."""
 
+import sys
+
 from skipless.cli.listing import examples
 from skipless.cli.loading import RUNS, load
 from skipless.cli.named_recipe import OUT, THREADS, chosen_recipe, parsed_recipe, use_threads
@@ -22,6 +24,9 @@ def main(words: list[str]) -> None:
     from skipless import recipes as running
     from skipless.training.processes.launcher import rank_and_world_size
 
+    first = rank_and_world_size()[0] == 0
+    for remark in named.remarks(made) if first and not (values["out"] / "result.json").exists() else ():
+        print(f"note: {remark}", file=sys.stderr)
     result = running.run(made, values["out"])
-    if rank_and_world_size()[0] == 0:
-        print(f"{values['out']}: {result.steps} steps in {result.seconds:.0f} s  {named_numbers(result.metrics)}")
+    if first:
+        print(f"{values['out']}: {result.work}  {named_numbers(result.metrics)}")

@@ -215,7 +215,7 @@ class ConditioningReport(Record):
 
     def tables(self) -> tuple[Table, ...]:
         """The one table, with a row for each block; columns that nothing was measured for are left out."""
-        head = ("block", "skips", "k(K)", "k(K+I)", "Table 6", "k(K^)", "k(K^+I)", "k(A) by head", "diagonal by head")
+        head = ("block", "skips", "k(K)", "k(K+I)", self._gram, "k(K^)", "k(K^+I)", "k(A) by head", "diagonal by head")
         rows = [
             (
                 block.name,
@@ -243,6 +243,12 @@ class ConditioningReport(Record):
         name_ticks(axes, [str(block.index) for block in self.blocks])
         axes.set_xlabel("block", loc="right", labelpad=2)
 
+    @property
+    def _gram(self) -> str:
+        """What the column of the Gram matrices' kappa is of: of K + I where the attention has its skip."""
+        forms = {"attn" in block.skips for block in self.blocks}
+        return "k(K K^T)" if forms == {False} else "k((K+I)(K+I)^T)" if forms == {True} else "k(Gram)"
+
     def _setting(self) -> str:
         several = f"median of {self.images} images" if self.images > 1 else "1 image"
         few = "" if self.tokens is None else f"{self.tokens} of the "
@@ -251,8 +257,10 @@ class ConditioningReport(Record):
     def _footer(self) -> list[str]:
         about = [self._setting()]
         if any(block.paper is not None for block in self.blocks):
+            mixed = ", of K + I where the attention has its skip, of K where it has none"
             about.append(
-                "Table 6: kappa((K+I)(K+I)^T) where the attention has its skip, kappa(K K^T) where it has none"
+                f"{self._gram}: kappa of the Gram matrix{mixed if self._gram == 'k(Gram)' else ''}, as in the paper's "
+                "Table 6"
             )
         if self.network is not None:
             about.append(str(self.network))

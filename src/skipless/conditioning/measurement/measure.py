@@ -81,7 +81,7 @@ def measure_conditioning(
         dtype: `torch.float64` measures a copy in float64; by default the model's own precision.
         method, max_iterations, inverse_rows: see `spectrum`.
         seed: seed of iterative methods and of Gaussian tokens.
-        progress: called with one line of text after each operator.
+        progress: called with a line of text after each operator: which one, at which image, and its kappa.
 
     Raises:
         InputError: if no adapter knows the model; if there are no images, or images or weights are not finite, in half
@@ -101,10 +101,11 @@ def measure_conditioning(
     if dtype is not None and any(p.dtype != dtype for p in model.parameters()):
         model, images = copy.deepcopy(model).to(dtype), images.to(dtype)
 
-    def measure(operator: LinearOperator) -> Any:
+    def measure(operator: LinearOperator, image: int, count: int) -> Any:
         found = spectrum(operator, method=method, max_iterations=max_iterations, inverse_rows=inverse_rows, seed=seed)
         if progress is not None:
-            progress(str(found))
+            where = f", image {image} of {count}" if count > 1 else ""
+            progress(f"{operator.name}{where}: kappa {found.kappa}")
         return found
 
     devices = [images.device] if images.is_cuda else []
@@ -126,7 +127,7 @@ def _block(
     at: TokensAt,
     tokens: int | None,
     seed: int,
-    measure: Callable[[LinearOperator], Any],
+    measure: Callable[[LinearOperator, int, int], Any],
 ) -> BlockConditioning:
     view = found.view
     if at == "gaussian":
@@ -140,7 +141,10 @@ def _block(
         wanted = {"both": (False, True), "own": (own,)}[forms] if part in parts else ()
         return {
             "skip" if skip else "skipless": ImageSpectra(
-                tuple(measure(make(view, image, skip)) for image in _subsample(x, tokens))
+                tuple(
+                    measure(make(view, image, skip), number, len(x))
+                    for number, image in enumerate(_subsample(x, tokens), 1)
+                )
             )
             for skip in wanted
         }

@@ -10,7 +10,7 @@ from skipless.data.dense.ade20k import ade20k_full_segmentation, ade20k_segmenta
 from skipless.data.dense.coco import coco_boxes, coco_stuff_segmentation
 from skipless.data.dense.records import BoxData, SegmentationData
 from skipless.data.dense.voc import voc_boxes, voc_segmentation
-from skipless.errors import InputError
+from skipless.errors import InputError, did_you_mean
 
 _SEGMENTATION: dict[str, Callable[[Path, Any], SegmentationData]] = {
     "voc": voc_segmentation,
@@ -42,7 +42,8 @@ def load_segmentation(
         InputError: if there is no such set or split, or it is not below the root.
     """
     if name not in _SEGMENTATION:
-        raise InputError(f"no segmentation set {name!r}; there are {', '.join(get_args(SegmentationName))}")
+        near = did_you_mean(name, _SEGMENTATION)
+        raise InputError(f"no segmentation set {name!r}; {near}there are {', '.join(get_args(SegmentationName))}")
     splits = ("train", "val", "trainval", "trainaug") if name == "voc" else ("train", "val")
     if split not in splits:
         raise InputError(f"{name!r} has no split {split!r}; it has {', '.join(splits)}")
@@ -63,6 +64,7 @@ def load_boxes(name: BoxName, root: Path, *, sample: int | None = None, seed: in
         InputError: if there is no such set, or it is not below the root.
     """
     if name not in _BOXES:
-        raise InputError(f"no set of boxes {name!r}; there are {', '.join(get_args(BoxName))}")
+        near = did_you_mean(name, _BOXES)
+        raise InputError(f"no set of boxes {name!r}; {near}there are {', '.join(get_args(BoxName))}")
     data = _BOXES[name](root)
     return data if sample is None else data.sample(sample, seed)

@@ -1,5 +1,6 @@
 """Contact sheets: images with their boxes, beside their masks, to inspect a data set."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from skipless.errors import InputError
 _BOX: LegendEntry = ("box", (255, 0, 0))
 _DIFFICULT: LegendEntry = ("difficult box", (255, 255, 0))
 _UNREADABLE = (128, 128, 128)
+_SCENES = "Generated scenes: each kind of object or photo has borrowed a class's name; after the colon, what it is."
 
 
 def contact_sheet(
@@ -25,6 +27,7 @@ def contact_sheet(
     columns: int = 3,
     cell: int = 192,
     seed: int = 0,
+    stands_for: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
     """Draw a sample of a set to a PNG: images with boxes, coloured masks, and the names of the classes below.
 
@@ -38,6 +41,8 @@ def contact_sheet(
         columns: number of columns of the sheet.
         cell: longer side of every picture in pixels.
         seed: seed of the sample.
+        stands_for: what a class name stands for where it is not to be taken at its word: of generated scenes,
+            `read_scenes(folder).stands_for`. The legend says it, and a note.
 
     Returns:
         A message for every image that could not be read; a grey square takes its place.
@@ -66,7 +71,10 @@ def contact_sheet(
         caption = f"{item.id}: {', '.join(names)}" if names else item.id
         cells.append(captioned_grid([panels], titles=titles if place < columns else (), names=[caption]))
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
-    sheet = captioned_grid(rows, legend=[entry for _, entry in sorted(legend.items())])
+    meant = stands_for or {}
+    known = [entry for _, entry in sorted(legend.items())]
+    entries = [(f"{name}: {meant[name]}" if name in meant else name, colour) for name, colour in known]
+    sheet = captioned_grid(rows, legend=entries, note=_SCENES if meant else "")
     try:
         sheet.save(file, "PNG")
     except OSError as error:

@@ -15,7 +15,8 @@ from skipless.display import Record, Table
 from skipless.display.values import counted, few_words
 from skipless.errors import InputError
 
-IGNORE = 255  # label of a loaded mask, for every layout: the pixel is not scored
+IGNORE = 255
+"""Label of pixels that are not scored, in a loaded mask of any layout."""
 
 
 @dataclass(frozen=True)

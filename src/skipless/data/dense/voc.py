@@ -15,6 +15,7 @@ VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
+"""VOC's classes by label; the first is the background."""
 
 VocSplit = Literal["train", "val", "trainval", "trainaug", "test"]
 

@@ -1,5 +1,6 @@
 """draw_crops: a picture of the crops of some images, to inspect the augmentation."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -7,6 +8,7 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageDraw
 
+from skipless.data.captioned import LegendEntry, captioned_grid
 from skipless.data.folder import read_image
 from skipless.data.loading.seeding import derive_seed
 from skipless.data.multicrop.apply import augment_all, to_pixels
@@ -14,14 +16,14 @@ from skipless.data.multicrop.config import GLOBAL_CROPS, MultiCropConfig
 from skipless.data.multicrop.params import CropParams, sample_crop_params
 from skipless.errors import InputError
 
-_MARGIN = 4  # pixels
-_COLOURS = ("red", "yellow")  # the boxes of global and of local crops
+_BOXES: tuple[LegendEntry, ...] = (("box of a global crop", (255, 0, 0)), ("box of a local crop", (255, 255, 0)))
 
 
 def draw_crops(path: Path, images: Sequence[Path], config: MultiCropConfig | None = None, *, seed: int = 0) -> None:
     """Draw a PNG with one row per image: the image with the boxes of its crops, then the crops.
 
-    The crops are those of `MultiCropImages` over these files in epoch 0, before normalisation.
+    The crops are those of `MultiCropImages` over these files in epoch 0, before normalisation. Captions name the crops,
+    the files and the settings.
 
     Args:
         path: the PNG to write.
@@ -37,17 +39,26 @@ def draw_crops(path: Path, images: Sequence[Path], config: MultiCropConfig | Non
         raise InputError("no images to draw crops of; give at least one file")
     height = max(config.global_size, config.local_size)
     rows = [_row(file, index, config, seed, height) for index, file in enumerate(images)]
-    width = max(sum(cell.width + _MARGIN for cell in row) for row in rows) + _MARGIN
-    sheet = Image.new("RGB", (width, len(rows) * (height + _MARGIN) + _MARGIN), "white")
-    for number, row in enumerate(rows):
-        left, top = _MARGIN, _MARGIN + number * (height + _MARGIN)
-        for cell in row:
-            sheet.paste(cell, (left, top))
-            left += cell.width + _MARGIN
+    crops = [f"global crop {number}" for number in range(1, GLOBAL_CROPS + 1)]
+    crops += [f"local crop {number}" for number in range(1, config.local_crops + 1)]
+    settings = f"Crops of epoch 0, seed {seed}, mode {config.mode}, before normalisation."
+    sheet = captioned_grid(
+        rows,
+        titles=("image and boxes", *crops),
+        names=_names(images),
+        legend=_BOXES[: 1 + bool(config.local_crops)],
+        note=settings,
+    )
     try:
         sheet.save(path, "PNG")
     except OSError as error:
         raise InputError(f"cannot write {str(path)!r} ({error}); give a file in a folder that exists") from error
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """What tells files apart: their paths below the folder that all are in."""
+    common = os.path.commonpath([file.absolute().parent for file in files])
+    return [os.fsencode(os.path.relpath(file.absolute(), common)).decode(errors="replace") for file in files]
 
 
 def _row(file: Path, index: int, config: MultiCropConfig, seed: int, height: int) -> list[Image.Image]:
@@ -70,7 +81,7 @@ def _with_boxes(image: Image.Image, draws: Sequence[CropParams], height: int) ->
         corners = (box.left, box.top, box.left + box.width, box.top + box.height)
         left, top, right, bottom = (edge * scale for edge in corners)
         pen.rectangle(
-            (left, top, max(left, right - 1), max(top, bottom - 1)), outline=_COLOURS[position >= GLOBAL_CROPS]
+            (left, top, max(left, right - 1), max(top, bottom - 1)), outline=_BOXES[position >= GLOBAL_CROPS][1]
         )
     cell = Image.new("RGB", (height, height), "white")
     cell.paste(small)

@@ -2,7 +2,7 @@
 
 from skipless.data.scenes.compose import SIZES, Scene, SceneObject, Shapes, compose
 from skipless.data.scenes.sources import Objects, Sources, load_sources
-from skipless.data.scenes.write import Layout, WrittenScenes, write_scenes
+from skipless.data.scenes.write import Layout, WrittenScenes, read_scenes, write_scenes
 
 __all__ = [
     "SIZES",
@@ -15,5 +15,6 @@ __all__ = [
     "WrittenScenes",
     "compose",
     "load_sources",
+    "read_scenes",
     "write_scenes",
 ]

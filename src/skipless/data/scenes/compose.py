@@ -18,7 +18,8 @@ from skipless.display.values import counted, few_words
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SIZES = (0.2, 0.6)  # smallest and largest ratio of an object's longer side to the scene's
+SIZES = (0.2, 0.6)
+"""Smallest and largest ratio of an object's longer side to the scene's, by default."""
 _TEXTURE_SIDES = (100, 250)  # pixels of a photo along the scene's longer side; validation's parts are 256 wide
 _MIN_VISIBLE = 0.25  # an object with a smaller share of visible pixels is dropped
 _HUE_JITTER = 0.04  # turns; the hues of ten classes are 0.1 apart

@@ -13,6 +13,7 @@ from skipless.data.builtin import DEBIAN_FASHION, cache_folder, find_fashion, lo
 from skipless.data.memory import MemoryImages
 from skipless.display import Record
 from skipless.errors import InputError
+from skipless.optional import how_to_install
 
 PHOTOS: tuple[str, ...] = ("china.jpg", "flower.jpg")  # scikit-learn's sample images, 640 x 427
 _TRAIN_SHARE = 0.6  # share of a photo's columns for training; the others are for validation
@@ -88,7 +89,7 @@ def _photos() -> list[UInt8[np.ndarray, "h w 3"]]:
     try:
         from sklearn import datasets
     except ImportError as error:
-        raise InputError("the scenes' photos come with scikit-learn: pip install 'skipless[demo]'") from error
+        raise InputError(f"the scenes' photos come with scikit-learn: {how_to_install('sklearn')}") from error
     samples: Any = datasets
     return [np.asarray(samples.load_sample_image(name)) for name in PHOTOS]
 

@@ -65,6 +65,19 @@ class WrittenScenes(Record):
     colours: Colours = "any"
     version: int = VERSION
 
+    @property
+    def stands_for(self) -> dict[str, str]:
+        """What is drawn under a class's name, which is borrowed: `{"chair": "digit 5"}`.
+
+        A background, and a class that is called as it looks, borrow nothing.
+        """
+        what = {kind: f"digit {kind}" if self.objects == "digits" else kind for kind in self.classes}
+        drawn = {name: what[kind] for kind, name in self.classes.items() if name.lower() != kind.lower()}
+        for photo, name in self.photos.items():
+            if name != "background":
+                drawn[name] = f"photo {photo}"
+        return drawn
+
     def _summary(self) -> str:
         sets = f"{self.train:,} training and {self.val:,} validation scenes"
         return f"{self.layout}, {sets} of {self.size} px, {self.objects}, {self.shapes}, seed {self.seed}"
@@ -135,6 +148,21 @@ def write_scenes(
             "command again: it goes on where it was"
         ) from error
     return plan
+
+
+def read_scenes(folder: Path) -> WrittenScenes | None:
+    """What `write_scenes` has put into a folder; None where it holds no complete set of scenes.
+
+    Raises:
+        InputError: if the folder's `scenes.json` cannot be read.
+    """
+    if not (folder / MARKER).is_file():
+        return None
+    found = _read(folder / MARKER)
+    try:
+        return WrittenScenes(**found)
+    except TypeError as error:
+        raise InputError(f"{str(folder / MARKER)!r} is of another version ({error}); write the scenes anew") from error
 
 
 def _check(layout: str, train: int, val: int, size: int, shapes: str, at_most: int) -> None:

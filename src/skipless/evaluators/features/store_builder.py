@@ -157,6 +157,9 @@ class _StoreBuilder:
             # An image may have been unreadable when one block was computed, and readable for another.
             if absent or any(other != grids[0] for other in grids):
                 missing[shard] = absent if all(other == grids[0] for other in grids) else list(self.keys)
+        if kept := [shard for shard in range(rank, -(-self.count // SHARD), world) if shard not in missing]:
+            images = sum(min(SHARD, self.count - shard * SHARD) for shard in kept)
+            self.notify(f"features of {images} of {self.count} images from before")
         if missing:
             self._report_size(missing)
         for done, (shard, keys) in enumerate(missing.items()):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from skipless.errors import InputError
+from skipless.errors import InputError, did_you_mean
 from skipless.evaluators.probe.heads import HeadOptimizer
 
 _EIGHT_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
@@ -93,6 +93,7 @@ PROTOCOLS = {
         choose_at="patch",
     ),
 }
+"""Probing protocols by name. They are our reading of the paper's, DINOv2's, and a fast one on patches."""
 
 
 def protocol_named(name: str) -> DenseProtocol:
@@ -106,5 +107,6 @@ def protocol_named(name: str) -> DenseProtocol:
         30
     """
     if name not in PROTOCOLS:
-        raise InputError(f"no probing protocol {name!r}; there are {', '.join(PROTOCOLS)}")
+        near = did_you_mean(name, PROTOCOLS)
+        raise InputError(f"no probing protocol {name!r}; {near}there are {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]

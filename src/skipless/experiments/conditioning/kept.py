@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ def cached(file: Path, asked: Any, make: Callable[[], Any]) -> Any:
     if not isinstance(held, dict) or held.get("asked") != asked:
         held = {"asked": asked, "value": json.loads(json.dumps(make()))}
         write_files(file.parent, {file.name: held})
+    else:
+        print(f"{file}: measured before", file=sys.stderr, flush=True)
     return held["value"]
 
 

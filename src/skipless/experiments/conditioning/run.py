@@ -90,6 +90,7 @@ def _before_training(out: Path, seed: int, data: str | None) -> tuple[dict[str, 
     """What the models of digits have at initialisation, and their setting in words."""
     recipes = {row: model_recipe("digits", row, seed=seed, data=data) for row in ROWS}
     images = load_images(recipes["skip"].data)
+    recipes["skip"].model.check_covers(images.image_size, recipes["skip"].data.data)
     found = {row: _at_init(recipe, images, out / f"init-seed{seed}", row) for row, recipe in recipes.items()}
     return found, f"{recipes['skip'].model.title}, digits, at initialisation, seed {seed}"
 
@@ -127,6 +128,8 @@ def reproduce_figure6(
         small = "digits" if scale == "init" else scale
         recipe = model_recipe(small, "skipless + init", seed=seed, data=data)
         images = load_images(recipe.data)
+        if scale == "init":
+            recipe.model.check_covers(images.image_size, recipe.data.data)
         pixels = first_images(images, min(TOKEN_IMAGES, len(images.val)))
         models["initialisation"] = recipe.model.build(images, seed)
         if scale != "init":

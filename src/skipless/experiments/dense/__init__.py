@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from skipless.experiments.dense.recipe import DinoScale, dino
+from skipless.experiments.dense.remarks import remarks
 from skipless.experiments.dense.what import DENSE, PICTURES, TITLES, DenseWhat
 from skipless.options import Option
 from skipless.registry import Experiment, NamedRecipe, Report
@@ -96,6 +97,7 @@ EXPERIMENT = Experiment(
         "dino": NamedRecipe(
             dino,
             paper="vit_small",
+            remarks=remarks,
             examples=(
                 "skipless train dino --data imagenet/ --out runs/d1",
                 "skipless train dino --scale scenes --data scenes/ --skip --out runs/d2",

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from skipless.choices import OptimizerName, Row
 from skipless.data.config import ImageConfig
 from skipless.data.multicrop.config import MultiCropConfig
-from skipless.errors import InputError
+from skipless.errors import InputError, did_you_mean
 from skipless.init.scheme import SkiplessInit
 from skipless.optim.config import OptimizerConfig
 from skipless.options import Option
@@ -61,7 +61,7 @@ def dino(
     """
     scales = {"vit_small": _vit_small, "scenes": _scenes}
     if scale not in scales:
-        raise InputError(f"no dino run at scale {scale!r}; scales are {', '.join(scales)}")
+        raise InputError(f"no dino run at scale {scale!r}; {did_you_mean(scale, scales)}scales are {', '.join(scales)}")
     if data is None:
         what = "ImageNet-1k" if scale == "vit_small" else "`skipless data scenes --layout imagenet --out DIR`"
         raise InputError(f"dino at scale {scale!r} needs a folder of images: give --data ({what})")

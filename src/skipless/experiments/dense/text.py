@@ -91,7 +91,7 @@ def notes(runs: DenseRuns) -> list[str]:
     if runs.scale.name == "scenes":
         said.append("Compare orders and gaps with the paper's, not values: the two settings have nothing in common.")
     if len(seeds) == 1 and runs.what not in PICTURES:
-        said.append("One seed a model: small differences mean nothing; --seeds 3 gives spreads.")
+        said.append("One seed a model: how far seeds move a score is not known; --seeds 3 shows it.")
     rates = {f"{recipe.optimizer.lr:g}" for recipe in runs.recipes.values()}
     said.append(f"Peak learning rates: {', '.join(sorted(rates))}; the paper states none. See the table of runs.")
     images = {found.n for found in runs.scores.values() if found is not None}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from skipless.experiments.supervised.recipe import Scale, table1_by_data
+from skipless.experiments.supervised.remarks import remarks
 from skipless.experiments.supervised.scenes import scenes
 from skipless.options import Option
 from skipless.registry import Experiment, NamedRecipe, Report
@@ -54,6 +55,7 @@ EXPERIMENT = Experiment(
         "table1": NamedRecipe(
             table1_by_data,
             paper="paper",
+            remarks=remarks,
             examples=(
                 "skipless train table1 --data digits --out runs/s1",
                 "skipless train table1 --scale fashion --skip --optimizer adamw --out runs/s2",
@@ -61,6 +63,7 @@ EXPERIMENT = Experiment(
         ),
         "scenes": NamedRecipe(
             scenes,
+            remarks=remarks,
             examples=(
                 "skipless train scenes --data scenes/ --out runs/v1",
                 "skipless train scenes --data scenes/ --skip --epochs 2 --out runs/v2",

@@ -90,12 +90,15 @@ def _draw_panel(axes: Axes, cells: Sequence[CellRuns], optimizer: OptimizerLabel
 
 
 def _draw_cell(axes: Axes, cell: CellRuns) -> float | None:
-    """Draw one cell's runs, raw and averaged; return where its line ends, or None where nothing was logged."""
+    """Draw one cell's runs, as logged and averaged; return where its line ends, or None where nothing was logged."""
     colour = ROW_COLOUR[cell.row]
     end = None
     for run in cell.runs:
         epoch, loss = thin(run.epoch, run.loss)
-        axes.plot(epoch, loss, color=colour, alpha=0.9 if run.diverged else 0.22, linewidth=0.6)
+        if run.diverged:
+            axes.plot(epoch, loss, color=colour, alpha=0.9, linewidth=0.6)
+        else:  # dots, since a line so close to the averaged one is hidden by it
+            axes.plot(epoch, loss, ".", color=colour, alpha=0.5, markersize=4, markeredgewidth=0)
         if run.diverged and run.epoch.size:
             axes.plot(epoch[-1:], np.minimum(loss[-1:], axes.get_ylim()[1]), "x", color=colour, clip_on=False)
             end = float(loss[-1])
@@ -106,7 +109,7 @@ def _draw_cell(axes: Axes, cell: CellRuns) -> float | None:
         axes.fill_between(
             line.epoch, line.mean - line.spread, line.mean + line.spread, color=colour, alpha=0.18, linewidth=0
         )
-    axes.plot(line.epoch, line.mean, color=colour, linewidth=1.8, solid_capstyle="round")
+    axes.plot(line.epoch, line.mean, color=colour, linewidth=1.4, solid_capstyle="round")
     return float(line.mean[-1])
 
 

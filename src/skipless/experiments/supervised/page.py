@@ -8,8 +8,9 @@ from skipless.choices import ROWS
 from skipless.experiments.supervised.cells import CellRuns, table1_cells
 from skipless.experiments.supervised.paper import PAPER_SETTING
 from skipless.experiments.supervised.table import caption, divergence, learning_rate
+from skipless.report.curves import DRAWN
 from skipless.report.html_page import bar, bullets, document, environment, header, run_row, runs_table, section
-from skipless.report.labels import NOT_RUN, OPTIMIZER_LABELS, ROW_CLASS, OptimizerLabel, duration
+from skipless.report.labels import NOT_RUN, OPTIMIZER_LABELS, ROW_CLASS, OptimizerLabel, duration, printed_difference
 from skipless.report.run_records import Run, Setting
 
 
@@ -58,10 +59,11 @@ def _table1(cells: Sequence[CellRuns], setting: Setting) -> str:
         rows.append(f'<tr><th scope="row" class="{ROW_CLASS[row]}">{row}</th>{values}</tr>')
     text = f"{caption(cells)} Paper: {PAPER_SETTING}. Ours: {setting}. Compare within a column, not across the two."
     return (
-        f'<table class="table1">\n<caption>{escape(text)}</caption>\n{columns}<thead>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="Table 1">\n<table class="table1">\n'
+        f"<caption>{escape(text)}</caption>\n{columns}<thead>"
         f'<tr><td rowspan="2"></td>{groups}</tr>\n<tr>{heads}</tr></thead>\n<tbody>\n'
         + "\n".join(rows)
-        + "\n</tbody></table>"
+        + "\n</tbody></table>\n</div>"
     )
 
 
@@ -82,15 +84,16 @@ def _ours(cell: CellRuns) -> str:
 
 
 def _reading(cells: Sequence[CellRuns]) -> str:
-    """State what the initialisation adds, in words: the one comparison that holds on any scale."""
+    """State what the initialisation adds, in words: the difference of what the table prints."""
     by_key = {(cell.row, cell.optimizer): cell for cell in cells}
     clauses = []
     for optimizer in OPTIMIZER_LABELS:
         without, with_init = by_key.get(("skipless", optimizer)), by_key.get(("skipless + init", optimizer))
         if without is None or with_init is None or without.mean is None or with_init.mean is None:
             continue
-        ours, theirs = with_init.mean - without.mean, with_init.paper - without.paper
-        clauses.append(f"{ours:+.1f} points with {optimizer} (the paper: {theirs:+.1f})")
+        ours = printed_difference(with_init.mean, without.mean)
+        theirs = printed_difference(with_init.paper, without.paper)
+        clauses.append(f"{ours} points with {optimizer} (the paper: {theirs})")
     if not clauses:
         return ""
     return f"<p>What the initialisation adds to the skipless model: {escape(' and '.join(clauses))}.</p>".replace(
@@ -103,11 +106,13 @@ def _figure1(cells: Sequence[CellRuns], panels: Mapping[OptimizerLabel, str], se
         f'<div role="img" aria-label="{escape(_spoken(cells, optimizer))}">{svg}</div>'
         for optimizer, svg in panels.items()
     )
-    parts = ["Training loss by epoch, lightly smoothed; the raw losses of every run are drawn behind."]
+    many = any(run.loss.size > DRAWN for cell in cells for run in cell.runs)
+    dots = f"averaged to at most {DRAWN} a run" if many else "as logged"
+    parts = [f"Lines: training loss by epoch, lightly smoothed. Dots: the losses of every run, {dots}."]
     if any(cell.n > 1 for cell in cells):
         parts.append("Line and band: mean ± sample standard deviation over the seeds.")
     if any(cell.diverged for cell in cells):
-        parts.append("A cross marks where a run diverged; such a run is not part of the line.")
+        parts.append("A thin line that ends in a cross is a run that diverged; it is not part of the other lines.")
     parts.append(f"Dashed: a uniform guess, ln {setting.classes} = {setting.chance_loss:.2f}.")
     text = escape(" ".join(parts))
     return f'<figure>\n<div class="panels">\n{drawings}\n</div>\n<figcaption>{text}</figcaption>\n</figure>'

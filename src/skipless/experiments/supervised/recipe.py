@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from skipless.choices import OPTIMIZERS, ROWS, OptimizerName, Row, slug
 from skipless.data.config import ImageConfig
-from skipless.errors import InputError
+from skipless.errors import InputError, did_you_mean
 from skipless.init.scheme import SkiplessInit
 from skipless.optim.config import OptimizerConfig
 from skipless.options import Option
@@ -124,7 +124,9 @@ def table1(
     """
     cell = Cell(row, optimizer)
     if scale not in INIT or cell not in CELLS:
-        raise InputError(f"no table1 run {scale!r}, {row!r}, {optimizer!r}; scales are {', '.join(INIT)}")
+        raise InputError(
+            f"no table1 run {scale!r}, {row!r}, {optimizer!r}; {did_you_mean(scale, INIT)}scales are {', '.join(INIT)}"
+        )
     if scale == "paper" and data is None:
         raise InputError("table1 at scale 'paper' needs ImageNet-1k: give its folder (train/, val/) with --data")
     base = {"digits": _digits, "fashion": _fashion, "paper": _paper}[scale](seed, data)

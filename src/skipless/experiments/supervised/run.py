@@ -74,7 +74,7 @@ def reproduce_table1(
         title=f"Table 1 at scale {scale}",
         description=DESCRIPTION,
         command=command,
-        notes=notes(first, seeds, len(images.val), as_tuned=tune or (data is None and epochs is None)),
+        notes=notes(first, cells, len(images.val), as_tuned=tune or (data is None and epochs is None)),
     )
 
 

@@ -1,5 +1,8 @@
 """What the report of Table 1 says in words."""
 
+from collections.abc import Sequence
+
+from skipless.experiments.supervised.cells import CellRuns
 from skipless.recipes.recipe import Recipe
 
 DESCRIPTION = (
@@ -9,8 +12,15 @@ DESCRIPTION = (
 )
 
 
-def notes(recipe: Recipe, seeds: int, images: int, *, as_tuned: bool) -> list[str]:
-    """What a reader must know to trust the numbers neither too much nor too little."""
+def notes(recipe: Recipe, cells: Sequence[CellRuns], images: int, *, as_tuned: bool) -> list[str]:
+    """What a reader must know to trust the numbers neither too much nor too little.
+
+    Args:
+        recipe: of one of the runs.
+        cells: of the table.
+        images: that accuracies are on.
+        as_tuned: whether the runs are those that learning rates were tuned for.
+    """
     said = [f"Accuracies are on {images} images that no run was trained on; the last epoch counts."]
     if recipe.scale == "paper":
         said.append("Learning rates were not tuned here: 4e-3 for AdamW as in the recipe, 3e-3 for SOAP.")
@@ -18,8 +28,31 @@ def notes(recipe: Recipe, seeds: int, images: int, *, as_tuned: bool) -> list[st
         tuned = "" if as_tuned else "the recipe's own data and length, not for these: "
         said.append(f"Learning rates were tuned for every cell on images held out of training; {tuned}see LOG.md.")
         said.append("The paper's numbers are of ViT-B on ImageNet-1k: compare orders and gaps, not values.")
-    if seeds == 1:
-        said.append("One seed a cell: differences of a point or two mean nothing; --seeds 3 gives spreads.")
+    said += uncertainty(cells, images)
     if recipe.fit.device == "cpu":
         said.append("Every run had one thread: the numbers repeat exactly on one kind of machine.")
+    return said
+
+
+def uncertainty(cells: Sequence[CellRuns], images: int) -> list[str]:
+    """How far these accuracies can be told apart, from the very numbers that the table shows.
+
+    Args:
+        cells: of the table.
+        images: that accuracies are on.
+    """
+    reached = [value / 100 for cell in cells for value in cell.accuracies]
+    if not reached:
+        return []
+    error = 100 * max((value * (1 - value) / images) ** 0.5 for value in reached)
+    said = [f"{images} images alone leave a standard error of up to {error:.1f} points on an accuracy."]
+    spread = [(cell.spread, cell) for cell in cells if cell.spread is not None]
+    if spread:
+        most, cell = max(spread, key=lambda pair: pair[0])
+        said.append(
+            f"Seeds move an accuracy by up to ± {most:.1f} points (sample standard deviation; {cell.row}, "
+            f"{cell.optimizer}): a difference within its cells' spreads is none."
+        )
+    if any(cell.n == 1 for cell in cells):
+        said.append("Where a cell has one seed, how far seeds move it is not known; --seeds 3 shows it.")
     return said

@@ -36,6 +36,7 @@ def reproduce_token_graying(
     elif scale in ("digits", "fashion"):
         recipe = recipe_named("table1")(scale, "skip", "soap", seed=seed, data=data)
         images = load_images(recipe.data)
+        recipe.model.check_covers(images.image_size, recipe.data.data)
         model, pixels = recipe.model.build(images, seed), first_images(images, IMAGES)
     else:
         raise InputError(f"token graying is measured at scales digits, fashion and vit-s, not at {scale!r}")

@@ -114,6 +114,7 @@ class _Run:
         seconds: training time in seconds, without evaluations and checkpoints.
         logged: step and seconds at the last log line.
         metrics: metrics of the last evaluation.
+        began: step at which this call went on.
     """
 
     fabric: Fabric
@@ -129,6 +130,7 @@ class _Run:
     seconds: float = 0.0
     logged: tuple[int, float] = (0, 0.0)
     metrics: dict[str, float] = field(default_factory=dict)
+    began: int = 0
 
     def __post_init__(self) -> None:
         self.steps_per_epoch = steps_per_epoch(self.samples, self.config.batch_size)
@@ -164,6 +166,7 @@ class _Run:
         check_fingerprint(state["asked"], self.expected, source)
         self.engine.restore(state, source)
         self.step, self.seconds, self.logged = state["step"], state["seconds"], state["logged"]
+        self.began = self.step
         self.metrics, self.writer.saved = state["metrics"], self.step
         self.meter.restore(state["window"])
 
@@ -347,7 +350,7 @@ class _Run:
     def finish(self) -> FitResult:
         """Write `result.json`."""
         self.folder.write("result.json", self._result("finished") | self.metrics)
-        return FitResult(self.step, self.epoch, self.seconds, self.metrics)
+        return FitResult(self.step, self.epoch, self.seconds, self.metrics, self.began)
 
     def _result(self, status: str) -> dict[str, Any]:
         return {

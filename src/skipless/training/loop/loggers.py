@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from skipless.errors import InputError
+from skipless.optional import how_to_install
 
 Logger = Callable[[int, Mapping[str, float | int]], None]
 
@@ -45,7 +46,7 @@ def _tensorboard(folder: Path, step: int, stack: ExitStack) -> Logger:
     try:
         from torch.utils.tensorboard import SummaryWriter  # optional
     except ImportError as error:
-        raise InputError("TensorBoard is not installed: pip install 'skipless[loggers]'") from error
+        raise InputError(f"TensorBoard is not installed: {how_to_install('tensorboard')}") from error
     writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
     stack.callback(writer.close)
 
@@ -60,7 +61,7 @@ def _wandb(folder: Path, record: Mapping[str, Any], stack: ExitStack) -> Logger:
     try:
         import wandb  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise InputError("Weights & Biases is not installed: pip install 'skipless[loggers]'") from error
+        raise InputError(f"Weights & Biases is not installed: {how_to_install('wandb')}") from error
     name = str(folder.resolve())
     run = wandb.init(
         project="skipless",

@@ -1,7 +1,7 @@
 """The result of a run: finished or diverged, and how a finished run is recognised."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -28,12 +28,30 @@ class FitResult(Record):
         epochs: number of passes over the training set.
         seconds: training time over all resumed parts, without evaluations and checkpoints.
         metrics: metrics of the last evaluation.
+        began: step at which this call went on: 0 in a new run, `steps` where the run had finished before. It is not
+            compared: a resumed run equals one that was not cut off.
     """
 
     steps: int
     epochs: float
     seconds: float
     metrics: dict[str, float]
+    began: int = field(default=0, compare=False)
+
+    @property
+    def work(self) -> str:
+        """What was done in this call, and what before, in words.
+
+        Example:
+            >>> FitResult(43, 1.0, 7.6, {}, began=43).work
+            'already finished: 43 steps in 8 s'
+            >>> FitResult(43, 1.0, 7.6, {}, began=20).work
+            '43 steps in 8 s, the first 20 before'
+        """
+        if self.began == self.steps:
+            return f"already finished: {self.steps} steps in {self.seconds:.0f} s"
+        before = f", the first {self.began} before" if self.began else ""
+        return f"{self.steps} steps in {self.seconds:.0f} s{before}"
 
     def _summary(self) -> str:
         found = "".join(f"{name} {value:.4g}, " for name, value in self.metrics.items())
@@ -68,4 +86,4 @@ def finished_result(folder: RunFolder, expected: Mapping[str, Any], task: nn.Mod
             f"{': ' + note if note else ''}; remove its result.json, and the same command takes the last steps again"
         )
     load_tensors_(task, state["task"], str(folder.path / CHECKPOINT))
-    return FitResult(result["steps"], result["epochs"], result["seconds"], state["metrics"])
+    return FitResult(result["steps"], result["epochs"], result["seconds"], state["metrics"], began=result["steps"])

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -103,6 +104,8 @@ def evaluate_all(
         for one, label, known in zip(wanted, labels, asked, strict=True)
         if _read(one.file).get("asked") != known
     ]
+    if len(calls) < len(wanted):
+        print(f"{len(wanted) - len(calls)} of {len(wanted)} evaluations are from before", file=sys.stderr, flush=True)
     if calls:
         run_jobs(calls, parallel=jobs, threads=threads)
     return [Found.from_json(_read(one.file)["found"]) for one in wanted]
