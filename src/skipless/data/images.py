@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,11 +17,18 @@ from skipless.data.memory import MemoryImages
 from skipless.data.on_disk import StoredImages
 from skipless.data.shards import Shards, find_shards, index_shards
 from skipless.data.shards.write import read_classes
+from skipless.display import Record, Table
+from skipless.display.axes import legend, lines_by_name
 from skipless.errors import InputError
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-@dataclass(frozen=True, eq=False)
-class ImageData:
+_SHOWN = 20  # classes in the table of a set
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageData(Record):
     """A training and a validation set that share classes and shape.
 
     Attributes:
@@ -36,6 +44,24 @@ class ImageData:
     classes: tuple[str, ...]
     channels: int
     image_size: int
+
+    def _summary(self) -> str:
+        sizes = f"{len(self.train):,} training and {len(self.val):,} validation images"
+        return f"{sizes}, {len(self.classes)} classes, {self.channels} x {self.image_size} x {self.image_size}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each class."""
+        train, val = (split.labels.bincount(minlength=len(self.classes)).tolist() for split in (self.train, self.val))
+        rows = [(name, str(a), str(b)) for name, a, b in zip(self.classes[:_SHOWN], train, val, strict=False)]
+        more = [f"{len(self.classes) - _SHOWN} more classes"] if len(self.classes) > _SHOWN else []
+        return (Table(("class", "training", "validation"), rows, self._summary(), more, align="lrr"),)
+
+    def _draw(self, axes: "Axes") -> None:
+        counts = {"training": self.train, "validation": self.val}
+        series = {name: split.labels.bincount(minlength=len(self.classes)).tolist() for name, split in counts.items()}
+        lines_by_name(axes, self.classes, series, "images", "class")
+        axes.set_ylim(bottom=0)
+        legend(axes)
 
 
 def load_images(config: ImageConfig) -> ImageData:

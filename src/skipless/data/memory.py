@@ -10,10 +10,11 @@ from torch import Tensor
 
 from skipless.data.loading.loader import BatchKey
 from skipless.data.loading.seeding import derive_seed
+from skipless.display import Record
 
 
-@dataclass(frozen=True, eq=False)
-class MemoryImages:
+@dataclass(frozen=True, eq=False, repr=False)
+class MemoryImages(Record):
     """Images and labels in memory, normalised batch by batch as they are fetched.
 
     Attributes:
@@ -38,6 +39,10 @@ class MemoryImages:
     std: Float[Tensor, " c"]
     shift: int = 0
     flip: bool = False
+
+    def _summary(self) -> str:
+        shape = " x ".join(map(str, self.images.shape[1:]))
+        return f"{len(self):,} images of {shape}, shift {self.shift}{', flipped' if self.flip else ''}"
 
     def __len__(self) -> int:
         return len(self.images)

@@ -17,12 +17,13 @@ from skipless.data.loading.loader import BatchKey
 from skipless.data.loading.seeding import derive_seed, preserved_random_state, seed_all
 from skipless.data.loading.shared_memory import empty_batch
 from skipless.data.loading.substitutes import SubstitutingReader
+from skipless.display import Record
 
 Batch = tuple[Float32[Tensor, "b c h w"], Int64[Tensor, " b"]]
 
 
-@dataclass(frozen=True, eq=False)
-class StoredImages:
+@dataclass(frozen=True, eq=False, repr=False)
+class StoredImages(Record):
     """The images of one split.
 
     Attributes:
@@ -37,6 +38,9 @@ class StoredImages:
     labels: Int64[Tensor, " n"]
     transform: PhotoTransform
     corrupt_limit: int = 0
+
+    def _summary(self) -> str:
+        return f"{len(self):,} images, {type(self.source).__name__}"
 
     def __len__(self) -> int:
         return len(self.source)

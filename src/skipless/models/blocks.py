@@ -12,11 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from skipless.display import Record, Table
+
 SubBlock = Literal["attn", "mlp"]
 
 
-@dataclass(frozen=True, eq=False)
-class LinearMap:
+@dataclass(frozen=True, eq=False, repr=False)
+class LinearMap(Record):
     """One linear map of a block, read and written as `x @ w`, whatever weight a library keeps it in.
 
     Attributes:
@@ -28,6 +30,13 @@ class LinearMap:
     weight: Tensor
     bias: Tensor | None
     rows: slice
+
+    def _summary(self) -> str:
+        rows, columns = self.w.shape
+        bias = "no bias" if self.bias is None else "a bias"
+        return (
+            f"{rows} x {columns}, {bias}, rows {self.rows.start} to {self.rows.stop} of a weight of {len(self.weight)}"
+        )
 
     @classmethod
     def parts(cls, linear: nn.Linear, count: int = 1) -> tuple["LinearMap", ...]:
@@ -53,8 +62,8 @@ class LinearMap:
             self.bias[self.rows] = 0
 
 
-@dataclass(frozen=True, eq=False)
-class BlockView:
+@dataclass(frozen=True, eq=False, repr=False)
+class BlockView(Record):
     """One transformer block in the paper's terms.
 
     Attributes:
@@ -101,6 +110,20 @@ class BlockView:
     norms: tuple[nn.Module, ...]
     layer_scales: tuple[str, ...]
     skips: tuple[SubBlock, ...]
+
+    def _summary(self) -> str:
+        skips = "+".join(self.skips) or "no"
+        return f"{self.name}, {skips} skips, d = {self.dim}, {self.heads} heads of {self.head_dim}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each linear map."""
+        inputs = [f"MLP in {i}" if len(self.mlp_in) > 1 else "MLP in" for i in range(len(self.mlp_in))]
+        names = ("W_Q", "W_K", "W_V", "W_O", *inputs, "MLP out")
+        rows = [
+            (name, f"{one.w.shape[0]} x {one.w.shape[1]}", "no" if one.bias is None else "yes")
+            for name, one in zip(names, self.maps, strict=True)
+        ]
+        return (Table(("map", "in x out", "bias"), rows, self._summary(), align="lrl"),)
 
     @property
     def maps(self) -> tuple[LinearMap, ...]:

@@ -5,17 +5,25 @@ has gains of 0.25 and 4. A Z that all heads share gives heads with the same W_Q 
 wrong scale of W_V W_O. A block that was missed shows all of these.
 """
 
+import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
+from skipless.display import Record, Table
+from skipless.display.axes import legend, level, lines_by_name
+from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
 from skipless.models.blocks import BlockView
 from skipless.models.surgery import block_views
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # The paper's settings for images give mean diagonals of 0.76 (ViT-Base) and 0.98 (ViT-Small). ViT-Base's (2, 0.6) in a
 # model of width 64 gives 0.11; one half separates the two cases. The paper's setting for language, 0.21, is flagged.
@@ -28,8 +36,8 @@ TOLERANCE = 0.05
 DRAW_TOLERANCE = 0.2
 
 
-@dataclass(frozen=True)
-class BlockInit:
+@dataclass(frozen=True, repr=False)
+class BlockInit(Record):
     """Measurements of one block's weights.
 
     Attributes:
@@ -58,9 +66,32 @@ class BlockInit:
     mlp_kappa: tuple[float, ...]
     flags: tuple[str, ...]
 
+    def _summary(self) -> str:
+        skips = "+".join(self.skips) or "no"
+        found = f"! {'; '.join(self.flags)}" if self.flags else "nothing departs from the scheme"
+        return f"{self.name}, {skips} skips, kappa(W_V W_O) {_format(self.kappa_vo)}, {found}"
 
-@dataclass(frozen=True)
-class InitReport:
+    def tables(self) -> tuple[Table, ...]:
+        """A table of the block's numbers, and one of its heads'."""
+        maps = [f"MLP map {i}" for i in range(len(self.mlp_gain))]
+        rows = [("W_V W_O", _format(self.scale_vo), _format(self.kappa_vo))]
+        rows += zip(maps, map(_format, self.mlp_gain), map(_format, self.mlp_kappa), strict=True)
+        values = zip(self.trace, self.diagonal, self.norm, strict=True)
+        heads = [(str(head), *map(_format, of_head)) for head, of_head in enumerate(values)]
+        overlap = f"{self.name}; largest cosine between two heads {_format(self.head_overlap)}"
+        return (
+            Table(("product", "scale or gain", "kappa"), rows, self.name, [f"! {flag}" for flag in self.flags]),
+            Table(("head", "tr/d", "diagonal", "norm"), heads, overlap),
+        )
+
+    def _draw(self, axes: "Axes") -> None:
+        lines_by_name(axes, [str(head) for head in range(len(self.diagonal))], {"": self.diagonal}, "mean A_ii", "head")
+        level(axes, DIAGONAL_FLOOR, "diffuse below")
+        axes.set_ylim(0, 1.02)
+
+
+@dataclass(frozen=True, repr=False)
+class InitReport(Record):
     """One `BlockInit` for each block; as text, a table with a line for each block, and all flags below it."""
 
     blocks: tuple[BlockInit, ...]
@@ -72,28 +103,44 @@ class InitReport:
         """All departures from the scheme, each with its block's name."""
         return tuple(f"{block.name}: {flag}" for block in self.blocks for flag in block.flags)
 
-    def __str__(self) -> str:
-        head = ("block", "skips", "k(WvWo)", "scale", "tr/d by head", "diagonal by head", "MLP gain")
-        rows = [
-            (
-                block.name,
-                "+".join(block.skips) or "none",
-                _format(block.kappa_vo),
-                _format(block.scale_vo),
-                " ".join(map(_format, block.trace)),
-                " ".join(map(_format, block.diagonal)),
-                " ".join(map(_format, block.mlp_gain)),
-            )
-            for block in self.blocks
-        ]
-        widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
+    def _summary(self) -> str:
+        skips = " or ".join(dict.fromkeys("+".join(block.skips) or "no" for block in self.blocks))
+        found = counted(len(self.flags), "departure") if self.flags else "nothing departs from the scheme"
+        return f"{counted(len(self.blocks), 'block')}, {skips} skips, {found}; {self.tokens} tokens, seed {self.seed}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """The one table, with a row for each block."""
         residual = ", but the skips are there" if all(block.skips for block in self.blocks) else ""
         verdict = [f"! {flag}" for flag in self.flags] or [f"nothing departs from the scheme{residual}"]
         about = f"diagonals: {self.tokens} layer-normed Gaussian tokens, seed {self.seed}"
-        return "\n".join([*(line.rstrip() for line in lines), about, *verdict])
+        return (Table(_HEAD, [_row(block) for block in self.blocks], about, verdict),)
 
-    __repr__ = __str__
+    def _draw(self, axes: "Axes") -> None:
+        names = [block.name for block in self.blocks]
+        heads = [sum(block.diagonal) / len(block.diagonal) for block in self.blocks]
+        gains = [max(block.mlp_gain, key=lambda gain: abs(math.log(gain or 1e-9))) for block in self.blocks]
+        kappas = [block.kappa_vo for block in self.blocks]
+        series = {"kappa(W_V W_O)": kappas, "MLP gain, the worst map": gains, "attention diagonal, mean": heads}
+        axes.set_yscale("log")
+        lines_by_name(axes, names, series, "1 in the scheme (diagonal: near 1)")
+        level(axes, 1.0, "scheme")
+        legend(axes)
+
+
+_HEAD = ("block", "skips", "k(WvWo)", "scale", "tr/d by head", "diagonal by head", "MLP gain")
+
+
+def _row(block: BlockInit) -> tuple[str, ...]:
+    """A block's row of the table."""
+    return (
+        block.name,
+        "+".join(block.skips) or "none",
+        _format(block.kappa_vo),
+        _format(block.scale_vo),
+        " ".join(map(_format, block.trace)),
+        " ".join(map(_format, block.diagonal)),
+        " ".join(map(_format, block.mlp_gain)),
+    )
 
 
 @torch.no_grad()

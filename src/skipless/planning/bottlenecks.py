@@ -3,7 +3,13 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from skipless.display import Record, Table
+from skipless.display.axes import bars
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Bottleneck = Literal["loader", "loop", "step", "optimizer", "evaluation", "checkpoint"]
 
@@ -21,7 +27,7 @@ _NAMES: dict[Bottleneck, tuple[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Seconds:
+class Seconds(Record):
     """Statistics of a repeated time measurement.
 
     Attributes:
@@ -50,8 +56,8 @@ class Seconds:
         return f"{1e3 * self.median:.1f} ms ({1e3 * self.low:.1f} to {1e3 * self.high:.1f}, n = {self.n})"
 
 
-@dataclass(frozen=True)
-class RunProfile:
+@dataclass(frozen=True, repr=False)
+class RunProfile(Record):
     """The time that the parts of a run take.
 
     Attributes:
@@ -93,6 +99,28 @@ class RunProfile:
     evaluate_every: int
     checkpoint_every: int
     processes: int = 1
+
+    def _summary(self) -> str:
+        part, share = self.ranked()[0]
+        where = f"{self.device}, {self.precision}, batch {self.batch_size}, {self.optimizer_name}"
+        return f"{self.images_per_second:.4g} images/s, {_NAMES[part][0]} {_per_cent(share)} of the time; {where}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each part of the run; the advice below it."""
+        rows = [(name, _per_cent(self.shares()[name]), text) for name, text in part_times(self).items()]
+        loader = f"loader alone {self.loader:.4g} images/s with {self.workers} workers"
+        caption = f"{self._setting()}; {loader}; time is the median (shortest to longest)"
+        return (Table(("part", "share", "time"), rows, caption, self.advice.splitlines(), align="lrl"),)
+
+    def _draw(self, axes: "Axes") -> None:
+        bars(axes, {name: 100 * share for name, share in self.shares().items()}, "% of the run's time")
+
+    def __str__(self) -> str:
+        return profile_text(self)
+
+    def _setting(self) -> str:
+        what = f"{self.device}, {self.precision}, batch {self.batch_size}, {self.optimizer_name}"
+        return f"{self.images_per_second:.4g} images/s on {what}"
 
     @property
     def optimizer(self) -> float:
@@ -232,24 +260,26 @@ def _per_cent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def profile_text(profile: RunProfile) -> str:
-    """Return the times, shares and advice as lines of text."""
-    shares = profile.shares()
+def part_times(profile: RunProfile) -> dict[str, str]:
+    """Return the measured time of each part, as text."""
     refresh = (
         "" if profile.refresh is None else f"; with a refresh {profile.refresh}, every {profile.refresh_every} steps"
     )
-    evaluation = "none" if profile.evaluation is None else f"{profile.evaluation:.3g} s each"
-    parts = {
+    return {
         "between steps": str(profile.between),
         "forward and backward": str(profile.passes),
         "optimizer": f"{profile.update}{refresh}",
-        "evaluation": evaluation,
+        "evaluation": "none" if profile.evaluation is None else f"{profile.evaluation:.3g} s each",
         "checkpoint": f"{1e3 * profile.checkpoint:.0f} ms each",
     }
+
+
+def profile_text(profile: RunProfile) -> str:
+    """Return the times, shares and advice as lines of text."""
+    shares = profile.shares()
     lines = [
-        f"the loop        {profile.images_per_second:.4g} images/s on {profile.device}, {profile.precision}, "
-        f"batch {profile.batch_size}, {profile.optimizer_name}",
+        f"the loop        {profile._setting()}",
         f"loader alone    {profile.loader:.4g} images/s with {profile.workers} workers",
     ]
-    lines += [f"{100 * shares[name]:5.1f} %  {name:20}  {value}" for name, value in parts.items()]
+    lines += [f"{100 * shares[name]:5.1f} %  {name:20}  {value}" for name, value in part_times(profile).items()]
     return "\n".join([*lines, profile.advice])

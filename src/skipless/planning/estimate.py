@@ -1,10 +1,13 @@
 """plan: estimates time and memory of a workload on a machine, from counted work and assumed efficiencies."""
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import nn
 
 from skipless.choices import SharedStrategy as Strategy
+from skipless.display import Record, Table
+from skipless.display.axes import bars
 from skipless.errors import InputError
 from skipless.models import block_views
 from skipless.optim import SOAP
@@ -14,9 +17,14 @@ from skipless.planning.hardware import GPU
 from skipless.planning.optimizer_cost import Cost, parameter_costs, shard_costs, total
 from skipless.planning.work import Workload
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-@dataclass(frozen=True)
-class Setup:
+_GIB = 2**30
+
+
+@dataclass(frozen=True, repr=False)
+class Setup(Record):
     """The hardware of a run, and how the run uses it.
 
     Attributes:
@@ -37,13 +45,17 @@ class Setup:
     fused: bool = True
     checkpointing: bool = False
 
+    def _summary(self) -> str:
+        batch = "largest micro-batch" if self.micro_batch is None else f"micro-batch {self.micro_batch}"
+        return f"{self.devices} x {self.gpu.name}, {self.strategy}, {batch}"
+
     def __post_init__(self) -> None:
         if self.devices < 1:
             raise InputError(f"--devices {self.devices}: give at least 1")
 
 
-@dataclass(frozen=True)
-class Memory:
+@dataclass(frozen=True, repr=False)
+class Memory(Record):
     """Bytes on the fullest device between forward and backward pass, the peak except for temporary tensors.
 
     Attributes:
@@ -69,9 +81,23 @@ class Memory:
         """Sum of all parts."""
         return sum(vars(self).values())
 
+    def _summary(self) -> str:
+        parts = sorted(vars(self).items(), key=lambda part: -part[1])
+        largest = ", ".join(f"{name} {value / _GIB:.2f}" for name, value in parts[:3])
+        return f"{self.total / _GIB:.2f} GiB on the fullest device, the largest parts {largest}"
 
-@dataclass(frozen=True)
-class Time:
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each part."""
+        rows = [(name, f"{value / _GIB:.3f}", _share(value, self.total)) for name, value in vars(self).items()]
+        total = ("sum", f"{self.total / _GIB:.3f}", _share(self.total, self.total))
+        return (Table(("memory", "GiB", "share"), [*rows, total], "on the fullest device", align="lrr"),)
+
+    def _draw(self, axes: "Axes") -> None:
+        bars(axes, {name: value / _GIB for name, value in vars(self).items()}, "GiB on the fullest device")
+
+
+@dataclass(frozen=True, repr=False)
+class Time(Record):
     """Seconds of the parts of an average optimizer step."""
 
     passes: float
@@ -83,9 +109,22 @@ class Time:
         """Sum of all parts."""
         return self.passes + self.optimizer + self.communication
 
+    def _summary(self) -> str:
+        parts = ", ".join(f"{name} {1e3 * value:.1f}" for name, value in vars(self).items())
+        return f"{1e3 * self.total:.1f} ms a step: {parts}"
 
-@dataclass(frozen=True)
-class Plan:
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each part."""
+        rows = [(name, f"{1e3 * value:.2f}", _share(value, self.total)) for name, value in vars(self).items()]
+        total = ("sum", f"{1e3 * self.total:.2f}", _share(self.total, self.total))
+        return (Table(("time", "ms a step", "share"), [*rows, total], "an average step", align="lrr"),)
+
+    def _draw(self, axes: "Axes") -> None:
+        bars(axes, {name: 1e3 * value for name, value in vars(self).items()}, "ms of an average step")
+
+
+@dataclass(frozen=True, repr=False)
+class Plan(Record):
     """Time and memory of a run.
 
     Attributes:
@@ -111,6 +150,31 @@ class Plan:
     hours: float
     sent_bytes: float
     fits: bool
+
+    _size: ClassVar[tuple[float, float]] = (6.4, 3.0)
+
+    def _summary(self) -> str:
+        fits = "" if self.fits else ", does not fit"
+        batch = f"{self.accumulation} x {self.micro_batch} images a device"
+        memory = f"{self.memory.total / _GIB:.1f} GiB{fits}"
+        return f"{1e3 * self.time.total:.1f} ms a step, {self.hours:.3g} GPU hours, {memory}, {batch}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """The run as a whole, then time and memory by parts."""
+        rows = [
+            ("micro-batches a step", f"{self.accumulation} x {self.micro_batch}"),
+            ("FLOPs of an image", f"{self.flops_per_image / 1e9:,.1f} GFLOP"),
+            ("FLOPs of the optimizer's step", f"{self.optimizer_flops / 1e9:,.1f} GFLOP"),
+            ("FLOPs of the run", f"{self.flops / 1e18:,.3g} EFLOP"),
+            ("GPU hours", f"{self.hours:,.3g}"),
+            ("sent by each device, a step", f"{self.sent_bytes / _GIB:.3f} GiB"),
+        ]
+        notes = () if self.fits else ("! it does not fit into the GPU's usable memory",)
+        whole = Table(("run", "value"), rows, "estimated, not measured", notes, align="lr")
+        return (whole, *self.time.tables(), *self.memory.tables())
+
+    def _draw(self, axes: "Axes") -> None:
+        self.memory._draw(axes)
 
 
 def plan(work: Workload, setup: Setup, assumed: Assumptions | None = None) -> Plan:
@@ -254,3 +318,7 @@ def _communication_bytes(work: Workload, setup: Setup, accumulation: int) -> tup
 
 def _numel(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else ""

@@ -4,11 +4,12 @@ import difflib
 from dataclasses import dataclass
 
 from skipless.choices import Precision
+from skipless.display import Record
 from skipless.errors import InputError
 
 
-@dataclass(frozen=True)
-class GPU:
+@dataclass(frozen=True, repr=False)
+class GPU(Record):
     """Peak rates of one GPU, dense: without the doubling for sparse matrices in data sheets.
 
     Attributes:
@@ -28,6 +29,10 @@ class GPU:
     memory: int
     source: str
     bf16: bool = True
+
+    def _summary(self) -> str:
+        rates = f"{self.half / 1e12:.4g} TFLOP/s in half, {self.single / 1e12:.4g} in single precision"
+        return f"{self.name}, {rates}, {self.bandwidth / 1e12:.4g} TB/s, {self.memory / 2**30:.0f} GiB"
 
     def peak(self, precision: Precision) -> float:
         """Return the peak FLOP/s of matrix products at a precision.

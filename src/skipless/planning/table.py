@@ -1,17 +1,21 @@
 """Tables of plans, as Markdown that is aligned for a terminal; their JSON, and their assumptions in words."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+from skipless.display import Record, Table
 from skipless.planning.estimate import Assumptions, Plan, Setup
 from skipless.planning.work import Workload
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _GIB = 2**30
 
 
-@dataclass(frozen=True, eq=False)
-class PlanRow:
+@dataclass(frozen=True, eq=False, repr=False)
+class PlanRow(Record):
     """One planned run.
 
     Attributes:
@@ -31,6 +35,18 @@ class PlanRow:
     plan: Plan
     checkpointed: Plan
     unfused: Plan
+
+    def _summary(self) -> str:
+        return f"{self.model}, {self.optimizer}, {self.setup._summary()}; {self.plan._summary()}"
+
+    def tables(self) -> Sequence[Table]:
+        """The plan's tables, under the run's name."""
+        first, *rest = self.plan.tables()
+        name = f"{self.model}, {self.optimizer}, {self.setup._summary()}; {first.caption}"
+        return (replace(first, caption=name), *rest)
+
+    def _draw(self, axes: "Axes") -> None:
+        self.plan._draw(axes)
 
     def as_json(self) -> dict[str, Any]:
         """Return every number of the plan, unrounded."""
@@ -121,17 +137,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left
         |:--|---:|
         | b | 10 |
     """
-    widths = [max(3 if i < left else 2, *(len(row[i]) for row in (header, *rows))) for i in range(len(header))]
-    widths[:left] = [max(len(row[i]) for row in (header, *rows)) for i in range(left)]
-
-    def line(row: Sequence[str]) -> str:
-        cells = [
-            cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        return f"| {' | '.join(cells)} |"
-
-    rules = [f":{'-' * (w + 1)}" if i < left else f"{'-' * (w + 1)}:" for i, w in enumerate(widths)]
-    return "\n".join([line(header), f"|{'|'.join(rules)}|", *(line(row) for row in rows)])
+    return Table(header, rows, align="l" * left + "r" * (len(header) - left)).markdown(padded=True)
 
 
 def _per_cent(part: float, whole: float) -> str:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from skipless.data.config import IMAGENET_CLASSES, IMAGENET_TRAIN, IMAGENET_VAL
+from skipless.display import Record, Table
 from skipless.errors import InputError
 from skipless.optim import build_optimizer
 from skipless.planning.activations import SINGLE, Keeping, backbone_bytes, cast_bytes
@@ -28,8 +29,8 @@ class Crops:
     count: int
 
 
-@dataclass(frozen=True, eq=False)
-class Workload:
+@dataclass(frozen=True, eq=False, repr=False)
+class Workload(Record):
     """The work of a training run, independent of the machine.
 
     Attributes:
@@ -51,6 +52,25 @@ class Workload:
     images: int
     evaluated: int
     frequency: int
+
+    def _summary(self) -> str:
+        crops = " + ".join(f"{each.count} x {each.size} px" for each in self.student)
+        return f"{self.parameters:,} parameters, {self.images:,} images of {crops}, {self.steps:,} steps"
+
+    def tables(self) -> tuple[Table, ...]:
+        """The work in numbers."""
+        rows = [
+            ("trained parameters", f"{self.parameters:,}"),
+            ("frozen parameters", f"{self.frozen:,}"),
+            ("training images", f"{self.images:,}"),
+            ("steps", f"{self.steps:,}"),
+            ("forward pass of an image", f"{self.forward / 1e9:,.2f} GFLOP"),
+            ("backward pass of an image", f"{self.backward / 1e9:,.2f} GFLOP"),
+            ("teacher's pass of an image", f"{self.teaching / 1e9:,.2f} GFLOP"),
+            ("evaluations", f"{self.evaluations} of {self.evaluated:,} images"),
+        ]
+        crops = ", ".join(f"{each.count} x {each.size}" for each in self.student)
+        return (Table(("work", "value"), rows, f"of each image, pixels a side: {crops}", align="lr"),)
 
     @property
     def backbone(self) -> nn.Module:

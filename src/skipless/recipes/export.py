@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from skipless.data.images import pixel_statistics
+from skipless.display import Record, Table
 from skipless.errors import InputError
 from skipless.models import REGISTERED, load_timm
 from skipless.recipes.read import read_recipe
@@ -34,8 +35,8 @@ PICKLED = (".pth", ".pt", ".bin")
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-@dataclass(frozen=True)
-class Exported:
+@dataclass(frozen=True, repr=False)
+class Exported(Record):
     """A backbone in a file.
 
     Attributes:
@@ -47,6 +48,15 @@ class Exported:
     file: Path
     name: str
     kwargs: dict[str, Any]
+
+    def _summary(self) -> str:
+        return f"{self.file.name}, {self.name}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """The file, its model, and the lines that load it."""
+        rows = [("file", str(self.file)), ("timm's name", self.name)]
+        rows += [(name, str(value)) for name, value in self.kwargs.items()]
+        return (Table(("backbone", "value"), rows, "to load it:", self.python.splitlines(), align="ll"),)
 
     @property
     def python(self) -> str:

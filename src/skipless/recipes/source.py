@@ -8,6 +8,7 @@ from typing import Any
 from torch import Size, nn
 
 from skipless.data.images import pixel_statistics
+from skipless.display import Record
 from skipless.errors import InputError
 from skipless.models import REGISTERED, create_model, load_timm
 from skipless.recipes.read import read_recipe
@@ -23,8 +24,8 @@ from skipless.training.run_folder.weights_note import (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class ModelSource:
+@dataclass(frozen=True, eq=False, repr=False)
+class ModelSource(Record):
     """A model to look into, and where it comes from.
 
     Attributes:
@@ -41,6 +42,11 @@ class ModelSource:
     trained: bool
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     recipe: Recipe | None = None
+
+    def _summary(self) -> str:
+        count = sum(parameter.numel() for parameter in self.model.parameters())
+        recipe = "" if self.recipe is None else f", recipe {self.recipe.name}"
+        return f"{self.title}, {type(self.model).__name__} of {count:,} parameters{recipe}"
 
     @property
     def title(self) -> str:

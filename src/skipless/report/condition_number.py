@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from skipless.display import Record
+
 
 @dataclass(frozen=True)
-class ConditionNumber:
+class ConditionNumber(Record):
     """A condition number as shown in tables.
 
     Attributes:

@@ -15,34 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
 
 from skipless.choices import Row
+from skipless.display.drawing import COLOURS, STYLE
 from skipless.report.labels import ROW_CLASS
 
-# The baseline is neutral. Orange and blue are distinct in common colour blindness, and in greyscale by lightness.
-COLOURS: Mapping[str, str] = {
-    "ink": "#1c2127",
-    "muted": "#68707a",
-    "hairline": "#dfe2e6",
-    "skip": "#59626d",
-    "skipless": "#d4570a",
-    "init": "#1363c6",
-}
 ROW_COLOUR: Mapping[Row, str] = {row: COLOURS[name] for row, name in ROW_CLASS.items()}
 
-_STYLE: Mapping[str, object] = {
-    "font.size": 10,
-    "axes.edgecolor": COLOURS["muted"],
-    "axes.labelcolor": COLOURS["muted"],
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.color": COLOURS["ink"],
-    "xtick.color": COLOURS["muted"],
-    "ytick.color": COLOURS["muted"],
-    "xtick.major.size": 3,
-    "xtick.major.width": 0.6,
-    "ytick.major.size": 0,
-    "svg.fonttype": "none",  # text stays text, so it is searchable and uses the reader's font
-}
 _WEB_FONTS = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
 PRINT_FONTS = ("Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "DejaVu Sans")
 _NO_METADATA = {"Date": None, "Creator": None}
@@ -56,7 +33,7 @@ def row_colour(name: str, otherwise: str) -> str:
 
 def style_axes(fonts: Sequence[str], salt: str | None = None) -> AbstractContextManager[None]:
     """Context with this package's matplotlib style and the given fonts; a salt makes SVG ids reproducible."""
-    return mpl.rc_context(cast("Any", {**_STYLE, "font.family": list(fonts), "svg.hashsalt": salt}))
+    return mpl.rc_context(cast("Any", {**STYLE, "font.family": list(fonts), "svg.hashsalt": salt}))
 
 
 def print_fonts() -> list[str]:

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from skipless.display.axes import bounded_line, colour_of, explain_bounds, kappa_axis
 from skipless.report.condition_number import ConditionNumber
-from skipless.report.figure_style import COLOURS, PRINT_FONTS, row_colour, style_axes
-
-MORE_COLOURS = ("#1363c6", "#d4570a", "#7a3fa0", "#2b8a57", "#9c6b00", "#b03060", "#4f8fa0", "#7d7d2e")
+from skipless.report.figure_style import PRINT_FONTS, row_colour, style_axes
 
 
 def png(figure: Figure, dpi: int = 160) -> bytes:
@@ -31,7 +30,7 @@ def depth_figure(series: Mapping[str, Sequence[tuple[int, ConditionNumber]]], la
         figure = Figure(figsize=(6.4, 3.6))
         axes = figure.add_subplot()
         for index, (name, points) in enumerate(series.items()):
-            colour = row_colour(name.removesuffix(", 8 tokens"), MORE_COLOURS[index % len(MORE_COLOURS)])
+            colour = row_colour(name.removesuffix(", 8 tokens"), colour_of(index))
             numbers = [found for _, found in points]
             beside = 0.12 * (index - (len(series) - 1) / 2)  # markers of equal numbers stay apart
             kappa_line(axes, [block + beside for block, _ in points], numbers, colour, name)
@@ -45,30 +44,13 @@ def depth_figure(series: Mapping[str, Sequence[tuple[int, ConditionNumber]]], la
 
 def kappa_line(axes: Axes, x: Sequence[float], numbers: Sequence[ConditionNumber], colour: str, name: str) -> None:
     """Draw numbers and the line through them."""
-    values = [found.value for found in numbers]
-    axes.plot(x, values, color=colour, linewidth=1.4, label=name, zorder=2)
-    for bound, marker, face in ((False, "o", colour), (True, "^", "white")):
-        chosen = [i for i, found in enumerate(numbers) if found.bound == bound]
-        places = [x[i] for i in chosen], [values[i] for i in chosen]
-        axes.plot(*places, linestyle="none", color=colour, markersize=4.5, marker=marker, markerfacecolor=face)
-
-
-def kappa_axis(axes: Axes, values: Sequence[float], label: str) -> None:
-    """A log axis that starts at 1, where a condition number does."""
-    axes.set_yscale("log")
-    top = 10 * max(*values, 10.0)
-    axes.set_ylim(top**-0.04, top)  # kappa is at least 1: a little room below
-    axes.set_ylabel(label)
-    axes.set_axisbelow(True)
-    axes.grid(axis="y", color=COLOURS["hairline"], linewidth=0.6)
+    bounded_line(axes, x, [found.value for found in numbers], [found.bound for found in numbers], colour, name)
 
 
 def kappa_legend(axes: Axes, bounds: bool, *, beside: bool = False) -> None:
     """Name the lines, and the triangles if there are any."""
     if bounds:
-        axes.plot(
-            [], [], linestyle="none", marker="^", markerfacecolor="white", color=COLOURS["muted"], label="at least"
-        )
+        explain_bounds(axes)
     if beside:
         axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     else:

@@ -9,12 +9,19 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
+from skipless.display import Record, Table
+from skipless.display.axes import legend, ruled
+from skipless.display.drawing import COLOURS
 from skipless.errors import InputError
+from skipless.report.labels import duration
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -46,8 +53,8 @@ class Setting:
         return math.log(self.classes)
 
 
-@dataclass(frozen=True, eq=False)
-class Run:
+@dataclass(frozen=True, eq=False, repr=False)
+class Run(Record):
     """One finished run, read from its folder.
 
     Attributes:
@@ -75,6 +82,39 @@ class Run:
     epoch: Float[np.ndarray, " points"]
     loss: Float[np.ndarray, " points"]
     record: Mapping[str, Any] = field(repr=False)
+
+    def _summary(self) -> str:
+        found = f"diverged: {self.reason}" if self.diverged else f"top-1 {self.top1:.2f} %"
+        loss = "" if self.final_loss is None else f", final loss {self.final_loss:.3f}"
+        return f"{self.folder.name}, {found}{loss}, {self.steps:,} steps, lr {self.learning_rate:g}, seed {self.seed}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """What came out, and how it was trained."""
+        rows = [
+            ("top-1", "diverged" if self.top1 is None else f"{self.top1:.2f} %"),
+            ("final training loss", "" if self.final_loss is None else f"{self.final_loss:.4f} nats"),
+            ("steps", f"{self.steps:,}"),
+            ("epochs", f"{self.epoch[-1]:g}" if self.epoch.size else ""),
+            ("learning rate", f"{self.learning_rate:g}"),
+            ("training time", duration(self.seconds)),
+            ("seed", str(self.seed)),
+        ]
+        notes = [f"! diverged: {self.reason}"] if self.diverged else []
+        return (Table(("run", "value"), rows, str(self.folder), notes, align="lr"),)
+
+    def _draw(self, axes: "Axes") -> None:
+        from skipless.report.curves import smooth, thin  # which imports this module
+
+        if self.epoch.size:
+            axes.plot(self.epoch, self.loss, color=COLOURS["muted"], linewidth=0.6, alpha=0.6, label="as logged")
+            epoch, loss = thin(self.epoch, self.loss, limit=1000)
+            width = max(0.01 * float(epoch[-1] - epoch[0]), 1e-9)
+            axes.plot(epoch, smooth(epoch, loss, epoch, width), color=COLOURS["init"], linewidth=1.4, label="smoothed")
+        axes.set_xlabel("epoch", loc="right", labelpad=2)
+        axes.set_ylabel("training loss, nats")
+        axes.set_title(self.folder.name, loc="left", fontsize=10)
+        ruled(axes)
+        legend(axes)
 
     @property
     def final_loss(self) -> float | None:

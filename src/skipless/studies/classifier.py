@@ -2,24 +2,28 @@
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from skipless.data.images import ImageData
+from skipless.display import Record, Table
+from skipless.display.axes import legend, level, lines_by_name
 from skipless.evaluators.classification.linear_classification import (
     ClassificationProtocol,
     ClassificationResult,
     linear_classification_probe,
 )
 from skipless.studies.config import ClassifierConfig
-from skipless.studies.formatting import markdown_table
 from skipless.studies.pooled import PooledData, pool
 from skipless.studies.study_folder import StudyFolder
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-@dataclass(frozen=True, eq=False)
-class ClassifierResult:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ClassifierResult(Record):
     """Accuracy of the best linear head on each block.
 
     Attributes:
@@ -53,23 +57,40 @@ class ClassifierResult:
             "unreadable": self.pooled.unreadable,
         }
 
-    def __str__(self) -> str:
+    def _summary(self) -> str:
+        block, top1 = self.best
+        return f"{self.model} on {self.data}, best top-1 {top1:.1f} % (block {block}), n = {self.probe.test}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each block; accuracies in per cent."""
         rows = [
             [f"block {s.block}", "diverged" if s.top1 is None else f"{s.top1:.1f}", f"{s.learning_rate or 0:g}"]
             for s in self.probe.blocks
         ]
+        *notes, about = self._notes()
+        head = (f"linear top-1, {self.model}", "top-1", "learning rate")
+        return (Table(head, rows, f"{about}; per cent", [*notes, *self.pooled.remark()], align="lrr"),)
+
+    def _draw(self, axes: "Axes") -> None:
+        names = [str(score.block) for score in self.probe.blocks]
+        lines_by_name(axes, names, {"linear": [score.top1 for score in self.probe.blocks]}, "top-1, %")
+        level(axes, self.pooled.majority, "largest class")
+        legend(axes)
+
+    def __str__(self) -> str:
+        (table,) = self.tables()
+        return "\n".join([table.markdown(), "", *self._notes(), *self.pooled.remark()])
+
+    def _notes(self) -> list[str]:
+        """What stands below the table: the best of it, what it is compared with, and last what it is of."""
         block, top1 = self.best
         chosen = "validation" if self.probe.select == "val" else "held-out training"
-        lines = [
-            markdown_table([f"linear top-1, {self.model}", "top-1", "learning rate"], rows),
-            "",
+        return [
             f"best (block {block}, chosen on these images): {top1:.1f}",
             f"largest class: {self.pooled.majority:.1f}",
             f"{self.data}, {self.probe.train} training images, n = {self.probe.test}, {self.pooled.pooling} token, "
             f"learning rates chosen on {self.probe.chosen_on} {chosen} images",
-            *self.pooled.remark(),
         ]
-        return "\n".join(lines)
 
 
 def classify(

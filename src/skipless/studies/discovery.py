@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,21 +11,26 @@ from PIL import Image
 from torch import nn
 
 from skipless.data.dense import BoxData
+from skipless.display import Record, Table
+from skipless.display.axes import legend, level, lines_by_name
 from skipless.errors import InputError
 from skipless.evaluators.discovery import CorLoc, Discovery, corloc, draw_discoveries, lost, tokencut
 from skipless.evaluators.features.extraction import FeatureConfig, Features, ImageTransform, Key, features
 from skipless.evaluators.features.store_builder import files_identity, weights_hash
 from skipless.models.vit_view import find_vit
 from skipless.studies.config import DiscoveryConfig
-from skipless.studies.formatting import feature_name, markdown_table
+from skipless.studies.formatting import feature_name
 from skipless.studies.progress_bar import progress_bar
 from skipless.studies.study_folder import StudyFolder, barrier, rank_and_world_size
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 WHOLE_IMAGE = "whole image"
 
 
-@dataclass(frozen=True)
-class DiscoveryResult:
+@dataclass(frozen=True, repr=False)
+class DiscoveryResult(Record):
     """CorLoc of a model's features.
 
     Attributes:
@@ -67,18 +72,44 @@ class DiscoveryResult:
             "unreadable": dict(self.unreadable),
         }
 
-    def __str__(self) -> str:
+    def _summary(self) -> str:
+        best = f"best {self.scores[self.best].percent:.1f} % ({feature_name(self.best)})"
+        whole = f"whole image {self.whole_image.percent:.1f} %"
+        return f"{self.model} on {self.data}, {self.config.method}, CorLoc: {best}, {whole}; n = {self.n}"
+
+    @property
+    def _blocks(self) -> list[int]:
+        return list(dict.fromkeys(block for block, _ in self.scores))
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each block, a column for each kind of feature; CorLoc in per cent."""
         kinds = self.config.kinds
-        blocks = dict.fromkeys(block for block, _ in self.scores)
-        rows = [[f"block {b}", *(f"{self.scores[b, kind].percent:.1f}" for kind in kinds)] for b in blocks]
-        lines = [markdown_table([f"CorLoc, {self.model}", *kinds], rows), ""]
+        rows = [[f"block {b}", *(f"{self.scores[b, kind].percent:.1f}" for kind in kinds)] for b in self._blocks]
+        notes, about, remark = self._notes()
+        return (Table([f"CorLoc, {self.model}", *kinds], rows, about, [*notes, *remark], align=f"l{'r' * len(kinds)}"),)
+
+    def _draw(self, axes: "Axes") -> None:
+        series = {kind: [self.scores[b, kind].percent for b in self._blocks] for kind in self.config.kinds}
+        lines_by_name(axes, [str(block) for block in self._blocks], dict(series), "CorLoc, %")
+        level(axes, self.whole_image.percent, "whole image")
+        axes.set_ylim(bottom=0)
+        legend(axes)
+
+    def __str__(self) -> str:
+        (table,) = self.tables()
+        notes, about, remark = self._notes()
+        return "\n".join([table.markdown(), "", *notes, about, *remark])
+
+    def _notes(self) -> tuple[list[str], str, list[str]]:
+        """What stands below the table: the chosen features, what it is of, and the images that were left out."""
+        lines = []
         if self.last_key is not None:
             lines.append(f"last block's key: {self.scores[self.last_key].percent:.1f}")
         lines.append(f"best ({feature_name(self.best)}, chosen on these images): {self.scores[self.best].percent:.1f}")
         lines.append(f"whole image as the box: {self.whole_image.percent:.1f}")
-        lines.append(f"{self.data}, n = {self.n}, {self.config.method}; per cent of images with an IoU of at least 0.5")
-        lines += [f"! {len(self.unreadable)} images could not be used, see result.json"] if self.unreadable else []
-        return "\n".join(lines)
+        about = f"{self.data}, n = {self.n}, {self.config.method}; per cent of images with an IoU of at least 0.5"
+        lost = [f"! {len(self.unreadable)} images could not be used, see result.json"] if self.unreadable else []
+        return lines, about, lost
 
 
 def discover(

@@ -2,6 +2,7 @@
 
 import re
 
+from skipless.display import Table
 from skipless.evaluators.features.extraction import Key
 
 
@@ -27,5 +28,4 @@ def feature_name(key: Key) -> str:
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     """A Markdown table with the first column left-aligned and all others right-aligned."""
-    ruler = [":--", *["--:"] * (len(head) - 1)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ruler, *rows))
+    return Table(head, rows, align=f"l{'r' * (len(head) - 1)}").markdown()

@@ -3,20 +3,24 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from skipless.data.images import ImageData
+from skipless.display import Record, Table
+from skipless.display.axes import legend, level, lines_by_name
 from skipless.evaluators.classification.nearest_neighbours import KnnAccuracy, knn_blocks
 from skipless.studies.config import NeighbourConfig
-from skipless.studies.formatting import markdown_table
 from skipless.studies.pooled import PooledData, pool
 from skipless.studies.study_folder import StudyFolder
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-@dataclass(frozen=True, eq=False)
-class NeighbourResult:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NeighbourResult(Record):
     """k-NN accuracy of every block.
 
     Attributes:
@@ -51,23 +55,44 @@ class NeighbourResult:
             "unreadable": self.pooled.unreadable,
         }
 
-    def __str__(self) -> str:
+    def _summary(self) -> str:
+        block, k = self.best
+        score = self.scores[block][k]
+        return f"{self.model} on {self.data}, best top-1 {score.top1:.1f} % (block {block}, k = {k}), n = {score.n}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each block, a column for each k; accuracies in per cent."""
         head = [f"k-NN top-1, {self.model}", *(f"k = {k}" for k in self.config.ks)]
         rows = [[f"block {b}", *(f"{s.top1:.1f}" for s in by_k.values())] for b, by_k in self.scores.items()]
+        *notes, about = self._notes()
+        return (
+            Table(
+                head, rows, f"{about}; per cent", [*notes, *self.pooled.remark()], align=f"l{'r' * len(rows[0][1:])}"
+            ),
+        )
+
+    def _draw(self, axes: "Axes") -> None:
+        series = {f"k = {k}": [by_k[k].top1 for by_k in self.scores.values()] for k in self.config.ks}
+        lines_by_name(axes, [str(block) for block in self.scores], series, "top-1, %")
+        level(axes, self.pooled.majority, "largest class")
+        legend(axes)
+
+    def __str__(self) -> str:
+        (table,) = self.tables()
+        return "\n".join([table.markdown(), "", *self._notes(), *self.pooled.remark()])
+
+    def _notes(self) -> list[str]:
+        """What stands below the table: the best of it, what it is compared with, and last what it is of."""
         block, k = self.best
         last = max(self.scores)
         first = self.scores[last][self.config.ks[0]]
-        lines = [
-            markdown_table(head, rows),
-            "",
+        return [
             f"best (block {block}, k = {k}, chosen on these images): {self.scores[block][k].top1:.1f}",
             f"block {last}, k = {first.k}: {first.top1:.1f}",
             f"largest class: {self.pooled.majority:.1f}",
             f"{self.data}, {first.n_train} training images, n = {first.n}, {self.pooled.pooling} token, "
             f"T = {first.temperature}",
-            *self.pooled.remark(),
         ]
-        return "\n".join(lines)
 
 
 def nearest_neighbours(

@@ -16,6 +16,8 @@ from skipless.data.images import ImageData
 from skipless.data.loading.loader import BatchedDataset, BatchKey
 from skipless.data.memory import MemoryImages
 from skipless.data.on_disk import StoredImages
+from skipless.display import Record
+from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.evaluators.features.extraction import FeatureConfig, features
 from skipless.evaluators.features.store_builder import files_identity, weights_hash
@@ -29,8 +31,8 @@ SHARD = 512  # images in a shard, the most that an interruption loses
 _UNREADABLE_LABEL = -1  # label of an image that could not be read
 
 
-@dataclass(frozen=True, eq=False)
-class PooledData:
+@dataclass(frozen=True, eq=False, repr=False)
+class PooledData(Record):
     """Feature vectors of a training and a validation set.
 
     Attributes:
@@ -50,6 +52,10 @@ class PooledData:
     pooling: Pooling
     unreadable: dict[str, str]
     identity: str
+
+    def _summary(self) -> str:
+        sizes = f"{len(self.train_labels):,} training and {len(self.val_labels):,} validation images"
+        return f"{sizes}, {self.classes} classes, {counted(len(self.train), 'block')}, {self.pooling} token"
 
     @property
     def majority(self) -> float:

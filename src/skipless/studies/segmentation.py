@@ -3,7 +3,7 @@
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 from skipless.choices import MULTISCALE
 from skipless.data.dense import SegmentationData, UnreadableItem
+from skipless.display import Record, Table
 from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform
 from skipless.evaluators.features.store_builder import files_identity, weights_hash
 from skipless.evaluators.pictures.grids import save_png
@@ -25,9 +26,12 @@ from skipless.studies.config import ProbeConfig
 from skipless.studies.progress_bar import progress_bar
 from skipless.studies.study_folder import StudyFolder, rank_and_world_size
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-@dataclass(frozen=True)
-class SegmentationResult:
+
+@dataclass(frozen=True, repr=False)
+class SegmentationResult(Record):
     """Segmentation scores of a model's features.
 
     Attributes:
@@ -50,6 +54,27 @@ class SegmentationResult:
             "probe": self.probe.record(),
             "majority": asdict(self.majority),
         }
+
+    def _summary(self) -> str:
+        best = self.probe.best
+        found = (
+            f"best mIoU {best.miou or 0:.2f} % (block {best.name}), most frequent class {self.majority.miou or 0:.2f} %"
+        )
+        return f"{self.model} on {self.data}, {found}, n = {self.probe.val}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each set of blocks."""
+        (table,) = self.probe.tables()
+        best = self.probe.best
+        compared = [
+            f"best: {best.name} at {best.miou or 0:.2f} mIoU",
+            f"most frequent class everywhere: {self.majority.miou or 0:.2f} mIoU",
+        ]
+        caption = f"{self.model} on {self.data}; {table.caption}"
+        return (replace(table, caption=caption, notes=[*compared, *table.notes]),)
+
+    def _draw(self, axes: "Axes") -> None:
+        self.probe.draw_beside(axes, self.majority.miou)
 
     def __str__(self) -> str:
         best = self.probe.best

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import torch
 
+from skipless.display import Record, Table
+from skipless.display.values import few_words
 from skipless.recipes import Recipe
 from skipless.sweep.child import DIVERGED, ChildProcess
 
@@ -17,8 +19,8 @@ State = Literal["waiting", "running", "done", "diverged", "failed"]
 TAIL_BYTES = 16384  # enough for the last few lines of a metrics.jsonl, with an evaluation of every block
 
 
-@dataclass(eq=False)
-class Job:
+@dataclass(eq=False, repr=False)
+class Job(Record):
     """One training run of a sweep and its progress.
 
     Attributes:
@@ -39,6 +41,16 @@ class Job:
     latest: dict[str, Any] = field(default_factory=dict)
     error: str = ""
     _child: ChildProcess | None = None
+
+    def _summary(self) -> str:
+        score = "" if self.score is None else f", {self.recipe.metric} {self.score:.4g}"
+        error = f": {self.error}" if self.error else ""
+        return f"{', '.join(self.labels)}, {self.state}{error}{score}, {self.steps:,} steps, {self.out.name}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """The latest logged values."""
+        rows = [(name, few_words(value)) for name, value in self.latest.items()]
+        return (Table(("latest", "value"), rows, self._summary(), align="lr"),)
 
     @property
     def on_gpu(self) -> bool:
@@ -106,8 +118,8 @@ class Job:
             self._child.process.join()
 
 
-@dataclass(eq=False)
-class Call:
+@dataclass(eq=False, repr=False)
+class Call(Record):
     """One evaluation, or other work that writes files, and its progress.
 
     Attributes:
@@ -128,6 +140,16 @@ class Call:
     _child: ChildProcess | None = None
     _since: float = 0.0
     _seconds: float = 0.0
+
+    def _summary(self) -> str:
+        error = f": {self.error}" if self.error else ""
+        return f"{', '.join(self.labels)}, {self.state}{error}, {self._seconds:.0f} s"
+
+    def tables(self) -> tuple[Table, ...]:
+        """The state of the call."""
+        rows = [(", ".join(self.labels), self.state, f"{self._seconds:.0f}")]
+        notes = [f"! {self.error}"] if self.error else []
+        return (Table(("call", "state", "seconds"), rows, "one evaluation of a sweep", notes, align="llr"),)
 
     def start(self, context: Any, threads: int) -> None:
         """Start the call in a process of its own."""

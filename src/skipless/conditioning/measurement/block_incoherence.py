@@ -2,14 +2,15 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from skipless.conditioning.measurement.block_inputs import block_inputs
+from skipless.conditioning.measurement.conditioning_report import draw_kappas
 from skipless.conditioning.measurement.network_jacobian import (
     RowIndices,
     Rows,
@@ -18,14 +19,19 @@ from skipless.conditioning.measurement.network_jacobian import (
     sub_block_columns,
 )
 from skipless.conditioning.operators.linear_operator import LinearOperator
-from skipless.conditioning.spectra.estimates import Estimate, Spectrum
+from skipless.conditioning.spectra.estimates import Estimate, Spectrum, spectra_table
 from skipless.conditioning.spectra.spectrum import spectrum
 from skipless.conditioning.theory.concatenation import ConcatenationBound, concatenation_bound, triangular_factor
+from skipless.display import Record, Table
+from skipless.display.axes import name_ticks
 from skipless.errors import InputError
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-@dataclass(frozen=True)
-class AssumptionReport:
+
+@dataclass(frozen=True, repr=False)
+class AssumptionReport(Record):
     """Both sides of Eqs. 6 and 37, and rho and tau, for one model at some rows of J. All of it in float64.
 
     Attributes:
@@ -87,6 +93,30 @@ class AssumptionReport:
             "bound": vars(self.bound),
         }
 
+    def _summary(self) -> str:
+        holds = {True: "holds", False: "does not hold", None: "cannot be told"}[self.eq6]
+        parts = f"{len(self.sub_blocks)} sub-blocks, Eq. 6 {holds}"
+        return f"{parts}, kappa(J) {self.whole.kappa}, worst {self.worst}; {self.rows}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for J and each sub-block, and what follows from them."""
+        about, *verdicts = str(self).splitlines()
+        singles = self.worst_image or {}
+        table = spectra_table({"J": self.whole, **self.sub_blocks}, "part", about)
+        if not singles:
+            return (replace(table, notes=verdicts),)
+        rows = [(*row, str(singles[row[0]].kappa) if row[0] in singles else "") for row in table.rows]
+        head = (*table.head, "kappa, worst image")
+        return (replace(table, head=head, rows=rows, align=f"{table.align}r", notes=verdicts),)
+
+    def _draw(self, axes: "Axes") -> None:
+        kappas = {"images stacked": {i: found.kappa for i, found in enumerate(self.sub_blocks.values())}}
+        if self.worst_image is not None:
+            kappas["worst image"] = {i: found.kappa for i, found in enumerate(self.worst_image.values())}
+        kappas["J"] = dict.fromkeys((0, len(self.sub_blocks) - 1), self.whole.kappa)
+        draw_kappas(axes, kappas)
+        name_ticks(axes, list(self.sub_blocks))
+
     def __str__(self) -> str:
         bound, worst = self.bound, self.sub_blocks[self.worst]
         verdict = {True: "holds", False: "does not hold", None: "cannot be told: both sides are singular"}[self.eq6]
@@ -106,8 +136,6 @@ class AssumptionReport:
                 f"not told in {unknown}"
             )
         return "\n".join(lines)
-
-    __repr__ = __str__
 
 
 @torch.inference_mode(False)

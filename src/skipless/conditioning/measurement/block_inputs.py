@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -14,10 +14,16 @@ from skipless.conditioning.operators.block_stack import first_tensor, forward_wi
 from skipless.conditioning.operators.validate import check_input, check_same_dtype_and_device, check_weights
 from skipless.conditioning.spectra.dense import matrix_spectrum
 from skipless.conditioning.spectra.estimates import Spectrum
+from skipless.display import Record, Table
+from skipless.display.axes import legend, ruled
+from skipless.display.drawing import COLOURS
 from skipless.errors import InputError
 from skipless.models import block_views
 from skipless.models.blocks import BlockView, SubBlock
 from skipless.models.eval_mode import evaluating
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # If a module computes something other than its view describes, the outputs differ by far more than rounding.
 AGREEMENT_RTOL = 1e-3
@@ -43,8 +49,8 @@ class BlockInputs:
     mlp: Float[Tensor, "b n d"]
 
 
-@dataclass(frozen=True)
-class TokenDistribution:
+@dataclass(frozen=True, repr=False)
+class TokenDistribution(Record):
     """The entries of all tokens after one pre-norm, beside those of N(0, I) (Figure 6).
 
     Attributes:
@@ -75,6 +81,41 @@ class TokenDistribution:
     covariance: Spectrum
     edges: tuple[float, ...]
     density: tuple[float, ...]
+
+    def _summary(self) -> str:
+        moments = f"mean {self.mean:.3g}, std {self.std:.3g}, excess kurtosis {self.excess_kurtosis:.3g}"
+        return (
+            f"{self.block}.{self.sub_block}, {self.tokens} tokens x {self.dim}, {moments}, isotropy {self.isotropy:.3g}"
+        )
+
+    def tables(self) -> tuple[Table, ...]:
+        """The moments, beside those of N(0, I)."""
+        rows = [
+            ("mean", f"{self.mean:.4g}", "0"),
+            ("standard deviation", f"{self.std:.4g}", "1"),
+            ("excess kurtosis", f"{self.excess_kurtosis:.4g}", "0"),
+            ("isotropy", f"{self.isotropy:.4g}", f"{self.gaussian_isotropy:.4g}"),
+            ("kappa of the covariance", str(self.covariance.kappa_gram), ""),
+        ]
+        caption = f"{self.block}.{self.sub_block}, after the norm: {self.tokens} tokens of {self.dim} entries"
+        return (Table(("entries", "here", "N(0, I)"), rows, caption, align="lrr"),)
+
+    def _draw(self, axes: "Axes") -> None:
+        middles = [(low + high) / 2 for low, high in zip(self.edges, self.edges[1:], strict=False)]
+        normal = [math.exp(-0.5 * x**2) / math.sqrt(2 * math.pi) for x in middles]
+        axes.stairs(
+            self.density,
+            self.edges,
+            fill=True,
+            color=COLOURS["init"],
+            alpha=0.5,
+            label=f"{self.block}.{self.sub_block}",
+        )
+        axes.plot(middles, normal, color=COLOURS["muted"], linewidth=1, label="N(0, 1)")
+        axes.set_xlabel("entry of a token", loc="right", labelpad=2)
+        axes.set_ylabel("density")
+        ruled(axes)
+        legend(axes)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values that `json` writes."""

@@ -1,13 +1,20 @@
 """ConditioningReport: the result of `measure_conditioning` as a record, as JSON and as a table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skipless.choices import TokensAt
 from skipless.conditioning.measurement.block_inputs import TokenDistribution
 from skipless.conditioning.measurement.network_jacobian import NetworkConditioning
-from skipless.conditioning.spectra.estimates import Estimate, Spectrum
+from skipless.conditioning.spectra.estimates import Estimate, Spectrum, spectra_table
+from skipless.display import Record, Table
+from skipless.display.axes import bounded_line, colour_of, explain_bounds, kappa_axis, legend, name_ticks
+from skipless.display.values import counted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 TOKENS_AT_TEXT: dict[TokensAt, str] = {
     "normed": "tokens after the norm",
@@ -17,8 +24,8 @@ TOKENS_AT_TEXT: dict[TokensAt, str] = {
 """Names of the `at` choices in tables."""
 
 
-@dataclass(frozen=True)
-class ImageSpectra:
+@dataclass(frozen=True, repr=False)
+class ImageSpectra(Record):
     """The spectra of one operator, one for each image.
 
     Attributes:
@@ -49,6 +56,20 @@ class ImageSpectra:
         values = [found.kappa.value for found in self.spectra]
         return min(values), max(values)
 
+    def _summary(self) -> str:
+        low, high = self.range
+        images = counted(len(self.spectra), "image")
+        return f"{self.median.name}, {images}, median kappa {self.kappa}, {low:.3g} to {high:.3g}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each image."""
+        return (spectra_table({f"image {i}": found for i, found in enumerate(self.spectra)}, "image"),)
+
+    def _draw(self, axes: "Axes") -> None:
+        draw_kappas(axes, {self.median.name: {i: found.kappa for i, found in enumerate(self.spectra)}})
+        name_ticks(axes, [str(i) for i in range(len(self.spectra))])
+        axes.set_xlabel("image", loc="right", labelpad=2)
+
     def as_json(self) -> dict[str, Any]:
         """Plain values; "rank" and "size" (the full rank) are those of the median image."""
         return {
@@ -61,8 +82,8 @@ class ImageSpectra:
         }
 
 
-@dataclass(frozen=True)
-class HeadMaps:
+@dataclass(frozen=True, repr=False)
+class HeadMaps(Record):
     """One head's attention maps.
 
     Attributes:
@@ -73,13 +94,23 @@ class HeadMaps:
     diagonal: float
     maps: ImageSpectra
 
+    def _summary(self) -> str:
+        return f"mean A_ii {self.diagonal:.2f}, {self.maps._summary()}"
+
+    def tables(self) -> Sequence[Table]:
+        """A row for each image."""
+        return self.maps.tables()
+
+    def _draw(self, axes: "Axes") -> None:
+        self.maps._draw(axes)
+
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
         return {"diagonal": self.diagonal, **self.maps.as_json()}
 
 
-@dataclass(frozen=True)
-class BlockConditioning:
+@dataclass(frozen=True, repr=False)
+class BlockConditioning(Record):
     """The measurements of one block.
 
     Attributes:
@@ -105,6 +136,29 @@ class BlockConditioning:
         """The operator of Table 6 for this block: K_l + I if the attention has its skip, K_l if it has none."""
         return self.attn.get("skip" if "attn" in self.skips else "skipless")
 
+    def _operators(self) -> dict[str, ImageSpectra]:
+        """What was measured, by its name."""
+        forms = {("attn", form): found for form, found in self.attn.items()}
+        forms |= {("mlp", form): found for form, found in self.mlp.items()}
+        heads = {f"A of head {i}": head.maps for i, head in enumerate(self.heads or ())}
+        return {_OPERATOR[part]: found for part, found in forms.items()} | heads
+
+    def _summary(self) -> str:
+        kappas = [f"kappa({name.split(',')[0]}) {found.kappa}" for name, found in self._operators().items()]
+        return f"{self.name}, {'+'.join(self.skips) or 'no'} skips, {', '.join(kappas)}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each operator, at its median image."""
+        found = {name: images.median for name, images in self._operators().items()}
+        return (spectra_table(found, "operator", f"{self.name}, median image"),)
+
+    def _draw(self, axes: "Axes") -> None:
+        operators = self._operators()
+        images = {name: dict(enumerate(s.kappa for s in found.spectra)) for name, found in operators.items()}
+        draw_kappas(axes, images)
+        name_ticks(axes, [str(i) for i in range(max(map(len, images.values()), default=0))])
+        axes.set_xlabel("image", loc="right", labelpad=2)
+
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
         return {
@@ -119,8 +173,8 @@ class BlockConditioning:
         }
 
 
-@dataclass(frozen=True)
-class ConditioningReport:
+@dataclass(frozen=True, repr=False)
+class ConditioningReport(Record):
     """Tables 5 and 6 for one model. `str` gives a table with one line for each block.
 
     Attributes:
@@ -153,7 +207,14 @@ class ConditioningReport:
             "seed": self.seed,
         }
 
-    def __str__(self) -> str:
+    def _summary(self) -> str:
+        measured = [block.paper for block in self.blocks if block.paper is not None]
+        worst = max((found.kappa_gram for found in measured), key=lambda gram: gram.value, default=None)
+        kappa = "" if worst is None else f", worst kappa_gram {worst}"
+        return f"{counted(len(self.blocks), 'block')}{kappa}; {self._setting()}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """The one table, with a row for each block; columns that nothing was measured for are left out."""
         head = ("block", "skips", "k(K)", "k(K+I)", "Table 6", "k(K^)", "k(K^+I)", "k(A) by head", "diagonal by head")
         rows = [
             (
@@ -168,15 +229,27 @@ class ConditioningReport:
             for block in self.blocks
         ]
         kept = [i for i in range(len(head)) if any(row[i] for row in rows)]
-        lines = align_columns([[row[i] for i in kept] for row in (head, *rows)])
-        return "\n".join([*lines, *self._footer()])
+        about, *notes = self._footer()
+        return (Table([head[i] for i in kept], [[row[i] for i in kept] for row in rows], about, notes),)
 
-    __repr__ = __str__
+    def _draw(self, axes: "Axes") -> None:
+        forms = ((part, form) for part in ("attn", "mlp") for form in ("skipless", "skip"))
+        drawn = {
+            _OPERATOR[part, form]: {i: getattr(block, part)[form].kappa for i, block in enumerate(self.blocks)
+                                    if form in getattr(block, part)}
+            for part, form in forms
+        }  # fmt: skip
+        draw_kappas(axes, {name: points for name, points in drawn.items() if points})
+        name_ticks(axes, [str(block.index) for block in self.blocks])
+        axes.set_xlabel("block", loc="right", labelpad=2)
 
-    def _footer(self) -> list[str]:
+    def _setting(self) -> str:
         several = f"median of {self.images} images" if self.images > 1 else "1 image"
         few = "" if self.tokens is None else f"{self.tokens} of the "
-        about = [f"{several}, {self.dtype}, {few}{TOKENS_AT_TEXT[self.at]}, seed {self.seed}"]
+        return f"{several}, {self.dtype}, {few}{TOKENS_AT_TEXT[self.at]}, seed {self.seed}"
+
+    def _footer(self) -> list[str]:
+        about = [self._setting()]
         if any(block.paper is not None for block in self.blocks):
             about.append(
                 "Table 6: kappa((K+I)(K+I)^T) where the attention has its skip, kappa(K K^T) where it has none"
@@ -193,10 +266,25 @@ class ConditioningReport:
 MAX_BOUNDS_LISTED = 6  # operators of unknown kappa that the text lists
 
 
-def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width, for a fixed-width font."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+_OPERATOR = {
+    ("attn", "skipless"): "K, attention",
+    ("attn", "skip"): "K + I",
+    ("mlp", "skipless"): "K^, MLP",
+    ("mlp", "skip"): "K^ + I",
+}
+
+
+def draw_kappas(axes: "Axes", series: Mapping[str, Mapping[int, Estimate]], label: str = "kappa") -> None:
+    """A line of condition numbers for each name, over positions; one that is only known from below is a triangle."""
+    for index, (name, points) in enumerate(series.items()):
+        found = list(points.values())
+        bounds = [not kappa.known for kappa in found]
+        bounded_line(axes, list(points), [kappa.value for kappa in found], bounds, colour_of(index), name)
+    everything = [kappa for points in series.values() for kappa in points.values()]
+    kappa_axis(axes, [kappa.value for kappa in everything], label)
+    if not all(kappa.known for kappa in everything):
+        explain_bounds(axes)
+    legend(axes)
 
 
 def _kappa(found: ImageSpectra | None) -> str:

@@ -1,8 +1,8 @@
 """The Jacobian J of the whole network at chosen rows. Table 5 needs such a choice, and the paper does not state it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -13,8 +13,12 @@ from skipless.conditioning.operators.jacobian import param_jacobian
 from skipless.conditioning.operators.linear_operator import LinearOperator
 from skipless.conditioning.spectra.estimates import Spectrum
 from skipless.conditioning.spectra.spectrum import spectrum
+from skipless.display import Record, Table
 from skipless.errors import InputError
 from skipless.models import block_views
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Size up to which the chosen rows of J are materialised; beyond it J is used through its products.
 MATERIALISED_BYTES = 2**30
@@ -47,8 +51,9 @@ class Rows:
             InputError: if there are fewer.
 
         Example:
-            >>> Rows(2, 3, 2).of((5, 17, 32))
-            RowIndices(images=2, tokens=(0, 6, 11), outputs=(0, 16))
+            >>> rows = Rows(2, 3, 2).of((5, 17, 32))
+            >>> rows.tokens, rows.outputs
+            ((0, 6, 11), (0, 16))
         """
         for name, size in zip(("images", "tokens", "outputs"), sizes, strict=True):
             if getattr(self, name) > size:
@@ -56,8 +61,8 @@ class Rows:
         return RowIndices(self.images, evenly_spaced(self.tokens, sizes[1]), evenly_spaced(self.outputs, sizes[2]))
 
 
-@dataclass(frozen=True)
-class RowIndices:
+@dataclass(frozen=True, repr=False)
+class RowIndices(Record):
     """Indices of the chosen rows of J: the first `images` images, with these token positions and features."""
 
     images: int
@@ -69,6 +74,9 @@ class RowIndices:
         """Number of rows."""
         return self.images * len(self.tokens) * len(self.outputs)
 
+    def _summary(self) -> str:
+        return str(self)
+
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
         return {**vars(self), "rows": self.count}
@@ -77,12 +85,25 @@ class RowIndices:
         return f"{self.count} rows: {self.images} images x {len(self.tokens)} tokens x {len(self.outputs)} features"
 
 
-@dataclass(frozen=True)
-class NetworkConditioning:
+@dataclass(frozen=True, repr=False)
+class NetworkConditioning(Record):
     """The conditioning of J = dF / d theta at the rows `rows` (Table 5); `spectrum.kappa_gram` is kappa(J J^T)."""
 
     rows: RowIndices
     spectrum: Spectrum
+
+    _size: ClassVar[tuple[float, float]] = Spectrum._size
+
+    def _summary(self) -> str:
+        return str(self)
+
+    def tables(self) -> tuple[Table, ...]:
+        """The spectrum of J, at the rows that the caption names."""
+        (table,) = self.spectrum.tables()
+        return (replace(table, caption=f"{table.caption}; {self.rows}"),)
+
+    def _draw(self, axes: "Axes") -> None:
+        self.spectrum._draw(axes)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values that `json` writes."""

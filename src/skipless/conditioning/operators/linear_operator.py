@@ -7,13 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from skipless.display import Record
 from skipless.errors import InputError
 
 MAX_DENSE_BYTES = 2 * 2**30  # larger dense forms are refused
 
 
-@dataclass(frozen=True, eq=False)
-class LinearOperator:
+@dataclass(frozen=True, eq=False, repr=False)
+class LinearOperator(Record):
     """A real matrix given by its products with vectors.
 
     Tokens are flattened as torch does it, `x.flatten()` of an `(n, d)` tensor: tokens outside, features inside. The
@@ -49,6 +50,10 @@ class LinearOperator:
     name: str = "operator"
     dense: Callable[[], Tensor] | None = None
     blocks: Callable[[], Tensor] | None = None
+
+    def _summary(self) -> str:
+        rows, columns = self.shape
+        return f"{self.name}, {rows} x {columns}, {str(self.dtype).removeprefix('torch.')} on {self.device}"
 
     @classmethod
     def from_dense(cls, matrix: Float[Tensor, "r c"], name: str = "matrix") -> "LinearOperator":

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float64
@@ -12,14 +12,20 @@ from skipless.conditioning.operators.linear_operator import LinearOperator
 from skipless.conditioning.spectra.dense import SUPPORTED_DTYPES, default_rank_tolerance, singular_values
 from skipless.conditioning.spectra.estimates import Method
 from skipless.conditioning.spectra.golub_kahan import Bidiagonalization
+from skipless.display import Record, Table
+from skipless.display.axes import ruled
+from skipless.display.drawing import COLOURS
 from skipless.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Up to this many rows all singular values are computed, which takes about a second on one core.
 DENSE_ROWS = 1000
 
 
-@dataclass(frozen=True, eq=False)
-class SpectralDensity:
+@dataclass(frozen=True, eq=False, repr=False)
+class SpectralDensity(Record):
     """The density of singular values over log10(sigma); it integrates to 1 over decades.
 
     Attributes:
@@ -50,6 +56,37 @@ class SpectralDensity:
     def share_below(self, sigma: float) -> float:
         """The fraction of the singular values below `sigma`."""
         return self.weight[self.sigma < sigma].sum().item()
+
+    def _summary(self) -> str:
+        low, high = self.sigma.min().item(), self.sigma.max().item()
+        return f"{self.name}, sigma {low:.3g} to {high:.3g}, median {self._quantile(0.5):.3g}; {self._setting()}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """Quantiles of the singular values."""
+        shares = (0.0, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
+        rows = [(f"{100 * share:g} %", f"{self._quantile(share):.4g}") for share in shares]
+        return (Table(("share of the values", "sigma, at most"), rows, f"{self.name}; {self._setting()}", align="rr"),)
+
+    def _draw(self, axes: "Axes") -> None:
+        sigma, density, error = (part.cpu().numpy() for part in (self.grid, self.density, self.error))
+        axes.fill_between(sigma, density - error, density + error, color=COLOURS["init"], alpha=0.2, linewidth=0)
+        axes.plot(sigma, density, color=COLOURS["init"], linewidth=1.4)
+        axes.set_xscale("log")
+        axes.set_xlabel("sigma", loc="right", labelpad=2)
+        axes.set_ylabel("share of the values a decade")
+        axes.set_ylim(bottom=0)
+        axes.set_title(f"{self.name}; {self._setting()}", loc="left", fontsize=10)
+        ruled(axes)
+
+    def _quantile(self, share: float) -> float:
+        """The singular value that a share of them does not exceed."""
+        order = self.sigma.argsort()
+        reached = self.weight[order].cumsum(0) >= share * self.weight.sum() * (1 - 1e-9)
+        return self.sigma[order][int(reached.double().argmax())].item()
+
+    def _setting(self) -> str:
+        drawn = f", {self.vectors} vectors, {self.steps} steps, seed {self.seed}" if self.vectors else ""
+        return f"{len(self.sigma)} nodes, {self.method}{drawn}"
 
     def as_json(self) -> dict[str, Any]:
         """Plain values that `json` writes; the nodes are left out."""

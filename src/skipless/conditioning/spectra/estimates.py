@@ -1,8 +1,16 @@
 """Records of measured spectra: numbers with the intervals that they are known to lie in."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from skipless.display import Record, Table
+from skipless.display.axes import ruled
+from skipless.display.drawing import COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Method = Literal["dense", "gram", "lanczos", "inverse"]
 
@@ -10,8 +18,8 @@ Method = Literal["dense", "gram", "lanczos", "inverse"]
 KNOWN_RELATIVE_ERROR = 0.1
 
 
-@dataclass(frozen=True)
-class Estimate:
+@dataclass(frozen=True, repr=False)
+class Estimate(Record):
     """A non-negative number with its error bounds.
 
     Attributes:
@@ -64,6 +72,11 @@ class Estimate:
             "residual": self.residual,
         }
 
+    def _summary(self) -> str:
+        upper = "unknown" if self.upper is None else f"{self.upper:.4g}"
+        steps = f", {self.iterations} steps" if self.iterations else ""
+        return f"{self}; {self.lower:.4g} to {upper}, {self.method}{steps}{'' if self.converged else ', not converged'}"
+
     def __str__(self) -> str:
         if self.converged:
             return f"{self.value:.4g}"
@@ -74,8 +87,8 @@ class Estimate:
         return f"<= {self.upper:.2g}" if self.lower == 0 else f"{self.lower:.2g} to {self.upper:.2g}"
 
 
-@dataclass(frozen=True)
-class Spectrum:
+@dataclass(frozen=True, repr=False)
+class Spectrum(Record):
     """The extreme singular values of an operator. No number in it is infinite or NaN.
 
     Attributes:
@@ -100,6 +113,8 @@ class Spectrum:
     tolerance: float
     failure: float
     seed: int
+
+    _size: ClassVar[tuple[float, float]] = (6.4, 1.8)
 
     @property
     def kappa(self) -> Estimate:
@@ -151,6 +166,22 @@ class Spectrum:
             "seed": self.seed,
         }
 
+    def _summary(self) -> str:
+        return str(self)
+
+    def tables(self) -> tuple[Table, ...]:
+        """The one table: kappa, kappa of the Gram matrix, and both ends, with their bounds."""
+        return (_ends_table(self),)
+
+    def _draw(self, axes: "Axes") -> None:
+        for place, end in enumerate((self.sigma_min, self.sigma_max)):
+            _draw_interval(axes, place, end)
+        axes.set_xscale("log")
+        axes.set_yticks([0, 1], ["sigma_min", "sigma_max"])
+        axes.set_ylim(-0.6, 1.6)
+        axes.set_title(f"{self.name}, kappa {self.kappa}", loc="left", fontsize=10)
+        ruled(axes, "x")
+
     def __str__(self) -> str:
         kappa = self.kappa
         relation = "" if str(kappa).startswith(">") else "= "
@@ -162,3 +193,52 @@ class Spectrum:
         rows, columns = self.shape
         how = f"{self.dtype} {self.method}{steps}{'' if self.converged else ', not converged'}"
         return f"{self.name} ({rows} x {columns}): {', '.join(parts)} [{how}]"
+
+
+def _draw_interval(axes: "Axes", place: float, end: Estimate) -> None:
+    """A number with its bounds on a log axis: a point where it is known, else a triangle towards where it may lie."""
+    colour, high = COLOURS["init"], end.value if end.upper is None else end.upper
+    if end.known or end.lower > 0:
+        axes.plot([max(end.lower, 1e-3 * high), high], [place, place], color=colour, linewidth=5, alpha=0.35)
+    if end.known:
+        axes.plot([end.value], [place], marker="o", color=colour)
+    else:
+        marker, at = (">", end.lower) if end.upper is None else ("<", high)
+        axes.plot([at], [place], marker=marker, color=colour, markerfacecolor="white")
+
+
+def spectra_table(spectra: Mapping[str, Spectrum], what: str, caption: str = "") -> Table:
+    """A row for each spectrum.
+
+    Args:
+        spectra: by name.
+        what: what the names are.
+        caption: ahead of how the numbers were found.
+    """
+    rows = [
+        (name, str(one.kappa), str(one.sigma_max), str(one.sigma_min), _rank(one), one.method)
+        for name, one in spectra.items()
+    ]
+    first = next(iter(spectra.values()), None)
+    found = [] if first is None else [f"{first.shape[0]} x {first.shape[1]}, {first.dtype}, seed {first.seed}"]
+    head = (what, "kappa", "sigma_max", "sigma_min", "rank", "method")
+    return Table(head, rows, "; ".join([*([caption] if caption else []), *found]), align="lrrrrl")
+
+
+def _ends_table(spectrum: Spectrum) -> Table:
+    """The numbers of one spectrum with their bounds."""
+    numbers = {name: getattr(spectrum, name) for name in ("kappa", "kappa_gram", "sigma_max", "sigma_min")}
+    rows = [
+        (name, str(one), f"{one.lower:.4g}", "" if one.upper is None else f"{one.upper:.4g}", one.method)
+        for name, one in numbers.items()
+    ]
+    caption = (
+        f"{spectrum.name}, {spectrum.shape[0]} x {spectrum.shape[1]}, {spectrum.dtype}, seed {spectrum.seed}, "
+        f"rank {_rank(spectrum) or 'unknown'} above {spectrum.rank_tolerance:.0e} sigma_max"
+    )
+    notes = () if spectrum.converged else (f"! not converged to {spectrum.tolerance:.0e}",)
+    return Table(("number", "value", "at least", "at most", "method"), rows, caption, notes, align="lrrrl")
+
+
+def _rank(spectrum: Spectrum) -> str:
+    return "" if spectrum.rank is None else f"{spectrum.rank} of {min(spectrum.shape)}"

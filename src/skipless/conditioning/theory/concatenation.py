@@ -8,13 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from skipless.display import Record
+from skipless.display.values import few_words
 from skipless.errors import InputError
 
 Orientation = Literal["tall", "wide", "mixed"]
 
 
-@dataclass(frozen=True)
-class ConcatenationBound:
+@dataclass(frozen=True, repr=False)
+class ConcatenationBound(Record):
     """Both sides of Eqs. 37 and 6 for M = [A_1 ... A_k], from dense float64 factorisations.
 
     Attributes:
@@ -42,6 +44,12 @@ class ConcatenationBound:
     kappa: float | None
     bound: float | None
     printed: float | None
+
+    def _summary(self) -> str:
+        kappa, worst, bound = (few_words(value) for value in (self.kappa, self.kappa_max, self.bound))
+        return (
+            f"{self.orientation}, kappa {kappa}, worst block {worst}, proven at most {bound}, rho {self.coherence:.3g}"
+        )
 
     @property
     def worst_block_holds(self) -> bool | None:

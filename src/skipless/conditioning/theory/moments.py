@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from skipless.display import Record
 from skipless.errors import InputError
 
 Reading = Literal["corrected", "printed"]
 
 
-@dataclass(frozen=True)
-class LogitMoments:
+@dataclass(frozen=True, repr=False)
+class LogitMoments(Record):
     """Mean and variance of a logit matrix's entries, on the diagonal and off it (Eqs. 14 to 19)."""
 
     diagonal_mean: float
@@ -18,9 +19,13 @@ class LogitMoments:
     off_diagonal_variance: float
     reading: Reading
 
+    def _summary(self) -> str:
+        on, off = (self.diagonal_mean, self.diagonal_variance), (self.off_diagonal_mean, self.off_diagonal_variance)
+        return f"mean and variance {on[0]:g}, {on[1]:g} on the diagonal, {off[0]:g}, {off[1]:g} off it, {self.reading}"
+
 
 @dataclass(frozen=True)
-class GapMoments:
+class GapMoments(Record):
     """Mean and variance of C_ii - C_ij, the gap between a row's diagonal logit and another one (Eq. 20)."""
 
     mean: float

@@ -23,6 +23,7 @@ from skipless.conditioning.theory.softmax_bounds import (
     row_margin,
     row_range,
 )
+from skipless.display import Record, Table
 from skipless.models.blocks import BlockView
 
 __all__ = [
@@ -46,8 +47,8 @@ __all__ = [
 NORM_ITERATIONS = 200
 
 
-@dataclass(frozen=True)
-class PerturbationRatio:
+@dataclass(frozen=True, repr=False)
+class PerturbationRatio(Record):
     """Measurement of Proposition 2's premise that E is a small perturbation of B.
 
     Attributes:
@@ -71,6 +72,26 @@ class PerturbationRatio:
     small: bool | None
     kappa_bound: float | None
     seed: int
+
+    def _summary(self) -> str:
+        small = {True: "small", False: "not small", None: "not told"}[self.small]
+        return f"{self.name}, |E| / sigma_min(B) {self.ratio}, {small}; |E| {self.perturbation}, seed {self.seed}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """The norms that are compared, with their bounds."""
+        numbers = {
+            "|E|": self.perturbation,
+            "sigma_max(B)": self.dominant_max,
+            "sigma_min(B)": self.dominant_min,
+            "|E| / sigma_min(B)": self.ratio,
+        }
+        rows = [
+            (name, str(one), f"{one.lower:.4g}", "" if one.upper is None else f"{one.upper:.4g}")
+            for name, one in numbers.items()
+        ]
+        bound = "nothing is proven" if self.kappa_bound is None else f"kappa(K) is at most {self.kappa_bound:.4g}"
+        caption = f"{self.name}, {self.shape[0]} x {self.shape[1]}, seed {self.seed}; {bound}"
+        return (Table(("number", "value", "at least", "at most"), rows, caption, align="lrrr"),)
 
 
 @torch.inference_mode(False)

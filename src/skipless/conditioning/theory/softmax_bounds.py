@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from skipless.display import Record
 from skipless.errors import InputError
 
 
 @dataclass(frozen=True)
-class SoftmaxBound:
+class SoftmaxBound(Record):
     """The bound that Proposition 1 gives for kappa of an n x n attention matrix.
 
     Attributes:

@@ -11,6 +11,8 @@ from jaxtyping import Bool, Int16, Int64, UInt8
 from PIL import Image
 
 from skipless.data.dense.reading import UnreadableItem, image_size, read_rgb
+from skipless.display import Record, Table
+from skipless.display.values import counted, few_words
 from skipless.errors import InputError
 
 IGNORE = 255  # label of a loaded mask, for every layout: the pixel is not scored
@@ -31,8 +33,8 @@ class SegmentationItem:
     mask: Path
 
 
-@dataclass(frozen=True, eq=False)
-class SegmentationData:
+@dataclass(frozen=True, eq=False, repr=False)
+class SegmentationData(Record):
     """One split of a set for semantic segmentation.
 
     Attributes:
@@ -52,6 +54,9 @@ class SegmentationData:
     read_ids: Callable[[Path], np.ndarray]
     labels_of: Int16[np.ndarray, " ids"]
     ignore: int = IGNORE
+
+    def _summary(self) -> str:
+        return f"{self.name}, {self.split}, {len(self):,} images with masks"
 
     def __len__(self) -> int:
         return len(self.items)
@@ -123,8 +128,8 @@ class BoxItem:
     annotation: Path
 
 
-@dataclass(frozen=True, eq=False)
-class ObjectBoxes:
+@dataclass(frozen=True, eq=False, repr=False)
+class ObjectBoxes(Record):
     """The annotated objects of one image.
 
     Attributes:
@@ -139,6 +144,20 @@ class ObjectBoxes:
     difficult: Bool[np.ndarray, " n"]
     truncated: Bool[np.ndarray, " n"]
 
+    def _summary(self) -> str:
+        return f"{counted(len(self), 'object')}: {', '.join(dict.fromkeys(self.classes)) or 'none'}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each object."""
+        rows = [
+            (name, *map(str, box), few_words(bool(hard)), few_words(bool(cut)))
+            for name, box, hard, cut in zip(
+                self.classes, self.boxes.tolist(), self.difficult, self.truncated, strict=True
+            )
+        ]
+        head = ("class", "xmin", "ymin", "xmax", "ymax", "difficult", "truncated")
+        return (Table(head, rows, "pixels from 0, maxima exclusive", align="lrrrrll"),)
+
     def __len__(self) -> int:
         return len(self.boxes)
 
@@ -148,8 +167,8 @@ class ObjectBoxes:
         return ObjectBoxes(self.boxes[chosen], classes, self.difficult[chosen], self.truncated[chosen])
 
 
-@dataclass(frozen=True, eq=False)
-class BoxData:
+@dataclass(frozen=True, eq=False, repr=False)
+class BoxData(Record):
     """One split of a set for object discovery.
 
     An image may have no box (VOC without its difficult objects, COCO's crowds); it is then not scored.
@@ -165,6 +184,9 @@ class BoxData:
     split: str
     items: tuple[BoxItem, ...]
     read_objects: Callable[[BoxItem], ObjectBoxes]
+
+    def _summary(self) -> str:
+        return f"{self.name}, {self.split}, {len(self):,} images with boxes"
 
     def __len__(self) -> int:
         return len(self.items)

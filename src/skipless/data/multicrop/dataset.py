@@ -23,13 +23,14 @@ from skipless.data.multicrop.config import MultiCropConfig
 from skipless.data.multicrop.params import sample_crop_params
 from skipless.data.multicrop.planes import pixel_scale_of
 from skipless.data.shards import find_shards, index_shards
+from skipless.display import Record
 from skipless.errors import InputError
 
 Crops = list[Tensor]
 
 
-@dataclass(frozen=True, eq=False)
-class MultiCropImages:
+@dataclass(frozen=True, eq=False, repr=False)
+class MultiCropImages(Record):
     """Augmented crops of images, without labels; images are decoded as they are fetched.
 
     Attributes:
@@ -41,6 +42,9 @@ class MultiCropImages:
     source: ImageSource
     config: MultiCropConfig = field(default_factory=MultiCropConfig)
     corrupt_limit: int = 0
+
+    def _summary(self) -> str:
+        return f"{len(self):,} images, {type(self.source).__name__}"
 
     def __len__(self) -> int:
         return len(self.source)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,11 +13,16 @@ from skipless.data.loading.seeding import derive_seed
 from skipless.data.multicrop.apply import augment, to_pixels
 from skipless.data.multicrop.config import MultiCropConfig
 from skipless.data.multicrop.params import CropParams, sample_crop_params
+from skipless.display import Record, Table
+from skipless.display.axes import bars
 from skipless.errors import InputError
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-@dataclass(frozen=True)
-class Deviation:
+
+@dataclass(frozen=True, repr=False)
+class Deviation(Record):
     """Mean absolute differences between the pixels (0 to 1) of two augmentations.
 
     Attributes:
@@ -40,6 +46,31 @@ class Deviation:
     blur_effect: float
     n: int
     seed: int
+
+    def _summary(self) -> str:
+        return (
+            f"crops differ by {self.crops:.3g} on average, {self.largest:.3g} at most; n = {self.n}, seed {self.seed}"
+        )
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each difference, beside what it can be compared with."""
+        rows = [
+            ("all of the augmentation", f"{self.crops:.3g}", ""),
+            ("the crop that differs most", f"{self.largest:.3g}", ""),
+            ("hue alone", f"{self.hue:.3g}", f"{self.hue_effect:.3g}"),
+            ("blur alone", f"{self.blur:.3g}", f"{self.blur_effect:.3g}"),
+        ]
+        caption = f"{self.method}; n = {self.n} crops, seed {self.seed}"
+        return (Table(("difference", "fast and exact", "with and without"), rows, caption, align="lrr"),)
+
+    def _draw(self, axes: "Axes") -> None:
+        effects = {
+            "hue": self.hue,
+            "hue's effect": self.hue_effect,
+            "blur": self.blur,
+            "blur's effect": self.blur_effect,
+        }
+        bars(axes, {"crops": self.crops, "largest": self.largest, **effects}, "mean difference of pixels in 0 to 1")
 
 
 def measure_deviation(images: Sequence[Path], config: MultiCropConfig | None = None, *, seed: int = 0) -> Deviation:

@@ -2,6 +2,7 @@
 
 import colorsys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -10,6 +11,12 @@ from PIL import Image
 from skipless.choices import SceneColours as Colours, SceneShapes as Shapes
 from skipless.data.loading.seeding import derive_seed
 from skipless.data.scenes.sources import Sources
+from skipless.display import Record, Table
+from skipless.display.axes import colour_of
+from skipless.display.values import counted, few_words
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SIZES = (0.2, 0.6)  # smallest and largest ratio of an object's longer side to the scene's
 _TEXTURE_SIDES = (100, 250)  # pixels of a photo along the scene's longer side; validation's parts are 256 wide
@@ -18,8 +25,8 @@ _HUE_JITTER = 0.04  # turns; the hues of ten classes are 0.1 apart
 _DIFFICULT = 0.4  # an object with a smaller share of visible pixels is marked difficult
 
 
-@dataclass(frozen=True, eq=False)
-class SceneObject:
+@dataclass(frozen=True, eq=False, repr=False)
+class SceneObject(Record):
     """The visible part of one object.
 
     Attributes:
@@ -39,8 +46,8 @@ class SceneObject:
     difficult: bool
 
 
-@dataclass(frozen=True, eq=False)
-class Scene:
+@dataclass(frozen=True, eq=False, repr=False)
+class Scene(Record):
     """An image with its annotations.
 
     Attributes:
@@ -52,6 +59,34 @@ class Scene:
     image: UInt8[np.ndarray, "h w 3"]
     textures: UInt8[np.ndarray, "h w"]
     objects: tuple[SceneObject, ...]
+
+    def _summary(self) -> str:
+        height, width, _ = self.image.shape
+        labels = " ".join(str(shown.label) for shown in self.objects)
+        return f"{height} x {width}, {counted(len(self.objects), 'object')} of the classes {labels}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each object, front to back."""
+        rows = [
+            (
+                str(one.label),
+                *map(str, one.box),
+                str(int(one.mask.sum())),
+                few_words(one.truncated),
+                few_words(one.difficult),
+            )
+            for one in self.objects
+        ]
+        head = ("class", "xmin", "ymin", "xmax", "ymax", "pixels", "truncated", "difficult")
+        return (Table(head, rows, "pixels from 0, maxima exclusive; front to back", align="lrrrrrll"),)
+
+    def _draw(self, axes: "Axes") -> None:
+        axes.imshow(self.image)
+        for index, shown in enumerate(self.objects):
+            xmin, ymin, xmax, ymax = (edge - 0.5 for edge in shown.box)
+            edges = [xmin, xmax, xmax, xmin, xmin], [ymin, ymin, ymax, ymax, ymin]
+            axes.plot(*edges, color=colour_of(index), linewidth=1.4)
+        axes.set_axis_off()
 
     @property
     def main(self) -> int:

@@ -11,6 +11,7 @@ from PIL import Image
 from skipless.choices import SceneObjects as Objects
 from skipless.data.builtin import DEBIAN_FASHION, cache_folder, find_fashion, load_digits, load_fashion
 from skipless.data.memory import MemoryImages
+from skipless.display import Record
 from skipless.errors import InputError
 
 PHOTOS: tuple[str, ...] = ("china.jpg", "flower.jpg")  # scikit-learn's sample images, 640 x 427
@@ -18,8 +19,8 @@ _TRAIN_SHARE = 0.6  # share of a photo's columns for training; the others are fo
 _BACKGROUND = {"fashion": 8, "digits": 75}  # grey levels up to this are background
 
 
-@dataclass(frozen=True, eq=False)
-class Sources:
+@dataclass(frozen=True, eq=False, repr=False)
+class Sources(Record):
     """Objects and photos of one split; the splits have none in common.
 
     Attributes:

@@ -20,6 +20,7 @@ from skipless.data.scenes.layouts import (
     write_voc,
 )
 from skipless.data.scenes.sources import PHOTOS, Objects, Sources, load_sources
+from skipless.display import Record
 from skipless.errors import InputError
 
 MARKER = "scenes.json"  # written last: a folder that has it is complete
@@ -28,8 +29,8 @@ _PARTIAL = ".scenes-partial"
 _SMALLEST, _LARGEST = 32, 1024
 
 
-@dataclass(frozen=True)
-class WrittenScenes:
+@dataclass(frozen=True, repr=False)
+class WrittenScenes(Record):
     """The contents of a folder of scenes, as in its `scenes.json`.
 
     Attributes:
@@ -63,6 +64,10 @@ class WrittenScenes:
     largest: float = SIZES[1]
     colours: Colours = "any"
     version: int = VERSION
+
+    def _summary(self) -> str:
+        sets = f"{self.train:,} training and {self.val:,} validation scenes"
+        return f"{self.layout}, {sets} of {self.size} px, {self.objects}, {self.shapes}, seed {self.seed}"
 
 
 def write_scenes(

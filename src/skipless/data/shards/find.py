@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from skipless.data.folder import is_image
+from skipless.display import Record
+from skipless.display.values import counted
 from skipless.errors import InputError
 
 SPLITS = ("train", "val", "validation")  # names of folders with shards
@@ -18,8 +20,8 @@ _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 _MAX_SHARDS = 1_000_000  # a typo in a range should not fill the memory
 
 
-@dataclass(frozen=True)
-class Shards:
+@dataclass(frozen=True, repr=False)
+class Shards(Record):
     """The tars of a set.
 
     Attributes:
@@ -31,6 +33,9 @@ class Shards:
     named: str
     root: Path
     files: tuple[Path, ...]
+
+    def _summary(self) -> str:
+        return f"{counted(len(self.files), 'tar')}, {self.named}"
 
     def split(self, split: Literal["train", "val"]) -> "Shards":
         """Return the tars with `train` or `val` (or `validation`) in their name, or else in their folder's name."""

@@ -14,6 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from skipless.data.folder import UnreadableImage, decode_image
+from skipless.display import Record
+from skipless.display.values import counted
 from skipless.errors import InputError
 
 
@@ -41,8 +43,8 @@ class _Handles:
         return type(self), ()  # descriptors are not valid in a spawned worker
 
 
-@dataclass(frozen=True, eq=False)
-class ShardFiles:
+@dataclass(frozen=True, eq=False, repr=False)
+class ShardFiles(Record):
     """Image files in tars. All arrays are flat, so that forked workers share them without copying.
 
     Attributes:
@@ -62,6 +64,9 @@ class ShardFiles:
     offset: Int64[np.ndarray, " n"]
     size: Int64[np.ndarray, " n"]
     handles: _Handles = field(default_factory=_Handles, repr=False)
+
+    def _summary(self) -> str:
+        return f"{len(self):,} images in {counted(len(self.tars), 'tar')}, {self.root}"
 
     def __len__(self) -> int:
         return len(self.files)

@@ -13,13 +13,15 @@ import torch
 
 from skipless.data.folder import scan_split
 from skipless.data.text import decode_text
+from skipless.display import Record, Table
+from skipless.display.values import counted
 from skipless.errors import InputError
 
 CLASSES = "classes.txt"
 
 
-@dataclass(frozen=True)
-class ShardsWritten:
+@dataclass(frozen=True, repr=False)
+class ShardsWritten(Record):
     """The result of `write_shards`.
 
     Attributes:
@@ -31,6 +33,15 @@ class ShardsWritten:
     images: dict[str, int]
     shards: dict[str, int]
     classes: int
+
+    def _summary(self) -> str:
+        parts = [f"{name} {count:,} in {counted(self.shards[name], 'shard')}" for name, count in self.images.items()]
+        return f"{', '.join(parts)}, {self.classes} classes"
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each split."""
+        rows = [(name, f"{count:,}", str(self.shards[name])) for name, count in self.images.items()]
+        return (Table(("split", "images", "shards"), rows, f"{self.classes} classes", align="lrr"),)
 
 
 def write_shards(folder: Path, out: Path, *, images: int = 1000, shuffle_seed: int | None = None) -> ShardsWritten:

@@ -2,15 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from skipless.display import Record, Table
+from skipless.display.axes import lines_by_name
+from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.evaluators.probe.heads import HeadOptimizer, LinearHeads, train_step_
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _TOP5_CLASSES = 5  # with fewer classes, top-5 is always 100 %
 _DINO_OPTIMIZER = HeadOptimizer((1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0), "sgd", schedule="cosine")
@@ -41,7 +47,7 @@ class ClassificationProtocol:
 
 
 @dataclass(frozen=True)
-class ClassificationRate:
+class ClassificationRate(Record):
     """The head of one learning rate. `chosen_top1` is in percent, on the images that the rate is chosen on.
 
     It is None if the head diverged.
@@ -52,8 +58,8 @@ class ClassificationRate:
     finite: bool
 
 
-@dataclass(frozen=True)
-class ClassificationScore:
+@dataclass(frozen=True, repr=False)
+class ClassificationScore(Record):
     """The score of one block's chosen head.
 
     Attributes:
@@ -70,9 +76,23 @@ class ClassificationScore:
     top5: float | None
     rates: tuple[ClassificationRate, ...]
 
+    def _summary(self) -> str:
+        if self.top1 is None:
+            return f"block {self.block}, every head of {len(self.rates)} diverged"
+        return f"block {self.block}, top-1 {self.top1:.1f} %, learning rate {self.learning_rate:g} of {len(self.rates)}"
 
-@dataclass(frozen=True)
-class ClassificationResult:
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each learning rate."""
+        rows = [(f"{rate.learning_rate:g}", _percent(rate.chosen_top1)) for rate in self.rates]
+        return (Table(("learning rate", "top-1, %"), rows, f"block {self.block}, where rates are chosen", align="rr"),)
+
+    def _draw(self, axes: "Axes") -> None:
+        rates = [f"{rate.learning_rate:g}" for rate in self.rates]
+        lines_by_name(axes, rates, {"": [rate.chosen_top1 for rate in self.rates]}, "top-1, %", "learning rate")
+
+
+@dataclass(frozen=True, repr=False)
+class ClassificationResult(Record):
     """The scores of a linear classification probe, with everything that they depend on.
 
     Attributes:
@@ -97,9 +117,36 @@ class ClassificationResult:
     steps: int
     seed: int
 
+    def _summary(self) -> str:
+        best = max(self.blocks, key=lambda one: one.top1 or 0.0)
+        found = f"best top-1 {_percent(best.top1)} % at block {best.block}"
+        images = f"n = {self.test}, {self.train} training images"
+        return f"{found}, {counted(len(self.blocks), 'block')}, {images}, seed {self.seed}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each block."""
+        rows = [
+            (str(one.block), _percent(one.top1), _percent(one.top5), f"{one.learning_rate or 0:g}")
+            for one in self.blocks
+        ]
+        chosen = "test" if self.select == "val" else "held-out training"
+        caption = (
+            f"{self.train} training images, n = {self.test}, seed {self.seed}, "
+            f"learning rates chosen on {self.chosen_on} {chosen} images"
+        )
+        return (Table(("block", "top-1, %", "top-5, %", "learning rate"), rows, caption, align="lrrr"),)
+
+    def _draw(self, axes: "Axes") -> None:
+        names = [str(one.block) for one in self.blocks]
+        lines_by_name(axes, names, {"linear": [one.top1 for one in self.blocks]}, "top-1, %")
+
     def record(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
         return asdict(self)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
 
 
 def linear_classification_probe(

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from skipless.display import Record
 from skipless.errors import InputError
 
 TOP5 = 5
@@ -17,7 +18,7 @@ Block = TypeVar("Block", bound=Hashable)
 
 
 @dataclass(frozen=True)
-class KnnAccuracy:
+class KnnAccuracy(Record):
     """The accuracy of a k-NN classifier.
 
     Attributes:

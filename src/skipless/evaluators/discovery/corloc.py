@@ -2,12 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from skipless.display import Record, Table
+from skipless.display.axes import ruled
+from skipless.display.drawing import COLOURS
 from skipless.errors import InputError
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-@dataclass(frozen=True)
-class CorLoc:
+
+@dataclass(frozen=True, repr=False)
+class CorLoc(Record):
     """The CorLoc score of a set of images.
 
     Attributes:
@@ -25,6 +32,22 @@ class CorLoc:
     without_boxes: int
     threshold: float
     best: tuple[float, ...]
+
+    def _summary(self) -> str:
+        return f"{self.percent:.1f} %, {self.hits} of {self.n} images with an IoU of at least {self.threshold:g}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """The score, and what it is of."""
+        row = (f"{self.percent:.1f}", str(self.hits), str(self.n), str(self.without_boxes))
+        caption = f"a hit has an IoU of at least {self.threshold:g} with some true box"
+        return (Table(("CorLoc, %", "hits", "images", "without boxes"), [row], caption, align="rrrr"),)
+
+    def _draw(self, axes: "Axes") -> None:
+        axes.hist(self.best, bins=20, range=(0, 1), color=COLOURS["init"])
+        axes.axvline(self.threshold, color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_xlabel("largest IoU with a true box", loc="right", labelpad=2)
+        axes.set_ylabel("images")
+        ruled(axes)
 
 
 def corloc(

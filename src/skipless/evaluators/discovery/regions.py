@@ -3,22 +3,27 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from skipless.display import Record
+from skipless.display.drawing import COLOURS
 from skipless.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Box = tuple[int, int, int, int]
 TINY = torch.finfo(torch.float64).tiny
 CHUNK_ROWS = 256  # rows of similarities in one chunk, which stay in cache until they are compared with tau
 
 
-@dataclass(frozen=True, eq=False)
-class Discovery:
+@dataclass(frozen=True, eq=False, repr=False)
+class Discovery(Record):
     """One object found in one image.
 
     Attributes:
@@ -46,6 +51,23 @@ class Discovery:
     error: float = 0.0
     eigenvalues: tuple[float, ...] = ()
     similarity: Float[Tensor, "rows columns"] | None = None
+
+    def _summary(self) -> str:
+        rows, columns = self.mask.shape
+        ties = f", {self.tied} tokens could be the seed" if self.tied > 1 else ""
+        return (
+            f"box {self.box}, {int(self.mask.sum())} of {rows} x {columns} tokens, seed {self.seed}, {self.method}"
+            f"{'' if self.proven else ', not proven'}{ties}"
+        )
+
+    def _draw(self, axes: "Axes") -> None:
+        shown = self.foreground.int().cpu() + self.mask.int().cpu()
+        axes.imshow(shown.numpy(), cmap="Blues", vmin=0, vmax=2.6, interpolation="nearest")
+        row, column = divmod(self.seed, self.mask.shape[1])
+        axes.plot([column], [row], marker="o", color=COLOURS["skipless"])
+        axes.set_title(f"foreground, object, seed ({self.method})", loc="left", fontsize=10)
+        axes.set_xticks([])
+        axes.set_yticks([])
 
 
 def validate_features(

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from skipless.choices import Kind, Norm, Precision
 from skipless.data.folder import to_mode
+from skipless.display import Record
+from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.models.eval_mode import evaluating
 from skipless.models.vit_view import ViTView, embed, find_vit, projection_module
@@ -76,8 +78,8 @@ class FeatureConfig:
         return tuple((block, kind) for block in counted for kind in self.kinds)
 
 
-@dataclass(frozen=True, eq=False)
-class Features:
+@dataclass(frozen=True, eq=False, repr=False)
+class Features(Record):
     """Features of a batch of images of one size, from one block.
 
     Attributes:
@@ -93,6 +95,11 @@ class Features:
     patches: Float[Tensor, "b n d"]
     prefix: Float[Tensor, "b p d"]
     grid: tuple[int, int]
+
+    def _summary(self) -> str:
+        images, _, dim = self.patches.shape
+        places = f"{self.grid[0]} x {self.grid[1]} patches and {self.prefix.shape[1]} more"
+        return f"block {self.block} {self.kind} of {counted(images, 'image')}, {places}, {dim} wide"
 
 
 def features(

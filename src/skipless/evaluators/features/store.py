@@ -23,6 +23,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from skipless.choices import Pooling
+from skipless.display import Record
+from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.evaluators.features.extraction import Features, Key, Kind
 
@@ -33,8 +35,8 @@ NUMPY_DTYPES = {"fp16": np.dtype("<f2"), "fp32": np.dtype("<f4")}
 _OPEN_FILES = 256  # each needs a file descriptor; the usual limit is 1024
 
 
-@dataclass(frozen=True, eq=False)
-class FeatureStore:
+@dataclass(frozen=True, eq=False, repr=False)
+class FeatureStore(Record):
     """Features of every image of a data set, read from disk on demand.
 
     Attributes:
@@ -58,6 +60,11 @@ class FeatureStore:
     grids: tuple[tuple[int, int], ...]
     failures: dict[int, str]
     nbytes: int
+
+    def _summary(self) -> str:
+        lost = f", {len(self.failures)} of them unreadable" if self.failures else ""
+        size = f"{counted(len(self.keys), 'feature')} of blocks, {self.nbytes / 2**20:.1f} MiB"
+        return f"{counted(len(self), 'image')}{lost}, {size}, {self.folder.name}"
 
     def __len__(self) -> int:
         return len(self.grids)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -10,16 +10,22 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from skipless.display import Record, Table
+from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.evaluators.pictures.grids import picture_grid
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 Scope = Literal["set", "image"]
 _CHANNELS = 3
+_DRAWN = 8  # images that plot() shows, beside one another
 _CHANNEL_COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 
 
-@dataclass(frozen=True, eq=False)
-class PcaColours:
+@dataclass(frozen=True, eq=False, repr=False)
+class PcaColours(Record):
     """Patches as colours.
 
     Attributes:
@@ -36,6 +42,29 @@ class PcaColours:
     explained: tuple[tuple[float, ...], ...]
     scope: Scope
     n: tuple[int, ...]
+
+    _size: ClassVar[tuple[float, float]] = (6.4, 1.9)
+
+    def _summary(self) -> str:
+        shares = " ".join(f"{100 * share:.0f}" for share in self.explained[0])
+        fitted = "all images" if self.scope == "set" else "each image"
+        told = f"{shares} % explained by three components"
+        return f"{counted(len(self.images), 'image')}, {told}, fitted to {self.n[0]:,} patches of {fitted}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each fit."""
+        rows = [
+            ("all" if self.scope == "set" else str(i), str(count), *(f"{100 * share:.1f}" for share in shares))
+            for i, (count, shares) in enumerate(zip(self.n, self.explained, strict=True))
+        ]
+        return (Table(("images", "patches", "1st, %", "2nd, %", "3rd, %"), rows, "variance explained", align="lrrrr"),)
+
+    def _draw(self, axes: "Axes") -> None:
+        images = self.images[:_DRAWN]
+        rows = max(len(image) for image in images)
+        padded = [np.pad(image, ((0, rows - len(image)), (0, 1), (0, 0)), constant_values=255) for image in images]
+        axes.imshow(np.concatenate(padded, axis=1), interpolation="nearest")
+        axes.set_axis_off()
 
     def pictures(self) -> list[Image.Image]:
         """One picture for each image, with one pixel for each patch."""

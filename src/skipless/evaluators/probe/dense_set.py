@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from skipless.data.folder import PILLOW_ERRORS
+from skipless.display import Record
 from skipless.errors import InputError
 from skipless.evaluators.features.extraction import Kind
 from skipless.evaluators.features.store import FeatureStore
@@ -49,8 +50,8 @@ class Skipped:
     reason: str
 
 
-@dataclass(eq=False)
-class DenseSet:
+@dataclass(eq=False, repr=False)
+class DenseSet(Record):
     """A data set with its features.
 
     Attributes:
@@ -64,6 +65,10 @@ class DenseSet:
     data: SegmentationDataset
     split: str
     skipped: dict[int, str] = field(default_factory=dict)
+
+    def _summary(self) -> str:
+        lost = f", {len(self.skipped)} of them unusable" if self.skipped else ""
+        return f"{self.split}, {len(self.data):,} images with masks{lost}; {self.store._summary()}"
 
     def __post_init__(self) -> None:
         if len(self.store) != len(self.data):

@@ -6,7 +6,7 @@ rate are trained on the same batches.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from skipless.choices import Select
+from skipless.display import Record, Table
+from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.evaluators.features.extraction import Kind
 from skipless.evaluators.probe.confusion import BatchReader, BlockSet, patch_confusions, pixel_confusions
@@ -24,9 +26,12 @@ from skipless.evaluators.probe.protocols import DenseProtocol
 from skipless.evaluators.probe.results import BlockScore, ProbeResult, RateScore, at_edge, best_rate
 from skipless.evaluators.probe.segmentation_metrics import predict_pixels, segmentation_scores
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-@dataclass(frozen=True, eq=False)
-class TrainedProbe:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TrainedProbe(Record):
     """The result of probing, with the chosen heads.
 
     Attributes:
@@ -39,6 +44,16 @@ class TrainedProbe:
     result: ProbeResult
     heads: dict[BlockSet, tuple[Float[Tensor, "d c"], Float[Tensor, " c"]]]
     kind: Kind
+
+    def _summary(self) -> str:
+        return f"{counted(len(self.heads), 'head')} kept; {self.result._summary()}"
+
+    def tables(self) -> Sequence[Table]:
+        """A row for each set of blocks."""
+        return self.result.tables()
+
+    def _draw(self, axes: "Axes") -> None:
+        self.result._draw(axes)
 
     def predict(self, data: DenseSet, image: int, blocks: BlockSet, size: tuple[int, int]) -> Int64[Tensor, "h w"]:
         """Predict the class of every pixel of an image with the head on these blocks, at any size in pixels."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,13 +10,19 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from skipless.display import Record, Table
+from skipless.display.axes import level, name_ticks, ruled
+from skipless.display.drawing import COLOURS
 from skipless.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _STRIP_ROWS = 32  # rows of pixels in a chunk
 
 
-@dataclass(frozen=True)
-class SegmentationScores:
+@dataclass(frozen=True, repr=False)
+class SegmentationScores(Record):
     """Segmentation scores in percent.
 
     Attributes:
@@ -31,6 +38,25 @@ class SegmentationScores:
     pixel_accuracy: float | None
     classes_counted: int
     pixels: int
+
+    def _summary(self) -> str:
+        miou, accuracy = ("none" if value is None else f"{value:.2f} %" for value in (self.miou, self.pixel_accuracy))
+        return f"mIoU {miou} of {self.classes_counted} classes, pixel accuracy {accuracy}, {self.pixels:,} pixels"
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each class that occurs."""
+        rows = [(str(i), f"{iou:.2f}") for i, iou in enumerate(self.iou) if iou is not None]
+        return (Table(("class", "IoU, %"), rows, self._summary(), align="lr"),)
+
+    def _draw(self, axes: "Axes") -> None:
+        known = {i: iou for i, iou in enumerate(self.iou) if iou is not None}
+        axes.bar(list(known), list(known.values()), color=COLOURS["init"])
+        if self.miou is not None:
+            level(axes, self.miou, "mIoU")
+        name_ticks(axes, [str(i) for i in range(len(self.iou))])
+        axes.set_xlabel("class", loc="right", labelpad=2)
+        axes.set_ylabel("IoU, %")
+        ruled(axes)
 
 
 def confusion_matrix(

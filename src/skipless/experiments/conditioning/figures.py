@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from skipless.display.axes import kappa_axis
 from skipless.experiments.conditioning.report import Moment, table5_number
 from skipless.report.figure_style import COLOURS, PRINT_FONTS, row_colour, style_axes
-from skipless.report.kappa_figure import kappa_axis, kappa_legend, kappa_line, png
+from skipless.report.kappa_figure import kappa_legend, kappa_line, png
 
 
 def training_figure(found: Mapping[str, Sequence[Moment]], title: str) -> bytes:

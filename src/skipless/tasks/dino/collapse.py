@@ -3,15 +3,20 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from skipless.display import Record, Table
+from skipless.display.axes import lines_by_name
 from skipless.errors import InputError
 from skipless.models.vit_view import embed, find_vit
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MAX_IMAGES = 64
 """Largest number of images of a measurement, on each process. One in 100 steps then takes 1 % of the time."""
@@ -31,8 +36,8 @@ REMEDY = (
 )
 
 
-@dataclass(frozen=True)
-class CollapseReport:
+@dataclass(frozen=True, repr=False)
+class CollapseReport(Record):
     """Statistics of the teacher on a few images. Logarithms are natural.
 
     Attributes:
@@ -55,6 +60,28 @@ class CollapseReport:
     grad_norms: Mapping[str, float] = field(default_factory=dict)
     n: int = 0
     processes: int = 1
+
+    def _summary(self) -> str:
+        numbers = f"entropy {self.entropy:.4g}, information {self.information:.4g} nats, last rank {self.ranks[-1]:.4g}"
+        return f"{self.diagnosis() or 'no collapse'}; {numbers}, n = {self.n}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each block's features."""
+        names = [*(f"block {i}" for i in range(len(self.ranks) - 1)), "output"]
+        values = zip(names, self.ranks, self.spreads, strict=True)
+        rows = [(name, f"{rank:.4g}", f"{spread:.4g}") for name, rank, spread in values]
+        caption = (
+            f"entropy {self.entropy:.4g}, KL to uniform {self.kl_uniform:.4g}, information {self.information:.4g} nats"
+            f"; n = {self.n}, {self.processes} processes"
+        )
+        found = self.diagnosis()
+        notes = [f"! {found}"] if found else ["no collapse, as far as so few samples can tell"]
+        return (Table(("features", "effective rank", "spread"), rows, caption, notes, align="lrr"),)
+
+    def _draw(self, axes: "Axes") -> None:
+        names = [*map(str, range(len(self.ranks) - 1)), "output"]
+        lines_by_name(axes, names, {"effective rank": self.ranks}, "effective rank")
+        axes.set_ylim(bottom=0)
 
     def diagnosis(self) -> str | None:
         """Say in what way the teacher has collapsed; None if it has not, as far as so few samples can tell.

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from skipless.display import Record, Table
 from skipless.errors import InputError
 from skipless.training.run_folder.checkpoint import CHECKPOINT, latest_checkpoint, load_tensors_
 from skipless.training.run_folder.fingerprint import check_run_record
@@ -18,8 +19,8 @@ class TrainingDiverged(InputError):
     """The run diverged; `result.json` says why, and the last good checkpoint is kept."""
 
 
-@dataclass(frozen=True)
-class FitResult:
+@dataclass(frozen=True, repr=False)
+class FitResult(Record):
     """The result of a finished run, as in `result.json`.
 
     Attributes:
@@ -33,6 +34,16 @@ class FitResult:
     epochs: float
     seconds: float
     metrics: dict[str, float]
+
+    def _summary(self) -> str:
+        found = "".join(f"{name} {value:.4g}, " for name, value in self.metrics.items())
+        return f"{found}{self.steps:,} steps, {self.epochs:.4g} epochs, {self.seconds:.1f} s"
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each metric."""
+        rows = [(name, f"{value:.6g}") for name, value in self.metrics.items()]
+        caption = f"{self.steps:,} steps, {self.epochs:.4g} epochs, {self.seconds:.1f} s of training"
+        return (Table(("last evaluation", "value"), rows, caption, align="lr"),)
 
 
 def finished_result(folder: RunFolder, expected: Mapping[str, Any], task: nn.Module) -> FitResult | None:

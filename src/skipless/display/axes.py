@@ -1,0 +1,108 @@
+"""Parts of pictures that several results draw: lines that may be bounds, bars, and lines by block."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from skipless.display.drawing import COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LINE_COLOURS = ("#1363c6", "#d4570a", "#7a3fa0", "#2b8a57", "#9c6b00", "#b03060", "#4f8fa0", "#7d7d2e")
+_NAMED_TICKS = 16  # more names than this cannot be read beside one another
+
+
+def colour_of(index: int) -> str:
+    """The colour of a picture's n-th line."""
+    return LINE_COLOURS[index % len(LINE_COLOURS)]
+
+
+def bounded_line(
+    axes: "Axes", x: Sequence[float], values: Sequence[float], bounds: Sequence[bool], colour: str, name: str
+) -> None:
+    """Draw numbers and the line through them; one that is only known from below is an open triangle."""
+    axes.plot(x, values, color=colour, linewidth=1.4, label=name, zorder=2)
+    for bound, marker, face in ((False, "o", colour), (True, "^", "white")):
+        chosen = [i for i, found in enumerate(bounds) if found == bound]
+        places = [x[i] for i in chosen], [values[i] for i in chosen]
+        axes.plot(*places, linestyle="none", color=colour, markersize=4.5, marker=marker, markerfacecolor=face)
+
+
+def explain_bounds(axes: "Axes") -> None:
+    """An entry of the legend for the triangles of `bounded_line`."""
+    axes.plot([], [], linestyle="none", marker="^", markerfacecolor="white", color=COLOURS["muted"], label="at least")
+
+
+def kappa_axis(axes: "Axes", values: Sequence[float], label: str) -> None:
+    """A log axis that starts at 1, where a condition number does."""
+    axes.set_yscale("log")
+    top = 10 * max(*values, 10.0)
+    axes.set_ylim(top**-0.04, top)  # kappa is at least 1: a little room below
+    axes.set_ylabel(label)
+    ruled(axes)
+
+
+def ruled(axes: "Axes", axis: str = "y") -> None:
+    """Thin lines behind what is drawn."""
+    axes.set_axisbelow(True)
+    axes.grid(axis=axis, color=COLOURS["hairline"], linewidth=0.6)  # pyright: ignore[reportArgumentType]
+
+
+def legend(axes: "Axes") -> None:
+    """Name the lines beside the picture, where there is more than one thing to name."""
+    if len(axes.get_legend_handles_labels()[1]) > 1:
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), labelcolor=COLOURS["ink"])
+
+
+def name_ticks(axes: "Axes", names: Sequence[str]) -> None:
+    """Names below the positions 0, 1, ...; of many, as many as fit."""
+    step = -(-len(names) // _NAMED_TICKS)
+    places = range(0, len(names), step) if names else []
+    tilted = sum(map(len, names[::step])) > 60
+    axes.set_xticks(
+        list(places), [names[i] for i in places], rotation=40 if tilted else 0, ha="right" if tilted else "center"
+    )
+
+
+def lines_by_name(
+    axes: "Axes", names: Sequence[str], series: Mapping[str, Sequence[float | None]], label: str, below: str = "block"
+) -> None:
+    """A line a series over the same names; None leaves a gap.
+
+    Args:
+        axes: axes to draw into.
+        names: of the positions, such as blocks.
+        series: values at these positions, by name.
+        label: what the values are, with their unit.
+        below: what the names are.
+    """
+    for index, (name, values) in enumerate(series.items()):
+        known = [float("nan") if value is None else value for value in values]
+        axes.plot(
+            range(len(known)), known, marker="o", markersize=4.5, linewidth=1.4, color=colour_of(index), label=name
+        )
+    name_ticks(axes, names)
+    axes.set_xlabel(below, loc="right", labelpad=2)
+    axes.set_ylabel(label)
+    ruled(axes)
+
+
+def level(axes: "Axes", value: float, name: str) -> None:
+    """A dashed line at a value that others are compared with."""
+    axes.axhline(value, color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)), label=name, zorder=1)
+
+
+def bars(axes: "Axes", values: Mapping[str, float], label: str) -> None:
+    """A horizontal bar for each value, the first at the top.
+
+    Args:
+        axes: axes to draw into.
+        values: by name.
+        label: what the values are, with their unit.
+    """
+    places = range(len(values))
+    axes.barh(places, list(values.values()), color=COLOURS["init"], height=0.6)
+    axes.set_yticks(list(places), list(values))
+    axes.invert_yaxis()
+    axes.set_xlabel(label)
+    ruled(axes, "x")

@@ -1,0 +1,164 @@
+"""What every result of the library shows: one line, text, HTML, and a picture where it has one."""
+
+import importlib
+import inspect
+import sys
+import typing
+from dataclasses import is_dataclass
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import pytest
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from reference.records import samples
+
+from skipless.display import Record, Table
+from skipless.errors import InputError
+
+mpl.use("Agg")
+
+PUBLIC = (
+    *("skipless", "skipless.conditioning", "skipless.conditioning.measurement.network_jacobian", "skipless.data"),
+    *("skipless.data.dense", "skipless.data.multicrop", "skipless.data.scenes", "skipless.data.shards"),
+    *("skipless.evaluators", "skipless.models", "skipless.nn", "skipless.optim", "skipless.planning"),
+    *("skipless.planning.bottlenecks", "skipless.planning.profiling", "skipless.planning.table", "skipless.recipes"),
+    *("skipless.report.condition_number", "skipless.report.run_records", "skipless.studies", "skipless.studies.top1"),
+    *("skipless.sweep", "skipless.sweep.rates", "skipless.tasks", "skipless.tasks.dino.collapse", "skipless.training"),
+)
+# What is given in, not found out: its own `repr` is what one would type.
+SETTINGS = frozenset({
+    *("Assumptions", "ClassificationProtocol", "ClassifierConfig", "Crops", "DINOConfig", "DINOSchedules"),
+    *("DenseProtocol", "DinoRecipe", "DiscoveryConfig", "EvalLoader", "FeatureConfig", "FitConfig", "HeadOptimizer"),
+    *("ImageConfig", "ImageTransform", "Keeping", "ModelConfig", "MultiCropConfig", "NeighbourConfig"),
+    *("NeighboursConfig", "OptimizerConfig", "Order", "PhotoTransform", "PictureConfig", "PoolConfig", "ProbeConfig"),
+    *("Recipe", "Rows", "ScheduleConfig", "Setting", "SkiplessInit", "SupervisedConfig", "SupervisedRecipe"),
+    *("WarmupCosine", "BoxItem", "SegmentationItem", "Skipped"),
+})  # fmt: skip
+FOUND_ELSEWHERE = frozenset(
+    {"StoredImages", "DenseSet", "Table"}
+)  # tables have tests of their own; a sample would take files; their kin are among the samples
+PICTURES = sorted(name for name in samples() if samples()[name]._has_picture())
+
+
+def _classes(hint: Any) -> set[type]:
+    """The dataclasses in an annotation."""
+    inner = [_classes(part) for part in typing.get_args(hint)]
+    own = {hint} if inspect.isclass(hint) and is_dataclass(hint) else set()
+    return own.union(*inner)
+
+
+def _hints(of: Any) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(of)
+    except (NameError, TypeError):  # it names what is imported for type checkers only
+        return {}
+
+
+def _public_dataclasses() -> dict[str, type]:
+    """Every dataclass that is public, that a public function or property returns, or that one of these holds."""
+    found: set[type] = set()
+    for module in map(importlib.import_module, PUBLIC):
+        own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+        for name in getattr(module, "__all__", None) or [name for name in own if not name.startswith("_")]:
+            value = getattr(module, name)
+            found |= _classes(value) | _classes(_hints(value).get("return") if inspect.isfunction(value) else None)
+    left = list(found)
+    while left:
+        cls = left.pop()
+        members = [part.fget if isinstance(part, property) else part for part in vars(cls).values()]
+        returned = [_hints(part).get("return") for part in members if inspect.isfunction(part)]
+        new = set().union(*(_classes(hint) for hint in [*_hints(cls).values(), *returned])) - found
+        found |= new
+        left += new
+    return {cls.__name__: cls for cls in found if not cls.__name__.startswith("_")}
+
+
+def test_no_result_is_forgotten() -> None:
+    public = {name for name, cls in _public_dataclasses().items() if name not in SETTINGS}
+    assert len(public) > 50  # the walk finds them
+    plain = {name for name in public if not issubclass(_public_dataclasses()[name], Record | Table)}
+    assert not plain, "results that show themselves as plain dataclasses"
+    assert public <= samples().keys() | FOUND_ELSEWHERE, "results without a sample in tests/reference/records.py"
+
+
+@pytest.mark.parametrize("name", sorted(samples()))
+def test_a_result_is_one_line_in_a_list(name: str) -> None:
+    record = samples()[name]
+    for shown in (repr(record), repr([record])):
+        assert "\n" not in shown
+        assert len(shown) <= 120, shown
+    assert name in repr(record)
+    assert len(str(record)) > 5
+
+
+@pytest.mark.parametrize("name", sorted(samples()))
+def test_a_result_is_whole_html(name: str) -> None:
+    before = pyplot.get_fignums()
+    html = samples()[name]._repr_html_()
+    root = ElementTree.fromstring(html)
+    tables = list(root.iter("table"))
+    assert tables
+    for table in tables:
+        widths = {len(row) for row in table.iter("tr")}
+        assert len(widths) == 1
+        assert all(cell.text or len(cell) or cell.tag == "td" for cell in table.iter("th"))
+    assert not list(root.iter("b")), "a name was taken for HTML"
+    assert "background" not in html.replace("background:none", "")
+    svg = [element for element in root.iter() if element.tag.endswith("svg")]
+    assert len(svg) == (name in PICTURES)
+    assert all("currentColor" in ElementTree.tostring(one, "unicode") for one in svg if one.findall(".//{*}text"))
+    assert pyplot.get_fignums() == before
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_plot_draws_into_the_given_axes(name: str) -> None:
+    before = pyplot.get_fignums()
+    axes = Figure().add_subplot()
+    assert samples()[name].plot(axes) is axes
+    assert samples()[name].plot(ax=axes) is axes
+    assert axes.has_data() or axes.images
+    axes.figure.canvas.draw()
+    assert pyplot.get_fignums() == before
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_plot_makes_one_figure_of_pyplot(name: str) -> None:
+    settings = dict(mpl.rcParams)
+    axes = samples()[name].plot()
+    assert isinstance(axes, Axes)
+    assert len(pyplot.get_fignums()) == 1
+    pyplot.close(axes.figure)  # pyright: ignore[reportArgumentType]
+    assert pyplot.get_fignums() == []
+    assert dict(mpl.rcParams) == settings
+
+
+def test_what_has_no_picture_says_so() -> None:
+    with pytest.raises(InputError, match=r"FitResult has no picture; print it"):
+        samples()["FitResult"].plot()
+    assert pyplot.get_fignums() == []
+
+
+def test_without_matplotlib_tables_are_shown_and_plot_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    html = samples()["InitReport"]._repr_html_()
+    assert "<table" in html
+    assert "<svg" not in html
+    with pytest.raises(InputError, match="pip install matplotlib"):
+        samples()["InitReport"].plot()
+
+
+def test_two_pictures_on_a_page_share_no_name() -> None:
+    html = samples()["ConditioningReport"]._repr_html_() + samples()["InitReport"]._repr_html_()
+    root = ElementTree.fromstring(f"<div>{html}</div>")
+    defined: dict[str, str] = {}
+    for element in root.iter():
+        if (name := element.get("id")) is not None:
+            element.tail = None
+            assert defined.setdefault(name, ElementTree.tostring(element, "unicode")) == ElementTree.tostring(
+                element, "unicode"
+            )
