@@ -28,6 +28,8 @@ nb_merge_streams = True
 html_theme = "furo"
 html_title = f"skipless {release}"
 html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["records.css"]
 
 autodoc_member_order = "bysource"
 maximum_signature_line_length = 100

@@ -22,6 +22,15 @@ def test_the_cells_are_python() -> None:
         compile(cell, f"cell {number}", "exec")
 
 
+def test_the_build_of_the_docs_runs_it_and_fails_if_it_raises() -> None:
+    head = PAGE.read_text(encoding="utf-8").split("---")[1]
+    assert "format_name: myst" in head
+    assert "name: python3" in head
+    settings = (PAGE.parent / "conf.py").read_text(encoding="utf-8")
+    assert 'nb_execution_mode = "force"' in settings
+    assert "nb_execution_raise_on_error = True" in settings
+
+
 def test_no_output_is_kept_in_it() -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert "```{code-cell}" in text
@@ -30,6 +39,7 @@ def test_no_output_is_kept_in_it() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_it_runs(tmp_path) -> None:
     script = tmp_path / "tutorial.py"
     script.write_text("\n".join(cells()), encoding="utf-8")
