@@ -51,7 +51,7 @@ def _escape(line: str) -> str:
     """Double the backticks, and keep a formula's `x_` and `|x|` from meaning links."""
     pieces, end = [], 0
     for code in _CODE.finditer(line):
-        pieces += [_escape_prose(line[end : code.start()]), f"``{code.group().strip('`')}``"]
+        pieces += [_escape_prose(line[end : code.start()]), f"``{code.group().strip('`').strip()}``"]
         end = code.end()
     return "".join([*pieces, _escape_prose(line[end:])])
 

@@ -85,8 +85,8 @@ def test_what_a_page_describes_exists(page) -> None:
 
 
 def test_a_missing_name_and_one_that_is_there_twice_are_found() -> None:
-    page = ".. currentmodule:: skipless.init\n.. autoclass:: SkiplessInit\n   :members:\n.. py:data:: skipless.init.PRESETS\n"
-    names = documented(page)
+    lines = (".. currentmodule:: skipless.init", ".. autoclass:: SkiplessInit", ".. py:data:: skipless.init.PRESETS")
+    names = documented("\n".join(lines))
     assert names == ["skipless.init.SkiplessInit", "skipless.init.PRESETS"]
     assert home_of("skipless.PRESETS", PUBLIC) == home_of("skipless.init.PRESETS", PUBLIC)
     assert home_of("skipless.value_output", PUBLIC) not in [home_of(name, PUBLIC) for name in names]

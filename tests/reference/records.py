@@ -24,13 +24,15 @@ from skipless.display import Record
 from skipless.evaluators.classification.linear_classification import ClassificationRate, ClassificationScore
 from skipless.evaluators.features.store import FeatureStore
 from skipless.evaluators.probe.dense_set import Skipped
+from skipless.optim import WarmupCosine
 from skipless.planning.bottlenecks import RunProfile, Seconds
 from skipless.planning.table import PlanRow
-from skipless.recipes import Exported, ModelSource, table1
+from skipless.recipes import Exported, ModelSource, dino, table1
 from skipless.report.condition_number import ConditionNumber
 from skipless.report.run_records import read_run
 from skipless.sweep import Call, Job
 from skipless.tasks.dino.collapse import CollapseReport
+from skipless.tasks.dino.config import DINOSchedules
 from skipless.training import FitResult
 
 NAME = '<b>"A" & B</b>'  # what a user may call a model, a class or a folder
@@ -163,7 +165,7 @@ def _of_planning() -> list[Any]:
 
 def _of_runs() -> list[Any]:
     folder = write_run(Path(mkdtemp()) / NAME.replace("/", ""))
-    recipe = table1("digits")
+    recipe, cosine = table1("digits"), WarmupCosine(1.0, 70, warmup_steps=3)
     return [
         read_run(folder),
         FitResult(300, 30.0, 48.5, {NAME: 90.0, "loss": 0.5}),
@@ -172,6 +174,7 @@ def _of_runs() -> list[Any]:
         ConditionNumber(3e9, True, rank=7, size=9),
         Job((NAME, "SOAP", "0"), recipe, folder, 300, latest={"top1": 9.0}),
         Call((NAME,), print, (), error=NAME),
+        *(recipe.with_(name=NAME), dino("vit_small", data="-"), cosine, DINOSchedules(cosine, cosine, cosine, 10)),
         CollapseReport(2.0, 0.08, 1.0, (3.0, 2.5, 2.0), (0.5, 0.4, 0.3), {}, n=8),
     ]
 

@@ -43,6 +43,12 @@ _INLINE_COLOURS: Mapping[str, str] = {
     "skip": "var(--skip, #7b8591)",
     "skipless": "var(--skipless, #d4570a)",
     "init": "var(--init, #3b82e0)",
+    "#ffffff": "var(--page, transparent)",  # open markers
+    "#7a3fa0": "#9c66bf",  # further lines, at a lightness between those of light and dark themes
+    "#2b8a57": "#3a9c68",
+    "#9c6b00": "#ad7d14",
+    "#b03060": "#c94d7b",
+    "#7d7d2e": "#8c8c3c",
 }
 _FONTS = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
 
@@ -95,8 +101,8 @@ def _inline(svg: str, size: tuple[float, float], name: str) -> str:
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # two pictures on a page would share them
-    for colour, inline in _INLINE_COLOURS.items():
-        svg = svg.replace(COLOURS[colour], inline)
+    for name_of, inline in _INLINE_COLOURS.items():
+        svg = svg.replace(COLOURS.get(name_of, name_of), inline)
     style = f"width:100%;max-width:{round(96 * size[0])}px;height:auto;stroke-linejoin:round;stroke-linecap:butt"
     svg = svg.replace("'DejaVu Sans'", _FONTS)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(name)}" style="{style}" ', 1)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LONGEST = 118  # characters of a repr
+_OPEN = '<div class="record" style="display:grid;grid-template-columns:minmax(0,1fr);gap:0.8em">'
 
 
 class Record:
@@ -71,8 +72,8 @@ class Record:
 
     def _repr_html_(self) -> str:
         """The tables and the picture as a part of an HTML page: for notebooks, and for our pages."""
-        name = f"<p><strong>{escape(type(self).__name__)}</strong> {escape(self._summary())}</p>"
+        name = f'<p style="margin:0"><strong>{escape(type(self).__name__)}</strong> {escape(self._summary())}</p>'
         picture = inline_svg(self._draw, self._size, repr(self)) if self._has_picture() else ""
-        drawn = f'<figure style="margin:1em 0">\n{picture}\n</figure>' if picture else ""
+        drawn = f'<figure style="margin:0">\n{picture}\n</figure>' if picture else ""
         parts = [name, *(table.html() for table in self.tables()), drawn]
-        return "\n".join(['<div class="record">', *(part for part in parts if part), "</div>"])
+        return "\n".join([_OPEN, *(part for part in parts if part), "</div>"])

@@ -2,12 +2,21 @@
 
 from dataclasses import dataclass
 from math import cos, isfinite, pi
+from typing import TYPE_CHECKING, ClassVar
 
+from skipless.display import Record
+from skipless.display.axes import ruled
+from skipless.display.drawing import COLOURS
 from skipless.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_POINTS = 400  # of the picture
 
 
 @dataclass(frozen=True)
-class WarmupCosine:
+class WarmupCosine(Record):
     """Linear warm-up from `start` to `peak`, then half a cosine towards `final`.
 
     The convention is that of DINO and of the supervised recipe (Xu et al. 2024): the last of the `warmup_steps` is
@@ -36,6 +45,16 @@ class WarmupCosine:
     warmup_steps: int = 0
     start: float = 0.0
     final: float = 1e-6
+
+    _size: ClassVar[tuple[float, float]] = (6.4, 2.4)
+
+    def _draw(self, axes: "Axes") -> None:
+        steps = sorted({round(i * (self.total_steps - 1) / _POINTS) for i in range(_POINTS + 1)})
+        axes.plot(steps, [self(step) for step in steps], color=COLOURS["init"], linewidth=1.4)
+        axes.set_xlabel("step", loc="right", labelpad=2)
+        axes.set_ylabel("value")
+        axes.set_ylim(bottom=min(0.0, self.start, self.final))
+        ruled(axes)
 
     def __post_init__(self) -> None:
         for name in ("peak", "start", "final"):

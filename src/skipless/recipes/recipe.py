@@ -5,12 +5,14 @@ its data and its evaluation. Whatever else a run needs stands here, once.
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from skipless.data.config import ImageConfig
+from skipless.display import Record, Table
+from skipless.display.values import few_words
 from skipless.errors import InputError
 from skipless.frozen import changed, from_json, to_json
 from skipless.optim.config import OptimizerConfig
@@ -87,8 +89,8 @@ KINDS: list[type["Recipe"]] = []
 """Every kind of recipe that has been imported; `skipless.recipes.kinds` imports ours."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Recipe(Record):
     """One run: model, data, optimizer, schedule and length, and what its kind adds.
 
     `Recipe(...)` makes the kind that has the given parts: with `targets` a `SupervisedRecipe`, with `task` a
@@ -149,6 +151,16 @@ class Recipe:
         """Of the base class, the kind that has these parts."""
         kind: Any = _kind_of(parts) if cls is Recipe else cls
         return object.__new__(kind)
+
+    def _summary(self) -> str:
+        model = f"{self.model.name}, {'with' if self.model.skip else 'without'} skips"
+        how = f"{self.optimizer.name} at lr {self.optimizer.lr:g}, {self.fit.epochs} epochs of {self.data.data}"
+        return f"{self.name} {self.scale}, {model}, {how}, seed {self.fit.seed}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each field, under the dotted name that `with_` takes."""
+        rows = list(_settings(self.as_json()))
+        return (Table(("field", "value"), rows, self._summary(), align="ll"),)
 
     def with_(self, **changes: Any) -> Self:
         """A copy in which fields are changed by their dotted name, `optimizer__lr=1e-3`; None changes nothing.
@@ -289,3 +301,12 @@ def run(recipe: Recipe, out: Path, data: ImageData | None = None) -> FitResult:
         InputError: whatever of the recipe, the data or the folder cannot be used.
     """
     return recipe.run(out, None if data is None else Loaded(data.train, data))
+
+
+def _settings(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Every field by its dotted name, and its value."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _settings(value, f"{above}{name}__")
+        else:
+            yield f"{above}{name}", few_words(value)

@@ -22,7 +22,7 @@ else:  # a recipe is described without torch, which is imported when it is run
     DINO = ImageData = Module = Self = Any
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class DinoRecipe(Recipe):
     """One pretraining. The backbone takes images of any size and has no classifier; labels serve evaluation alone.
 

@@ -20,7 +20,7 @@ else:  # a recipe is described without torch, which is imported when it is run
 BATCH = 256  # images of an evaluation that go through the model at once
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SupervisedRecipe(Recipe):
     """One supervised run.
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from skipless.display import Record
 from skipless.errors import InputError
 from skipless.optim.schedules import WarmupCosine
 
@@ -125,8 +126,8 @@ DINO_VIT_SMALL = DINOConfig(norm_last_layer=False, teacher_temp=0.07, warmup_tea
 """The published run closest to the paper's: ViT-S/16, 300 epochs, batch 1024. The paper states no such number."""
 
 
-@dataclass(frozen=True)
-class DINOSchedules:
+@dataclass(frozen=True, repr=False)
+class DINOSchedules(Record):
     """Schedules of a run besides the learning rate, as functions of the step, counted from 0.
 
     Attributes:
