@@ -43,7 +43,7 @@ class Table:
         head: titles of the columns.
         rows: the cells of each row, as many as there are titles.
         caption: what the numbers are: n, seed, unit, setting.
-        notes: lines below it, such as what departs from what was expected; a departure starts with `! `.
+        notes: lines below it, such as what departs from what was expected; a departure starts with an exclamation mark.
         align: a letter for each column: `l` for texts at the left, `r` for numbers at the right. Without it, a column
             is one of numbers if all its cells are.
 
