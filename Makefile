@@ -26,7 +26,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: $(VENV)/.installed-docs  ## HTML in docs/_build/html; warnings are errors
+docs: $(VENV)/.installed-docs  ## HTML in docs/_build/html; the tutorial is run; warnings are errors
 	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
 
 $(VENV)/.installed: pyproject.toml

@@ -1,4 +1,8 @@
-"""Sphinx configuration; `make docs` builds with warnings as errors."""
+"""Sphinx configuration; `make docs` builds with warnings as errors.
+
+Pages that begin with a kernel's name, such as `tutorial.md`, are notebooks. The build runs their cells, and fails if
+one raises.
+"""
 
 import ast
 import re
@@ -13,17 +17,25 @@ author = "The skipless authors"
 copyright = author
 release = metadata.version("skipless")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
+source_suffix = {".md": "myst-nb"}
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
+
+nb_execution_mode = "force"  # nothing of an earlier build is shown
+nb_execution_raise_on_error = True
+nb_execution_in_temp = True
+nb_execution_timeout = 300  # seconds a cell, on a loaded machine
+nb_merge_streams = True
 
 html_theme = "furo"
 html_title = f"skipless {release}"
 html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["records.css"]
 
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "imported-members": True}
 maximum_signature_line_length = 100
 napoleon_use_ivar = True  # else a dataclass's fields are described twice
 
@@ -43,7 +55,7 @@ def _escape(line: str) -> str:
     """Double the backticks, and keep a formula's `x_` and `|x|` from meaning links."""
     pieces, end = [], 0
     for code in _CODE.finditer(line):
-        pieces += [_escape_prose(line[end : code.start()]), f"``{code.group().strip('`')}``"]
+        pieces += [_escape_prose(line[end : code.start()]), f"``{code.group().strip('`').strip()}``"]
         end = code.end()
     return "".join([*pieces, _escape_prose(line[end:])])
 
