@@ -252,7 +252,7 @@ def test_names_are_checked(unchecked: None, voc: Path) -> None:
         load_segmentation("cityscapes", voc)
     with pytest.raises(InputError, match="'ade20k' has no split 'trainaug'; it has train, val"):
         load_segmentation("ade20k", voc, "trainaug")
-    with pytest.raises(InputError, match="no set of boxes 'voc'; there are voc07, voc12, coco20k"):
+    with pytest.raises(InputError, match="no set of boxes 'voc'; did you mean .*there are voc07, voc12, coco20k"):
         load_boxes("voc", voc)
 
 
