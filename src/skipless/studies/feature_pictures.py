@@ -99,23 +99,33 @@ def draw_features(
             save_png(picture, folder.path / file)
     record, table = _variance_table(drawn, images)
     folder.finish(record, table)
+    _write_page(folder, table, models, data_name or f"{len(images)} images", config, origin, list(drawn))
+    return [folder.path / file for file in drawn]
+
+
+def _write_page(
+    folder: StudyFolder,
+    table: str,
+    models: Mapping[str, tuple[nn.Module, Statistics | None]],
+    data: str,
+    config: PictureConfig,
+    origin: Origin,
+    files: Sequence[str],
+) -> None:
+    one = origin if len(models) == 1 else Origin(None, origin.command)  # several have no state in common
+    column = "block" if len(models) == 1 else "model"
     write_study_page(
         folder,
         COLOURS,
         table,
         model=next(iter(models.values()))[0],
         name=" and ".join(models),
-        data=data_name or f"{len(images)} images",
+        data=data,
         config=config,
-        notes=trust(COLOURS, origin if len(models) == 1 else UNSAID, 0),
-        origin=origin if len(models) == 1 else Origin(None, origin.command),
-        pictures={file: f"{file.removesuffix('.png')}: a row an image, a column a {_column(models)}" for file in drawn},
+        notes=trust(COLOURS, one, 0),
+        origin=one,
+        pictures={file: f"{file.removesuffix('.png')}: a row an image, a column a {column}" for file in files},
     )
-    return [folder.path / file for file in drawn]
-
-
-def _column(models: Mapping[str, Any]) -> str:
-    return "block" if len(models) == 1 else "model"
 
 
 def _folder_name(data_name: str, models: Sequence[str]) -> str:

@@ -151,10 +151,16 @@ def segment(
     folder.finish(result.record(), str(result))
     if rank_and_world_size()[0] == 0 and (picture := prediction_picture(probe, judged, images=examples)) is not None:
         save_png(picture, folder.path / PICTURES)
-    notes = trust(PROBE, origin, len(result.probe.skipped), config.select)
-    shown = {"name": name, "data": train.name, "config": config, "pictures": _PICTURES}
-    write_study_page(folder, PROBE, result, model=model, notes=notes, origin=origin, **shown)
+    _write_page(folder, result, model, config, origin)
     return result
+
+
+def _write_page(
+    folder: StudyFolder, result: SegmentationResult, model: nn.Module, config: ProbeConfig, origin: Origin
+) -> None:
+    notes = trust(PROBE, origin, len(result.probe.skipped), config.select)
+    shown = {"name": result.model, "data": result.data, "config": config, "pictures": _PICTURES}
+    write_study_page(folder, PROBE, result, model=model, notes=notes, origin=origin, **shown)
 
 
 def _masks(*sets: SegmentationData) -> list[str]:

@@ -74,15 +74,18 @@ def reproduce_assumptions(
         narrow = recipe.with_(model__kwargs={**recipe.model.kwargs, **NARROW})
         add(row, "init", "width 8, all tokens", narrow.model.build(images, seed), TALL)
     rows = [{"model": row, "when": when, "rows": name, **found} for (row, when, name), found in cases.items()]
-    one, length = recipes["skip"], recipes["skip"].fit.epochs if epochs is None else epochs
-    when = "at initialisation" if scale == "init" else f"before and after {length} epochs, SOAP"
     return write_conditioning(
         out,
         "assumptions",
         {"assumptions.md": assumptions_markdown(rows), "assumptions.json": rows},
         scale=scale,
-        setting=f"{one.model.title}, {one.data.data}, {when}, seed {seed}",
+        setting=_setting(recipes["skip"], scale, epochs),
         seed=seed,
         command=command,
         folders=folders,
     )
+
+
+def _setting(recipe: Recipe, scale: ConditioningScale, epochs: int | None) -> str:
+    when = "at initialisation" if scale == "init" else f"before and after {epochs or recipe.fit.epochs} epochs, SOAP"
+    return f"{recipe.model.title}, {recipe.data.data}, {when}, seed {recipe.fit.seed}"
