@@ -31,6 +31,7 @@ SceneColours = Literal["any", "class"]
 CropMode = Literal["exact", "fast"]
 
 # Features and what is made of them
+ModelState = Literal["trained", "untrained", "teacher"]  # whose weights are looked into
 Kind = Literal["tokens", "q", "k", "v"]
 Norm = Literal["final", "none"]
 Pooling = Literal["class", "mean"]

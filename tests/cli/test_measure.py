@@ -41,6 +41,19 @@ def test_a_run_leaves_measurements_and_can_be_measured(folder, tmp_path, capsys)
     assert values["trained"] is True
     assert set(values["blocks"][0]["attn"]) == {"skip", "skipless"}
     assert (tmp_path / "conditioning.png").stat().st_size > 5000
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    for part in (
+        "n = 1",
+        "The paper’s",
+        "Made with",
+        "Versions",
+        'href="conditioning.json"',
+        "<table",
+        "data:image/png",
+    ):
+        assert part in page
+    given = f"--images 2 --full --network --rows 2 2 4 --dtype float64 --out {tmp_path}"
+    assert f"skipless measure {folder} {given}" in page
     last = lines[-1]["measurement"]["blocks"][0]["attn"]["skipless"]["kappa"]["value"]
     assert values["blocks"][0]["attn"]["skipless"]["kappa"]["value"] == pytest.approx(last, rel=1e-4)
 

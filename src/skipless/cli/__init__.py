@@ -1,4 +1,4 @@
-"""The command line: `skipless train | eval | measure | reproduce | export | data | init | plan | doctor`.
+"""The command line: `skipless train | eval | measure | reproduce | report | export | data | init | plan | doctor`.
 
 Its help is made from the signatures and docstrings of what it calls. It knows no experiment and no study by name.
 """

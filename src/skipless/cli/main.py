@@ -15,6 +15,7 @@ VERBS = {
     "eval": "measure what a model's features are worth: probes, object discovery, neighbours, pictures",
     "measure": "measure the conditioning of a model's Jacobians",
     "reproduce": "make a table or figure of the paper",
+    "report": "write a page that lists all runs below a folder",
     "export": "write a run's backbone as a file that timm loads",
     "data": "write, draw or pack data",
     "init": "initialise a model without skips, and say what its weights are",

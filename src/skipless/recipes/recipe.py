@@ -10,6 +10,7 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from skipless.choices import ModelState
 from skipless.data.config import ImageConfig
 from skipless.display import Record, Table
 from skipless.display.values import few_words
@@ -106,6 +107,7 @@ class Recipe(Record):
         fit: how long, and with which seed.
         metric: which number of the evaluation runs are compared by.
         classifies: whether the model that comes out names classes.
+        outcome: whose weights come out.
         options: what `skipless train` lets one change, by the name of the option: the dotted name of the field.
     """
 
@@ -118,6 +120,7 @@ class Recipe(Record):
     fit: FitConfig
     metric: ClassVar[str] = ""
     classifies: ClassVar[bool] = False
+    outcome: ClassVar[ModelState] = "trained"
     options: ClassVar[Mapping[str, str]] = {
         "lr": "optimizer__lr",
         "epochs": "fit__epochs",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from skipless.choices import ModelState
 from skipless.data.multicrop.config import MultiCropConfig
 from skipless.errors import InputError
 from skipless.recipes.neighbours_config import NeighboursConfig
@@ -44,6 +45,7 @@ class DinoRecipe(Recipe):
     neighbours: NeighboursConfig = field(default_factory=NeighboursConfig)
     keep_every: int = 0
     metric: ClassVar[str] = "knn_best"
+    outcome: ClassVar[ModelState] = "teacher"
     options: ClassVar[Mapping[str, str]] = {
         **Recipe.options,
         "clip_norm": "task__clip_norm",

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Size, nn
 
+from skipless.choices import ModelState
 from skipless.data.images import pixel_statistics
 from skipless.display import Record
 from skipless.errors import InputError
@@ -52,6 +53,13 @@ class ModelSource(Record):
     def title(self) -> str:
         """Its name in tables."""
         return self.name if self.trained else f"{self.name}, untrained"
+
+    @property
+    def state(self) -> ModelState:
+        """Whose weights it has."""
+        if not self.trained:
+            return "untrained"
+        return "trained" if self.recipe is None else self.recipe.outcome
 
     @property
     def image_size(self) -> int | None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
 from typing import Any
+from urllib.parse import quote
 
 from skipless.choices import Row
 from skipless.report.labels import ROW_CLASS, duration
@@ -12,26 +13,38 @@ from skipless.report.run_records import Run
 
 _PAPER_LINK = '<a href="https://arxiv.org/abs/2510.00345">Cutting the Skip: Training Residual-Free Transformers</a>'
 
+GENERATOR = '<meta name="generator" content="skipless">\n'
 
-def document(title: str, description: str, body: Iterable[str]) -> str:
-    """A complete HTML document; empty parts of the body are left out."""
+
+def document(title: str, description: str, body: Iterable[str], *, wide: bool = False, generated: bool = False) -> str:
+    """A complete HTML document; empty parts of the body are left out.
+
+    Args:
+        title: plain text, as is the description.
+        description: for search engines.
+        body: its sections.
+        wide: whether there are many columns to make room for.
+        generated: whether to mark it as a page that a later command may replace.
+    """
     css = resources.files("skipless.report").joinpath("page.css").read_text(encoding="utf-8")
+    mark, layout = GENERATOR if generated else "", ' class="wide-page"' if wide else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta name="description" content="{escape(description)}">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n<main>\n"
+        f'<meta name="description" content="{escape(description)}">\n{mark}'
+        f"<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n<body{layout}>\n<main>\n"
         + "\n".join(part for part in body if part)
         + f"\n</main>\n<footer><p>After {_PAPER_LINK} (Ji et al., 2025).</p></footer>\n</body>\n</html>\n"
     )
 
 
-def header(title: str, description: str, ours: str, paper: str) -> str:
-    """The header of a page: title, description, and our setting beside the paper's."""
+def header(title: str, description: str, ours: str, paper: str = "") -> str:
+    """The header of a page: title, description, and our setting beside the paper's, where the paper has one."""
+    theirs = f"<div><dt>The paper’s</dt><dd>{escape(paper)}</dd></div>" if paper else ""
     return (
         f'<header>\n<h1>{escape(title)}</h1>\n<p class="lead">{escape(description)}</p>\n'
-        f'<dl class="setting"><div><dt>Ours</dt><dd>{escape(ours)}</dd></div>'
-        f"<div><dt>The paper’s</dt><dd>{escape(paper)}</dd></div></dl>\n</header>"
+        f'<dl class="setting"><div><dt>{"Ours" if paper else "Setting"}</dt><dd>{escape(ours)}</dd></div>'
+        f"{theirs}</dl>\n</header>"
     )
 
 
@@ -111,6 +124,31 @@ def environment(runs: Sequence[Run]) -> str:
     total = duration(sum(run.seconds for run in runs))
     items.append(f"<dt>Training time</dt><dd>{total} in all, {len(runs)} run{'' if len(runs) == 1 else 's'}</dd>")
     return f'<dl class="facts">{"".join(items)}</dl>'
+
+
+def facts(record: Mapping[str, Any]) -> str:
+    """List commit, versions and hardware of the process that made a report, from what `provenance` returns."""
+    names = {"commit": "Commit", "versions": "Versions", "hardware": "Hardware", "started": "Written"}
+    return facts_list({label: _flat(record.get(key)) for key, label in names.items()})
+
+
+def facts_list(values: Mapping[str, str]) -> str:
+    """Names and what stands for them, as plain text."""
+    items = (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in values.items())
+    return f'<dl class="facts">{"".join(items)}</dl>'
+
+
+def command_block(command: str) -> str:
+    """A command line to copy; long ones wrap."""
+    return f"<pre><code>{escape(command)}</code></pre>"
+
+
+def file_links(files: Mapping[str, str]) -> str:
+    """Links to files in the folder of the page, and what is in each."""
+    items = (
+        f'<li><a href="{escape(quote(name))}">{escape(name)}</a>: {escape(what)}</li>' for name, what in files.items()
+    )
+    return '<ul class="entries">\n' + "\n".join(items) + "\n</ul>"
 
 
 def _flat(value: Any) -> str:

@@ -14,6 +14,15 @@ ROW_CLASS: Mapping[Row, str] = {"skip": "skip", "skipless": "skipless", "skiples
 
 NOT_RUN = "not run"
 
+FILE_KINDS: Mapping[str, str] = {
+    ".md": "the table as Markdown",
+    ".csv": "the numbers unrounded, for spreadsheets",
+    ".json": "all that was measured, for programs",
+    ".svg": "the picture, for print",
+    ".png": "the picture",
+}
+"""What a report's file is, by its suffix."""
+
 
 def rate(value: float) -> str:
     """A learning rate in short scientific notation.

@@ -15,8 +15,11 @@ from skipless.evaluators.classification.linear_classification import (
     linear_classification_probe,
 )
 from skipless.studies.config import ClassifierConfig
+from skipless.studies.origin import UNSAID, Origin
+from skipless.studies.page import write_study_page
 from skipless.studies.pooled import PooledData, pool
 from skipless.studies.study_folder import StudyFolder
+from skipless.studies.text import CLASSIFIER, trust
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,6 +105,7 @@ def classify(
     name: str = "model",
     data_name: str = "data",
     progress: bool = True,
+    origin: Origin = UNSAID,
 ) -> ClassifierResult:
     """Train linear classifiers on every block's features and score them; arguments as in `nearest_neighbours`.
 
@@ -109,7 +113,7 @@ def classify(
         InputError: if no image of a split can be read, or a setting does not fit the model.
     """
     config = config or ClassifierConfig()
-    x = pool(model, data, config.pool, out=out, data_name=data_name, progress=progress)
+    x = pool(model, data, config.pool, out=out, data_name=data_name, progress=progress, origin=origin)
     protocol = ClassificationProtocol()
     protocol = protocol if config.epochs is None else replace(protocol, epochs=config.epochs)
     probe = linear_classification_probe(
@@ -124,6 +128,15 @@ def classify(
         device=next(model.parameters()).device,
     )
     result = ClassifierResult(name, data_name, config, probe, x)
-    folder = StudyFolder(out, f"linear-{data_name}", {"vectors": x.identity, "config": asdict(config)})
+    folder = StudyFolder(
+        out,
+        f"linear-classifier-{data_name}",
+        {"vectors": x.identity, "config": asdict(config)},
+        state=origin.state,
+        before=f"linear-{data_name}",
+    )
     folder.finish(result.record(), str(result))
+    notes = trust(CLASSIFIER, origin, len(x.unreadable), config.select)
+    shown = {"name": name, "data": data_name, "config": config}
+    write_study_page(folder, CLASSIFIER, result, model=model, notes=notes, origin=origin, **shown)
     return result

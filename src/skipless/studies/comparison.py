@@ -23,6 +23,7 @@ from skipless.studies.discovery import discover
 from skipless.studies.feature_pictures import draw_features, find_pictures
 from skipless.studies.formatting import feature_name, markdown_table
 from skipless.studies.neighbours import NeighbourResult, nearest_neighbours
+from skipless.studies.origin import Origin
 from skipless.studies.segmentation import segment
 
 
@@ -38,6 +39,7 @@ class Comparison:
         seed: seed of the samples.
         sample: number of images to use; None for all.
         dataset: name of the data set in the folder; None recognises it by its layout.
+        command: the command line that asks for it.
     """
 
     study: str
@@ -47,6 +49,11 @@ class Comparison:
     seed: int = 0
     sample: int | None = None
     dataset: str | None = None
+    command: str = ""
+
+    def origin(self, source: ModelSource) -> Origin:
+        """What a study of one of the models is told of it and of the call."""
+        return Origin(source.state, self.command)
 
     @property
     def folder(self) -> Path:
@@ -72,7 +79,14 @@ def compare_probes(comparison: Comparison, config: ProbeConfig) -> Iterator[str]
     for source in comparison.sources:
         results.append(
             segment(
-                source.model, train, val, config, out=comparison.home, name=source.title, statistics=source.statistics
+                source.model,
+                train,
+                val,
+                config,
+                out=comparison.home,
+                name=source.title,
+                statistics=source.statistics,
+                origin=comparison.origin(source),
             )
         )
         yield str(results[-1])
@@ -88,7 +102,15 @@ def compare_discoveries(comparison: Comparison, config: DiscoveryConfig) -> Iter
     results = []
     for source in comparison.sources:
         results.append(
-            discover(source.model, data, config, out=comparison.home, name=source.title, statistics=source.statistics)
+            discover(
+                source.model,
+                data,
+                config,
+                out=comparison.home,
+                name=source.title,
+                statistics=source.statistics,
+                origin=comparison.origin(source),
+            )
         )
         yield str(results[-1])
     rows = []
@@ -130,7 +152,9 @@ def compare_pictures(comparison: Comparison, config: PictureConfig) -> Iterator[
     if len(models) < len(comparison.sources):
         names = ", ".join(source.title for source in comparison.sources)
         raise InputError(f"models of one name, {names}, cannot be told apart in a picture; rename a folder")
-    for path in draw_features(models, images, config, out=comparison.home):
+    folder = comparison.folder.resolve().name
+    origin = comparison.origin(comparison.sources[0])
+    for path in draw_features(models, images, config, out=comparison.home, data_name=folder, origin=origin):
         yield f"wrote {path}"
 
 
@@ -153,7 +177,15 @@ def _classify_each(comparison: Comparison, study: Callable[..., Any], config: An
             )
         train, val = images.train.normalised_by(mean, std), images.val.normalised_by(mean, std)
         own = replace(images, train=train, val=val)
-        yield study(source.model, own, config, out=comparison.home, name=source.title, data_name=Path(named).name)
+        yield study(
+            source.model,
+            own,
+            config,
+            out=comparison.home,
+            name=source.title,
+            data_name=Path(named).name,
+            origin=comparison.origin(source),
+        )
 
 
 def _load_masks(comparison: Comparison) -> tuple[SegmentationData, SegmentationData]:

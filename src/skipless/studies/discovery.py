@@ -21,12 +21,17 @@ from skipless.models.vit_view import find_vit
 from skipless.progress import progress_bar, tell_kept
 from skipless.studies.config import DiscoveryConfig
 from skipless.studies.formatting import feature_name
+from skipless.studies.origin import UNSAID, Origin
+from skipless.studies.page import write_study_page
 from skipless.studies.study_folder import StudyFolder, barrier, rank_and_world_size
+from skipless.studies.text import LOST, TOKENCUT, trust
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WHOLE_IMAGE = "whole image"
+PICTURES = "pictures.png"
+_PICTURES = {PICTURES: "The first images, with true boxes, found boxes, and what the boxes are found by"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -122,6 +127,7 @@ def discover(
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     examples: int = 8,
     progress: bool = True,
+    origin: Origin = UNSAID,
 ) -> DiscoveryResult:
     """Discover an object in every image with every block and kind of feature; resumes an interrupted call.
 
@@ -137,6 +143,7 @@ def discover(
         statistics: mean and standard deviation of each channel; by default those of the model's configuration.
         examples: number of images in the picture.
         progress: whether to show a progress bar.
+        origin: whose weights these are and which command asks for it, for the folder's name and its page.
 
     Returns:
         CorLoc of every block and kind.
@@ -159,13 +166,17 @@ def discover(
         "statistics": (mean, std),
         **asdict(config),
     }
-    folder = StudyFolder(out, f"{config.method}-{data.name}", settings)
+    folder = StudyFolder(out, f"{config.method}-{data.name}", settings, state=origin.state)
     search.run(folder, show=progress)
     barrier()
     result = _collect_result(folder, name, data, config, keys, last=len(tokens.views) - 1)
     folder.finish(result.record(), str(result))
     if rank_and_world_size()[0] == 0 and examples:
         search.draw(folder, result, examples)
+    text = TOKENCUT if config.method == "tokencut" else LOST
+    notes = trust(text, origin, len(result.unreadable))
+    shown = {"name": name, "data": result.data, "config": config, "pictures": _PICTURES}
+    write_study_page(folder, text, result, model=model, notes=notes, origin=origin, **shown)
     return result
 
 
@@ -248,7 +259,7 @@ class _Search:
             names.append(item.id)
             for key in chosen:
                 found[feature_name(key)].append(discoveries[key])
-        draw_discoveries(folder.path / "pictures.png", images, found, boxes_true=true, names=names, patch=self.patch)
+        draw_discoveries(folder.path / PICTURES, images, found, boxes_true=true, names=names, patch=self.patch)
 
 
 def _searched(folder: StudyFolder) -> dict[str, dict[str, Any]]:

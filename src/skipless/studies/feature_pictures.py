@@ -21,8 +21,12 @@ from skipless.evaluators.pictures.pca import PcaColours, pca_picture
 from skipless.models.vit_view import find_vit
 from skipless.studies.config import PictureConfig
 from skipless.studies.formatting import feature_name, file_name, markdown_table
+from skipless.studies.origin import UNSAID, Origin
+from skipless.studies.page import write_study_page
 from skipless.studies.study_folder import StudyFolder, rank_and_world_size
+from skipless.studies.text import COLOURS, trust
 
+MAX_NAME = 100  # letters of the folder's name; a file system takes 255, with state and hash
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
@@ -53,6 +57,8 @@ def draw_features(
     config: PictureConfig | None = None,
     *,
     out: Path,
+    data_name: str = "",
+    origin: Origin = UNSAID,
 ) -> list[Path]:
     """Draw the features of the same images with every model.
 
@@ -65,6 +71,8 @@ def draw_features(
         config: settings of the pictures.
         out: parent of the study's folder, which gets the pictures, and `result.json` and `table.md` with the fraction
             of variance that they show.
+        data_name: name of the images' folder, for the name of the study's.
+        origin: whose weights these are and which command asks for it, for the folder's name and its page.
 
     Returns:
         Paths of the pictures.
@@ -73,7 +81,9 @@ def draw_features(
         InputError: if an image or a setting does not fit a model.
     """
     config = config or PictureConfig()
-    folder = StudyFolder(out, "pca", _settings(models, images, config))
+    name = _folder_name(data_name, list(models))
+    state = origin.state if len(models) == 1 else None
+    folder = StudyFolder(out, name, _settings(models, images, config), state=state, before="pca")
     rows = {name: _patch_features(model, statistics, images, config) for name, (model, statistics) in models.items()}
     drawn: dict[str, dict[str, PcaColours]] = {}
     for file, (columns, grid) in _picture_columns(rows).items():
@@ -87,8 +97,41 @@ def draw_features(
         )
         if rank_and_world_size()[0] == 0:
             save_png(picture, folder.path / file)
-    folder.finish(*_variance_table(drawn, images))
+    record, table = _variance_table(drawn, images)
+    folder.finish(record, table)
+    _write_page(folder, table, models, data_name or f"{len(images)} images", config, origin, list(drawn))
     return [folder.path / file for file in drawn]
+
+
+def _write_page(
+    folder: StudyFolder,
+    table: str,
+    models: Mapping[str, tuple[nn.Module, Statistics | None]],
+    data: str,
+    config: PictureConfig,
+    origin: Origin,
+    files: Sequence[str],
+) -> None:
+    one = origin if len(models) == 1 else Origin(None, origin.command)  # several have no state in common
+    column = "block" if len(models) == 1 else "model"
+    write_study_page(
+        folder,
+        COLOURS,
+        table,
+        model=next(iter(models.values()))[0],
+        name=" and ".join(models),
+        data=data,
+        config=config,
+        notes=trust(COLOURS, one, 0),
+        origin=one,
+        pictures={file: f"{file.removesuffix('.png')}: a row an image, a column a {column}" for file in files},
+    )
+
+
+def _folder_name(data_name: str, models: Sequence[str]) -> str:
+    """The study, the images and, where there are several, the models: their states alone would not tell them apart."""
+    beside = "-vs-".join(models) if len(models) > 1 else ""
+    return "-".join(part for part in ("pca", data_name, beside) if part)[:MAX_NAME]
 
 
 def _settings(

@@ -12,8 +12,11 @@ from skipless.display import Record, Table
 from skipless.display.axes import legend, level, lines_by_name
 from skipless.evaluators.classification.nearest_neighbours import KnnAccuracy, knn_blocks
 from skipless.studies.config import NeighbourConfig
+from skipless.studies.origin import UNSAID, Origin
+from skipless.studies.page import write_study_page
 from skipless.studies.pooled import PooledData, pool
 from skipless.studies.study_folder import StudyFolder
+from skipless.studies.text import NEIGHBOURS, trust
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,6 +107,7 @@ def nearest_neighbours(
     name: str = "model",
     data_name: str = "data",
     progress: bool = True,
+    origin: Origin = UNSAID,
 ) -> NeighbourResult:
     """Classify the validation images by their nearest training images. Features are stored and reused.
 
@@ -115,17 +119,21 @@ def nearest_neighbours(
         name: name of the model in tables.
         data_name: name of the data set in tables.
         progress: whether to show a progress bar.
+        origin: whose weights these are and which command asks for it, for the folder's name and its page.
 
     Raises:
         InputError: if no image of a split can be read, or there are fewer than k.
     """
     config = config or NeighbourConfig()
-    x = pool(model, data, config.pool, out=out, data_name=data_name, progress=progress)
+    x = pool(model, data, config.pool, out=out, data_name=data_name, progress=progress, origin=origin)
     scores = knn_blocks(
         x.train, x.train_labels, x.val, x.val_labels, ks=config.ks, temperature=config.temperature,
         device=next(model.parameters()).device,
     )  # fmt: skip
     result = NeighbourResult(name, data_name, config, scores, x)
-    folder = StudyFolder(out, f"knn-{data_name}", {"vectors": x.identity, "config": asdict(config)})
+    folder = StudyFolder(out, f"knn-{data_name}", {"vectors": x.identity, "config": asdict(config)}, state=origin.state)
     folder.finish(result.record(), str(result))
+    notes = trust(NEIGHBOURS, origin, len(x.unreadable))
+    shown = {"name": name, "data": data_name, "config": config}
+    write_study_page(folder, NEIGHBOURS, result, model=model, notes=notes, origin=origin, **shown)
     return result

@@ -24,6 +24,7 @@ from skipless.evaluators.features.store_builder import files_identity, weights_h
 from skipless.models.vit_view import find_vit
 from skipless.progress import progress_bar, tell_kept
 from skipless.studies.config import PoolConfig
+from skipless.studies.origin import UNSAID, Origin
 from skipless.studies.study_folder import StudyFolder, barrier, rank_and_world_size
 from skipless.training.run_folder.atomic import atomic_write
 
@@ -41,7 +42,7 @@ class PooledData(Record):
         classes: number of classes.
         pooling: how the tokens of an image become one vector.
         unreadable: for each image that could not be used, the reason.
-        identity: name of the folder of the vectors, which ends in a hash of everything that they depend on.
+        identity: a name for the vectors, which ends in a hash of everything that they depend on.
     """
 
     train: dict[int, Float[Tensor, "n d"]]
@@ -69,7 +70,14 @@ class PooledData(Record):
 
 
 def pool(
-    model: nn.Module, data: ImageData, config: PoolConfig, *, out: Path, data_name: str, progress: bool = True
+    model: nn.Module,
+    data: ImageData,
+    config: PoolConfig,
+    *,
+    out: Path,
+    data_name: str,
+    progress: bool = True,
+    origin: Origin = UNSAID,
 ) -> PooledData:
     """Compute one feature vector for each image and block, for both splits. Vectors on disk are reused.
 
@@ -80,6 +88,7 @@ def pool(
         out: parent of the folder of the vectors.
         data_name: name of the data set.
         progress: whether to show a progress bar.
+        origin: whose weights these are, for the folder's name.
 
     Raises:
         InputError: if no image of a split can be read, or there is no class token.
@@ -93,7 +102,7 @@ def pool(
         "weights": weights_hash(tokens),
         **(asdict(config) | {"pooling": pooling, "batch_size": None}),
     }
-    folder = StudyFolder(out, f"pooled-{data_name}", settings)
+    folder = StudyFolder(out, f"pooled-{data_name}", settings, state=origin.state)
     wanted = FeatureConfig(config.blocks, ("tokens",), config.norm, config.precision)
     blocks = [block for block, _ in wanted.keys(len(tokens.views))]
     pool = _PooledExtractor(model, wanted, blocks, pooling, config.batch_size)
@@ -102,7 +111,7 @@ def pool(
         for part, split in (("train", data.train), ("val", data.val))
     )
     unreadable, classes = failed | also_failed, len(data.classes)
-    return PooledData(train, train_labels, val, val_labels, classes, pooling, unreadable, folder.path.name)
+    return PooledData(train, train_labels, val, val_labels, classes, pooling, unreadable, folder.identity)
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,13 @@ from skipless.evaluators.probe.segmentation_metrics import SegmentationScores, s
 from skipless.models.vit_view import find_vit
 from skipless.progress import progress_bar
 from skipless.studies.config import ProbeConfig
+from skipless.studies.origin import UNSAID, Origin
+from skipless.studies.page import write_study_page
 from skipless.studies.study_folder import StudyFolder, rank_and_world_size
+from skipless.studies.text import PROBE, trust
+
+PICTURES = "pictures.png"
+_PICTURES = {PICTURES: "The first images, their true masks, and what the best heads mark"}
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,6 +105,7 @@ def segment(
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     examples: int = 8,
     progress: bool = True,
+    origin: Origin = UNSAID,
 ) -> SegmentationResult:
     """Probe a model's dense features for segmentation. Features are stored on disk, so the backbone runs only once.
 
@@ -112,6 +119,7 @@ def segment(
         statistics: mean and standard deviation of each channel; by default those of the model's configuration.
         examples: number of images in the picture.
         progress: whether to show a progress bar.
+        origin: whose weights these are and which command asks for it, for the folder's name and its page.
 
     Raises:
         InputError: if most images of a set cannot be used, or a setting does not fit the model.
@@ -122,7 +130,7 @@ def segment(
     identity = (files_identity(i.image for i in train.items), files_identity(i.image for i in val.items))
     settings = {"data": train.name, "images": identity, "masks": _masks(train, val), "weights": weights_hash(tokens)}
     settings |= {"statistics": (mean, std), **asdict(config), "protocol": asdict(protocol)}
-    folder = StudyFolder(out, f"linear-probe-{train.name}", settings)
+    folder = StudyFolder(out, f"linear-probe-{train.name}", settings, state=origin.state)
     shallow = config.multiscale == MULTISCALE and len(tokens.views) < len(MULTISCALE)
     with progress_bar("linear heads", show=progress) as heads:
         probe, judged = probe_model(
@@ -142,8 +150,17 @@ def segment(
     result = SegmentationResult(name, train.name, probe.result, majority_scores(train, val))
     folder.finish(result.record(), str(result))
     if rank_and_world_size()[0] == 0 and (picture := prediction_picture(probe, judged, images=examples)) is not None:
-        save_png(picture, folder.path / "pictures.png")
+        save_png(picture, folder.path / PICTURES)
+    _write_page(folder, result, model, config, origin)
     return result
+
+
+def _write_page(
+    folder: StudyFolder, result: SegmentationResult, model: nn.Module, config: ProbeConfig, origin: Origin
+) -> None:
+    notes = trust(PROBE, origin, len(result.probe.skipped), config.select)
+    shown = {"name": result.model, "data": result.data, "config": config, "pictures": _PICTURES}
+    write_study_page(folder, PROBE, result, model=model, notes=notes, origin=origin, **shown)
 
 
 def _masks(*sets: SegmentationData) -> list[str]:

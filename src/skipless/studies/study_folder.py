@@ -5,33 +5,61 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch.distributed as dist
 
+from skipless.choices import ModelState
 from skipless.errors import InputError
 from skipless.studies.formatting import file_name
 from skipless.training.run_folder.atomic import atomic_write, write_json
 
 JOURNAL = "journal"
+SETTINGS = "settings.json"
+_DIGITS = (8, 16, 64)  # of the settings' hash in a folder's name: as few as tell it from the folders that are there
 
 
 class StudyFolder:
-    """The folder of one study. Its name ends in a hash of the settings, so different settings have different folders.
+    """The folder of one study.
+
+    Its name says the study, the data set and whose weights were measured, and ends in a hash of the settings. Different
+    settings thus have different folders. A folder of the same settings that lies there under a name of before is used.
 
     Attributes:
         path: the folder, created if it does not exist.
         settings: everything that the scores depend on, as JSON values.
+        identity: a name for these settings that never changes, by which other studies may depend on this folder.
     """
 
-    def __init__(self, home: Path, name: str, settings: Mapping[str, Any]):
+    def __init__(
+        self,
+        home: Path,
+        name: str,
+        settings: Mapping[str, Any],
+        *,
+        state: ModelState | None = None,
+        before: str | None = None,
+    ):
+        """Find the folder, or create it.
+
+        Args:
+            home: parent of the folder.
+            name: the study and its data set, `knn-digits`.
+            settings: everything that the scores depend on.
+            state: whose weights are measured; None leaves it out of the name.
+            before: what an earlier version called the study and its data set, where that was another name.
+        """
         self.settings = json.loads(json.dumps(settings, default=str))
-        digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:8]
-        self.path = home / f"{file_name(name)}-{digest}"
+        digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+        earlier = file_name(before or name)
+        self.identity = f"{earlier}-{digest[: _DIGITS[0]]}"
+        self.path = _place(home, _stems(file_name(name), earlier, state), digest, self.settings)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot write to {str(self.path)!r} ({error.strerror}); choose another --out") from error
+        if rank_and_world_size()[0] == 0 and not (self.path / SETTINGS).exists():
+            write_json(self.path / SETTINGS, self.settings)
 
     def finish(self, result: Mapping[str, Any], table: str) -> None:
         """Write `result.json` and `table.md`, on rank 0 only."""
@@ -62,6 +90,36 @@ class StudyFolder:
                 if file.name == f"{JOURNAL}-{rank_and_world_size()[0]}.jsonl":
                     os.truncate(file, cut)
             yield from map(json.loads, lines)
+
+
+def _stems(name: str, earlier: str, state: ModelState | None) -> list[str]:
+    """What a folder of these settings may be called before its hash, the right one first."""
+    states = dict.fromkeys((state, None, *get_args(ModelState)))
+    return list(dict.fromkeys([*(name if one is None else f"{name}-{one}" for one in states), earlier]))
+
+
+def _place(home: Path, stems: list[str], digest: str, settings: Any) -> Path:
+    """The folder that holds these settings, or that none has taken."""
+    places: list[Path] = []
+    for digits in _DIGITS:
+        places = [home / f"{stem}-{digest[:digits]}" for stem in stems]
+        held = next((place for place in places if place.is_dir() and _settings_of(place) in (None, settings)), None)
+        if held is not None:
+            return held
+        if not places[0].exists():
+            return places[0]
+    return places[0]
+
+
+def _settings_of(folder: Path) -> Any:
+    """The settings that a folder is of; None where it does not say."""
+    for file, part in ((folder / SETTINGS, None), (folder / "result.json", "settings")):
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            return values if part is None else values[part]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
 
 
 def rank_and_world_size() -> tuple[int, int]:

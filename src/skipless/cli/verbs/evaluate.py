@@ -1,6 +1,7 @@
 """`skipless eval SOURCE STUDY`: the studies are the library's own."""
 
 import importlib
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -86,7 +87,7 @@ def main(words: list[str]) -> None:
     )
     values = parse(candidates[name], rest, prog=prog, description=description, elsewhere=elsewhere)
     load(*RUNS)
-    _compare(name, study, values)
+    _compare(name, study, values, shlex.join(["skipless", "eval", *words]))
 
 
 def _refuse_no_source(words: list[str], candidates: dict[str, list[Argument]]) -> None:
@@ -104,7 +105,7 @@ def _top1(values: dict[str, Any]) -> None:
     print(named_numbers(found))
 
 
-def _compare(name: str, study: Study, values: dict[str, Any]) -> None:
+def _compare(name: str, study: Study, values: dict[str, Any], command: str) -> None:
     """The model that was named, its untrained one, and others beside it, through one study."""
     from skipless.recipes import open_model
     from skipless.recipes.export import open_source
@@ -122,9 +123,8 @@ def _compare(name: str, study: Study, values: dict[str, Any]) -> None:
     for each in sources:
         fabric.to_device(each.model)
     home = values["out"] or (Path(source) / "eval" if first.recipe is not None else Path("eval") / first.name)
-    asked = Comparison(
-        name, sources, values["data"], home, seed, sample=values.get("sample"), dataset=values.get("dataset")
-    )
+    chosen = {"sample": values.get("sample"), "dataset": values.get("dataset")}
+    asked = Comparison(name, sources, values["data"], home, seed, **chosen, command=command)
     module, _, function = study.compare.partition(":")
     for text in getattr(importlib.import_module(module), function)(asked, config):
         if rank_and_world_size()[0] == 0:

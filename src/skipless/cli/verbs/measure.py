@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from skipless.choices import Device, SpectrumMethod, TokensAt
 from skipless.cli.call import call
 from skipless.errors import InputError
-from skipless.options import Option
+from skipless.options import Option, stated_command
 
 
 def main(words: list[str]) -> None:
@@ -43,7 +43,7 @@ class Options:
         iterations: of Lanczos at most; about kappa / 3 are needed.
         seed: of weights that are drawn, of pixels and of Lanczos.
         device: where to compute.
-        out: folder for conditioning.json and conditioning.png.
+        out: folder for conditioning.json, conditioning.png and a page, index.html.
     """
 
     model: Annotated[str, Option(positional=True)]
@@ -94,7 +94,7 @@ def measure(asked: Options) -> None:
     print(f"{source.name}, {'trained' if source.trained else 'not trained'}, {named}\n{found}")
     if asked.out is not None:
         about = {"model": source.name, "trained": source.trained, "data": named}
-        _write(asked.out, {**about, **found.as_json()}, f"{source.name}, {named}")
+        _write(asked, {**about, **found.as_json()}, f"{source.name}, {named}", source.model, found.tables())
 
 
 def _measured(model: Any, pixels: Any, asked: Options) -> Any:
@@ -122,11 +122,20 @@ def _measured(model: Any, pixels: Any, asked: Options) -> Any:
     )
 
 
-def _write(out: Path, values: Mapping[str, Any], title: str) -> None:
+def _write(asked: Options, values: Mapping[str, Any], title: str, model: Any, tables: Any) -> None:
+    from skipless.display.values import few_words
+    from skipless.report.measurement_page import measurement_page
+    from skipless.report.page import PAGE, page_html
     from skipless.report.write_files import drawing, write_files
 
     picture = drawing("skipless.report.kappa_figure").depth_figure(_series(values["blocks"]), "kappa", title)
-    files = write_files(out, {"conditioning.json": values, "conditioning.png": picture})
+    given = {name: value for name, value in vars(asked).items() if name != "model"}
+    command = stated_command(("skipless", "measure", asked.model), Options, given)
+    settings = {name: "by default" if value is None else few_words(value) for name, value in given.items()}
+    device = next(model.parameters()).device
+    page = measurement_page(values, tables, device=device, command=command, picture=picture, settings=settings)
+    assert asked.out is not None
+    files = write_files(asked.out, {"conditioning.json": values, "conditioning.png": picture, PAGE: page_html(page)})
     print("\n".join(f"wrote {path}" for path in files.values()))
 
 

@@ -79,13 +79,13 @@ def _tables(what: Literal["table5", "table6"], options: Options, command: str) -
 def _figure6(options: Options, command: str) -> Mapping[str, Path]:
     from skipless.experiments.conditioning.run import reproduce_figure6
 
-    return reproduce_figure6(options.scale, _folder("figure6", options), **_runs(options))
+    return reproduce_figure6(options.scale, _folder("figure6", options), **_runs(options), command=command)
 
 
 def _figure5(options: SoftmaxOptions, command: str) -> Mapping[str, Path]:
     from skipless.experiments.conditioning.softmax import reproduce_figure5
 
-    return reproduce_figure5(options.out, draws=options.draws, seed=options.seed)
+    return reproduce_figure5(options.out, draws=options.draws, seed=options.seed, command=command)
 
 
 def _assumptions(options: AssumptionOptions, command: str) -> Mapping[str, Path]:
@@ -94,7 +94,7 @@ def _assumptions(options: AssumptionOptions, command: str) -> Mapping[str, Path]
     if options.scale == "init":  # nothing is trained
         refuse_given("assumptions at init", jobs=options.jobs, epochs=options.epochs)
     out = options.out or Path("runs") / f"assumptions-{options.scale}"
-    return reproduce_assumptions(options.scale, out, **_runs(options))
+    return reproduce_assumptions(options.scale, out, **_runs(options), command=command)
 
 
 def _folder(what: str, options: Options) -> Path:

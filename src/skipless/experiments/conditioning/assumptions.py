@@ -15,10 +15,10 @@ from skipless.data import load_images
 from skipless.errors import InputError
 from skipless.experiments.conditioning.assumptions_table import assumptions_markdown
 from skipless.experiments.conditioning.kept import cached, seen
+from skipless.experiments.conditioning.page import write_conditioning
 from skipless.experiments.conditioning.recipe import made, model_recipe, planned
 from skipless.experiments.conditioning.scales import ConditioningScale
 from skipless.recipes import Recipe, open_model
-from skipless.report.write_files import write_files
 
 # More parameters in every sub-block than rows: the class token's output, and tokens over the image.
 WIDE = {"class token": Rows(images=4, tokens=1, outputs=16), "tokens spread": Rows(images=2, tokens=4, outputs=8)}
@@ -35,6 +35,7 @@ def reproduce_assumptions(
     data: str | None = None,
     jobs: int | None = None,
     epochs: int | None = None,
+    command: str = "",
 ) -> dict[str, Path]:
     """Both sides of Eq. 6 and Eq. 37, rho and tau, with skips, without, and with the init; before and after training.
 
@@ -73,4 +74,18 @@ def reproduce_assumptions(
         narrow = recipe.with_(model__kwargs={**recipe.model.kwargs, **NARROW})
         add(row, "init", "width 8, all tokens", narrow.model.build(images, seed), TALL)
     rows = [{"model": row, "when": when, "rows": name, **found} for (row, when, name), found in cases.items()]
-    return write_files(out, {"assumptions.md": assumptions_markdown(rows), "assumptions.json": rows})
+    return write_conditioning(
+        out,
+        "assumptions",
+        {"assumptions.md": assumptions_markdown(rows), "assumptions.json": rows},
+        scale=scale,
+        setting=_setting(recipes["skip"], scale, epochs),
+        seed=seed,
+        command=command,
+        folders=folders,
+    )
+
+
+def _setting(recipe: Recipe, scale: ConditioningScale, epochs: int | None) -> str:
+    when = "at initialisation" if scale == "init" else f"before and after {epochs or recipe.fit.epochs} epochs, SOAP"
+    return f"{recipe.model.title}, {recipe.data.data}, {when}, seed {recipe.fit.seed}"

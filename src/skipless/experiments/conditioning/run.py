@@ -7,11 +7,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from skipless.choices import ROWS, slug
+from skipless.choices import ROWS, Row, slug
 from skipless.conditioning.measurement.measure import measure_conditioning
 from skipless.conditioning.measurement.tracking import evenly_spaced_blocks, first_images, training_measure
 from skipless.data import ImageData, load_images
 from skipless.experiments.conditioning.kept import cached, seen
+from skipless.experiments.conditioning.page import write_conditioning
 from skipless.experiments.conditioning.recipe import made, model_recipe, planned
 from skipless.experiments.conditioning.report import (
     Moment,
@@ -26,7 +27,7 @@ from skipless.experiments.conditioning.vit_small import DINO, VIT_S, measured_vi
 from skipless.models import create_model
 from skipless.recipes import Recipe, open_model
 from skipless.report.condition_number import ConditionNumber
-from skipless.report.write_files import drawing, write_files
+from skipless.report.write_files import drawing
 
 TOKEN_IMAGES = 64  # of Figure 6
 
@@ -64,13 +65,14 @@ def reproduce_tables(
     """
     figures = drawing("skipless.experiments.conditioning.figures")
     kappa = drawing("skipless.report.kappa_figure")
+    folders: Mapping[Row, Path] = {}
     if scale == "vit-s":
         found = measured_vit_small(what, out, seed)
         setting = f"{VIT_S} at initialisation, an image of N(0, 1) pixels, seed {seed}"
     elif scale == "init":
         found, setting = _before_training(out, seed, data)
     else:
-        found, setting = _through_training(scale, out, seed=seed, data=data, jobs=jobs, epochs=epochs)
+        found, setting, folders = _through_training(scale, out, seed=seed, data=data, jobs=jobs, epochs=epochs)
     table = table5_markdown(found, setting) if what == "table5" else table6_markdown(found, setting)
     files: dict[str, Any] = {
         f"{what}.md": f"{table}\nMade by `{command}`.\n" if command else table,
@@ -83,7 +85,9 @@ def reproduce_tables(
         for reading, series in _by_reading(found, scale).items():
             title = f"Table 6 at initialisation{f': {reading}' if reading else ''}"
             files["-".join(["table6-depth", *words_of(reading)]) + ".png"] = kappa.depth_figure(series, label, title)
-    return write_files(out, files)
+    return write_conditioning(
+        out, what, files, scale=scale, setting=setting, seed=seed, command=command, folders=folders
+    )
 
 
 def _before_training(out: Path, seed: int, data: str | None) -> tuple[dict[str, tuple[Moment, ...]], str]:
@@ -97,13 +101,13 @@ def _before_training(out: Path, seed: int, data: str | None) -> tuple[dict[str, 
 
 def _through_training(
     scale: RunScale, out: Path, *, seed: int, data: str | None, jobs: int | None, epochs: int | None
-) -> tuple[dict[str, tuple[Moment, ...]], str]:
-    """What the runs' folders hold, once they are made, and their setting in words."""
+) -> tuple[dict[str, tuple[Moment, ...]], str, dict[Row, Path]]:
+    """What the runs' folders hold, once they are made, their setting in words, and the folders."""
     recipes = planned(scale, seed=seed, data=data, epochs=epochs)
     folders = made(recipes, scale, out, jobs)
     found = {row: read_moments(folder) for row, folder in folders.items()}
     one = recipes["skip"]
-    return found, f"{one.model.title}, {one.data.data}, {one.fit.epochs} epochs, SOAP, seed {seed}"
+    return found, f"{one.model.title}, {one.data.data}, {one.fit.epochs} epochs, SOAP, seed {seed}", folders
 
 
 def reproduce_figure6(
@@ -114,6 +118,7 @@ def reproduce_figure6(
     data: str | None = None,
     jobs: int | None = None,
     epochs: int | None = None,
+    command: str = "",
 ) -> dict[str, Path]:
     """Figure 6: tokens after the norm before each attention, with the paper's initialisation and after training.
 
@@ -121,6 +126,7 @@ def reproduce_figure6(
     """
     figures = drawing("skipless.experiments.conditioning.figures")
     models: dict[str, nn.Module] = {}
+    folders: Mapping[Row, Path] = {}
     if scale == "vit-s":
         pixels = torch.randn(4, 3, 224, 224, generator=torch.Generator().manual_seed(seed))
         models["initialisation"] = create_model(VIT_S, init=DINO, seed=seed)
@@ -134,12 +140,17 @@ def reproduce_figure6(
         models["initialisation"] = recipe.model.build(images, seed)
         if scale != "init":
             recipes = planned(scale, seed=seed, data=data, epochs=epochs)
-            folder = made({"skipless + init": recipes["skipless + init"]}, scale, out, jobs)["skipless + init"]
-            models["trained"] = open_model(str(folder)).model
+            folders = made({"skipless + init": recipes["skipless + init"]}, scale, out, jobs)
+            models["trained"] = open_model(str(folders["skipless + init"])).model
     columns = {name: _tokens(model, pixels) for name, model in models.items()}
     title = f"Figure 6 at scale {scale}: skipless + init, {len(pixels)} images"
     files = {"figure6.md": figure6_markdown(columns), "figure6.json": columns}
-    return write_files(out, {**files, "figure6.png": figures.tokens_figure(columns, title)})
+    files = {**files, "figure6.png": figures.tokens_figure(columns, title)}
+    of = VIT_S if scale == "vit-s" else "the model of Table 1"
+    setting = f"{of}, skipless + init, {len(pixels)} images, seed {seed}"
+    return write_conditioning(
+        out, "figure6", files, scale=scale, setting=setting, seed=seed, command=command, folders=folders
+    )
 
 
 def _at_init(recipe: Recipe, images: ImageData, folder: Path, row: str) -> tuple[Moment, ...]:

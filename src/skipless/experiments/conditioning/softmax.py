@@ -9,8 +9,9 @@ from torch import Tensor
 
 from skipless.conditioning.spectra.dense import matrix_spectrum
 from skipless.errors import InputError
+from skipless.experiments.conditioning.page import write_conditioning
 from skipless.report.condition_number import short
-from skipless.report.write_files import drawing, write_files
+from skipless.report.write_files import drawing
 
 SIZE = 10
 ALPHA = 0.1
@@ -18,7 +19,7 @@ BETA = {"peaked": 5.0, "diffuse": 0.0}
 PAPER = {"peaked": 1.1, "diffuse": 730.1}  # single draws
 
 
-def reproduce_figure5(out: Path, *, draws: int = 200, seed: int = 0) -> dict[str, Path]:
+def reproduce_figure5(out: Path, *, draws: int = 200, seed: int = 0, command: str = "") -> dict[str, Path]:
     """Figure 5: kappa of a 10 x 10 softmax, where the paper has one draw of each kind, by its quartiles over many.
 
     The paper does not say how Z is distributed here. With N(0, 1) its two numbers are ordinary draws; with
@@ -28,6 +29,7 @@ def reproduce_figure5(out: Path, *, draws: int = 200, seed: int = 0) -> dict[str
         out: folder of the report.
         draws: of each kind.
         seed: of the draws.
+        command: what the page names as its origin.
 
     Raises:
         InputError: for fewer than two draws.
@@ -47,7 +49,9 @@ def reproduce_figure5(out: Path, *, draws: int = 200, seed: int = 0) -> dict[str
         lines.append(f"| {name} | {ALPHA:g} | {beta:g} | {PAPER[name]:g} | {numbers} | {draws} | {100 * below:.0f} % |")
     table = "\n".join([_HEAD, *lines, "", _CAPTION, ""])
     picture = figures.softmax_figure(maps, f"Figure 5: softmax(0.1 Z + beta I), {SIZE} x {SIZE}, {draws} draws")
-    return write_files(out, {"figure5.md": table, "figure5.json": values, "figure5.png": picture})
+    files = {"figure5.md": table, "figure5.json": values, "figure5.png": picture}
+    setting = f"softmax(alpha Z + beta I), {SIZE} x {SIZE}, {draws} draws of each kind"
+    return write_conditioning(out, "figure5", files, scale="", setting=setting, seed=seed, command=command)
 
 
 def softmax_draws(draws: int, beta: float, seed: int) -> Float[Tensor, "draws 10 10"]:

@@ -1,6 +1,7 @@
 """From runs and scores to the files of a report: which lines a table has, which curves a figure, and what is to say."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from skipless.choices import MULTISCALE
@@ -28,7 +29,7 @@ from skipless.experiments.dense.text import (
     our_setting,
 )
 from skipless.experiments.dense.what import BY_DEPTH, TITLES, kind_of
-from skipless.report.labels import NOT_RUN, OPTIMIZER_LABEL
+from skipless.report.labels import FILE_KINDS, NOT_RUN, OPTIMIZER_LABEL
 from skipless.report.write_files import drawing
 
 Which = Literal["best", "last", "multiscale"]
@@ -49,12 +50,8 @@ def report_scores(runs: DenseRuns) -> dict[str, Any]:
     made = f"\nMade by `{runs.command}`.\n" if runs.command else ""
     points = "" if by_depth else " The points are the teachers that were evaluated; epoch 0 is before training."
     caption = f"{TITLES[runs.what]}.{points}"
-    return {
-        f"{runs.what}.md": dense_markdown(table) + made,
-        f"{runs.what}.csv": dense_csv(table),
-        **pictures,
-        f"{runs.what}.html": _page(runs, {caption: pictures[f"{name}.svg"]}, table),
-    }
+    files = {f"{runs.what}.md": dense_markdown(table) + made, f"{runs.what}.csv": dense_csv(table), **pictures}
+    return {**files, f"{runs.what}.html": _page(runs, {caption: pictures[f"{name}.svg"]}, files, table)}
 
 
 def report_loss(runs: DenseRuns) -> dict[str, Any]:
@@ -77,11 +74,8 @@ def report_loss(runs: DenseRuns) -> dict[str, Any]:
         f"The paper shows curves without numbers. Paper: {PAPER_SETTING}. Ours: {our_setting(runs)}."
     )
     made = f"\nMade by `{runs.command}`.\n" if runs.command else ""
-    return {
-        "figure9.md": "\n".join([*lines, "", said, ""]) + made,
-        **pictures,
-        "figure9.html": _page(runs, {TITLES["figure9"]: pictures["figure9.svg"]}),
-    }
+    files = {"figure9.md": "\n".join([*lines, "", said, ""]) + made, **pictures}
+    return {**files, "figure9.html": _page(runs, {TITLES["figure9"]: pictures["figure9.svg"]}, files)}
 
 
 def report_pictures(runs: DenseRuns, drawn: dict[str, bytes]) -> dict[str, Any]:
@@ -91,11 +85,8 @@ def report_pictures(runs: DenseRuns, drawn: dict[str, bytes]) -> dict[str, Any]:
     text = [f"# {TITLES[runs.what]}", "", DESCRIPTIONS[runs.what], ""]
     text += [f"![{captions[name]}]({name})" for name in drawn]
     text += ["", *(f"- {one}" for one in [*differences(runs), *notes(runs)])]
-    return {
-        f"{runs.what}.md": "\n".join([*text, ""]) + made,
-        **drawn,
-        f"{runs.what}.html": _page(runs, {captions[name]: content for name, content in drawn.items()}),
-    }
+    files: dict[str, Any] = {f"{runs.what}.md": "\n".join([*text, ""]) + made, **drawn}
+    return {**files, f"{runs.what}.html": _page(runs, {captions[n]: content for n, content in drawn.items()}, files)}
 
 
 def scores_table(runs: DenseRuns) -> DenseTable:
@@ -242,7 +233,7 @@ def _words(runs: DenseRuns, figures: Any, x: str) -> Any:
     return figures.Words(TITLES[runs.what], x, {"masks": "mIoU, %", "boxes": "CorLoc, %"}[kind], floor)
 
 
-def _page(runs: DenseRuns, figures: dict[str, bytes], table: DenseTable | None = None) -> str:
+def _page(runs: DenseRuns, figures: dict[str, bytes], files: Mapping[str, Any], table: DenseTable | None = None) -> str:
     return dense_page(
         DensePage(
             title=f"{TITLES[runs.what]}, at scale {runs.scale.name}",
@@ -255,6 +246,7 @@ def _page(runs: DenseRuns, figures: dict[str, bytes], table: DenseTable | None =
             table=table,
             figures=figures,
             runs=runs.pretrained,
+            files={name: FILE_KINDS[Path(name).suffix] for name in files},
         )
     )
 

@@ -25,7 +25,7 @@ from skipless.experiments.dense.scores.pictures import feature_pictures
 from skipless.experiments.dense.scores.record import UNTRAINED, DenseRuns, Scores
 from skipless.experiments.dense.what import DENSE, DenseWhat, kind_of
 from skipless.recipes.self_supervised import DinoRecipe
-from skipless.report.write_files import write_files
+from skipless.report.write_page import write_report
 
 
 def reproduce_dense(
@@ -86,8 +86,13 @@ def reproduce_dense(
     runs = DenseRuns(what, chosen, recipes, pretrained, evaluated, scores, command)
     if kind == "pictures":
         drawn = feature_pictures(what, runs.recipes, made, folders["coco"], out)
-        return write_files(out, report_pictures(runs, drawn))
-    return write_files(out, report_scores(runs) if kind else report_loss(runs))
+        return _written(out, what, report_pictures(runs, drawn))
+    return _written(out, what, report_scores(runs) if kind else report_loss(runs))
+
+
+def _written(out: Path, what: DenseWhat, files: dict[str, Any]) -> dict[str, Path]:
+    page = files.pop(f"{what}.html")
+    return write_report(out, what, files, page)
 
 
 def _scale_named(what: DenseWhat, scale: DinoScale, seeds: int) -> DenseScale:

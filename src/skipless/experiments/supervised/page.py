@@ -9,7 +9,17 @@ from skipless.experiments.supervised.cells import CellRuns, table1_cells
 from skipless.experiments.supervised.paper import PAPER_SETTING
 from skipless.experiments.supervised.table import caption, divergence, learning_rate
 from skipless.report.curves import DRAWN
-from skipless.report.html_page import bar, bullets, document, environment, header, run_row, runs_table, section
+from skipless.report.html_page import (
+    bar,
+    bullets,
+    document,
+    environment,
+    file_links,
+    header,
+    run_row,
+    runs_table,
+    section,
+)
 from skipless.report.labels import NOT_RUN, OPTIMIZER_LABELS, ROW_CLASS, OptimizerLabel, duration, printed_difference
 from skipless.report.run_records import Run, Setting
 
@@ -23,6 +33,7 @@ def page_html(
     description: str,
     command: str,
     notes: Sequence[str] = (),
+    files: Mapping[str, str] | None = None,
 ) -> str:
     """Write the page.
 
@@ -34,6 +45,7 @@ def page_html(
         description: the first paragraph.
         command: what makes this page again.
         notes: what the reader must know to trust the numbers no further than they go.
+        files: beside the page, and what is in each.
     """
     runs = [(cell, run) for cell in cells for run in cell.runs]
     body = [
@@ -44,6 +56,7 @@ def page_html(
         section("Made with", environment([run for _, run in runs])) if runs else "",
         section("Run it again", f"<pre><code>{escape(command)}</code></pre>"),
         section("How far to trust this", bullets(notes)) if notes else "",
+        section("Files", file_links(files)) if files else "",
     ]
     return document(title, description, body)
 

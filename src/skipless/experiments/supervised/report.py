@@ -6,7 +6,7 @@ from pathlib import Path
 from skipless.experiments.supervised.cells import CellRuns
 from skipless.experiments.supervised.page import page_html
 from skipless.experiments.supervised.table import table1_csv, table1_markdown
-from skipless.report.labels import OPTIMIZER_LABELS, OptimizerLabel
+from skipless.report.labels import FILE_KINDS, OPTIMIZER_LABELS, OptimizerLabel
 from skipless.report.run_records import Setting
 from skipless.report.write_files import drawing, write_files
 
@@ -42,13 +42,21 @@ def write_report(
     panels: dict[OptimizerLabel, str] = {
         optimizer: figure.panel_svg(cells, setting, optimizer) for optimizer in OPTIMIZER_LABELS
     }
+    files = ("table1.md", "table1.csv", "figure1.svg", "figure1.png")
     contents = {
         "table1.md": table1_markdown(cells, setting).encode(),
         "table1.csv": table1_csv(cells, setting).encode(),
         "figure1.svg": figure.figure1_svg(cells, setting).encode(),
         "figure1.png": figure.figure1_png(cells, setting),
         "index.html": page_html(
-            cells, panels, setting=setting, title=title, description=description, command=command, notes=notes
+            cells,
+            panels,
+            setting=setting,
+            title=title,
+            description=description,
+            command=command,
+            notes=notes,
+            files={name: FILE_KINDS[Path(name).suffix] for name in files},
         ).encode(),
     }
     return write_files(out, contents)

@@ -33,7 +33,7 @@ def _make(options: Options, command: str) -> Mapping[str, Path]:
     if options.scale == "vit-s":  # it is measured at pixels of its own
         refuse_given("token-graying at vit-s", data=options.data)
     out = options.out or Path("runs") / f"token-graying-{options.scale}"
-    return reproduce_token_graying(options.scale, out, seed=options.seed, data=options.data)
+    return reproduce_token_graying(options.scale, out, seed=options.seed, data=options.data, command=command)
 
 
 EXPERIMENT = Experiment(

@@ -8,20 +8,21 @@ from skipless.conditioning.measurement.block_inputs import block_inputs
 from skipless.conditioning.measurement.tracking import first_images
 from skipless.data import load_images
 from skipless.errors import InputError
+from skipless.experiments.token_graying.page import graying_page
 from skipless.experiments.token_graying.paper import EPS, PAPER_LOG_KAPPA, PAPER_TOP1
 from skipless.experiments.token_graying.scales import GrayingScale
 from skipless.models import create_model
 from skipless.models.token_graying import input_kappas
 from skipless.nn import TokenGraying
 from skipless.registry import recipe_named
-from skipless.report.write_files import write_files
+from skipless.report.write_page import write_report
 
 VIT_S = "vit_small_patch16_224"
 IMAGES = 64
 
 
 def reproduce_token_graying(
-    scale: GrayingScale, out: Path, *, seed: int = 0, data: str | None = None
+    scale: GrayingScale, out: Path, *, seed: int = 0, data: str | None = None, command: str = ""
 ) -> dict[str, Path]:
     """ln kappa of the input tokens by eps, for both variants, beside the sibling paper's 6.72 -> 5.29.
 
@@ -56,4 +57,6 @@ def reproduce_token_graying(
         f"{PAPER_LOG_KAPPA[1]} for ViT-B; neither the eps nor the logarithm's base is stated."
     )
     values = {name: [kappa.tolist() for kappa in kappas] for name, kappas in found.items()}
-    return write_files(out, {"token-graying.md": "\n".join([*lines, "", text, ""]), "token-graying.json": values})
+    files = {"token-graying.md": "\n".join([*lines, "", text, ""]), "token-graying.json": values}
+    page = graying_page(scale, files["token-graying.md"], images=len(pixels), seed=seed, command=command)
+    return write_report(out, "token-graying", files, page)

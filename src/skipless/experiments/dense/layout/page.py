@@ -7,7 +7,16 @@ from html import escape
 from skipless.experiments.dense.layout.table import DenseTable, Line, Value
 from skipless.experiments.dense.pretraining.history import Pretraining, pretraining_table
 from skipless.report.figure_style import inline_svg
-from skipless.report.html_page import bar, bullets, document, environment, header, picture, section
+from skipless.report.html_page import (
+    bar,
+    bullets,
+    document,
+    environment,
+    file_links,
+    header,
+    picture,
+    section,
+)
 from skipless.report.labels import ROW_CLASS
 
 
@@ -26,6 +35,7 @@ class DensePage:
         table: of numbers, if there is one.
         figures: caption to SVG text or the bytes of a PNG.
         runs: behind all this.
+        files: beside the page, and what is in each.
     """
 
     title: str
@@ -38,6 +48,7 @@ class DensePage:
     table: DenseTable | None = None
     figures: Mapping[str, bytes] = field(default_factory=dict)
     runs: Sequence[Pretraining] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def dense_page(page: DensePage) -> str:
@@ -54,8 +65,9 @@ def dense_page(page: DensePage) -> str:
         section("Made with", environment(made)) if made else "",
         section("Run it again", f"<pre><code>{escape(page.command)}</code></pre>") if page.command else "",
         section("How far to trust this", bullets(page.notes)) if page.notes else "",
+        section("Files", file_links(page.files)) if page.files else "",
     ]
-    return document(page.title, page.description, body)
+    return document(page.title, page.description, body, generated=True)
 
 
 def _figure(name: str, content: bytes) -> str:

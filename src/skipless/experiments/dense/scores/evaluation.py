@@ -21,6 +21,7 @@ from skipless.recipes.self_supervised import DinoRecipe
 from skipless.report.write_files import write_files
 from skipless.studies import DiscoveryConfig, ProbeConfig, discover, segment
 from skipless.studies.formatting import feature_name, file_name
+from skipless.studies.origin import Origin
 from skipless.sweep import Call, run_jobs
 from skipless.training import load_weights
 from skipless.training.processes.launch import launch
@@ -119,6 +120,7 @@ def evaluate_teacher(one: Evaluation) -> None:
         load_weights(model, one.weights)
     model = fabric.to_device(model.eval())
     shared: dict[str, Any] = {"out": one.home, "statistics": pixel_statistics(one.recipe.data), "progress": False}
+    shared["origin"] = Origin("untrained" if one.weights is None else "teacher")
     with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stderr(nowhere):
         found = (_probed if one.kind == "masks" else _discovered)(model, one, {**shared, "examples": EXAMPLES})
     write_files(one.home, {one.file.name: {"asked": one.asked(), "found": asdict(found)}})

@@ -1,0 +1,71 @@
+"""What a finished study of `skipless eval` found, read from its `result.json`, in a line."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class FoundStudy:
+    """A study in a line.
+
+    Attributes:
+        study: its name.
+        data: name of the data set; empty where the file does not say it.
+        model: name of the model.
+        best: the highest score in words; empty where there is none.
+    """
+
+    study: str
+    data: str
+    model: str
+    best: str
+
+    def __str__(self) -> str:
+        where = f" on {self.data}" if self.data else ""
+        return f"{self.study}{where}, {self.model}{f': {self.best}' if self.best else ''}"
+
+
+def found_study(folder: Path) -> FoundStudy | str:
+    """Read a folder's `result.json`, or say why it is none of a study."""
+    try:
+        values = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        return f"result.json cannot be read ({error.strerror})"
+    except ValueError:
+        return "result.json is not JSON"
+    if not isinstance(values, Mapping) or "settings" not in values:
+        return "its result.json is of no study of skipless eval"
+    try:
+        return _study(values)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return "its result.json is of a study that this version does not know"
+
+
+def _study(values: Mapping[str, Any]) -> FoundStudy:
+    if "pictures" in values:
+        models = dict.fromkeys(name for columns in values["pictures"].values() for name in columns)
+        return FoundStudy("pca", f"{len(values['images'])} images", ", ".join(_models(values) or models), "")
+    data, model = str(values["data"]), str(values["model"])
+    if "corloc" in values:
+        best = values["corloc"][values["best"]]["percent"]
+        return FoundStudy(values["config"]["method"], data, model, f"CorLoc {best:.1f} ({values['best']})")
+    if "knn" in values:
+        top1 = max(score["top1"] for by_k in values["knn"].values() for score in by_k.values())
+        return FoundStudy("knn", data, model, f"top-1 {top1:.1f}")
+    if isinstance(values["majority"], Mapping):
+        return FoundStudy("linear-probe", data, model, f"mIoU {_highest(values, 'miou'):.1f}")
+    return FoundStudy("linear-classifier", data, model, f"top-1 {_highest(values, 'top1'):.1f}")
+
+
+def _models(values: Mapping[str, Any]) -> list[str]:
+    models = values["settings"].get("models", {})
+    return list(models) if isinstance(models, Mapping) else []
+
+
+def _highest(values: Mapping[str, Any], name: str) -> float:
+    blocks = [score if name in score else score["scores"] or {} for score in values["probe"]["blocks"]]
+    return max((score[name] for score in blocks if score.get(name) is not None), default=math.nan)

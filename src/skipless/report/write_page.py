@@ -1,0 +1,74 @@
+"""write_report: a report's files, its page, and a page of contents where a folder holds several reports."""
+
+import re
+from collections.abc import Mapping
+from html import escape, unescape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from skipless.report.html_page import GENERATOR, document, section
+from skipless.report.page import PAGE, Page, page_html
+from skipless.report.write_files import write_files
+
+_TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL)
+
+
+def write_report(out: Path, name: str, files: Mapping[str, Any], page: Page | str) -> dict[str, Path]:
+    """Write the files of a report, and its page as `NAME.html`.
+
+    `index.html` is the same page, or a page of contents where the folder holds several. It is left alone where
+    something else has this name.
+
+    Args:
+        out: folder of the report.
+        name: of the report, `table5`.
+        files: contents by name, as for `write_files`.
+        page: what the page shows, or the page itself.
+
+    Returns:
+        The path of each file by its name.
+
+    Raises:
+        InputError: if `out` cannot be written.
+    """
+    html = page if isinstance(page, str) else page_html(page)
+    written = write_files(out, {**files, f"{name}.html": html})
+    if is_ours(out / PAGE):
+        several = {file.name: title for file in sorted(out.glob("*.html")) if (title := _title(file))}
+        first = html if several.keys() <= {f"{name}.html"} else contents_html(several)
+        written |= write_files(out, {PAGE: first})
+    return written
+
+
+def contents_html(pages: Mapping[str, str]) -> str:
+    """A page that links to others in its folder.
+
+    Args:
+        pages: titles by file name.
+    """
+    items = "\n".join(f'<li><a href="{escape(quote(name))}">{escape(title)}</a></li>' for name, title in pages.items())
+    title, said = "Reports", "The tables and figures that have been made in this folder."
+    body = [
+        f'<header>\n<h1>{title}</h1>\n<p class="lead">{said}</p>\n</header>',
+        section("Pages", f'<ul class="entries">\n{items}\n</ul>'),
+    ]
+    return document(title, said, body, generated=True)
+
+
+def is_ours(page: Path) -> bool:
+    """Whether a name is free, or has a page that may be written anew."""
+    try:
+        return GENERATOR in page.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def _title(page: Path) -> str:
+    """The title of one of our reports; empty for other files, and for pages over several reports."""
+    if page.name == PAGE or not is_ours(page):
+        return ""
+    found = _TITLE.search(page.read_text(encoding="utf-8", errors="replace"))
+    return unescape(found[1]) if found else ""

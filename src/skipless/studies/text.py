@@ -1,0 +1,99 @@
+"""What the pages of studies say in words."""
+
+from dataclasses import dataclass
+
+from skipless.studies.origin import Origin
+
+
+@dataclass(frozen=True)
+class StudyText:
+    """What a page says of a study, whatever came out.
+
+    Attributes:
+        title: of the study.
+        description: what it measures.
+        paper: the paper's setting; empty where it has no such numbers.
+        trust: how far to trust the numbers, a sentence each.
+    """
+
+    title: str
+    description: str
+    paper: str = ""
+    trust: tuple[str, ...] = ()
+
+
+_BEST = (
+    "The best block is chosen on the images that it is scored on, as the paper's “best-performing”. The number of the "
+    "last block involves no choice."
+)
+PROBE = StudyText(
+    "Linear probe",
+    "What a model's frozen features say of every pixel: one linear layer is trained on the features of each block, the "
+    "model itself is not. The score is mIoU, the mean overlap of what it marks with the true mask of each class.",
+    "ViT-S/16 by DINO, a linear layer trained for 30 epochs on patch features (section 6.2.1, Tables 2 and 3)",
+    (_BEST, "A score means nothing beside that of the most frequent class everywhere, which needs no features."),
+)
+TOKENCUT = StudyText(
+    "Object discovery by TokenCut",
+    "How often TokenCut finds an object by a model's features, without any training: it cuts an image's patches in two "
+    "by their likeness. The score is CorLoc, the share of images whose box overlaps a true one by half or more.",
+    "ViT-S/16 by DINO, the best-performing block (section 6.2.2)",
+    (_BEST, "A score means nothing beside that of a box around the whole image, which needs no features."),
+)
+LOST = StudyText(
+    "Object discovery by LOST",
+    "How often LOST finds an object by a model's features, without any training: it grows a box from the patch that is "
+    "like the fewest others. The score is CorLoc, the share of images whose box overlaps a true one by half or more.",
+    "",
+    (_BEST, "A score means nothing beside that of a box around the whole image, which needs no features."),
+)
+NEIGHBOURS = StudyText(
+    "Nearest neighbours",
+    "What a model's frozen features say of an image's class: each image gets the class that most of the training "
+    "images with the most similar features have. Nothing is trained. The score is the share of images that get the "
+    "right class.",
+    "",
+    (_BEST, "A score means nothing beside that of the largest class, which needs no features."),
+)
+CLASSIFIER = StudyText(
+    "Linear classifier",
+    "What a model's frozen features say of an image's class: one linear layer is trained on the features of each "
+    "block, the model itself is not. The score is the share of images that get the right class.",
+    "",
+    (_BEST, "A score means nothing beside that of the largest class, which needs no features."),
+)
+COLOURS = StudyText(
+    "Features as colours",
+    "The first three principal components of a model's patch features as red, green and blue. Patches of one colour "
+    "have similar features.",
+    "ViT-S/16 by DINO, the 11th of 12 blocks, the first validation images of COCO (section 6.3, Figures 4, 7 and 8)",
+    (
+        "Colours mean nothing but likeness within one column; those of two columns cannot be compared.",
+        "The table says how much of the features' variance three colours can show.",
+    ),
+)
+
+
+def trust(text: StudyText, origin: Origin, unusable: int, select: str = "") -> list[str]:
+    """How far to trust a study's numbers, a sentence each.
+
+    Args:
+        text: of the study.
+        origin: whose weights were measured.
+        unusable: images that were left out.
+        select: images that learning rates were chosen on; empty where none was.
+    """
+    said = [
+        "One model of one seed: n = 1. Small differences mean nothing; models of other seeds say how much they vary."
+    ]
+    if origin.state == "untrained":
+        said.append("These weights have seen no data. The numbers are what a trained model is to be compared with.")
+    said += text.trust
+    if select == "val":
+        said.append(
+            "Learning rates are chosen on the images that are also scored, as papers do, which makes scores too high; "
+            "--select holdout chooses them on training images set aside."
+        )
+    if unusable:
+        said.append(f"{unusable} images could not be used and were left out; result.json names them.")
+    return said

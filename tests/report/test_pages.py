@@ -1,0 +1,125 @@
+"""Pages of reports: one file each, with all that a reader must know; a folder of several has a page of contents."""
+
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from skipless.experiments.conditioning.run import reproduce_figure6, reproduce_tables
+from skipless.experiments.conditioning.softmax import reproduce_figure5
+from skipless.experiments.token_graying.run import reproduce_token_graying
+from skipless.recipes import table1
+from skipless.report.markdown import markdown_html, tables_of
+from skipless.report.page import Page
+from skipless.report.write_page import write_report
+
+TINY = {"embed_dim": 8, "depth": 2, "num_heads": 2, "patch_size": 4}
+COMMAND = "skipless reproduce x --out 'a b' & <more>"
+REPORTS = {
+    "table5": lambda out: reproduce_tables("table5", "init", out, command=COMMAND),
+    "table6": lambda out: reproduce_tables("table6", "init", out, command=COMMAND),
+    "figure5": lambda out: reproduce_figure5(out, draws=5, command=COMMAND),
+    "figure6": lambda out: reproduce_figure6("init", out, command=COMMAND),
+    "token-graying": lambda out: reproduce_token_graying("digits", out, command=COMMAND),
+}
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch) -> None:
+    def small(*args, **kwargs):
+        return table1(*args, **kwargs).with_(model__kwargs=TINY)
+
+    for room in ("conditioning.recipe", "token_graying.run"):
+        monkeypatch.setattr(f"skipless.experiments.{room}.recipe_named", {"table1": small}.__getitem__)
+    monkeypatch.setattr("skipless.experiments.conditioning.run.evenly_spaced_blocks", lambda _: (0, 1))
+
+
+def words(page: str) -> str:
+    return unescape(re.sub(r"<[^>]*>", " ", page))
+
+
+@pytest.mark.parametrize("name", list(REPORTS))
+def test_a_report_has_a_page_with_all_that_a_reader_must_know(tmp_path, name) -> None:
+    files = REPORTS[name](tmp_path)
+    page = files[f"{name}.html"].read_text(encoding="utf-8")
+    text = words(page)
+    for part in (
+        "Ours",
+        "The paper’s",
+        "How far to trust this",
+        "Made with",
+        "Commit",
+        "Versions",
+        "Hardware",
+        COMMAND,
+    ):
+        assert part in text
+    assert "n = 1" in text or name == "figure5"
+    assert "What differs from the paper" in text
+    for cell in [cell for table in tables_of(files[f"{name}.md"].read_text()) for row in table.rows for cell in row]:
+        assert cell in text
+    for file in files.values():
+        assert f'href="{file.name}"' in page or file.suffix == ".html"
+    assert page.count('class="scroll"') == page.count("<table")
+    assert files["index.html"].read_text(encoding="utf-8") == page
+
+
+def test_a_folder_of_several_reports_has_a_page_of_contents(tmp_path) -> None:
+    REPORTS["table5"](tmp_path)
+    index = REPORTS["figure5"](tmp_path)["index.html"].read_text(encoding="utf-8")
+    assert re.findall(r'<li><a href="([^"]+)"', index) == ["figure5.html", "table5.html"]
+    assert "Table 5: conditioning of the whole network, at scale init" in index
+    assert index == REPORTS["table5"](tmp_path)["index.html"].read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("other", ["<title>Table 1</title>", "", "\x00"])
+def test_a_page_of_something_else_stays(tmp_path, other) -> None:
+    (tmp_path / "index.html").write_text(other)
+    (tmp_path / "notes.html").write_text("<title>Mine</title>")
+    assert "index.html" not in REPORTS["figure5"](tmp_path)
+    assert (tmp_path / "index.html").read_text() == other
+
+
+def test_a_report_that_fails_has_no_page(tmp_path, monkeypatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("skipless.experiments.conditioning.run.training_measure", lambda _: refused)
+    with pytest.raises(KeyboardInterrupt):
+        REPORTS["table5"](tmp_path)
+    assert not list(tmp_path.rglob("*.html"))
+
+
+def test_texts_are_text_whatever_is_in_them(tmp_path) -> None:
+    odd = "<script>alert(1)</script> & \"q\" 'a'"
+    page = Page(
+        odd, odd, odd, markdown_html(odd), [odd], {}, odd, [odd], {odd: b"\x89PNG"}, odd, {odd: odd}, {odd: odd}
+    )
+    html = write_report(tmp_path, "x", {}, page)["x.html"].read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert words(html).count("alert(1)") >= 10
+
+
+@pytest.mark.parametrize(
+    ("text", "tables", "paragraphs"),
+    [
+        ("", 0, 0),
+        ("a\n\nb", 0, 2),
+        ("| a | b |\n|:--|--:|\n| 1 | 2 |\n\nsaid", 1, 0),
+        ("before\n\n| a |\n| :-- |\n| 1 |\n\n| b |\n|--:|\n| 2 |\n", 2, 1),
+        ("# title\n\n![x](y.png)\n\n- one\n- two\n\nMade by `z`.", 0, 0),
+        ("| a | b |\n|:--|--:|\n| short |\n| too | many | cells |", 1, 0),
+        ("| no table", 0, 1),
+    ],
+)
+def test_markdown_of_reports_is_shown_as_it_is(text, tables, paragraphs) -> None:
+    html = markdown_html(text)
+    assert (html.count("<table"), html.count("<p>")) == (tables, paragraphs)
+    assert "Made by" not in html
+
+
+def test_no_page_needs_a_network(tmp_path: Path) -> None:
+    page = REPORTS["figure5"](tmp_path)["figure5.html"].read_text(encoding="utf-8")
+    assert not re.search(r'(src|@import|url\()\s*=?\s*"?(https?:)?//', page)
+    assert "<script" not in page
