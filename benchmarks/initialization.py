@@ -4,6 +4,7 @@
 
 Each version runs in a process of its own with the threads that torch takes by default. They take turns, so that what
 else the machine does falls on both. Weights are compared, too: each head's W_Q W_K^T, W_V W_O and the MLP's maps.
+`--busy 2` lets two other processes use the processor meanwhile, as where two runs start at once.
 """
 
 import argparse
@@ -51,6 +52,10 @@ def serve(root: Path) -> subprocess.Popen[str]:
     )
 
 
+def keep_busy(count: int) -> list[subprocess.Popen[bytes]]:
+    return [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+
+
 def ask(server: subprocess.Popen[str], *question: object) -> list[float]:
     assert server.stdin is not None
     assert server.stdout is not None
@@ -72,12 +77,23 @@ def main() -> None:
     parser.add_argument("--before", type=Path, required=True, help="a checkout of the other version")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--models", nargs="*", default=MODELS)
+    parser.add_argument("--busy", type=int, default=0, help="other processes that use the processor")
     parser.add_argument("--scratch", type=Path, default=Path("build"))
     arguments = parser.parse_args()
     arguments.scratch.mkdir(exist_ok=True)
+    others = keep_busy(arguments.busy)
+    try:
+        compare(arguments)
+    finally:
+        for other in others:
+            other.kill()
+
+
+def compare(arguments: argparse.Namespace) -> None:
     files = [arguments.scratch / f"products-{side}.pt" for side in ("before", "now")]
     servers = [serve(arguments.before), serve(Path(__file__).resolve().parent.parent)]
-    print("| model | CPU s a block, before | now | ratio (range) | wall ratio | products differ by |\n|---|--:|--:|--:|--:|--:|")
+    print("| model | CPU s a block, before | now | ratio (range) | wall ratio | products differ by |")
+    print("|---|--:|--:|--:|--:|--:|")
     for model in arguments.models:
         for server in servers:
             ask(server, model, 0, None)

@@ -15,7 +15,7 @@ def test_presets_are_the_papers() -> None:
     assert values["dino_vit_small"] == (1.8, 1.0, 3.0)
     assert values["language"][:2] == (0.0, 0.5)
     assert SkiplessInit.preset("vit_base") == SkiplessInit()
-    with pytest.raises(InputError, match="no preset 'vit_huge'; the paper's are 'vit_base'"):
+    with pytest.raises(InputError, match=r"no preset 'vit_huge'; did you mean vit_base\? the paper's are 'vit_base'"):
         SkiplessInit.preset("vit_huge")
 
 
