@@ -36,7 +36,7 @@ def test_there_are_some_to_try() -> None:
 
 @pytest.mark.parametrize("line", sorted({*EARLIER, *NOW}))
 def test_it_is_understood(line, monkeypatch) -> None:
-    def understood(*_):
+    def understood(*_, **__):
         raise Understood
 
     for module in AFTER_PARSING:

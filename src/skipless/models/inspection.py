@@ -132,6 +132,8 @@ class InitReport(Record):
         series = {"kappa(W_V W_O)": kappas, "MLP gain, the worst map": gains, "attention diagonal, mean": heads}
         axes.set_yscale("log")
         lines_by_name(axes, names, series, "1 in the scheme (diagonal: near 1)")
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, 0.1), max(high, 10.0))  # a logarithmic axis within one decade has no round numbers
         level(axes, 1.0, "scheme")
         legend(axes)
 
