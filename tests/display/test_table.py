@@ -1,5 +1,7 @@
 """Tables as text, Markdown and HTML."""
 
+import copy
+import pickle
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -102,3 +104,30 @@ def test_a_table_shows_itself() -> None:
     assert WIDE._repr_html_() == WIDE.html()
     assert repr(WIDE) == "<Table: 2 rows of block, k(K), by head>"
     assert len(repr(Table(["a column"] * 40, []))) < 120
+
+
+def test_a_link_can_be_copied_and_pickled() -> None:
+    table = Table(("run",), [(Link("run 1", "run-1/"),)])
+    for copied in (pickle.loads(pickle.dumps(table)), copy.deepcopy(table)):
+        assert copied == table
+        assert copied.rows[0][0].href == "run-1/"
+
+
+def test_tables_are_equal_and_hashed_by_what_they_hold() -> None:
+    listed, tupled = Table(["a"], [["1"]], notes=["n"]), Table(("a",), (("1",),), notes=("n",))
+    assert listed == tupled
+    assert hash(listed) == hash(tupled)
+    rows = [["1"]]
+    table = Table(["a"], rows)
+    rows.append(["2"])
+    assert table.rows == (("1",),)
+
+
+def test_a_table_without_columns_is_refused() -> None:
+    with pytest.raises(InputError, match="no columns"):
+        Table((), [])
+
+
+def test_bars_and_line_breaks_do_not_end_a_cell_of_markdown() -> None:
+    last = Table(("file", "n"), [("x|y.png\nz", "1")]).markdown().splitlines()[-1]
+    assert last == r"| x\|y.png<br>z | 1 |"

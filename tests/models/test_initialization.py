@@ -76,6 +76,20 @@ def test_small_models_are_initialised_without_threads(threads, monkeypatch) -> N
     threads(1)
 
 
+@pytest.mark.parametrize("generator", [None, 3])
+def test_the_context_of_a_device_does_not_reach_the_draws(generator: int | None) -> None:
+    """A user who builds a model within `with torch.device(...)` gets the weights that others get."""
+    models = []
+    for place in ("cpu", "meta"):
+        model, drawn = large(), None if generator is None else Generator().manual_seed(generator)
+        with torch.random.fork_rng(devices=[]), torch.device(place):
+            torch.default_generator.manual_seed(5)
+            models.append(initialize_(model, SCHEME, generator=drawn))
+    for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert a.shape == b.shape
+    assert torch.equal(models[0].blocks[3].mlp.fc1.weight, models[1].blocks[3].mlp.fc1.weight)
+
+
 def test_a_device_can_be_given() -> None:
     model = initialize_(large(), SCHEME, generator=Generator().manual_seed(0), device="cpu")
     twin = initialize_(large(), SCHEME, generator=Generator().manual_seed(0), device=torch.device("cpu"))
@@ -140,6 +154,24 @@ class TestWeightsThatAreLoaded:
         timm.create_model(NAME, init=SCHEME, **SMALL)
         timm.create_model(NAME, checkpoint_path="", **SMALL)
         assert len(initialised) == 4
+
+    def test_a_part_of_a_model_that_is_loaded_is_not_taken_for_it(self, saved, initialised) -> None:
+        """The file holds the whole model's weights, and perhaps none of the part."""
+
+        def whole(pretrained: bool = False, **_: object) -> nn.Module:
+            return timm.model_entrypoint(NAME)(**SMALL)
+
+        timm.models._registry._model_entrypoints["whole_of_twin"] = whole
+        try:
+            timm.create_model("whole_of_twin", checkpoint_path=saved)
+        finally:
+            del timm.models._registry._model_entrypoints["whole_of_twin"]
+        assert len(initialised) == 1
+
+    def test_a_file_that_may_lack_blocks_is_refused(self, saved) -> None:
+        overlay = {"file": saved, "num_classes": 5}
+        with pytest.raises(InputError, match="pretrained_strict=False of skipless_vit_tiny"):
+            timm.create_model(NAME, pretrained=True, pretrained_cfg_overlay=overlay, pretrained_strict=False, **SMALL)
 
     def test_another_function_of_the_factorys_name_is_not_taken_for_it(self, saved, initialised) -> None:
         def create_model(checkpoint_path: str) -> nn.Module:

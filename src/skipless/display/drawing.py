@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, cast
 
 from skipless.errors import InputError
+from skipless.optional import how_to_install
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +67,9 @@ def new_axes(size: tuple[float, float]) -> "Axes":
         import matplotlib as mpl
         from matplotlib import pyplot
     except ImportError as error:
-        raise InputError("plot() draws with matplotlib, which is not installed: pip install matplotlib") from error
+        raise InputError(
+            f"plot() draws with matplotlib, which is not installed: {how_to_install('matplotlib')}"
+        ) from error
     with mpl.rc_context(cast("Any", STYLE)):
         return pyplot.subplots(figsize=size, layout="constrained")[1]
 

@@ -34,6 +34,10 @@ class Link(str):
         link.href = href
         return link
 
+    def __reduce__(self) -> tuple[type["Link"], tuple[str, str]]:
+        """What a copy is made of."""
+        return Link, (str(self), self.href)
+
 
 @dataclass(frozen=True, repr=False)
 class Table:
@@ -48,7 +52,7 @@ class Table:
             is one of numbers if all its cells are.
 
     Raises:
-        InputError: if a row or `align` has another length than `head`.
+        InputError: if there is no column, or a row or `align` has another length than `head`.
 
     Example:
         >>> table = Table(("block", "kappa"), [("0", "1.5"), ("1", ">= 20")], "2 images, seed 0", ["! 1 is singular"])
@@ -73,6 +77,11 @@ class Table:
 
     def __post_init__(self) -> None:
         count = len(self.head)
+        if not count:
+            raise InputError("a table has no columns: give at least one title in `head`")
+        object.__setattr__(self, "head", tuple(self.head))
+        object.__setattr__(self, "rows", tuple(map(tuple, self.rows)))
+        object.__setattr__(self, "notes", tuple(self.notes))
         if self.align and (len(self.align) != count or set(self.align) - {"l", "r"}):
             raise InputError(f"align={self.align!r}: give one letter, 'l' or 'r', for each of {count} columns")
         for row in self.rows:
@@ -107,7 +116,7 @@ class Table:
 
     def markdown(self, *, padded: bool = False) -> str:
         """The table in Markdown, without caption and notes; with `padded`, its columns are aligned as text, too."""
-        letters, rows = self.alignment, [self.head, *self.rows]
+        letters, rows = self.alignment, [[_in_markdown(cell) for cell in row] for row in (self.head, *self.rows)]
         ruler = [_RULER[letter] for letter in letters]
         if padded:
             columns = zip(letters, zip(*rows, strict=True), strict=True)
@@ -138,6 +147,11 @@ class Table:
         ])  # fmt: skip
 
     _repr_html_ = html
+
+
+def _in_markdown(cell: str) -> str:
+    """A cell whose bars and line breaks do not end it."""
+    return cell.replace("|", "\\|").replace("\n", "<br>")
 
 
 def _note(note: str) -> str:

@@ -8,8 +8,8 @@ from jaxtyping import Float, Float64
 from torch import Generator, Tensor
 
 from skipless.errors import InputError
-from skipless.init.random_matrices import draw_haar, normal
-from skipless.init.truncated_svd import LARGE, signs
+from skipless.init.random_matrices import LARGE, draw_haar, normal
+from skipless.init.truncated_svd import signs
 
 
 def value_output(
@@ -57,7 +57,7 @@ def draw_value_output(
 ) -> Callable[[], tuple[Float64[Tensor, "d k"], Float64[Tensor, "k d"]]]:
     """Draw what `value_output` draws now, to be factorised later, on a device if one is given; see `random_matrices`.
 
-    From a width of `truncated_svd.LARGE` on, each column of U has a positive entry of largest size, so that other
+    From a width of `random_matrices.LARGE` on, each column of U has a positive entry of largest size, so that other
     processors and devices give the same factors.
     """
     inner = dim if inner is None else inner

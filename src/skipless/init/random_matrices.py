@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float64
 from torch import Generator, Tensor
 
-_LARGE = 256  # columns from which matrix products, not calls, take the time
+LARGE = 256  # width from which matrix products, not calls, take the time
 _HALF = 8  # torch makes normal numbers by sixteen
 
 
@@ -24,7 +24,7 @@ def normal(*shape: int, std: float = 1.0, generator: Generator | None = None) ->
     """A matrix of independent N(0, std^2) entries, those of `torch.randn` (large ones up to rounding)."""
     device = generator.device if generator is not None else torch.device("cpu")
     size = math.prod(shape)
-    if device.type == "cpu" and size >= _LARGE**2 and size % (2 * _HALF) == 0:
+    if device.type == "cpu" and size >= LARGE**2 and size % (2 * _HALF) == 0:
         return _box_muller(size, generator).view(shape).mul_(std)
     return torch.randn(*shape, generator=generator, dtype=torch.float64, device=device) * std
 
@@ -34,7 +34,9 @@ def _box_muller(size: int, generator: Generator | None) -> Float64[Tensor, " n"]
 
     It makes 16 normal numbers of 16 uniform ones: the first eight give the radii, the others the angles.
     """
-    radius, angle = torch.rand(size, generator=generator, dtype=torch.float64).view(-1, 2, _HALF).unbind(1)
+    radius, angle = (
+        torch.rand(size, generator=generator, dtype=torch.float64, device="cpu").view(-1, 2, _HALF).unbind(1)
+    )
     radius = (1 - radius).log_().mul_(-2).sqrt_()
     angle = angle * (2 * math.pi)
     return torch.stack((angle.cos().mul_(radius), angle.sin_().mul_(radius)), dim=1).view(-1)
@@ -76,7 +78,7 @@ def _orthonormal_columns(tall: Float64[Tensor, "n k"]) -> Float64[Tensor, "n k"]
     factor of its Gram matrix is that R to float64's precision, at a third of the time of Householder's method.
     """
     rows, columns = tall.shape
-    if columns >= _LARGE and rows >= 2 * columns:
+    if columns >= LARGE and rows >= 2 * columns:
         r = torch.linalg.cholesky(tall.mT @ tall, upper=True)
         return torch.linalg.solve_triangular(r, tall, upper=True, left=False)
     q, r = torch.linalg.qr(tall)

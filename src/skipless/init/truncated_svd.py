@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-LARGE = 256  # width from which matrix products, not calls, take the time
+from skipless.init.random_matrices import LARGE
+
 _CORRECTED = 512  # width from which an eigendecomposition in float32 and its correction take less time than in float64
 _GUARD = 32  # directions beyond the cut that are corrected with those that are kept; at d = 768, 4 % of the spectrum
-_RESIDUAL = 1e-9  # of the largest eigenvalue; float64's own decomposition leaves about 1e-14
+_RESIDUAL = 1e-9  # of the spread of the eigenvalues; float64's own decomposition leaves about 1e-14
 
 
 def top_right_singular(
@@ -71,7 +72,7 @@ def _corrected(
     s_squared, rotation = s_squared.flip(-1)[:rank], rotation.flip(-1)[:, :rank]
     v = w @ rotation
     residual = stack.mT @ (image @ rotation) - v * s_squared
-    accurate = residual.norm(dim=0).max() <= _RESIDUAL * s_squared[0]  # NaN is not
+    accurate = residual.norm(dim=0).max() <= _RESIDUAL * (s_squared[0] - values_rest[-1])  # NaN is not
     return (s_squared, v) if accurate else None
 
 

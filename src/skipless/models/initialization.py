@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
-from skipless.init.truncated_svd import LARGE
+from skipless.init.random_matrices import LARGE
 from skipless.models import timm_vit
 from skipless.models.blocks import BlockView, LinearMap
 from skipless.models.surgery import block_views

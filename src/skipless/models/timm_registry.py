@@ -84,8 +84,13 @@ def _register_variant(timm: Any, name: str) -> None:
                 f"no pretrained weights exist for {variant}: residual weights mean nothing without the skips; train "
                 "it, or load your own with pretrained_cfg_overlay=dict(file=...) or checkpoint_path="
             )
+        if pretrained and not kwargs.get("pretrained_strict", True):
+            raise InputError(
+                f"pretrained_strict=False of {variant}: blocks that the file lacks would stay without the scheme; make "
+                "the model without pretrained, then call load_state_dict(..., strict=False)"
+            )
         ours = {key: kwargs.pop(key) for key in ("init", "sub_blocks", "layer_scale", "generator") if key in kwargs}
-        loaded = pretrained or _loads_checkpoint(sys._getframe())
+        loaded = pretrained or _loads_checkpoint(variant, sys._getframe())
         model = timm.model_entrypoint(base)(pretrained=pretrained, pretrained_cfg=config, **{**patch, **kwargs})
         return importlib.import_module("skipless.models.factory").to_variant(model, name, loaded=loaded, **ours)
 
@@ -96,14 +101,16 @@ def _register_variant(timm: Any, name: str) -> None:
     timm.models.register_model(entrypoint)
 
 
-def _loads_checkpoint(frame: FrameType | None) -> bool:
-    """Whether timm's factory, which has called an entry point, will load all weights from its `checkpoint_path`.
+def _loads_checkpoint(variant: str, frame: FrameType | None) -> bool:
+    """Whether timm's factory, which has called a variant's entry point, will load all weights from `checkpoint_path`.
 
-    The factory does so after the entry point has returned, and does not tell it. Its local variable does.
+    The factory does so after the entry point has returned, and does not tell it. Its local variables do. A factory that
+    makes another model, of which the variant is a part, does not load the variant's weights.
     """
     while frame is not None and frame.f_globals.get("__name__") != "timm.models._factory":
         frame = frame.f_back
-    return frame is not None and bool(frame.f_locals.get("checkpoint_path"))
+    known = {} if frame is None else frame.f_locals
+    return known.get("model_name") == variant and bool(known.get("checkpoint_path"))
 
 
 def _default_config(config: Any) -> dict[str, Any]:

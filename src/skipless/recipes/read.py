@@ -30,10 +30,12 @@ def read_recipe(folder: Path) -> Recipe:
 def near_run(folder: Path) -> str:
     """A question for an error message: which run was meant by a folder that is none; nothing where none is near."""
     try:
-        beside = [str(file.parent) for file in folder.parent.glob("*/run.json")]
+        beside = [file.parent.name for file in folder.parent.glob("*/run.json")]
     except OSError:
         return ""
-    return did_you_mean(str(folder), beside).strip()
+    question = did_you_mean(folder.name, beside).strip()  # of names alone: folders of one place share most of a path
+    start, _, name = question.rpartition(" ")
+    return f"{start} {folder.parent / name}" if question else ""
 
 
 read_any_recipe = read_recipe  # its name while there were two readers
