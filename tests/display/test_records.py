@@ -152,7 +152,7 @@ def test_without_matplotlib_tables_are_shown_and_plot_names_the_remedy(monkeypat
     html = samples()["InitReport"]._repr_html_()
     assert "<table" in html
     assert "<svg" not in html
-    with pytest.raises(InputError, match="pip install matplotlib"):
+    with pytest.raises(InputError, match="pip install .matplotlib"):
         samples()["InitReport"].plot()
 
 

@@ -24,6 +24,14 @@ VERBS = {
 }
 
 
+# What is kept of a command that is interrupted.
+_KEPT = {
+    "train": "; the same command goes on from the last checkpoint, if there is one",
+    "reproduce": "; the same command goes on: what is finished is kept, runs go on from their last checkpoint",
+    "eval": "; the same command goes on with the features and results that are kept",
+}
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run one verb. Bad input is one line on the standard error and exit code 2."""
     if sys.__stderr__ is not None and not faulthandler.is_enabled():
@@ -35,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"skipless: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("skipless: interrupted; of a run, the same command goes on from the last checkpoint", file=sys.stderr)
+        print(f"skipless: interrupted{_KEPT.get(''.join(given[:1]), '')}", file=sys.stderr)
         raise SystemExit(130) from None
     except BrokenPipeError:  # `skipless ... | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

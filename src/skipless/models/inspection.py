@@ -261,9 +261,11 @@ def _flags(block: BlockInit, view: BlockView, init: SkiplessInit | None) -> list
         flags += _query_key_flags(block, view, init)
     diffuse = [head for head, value in enumerate(block.diagonal) if value < DIAGONAL_FLOOR]
     if diffuse:
+        drawn = block.kappa_vo <= 1 + TOLERANCE  # by the scheme, as far as W_V W_O tells
+        suit = f"alpha and beta do not suit d = {view.dim}, d_h = {view.head_dim}"
         flags.append(
             f"attention of {len(diffuse)} of {view.heads} heads starts diffuse (mean diagonal "
-            f"{_format(min(block.diagonal))}): alpha and beta do not suit d = {view.dim}, d_h = {view.head_dim}"
+            f"{_format(min(block.diagonal))}): {suit if drawn else 'the scheme is not drawn, call initialize_'}"
         )
     if view.head_dim < view.dim and block.head_overlap > HEAD_OVERLAP_CEILING:
         flags.append(f"two heads have the same W_Q W_K^T (cosine {_format(block.head_overlap)}): Z is shared")

@@ -70,8 +70,12 @@ def find_vit(model: nn.Module) -> ViTView:
     found = [module for module in model.modules() if isinstance(module, VisionTransformer)]
     if len(found) != 1:
         raise InputError(
-            f"`{type(model).__name__}` has {len(found)} plain vision transformers, not one; supported: "
-            f"{timm_vit.SUPPORTED}"
+            (
+                f"`{type(model).__name__}` has {len(found)} vision transformers, not one"
+                if found
+                else f"no adapter for `{type(model).__name__}`"
+            )
+            + f"; supported: {timm_vit.SUPPORTED}"
         )
     vit: Any = found[0]
     if type(vit.patch_embed) is not PatchEmbed:

@@ -9,12 +9,13 @@ from skipless.recipes.kinds import Recipe
 from skipless.training.run_folder.fingerprint import check_fingerprint, fingerprint
 
 
-def read_recipe(folder: Path) -> Recipe:
+def read_recipe(folder: Path | str) -> Recipe:
     """The recipe of a run folder, of whichever kind.
 
     Raises:
         InputError: if the folder is no run folder, or was written by another version.
     """
+    folder = Path(folder)
     try:
         values = dict(json.loads((folder / "run.json").read_text(encoding="utf-8"))["recipe"])
     except OSError as error:
@@ -28,8 +29,10 @@ def read_recipe(folder: Path) -> Recipe:
 
 
 def near_run(folder: Path) -> str:
-    """A question for an error message: which run was meant by a folder that is none; nothing where none is near."""
+    """A remedy for an error message: which run was meant by a folder that is none; nothing where none is near."""
     try:
+        if inside := sorted(str(file.parent) for file in folder.glob("*/run.json")):
+            return f"it holds runs: name one, {inside[0]}"
         beside = [file.parent.name for file in folder.parent.glob("*/run.json")]
     except OSError:
         return ""

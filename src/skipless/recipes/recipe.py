@@ -284,6 +284,8 @@ def _kind_of(parts: Mapping[str, Any]) -> type[Recipe]:
         own = {part.name for part in fields(kind) if part.default is part.default_factory is MISSING} - shared
         if own and own <= parts.keys():
             return kind
+    if not parts:
+        raise TypeError("it is empty")
     raise TypeError(f"no kind of recipe has only {', '.join(map(repr, parts))}")
 
 

@@ -103,7 +103,11 @@ def open_model(
         model = load_timm(source, pretrained=pretrained, seed=seed)
     except InputError as error:
         near = near_run(folder) if source else ""
-        raise InputError(f"{error}{near and f'; or of a run: {near}'}") from error
+        if near:  # timm would speak of Hugging Face first
+            raise InputError(
+                f"there is no run folder {source!r}; {near} It is no model's name either: {error}"
+            ) from error
+        raise
     return ModelSource(source.rpartition(":")[2].replace("/", "--"), model.eval(), trained=pretrained)
 
 

@@ -102,7 +102,8 @@ def recorded_classes(folder: Path) -> tuple[str, ...] | None:
     """Names of the classes that a run has learned, by label; None where its `run.json` does not say them."""
     from skipless.training.run_folder.atomic import read_json
 
-    classes: Any = (read_json(folder / "run.json") or {}).get("classes")
+    held: Any = read_json(folder / "run.json")
+    classes = held.get("classes") if isinstance(held, dict) else None
     return None if classes is None else tuple(classes)
 
 

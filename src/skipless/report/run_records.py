@@ -124,12 +124,15 @@ class Run(Record):
         return float(self.loss[self.epoch >= 0.9 * self.epoch[-1]].mean())
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path | str) -> Run:
     """Read a finished run from its folder.
 
     Raises:
         InputError: if a file is missing, cannot be parsed or lacks a value; the message names the file.
     """
+    folder = Path(folder)
+    if not (folder / "run.json").exists():
+        raise InputError(f"{str(folder)!r} is no run folder of `skipless train`: it has no run.json")
     record = read_record(folder / "run.json")
     result = read_record(folder / "result.json")
     epoch, loss = training_curve(folder / "metrics.jsonl")

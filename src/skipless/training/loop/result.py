@@ -75,8 +75,14 @@ def finished_result(folder: RunFolder, expected: Mapping[str, Any], task: nn.Mod
     if result is None or record is None:
         return None
     check_run_record(record, expected, str(folder.path))
+    if lacking := [key for key in ("diverged", "steps", "epochs", "seconds") if key not in result]:
+        raise InputError(
+            f"result.json in {str(folder.path)!r} is damaged: it lacks {', '.join(lacking)}; move it away, and the "
+            "same command takes the last steps again"
+        )
     if result["diverged"]:
-        raise TrainingDiverged(f"{folder.path} diverged when it was run: {result['reason']}; {DIVERGED_REMEDY}")
+        reason = result.get("reason", "no reason is kept")
+        raise TrainingDiverged(f"{folder.path} diverged when it was run: {reason}; {DIVERGED_REMEDY}")
     state, note = latest_checkpoint(folder.path)
     if state is None:  # the caller expects the weights
         raise InputError(f"{folder.path} has a result but no checkpoint; remove the folder to train again")

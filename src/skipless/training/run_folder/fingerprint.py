@@ -9,6 +9,7 @@ from skipless.frozen import to_json
 from skipless.training.config import CHANGEABLE, FitConfig
 
 _MAX_LISTED = 5  # differences in an error message
+_LONGEST = 80  # characters of a value that are listed
 
 
 def fingerprint(recipe: Mapping[str, Any], config: FitConfig, samples: int) -> dict[str, Any]:
@@ -26,7 +27,8 @@ def check_fingerprint(before: Mapping[str, Any], now: Mapping[str, Any], source:
     Raises:
         InputError: if they differ; it lists the differences.
     """
-    if changes := differences(before, now):
+    changes = [text for text in differences(before, now) if f"recipe.{text}" not in differences(before, now)]
+    if changes:
         listed = "; ".join(changes[:_MAX_LISTED]) + (
             f"; {len(changes) - _MAX_LISTED} more" if len(changes) > _MAX_LISTED else ""
         )
@@ -36,7 +38,17 @@ def check_fingerprint(before: Mapping[str, Any], now: Mapping[str, Any], source:
 
 
 def check_run_record(record: Mapping[str, Any], expected: Mapping[str, Any], source: str) -> None:
-    """Check that the contents of a `run.json` agree with a fingerprint; raises as `check_fingerprint`."""
+    """Check that the contents of a `run.json` agree with a fingerprint; raises as `check_fingerprint`.
+
+    Raises:
+        InputError: also if it lacks what it must hold.
+    """
+    for key, kind in (("recipe", dict), ("fit", dict), ("samples", int)):
+        if not isinstance(record.get(key), kind) or record[key] == {}:
+            raise InputError(
+                f"run.json in {source!r} is damaged: {key!r} is {_shortened(record.get(key))}; put back a whole "
+                "one, or give another --out"
+            )
     check_fingerprint({key: _without_changeable(record[key]) for key in ("recipe", "fit", "samples")}, expected, source)
 
 
@@ -52,7 +64,13 @@ def differences(before: Any, now: Any, path: str = "") -> list[str]:
         return [
             text for key in keys for text in differences(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
         ]
-    return [] if before == now else [f"{path} was {json.dumps(before)}, now {json.dumps(now)}"]
+    return [] if before == now else [f"{path} was {_shortened(before)}, now {_shortened(now)}"]
+
+
+def _shortened(value: Any) -> str:
+    """A value as JSON; only the beginning of a long one."""
+    text = json.dumps(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _without_changeable(tree: Any) -> Any:

@@ -82,7 +82,13 @@ class RunFolder:
 
     def read(self, name: str) -> Any:
         """Read one of the JSON files; None if it does not exist."""
-        return read_json(self.path / name)
+        held = read_json(self.path / name)
+        if not (held is None or isinstance(held, dict)):
+            raise InputError(
+                f"{str(self.path / name)!r} holds {type(held).__name__}, not an object: it is damaged; move it away "
+                "and give the command again"
+            )
+        return held
 
     def write(self, name: str, values: Mapping[str, Any]) -> None:
         """Write one of the JSON files."""
