@@ -5,6 +5,8 @@ import html
 import json
 import os
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -238,3 +240,14 @@ def test_a_page_that_cannot_be_written_is_one_line(capsys, tmp_path) -> None:
         code, _, error = skipless(capsys, "report", str(tmp_path), "--out", str(out))
         assert code == 2
         assert told in error
+
+
+def test_a_folder_and_a_page_whose_names_are_no_utf8(tmp_path) -> None:
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    shutil.copytree(EARLIER / "scenes", root / "scenes")
+    for words, page in (((), root / "index.html"), (("--out", root / "p\udce9.html"), root / "p\udce9.html")):
+        asked = [sys.executable, "-m", "skipless", "report", root, *words]
+        found = subprocess.run(asked, capture_output=True, env=os.environ | {"LC_ALL": "C.UTF-8"}, check=False)
+        assert (found.returncode, found.stderr) == (0, b"")
+        assert b"caf\\udce9" in found.stdout
+        assert "caf\\xe9" in page.read_text(encoding="utf-8")

@@ -35,10 +35,16 @@ def write_report(out: Path, name: str, files: Mapping[str, Any], page: Page | st
     html = page if isinstance(page, str) else page_html(page)
     written = write_files(out, {**files, f"{name}.html": html})
     if is_ours(out / PAGE):
-        several = {file.name: title for file in sorted(out.glob("*.html")) if (title := _title(file))}
-        first = html if several.keys() <= {f"{name}.html"} else contents_html(several)
-        written |= write_files(out, {PAGE: first})
+        several = None
+        while several != (several := _titles(out)):  # another report may have ended meanwhile
+            first = html if several.keys() <= {f"{name}.html"} else contents_html(several)
+            written |= write_files(out, {PAGE: first})
     return written
+
+
+def _titles(out: Path) -> dict[str, str]:
+    """The titles of the reports in a folder, by file name."""
+    return {file.name: title for file in sorted(out.glob("*.html")) if (title := _title(file))}
 
 
 def contents_html(pages: Mapping[str, str]) -> str:
