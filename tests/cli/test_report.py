@@ -15,6 +15,7 @@ import pytest
 from reference.command import skipless
 from reference.run_folders import write_run
 
+from skipless.report.html_page import RUNS_GENERATOR
 from skipless.report.runs_index.damage import LOCKS
 
 EARLIER = Path("tests/fixtures/runs-3672518")
@@ -202,6 +203,18 @@ def test_pages_of_reports_are_left_alone(capsys, tmp_path) -> None:
     first = skipless(capsys, "report", str(tmp_path / "runs"))[1]
     assert first == skipless(capsys, "report", str(tmp_path / "runs"))[1]  # its own page is written anew
     assert "index.html" in first
+
+
+def test_foreign_pages_of_either_name_stay_and_ours_are_written_anew(capsys, tmp_path) -> None:
+    shutil.copytree(EARLIER / "table1", tmp_path / "one")
+    for name in ("index.html", "runs.html"):
+        (tmp_path / name).write_text("<title>Runs in my shoes</title>")
+    for _ in range(2):
+        assert skipless(capsys, "report", str(tmp_path))[1].splitlines()[-1] == f"wrote {tmp_path / 'runs-2.html'}"
+    assert (tmp_path / "index.html").read_text() == (tmp_path / "runs.html").read_text()
+    before = (tmp_path / "runs-2.html").read_text(encoding="utf-8").replace(RUNS_GENERATOR, "")
+    (tmp_path / "index.html").write_text(before, encoding="utf-8")  # as an earlier version wrote it, without a mark
+    assert skipless(capsys, "report", str(tmp_path))[1].splitlines()[-1] == f"wrote {tmp_path / 'index.html'}"
 
 
 def test_hundreds_of_runs_are_one_page(capsys, tmp_path) -> None:
