@@ -10,6 +10,8 @@ from skipless.conditioning.measurement.measure import measure_conditioning
 from skipless.errors import InputError
 from skipless.models import create_model, remove_skips_
 from skipless.recipes import run, table1
+from skipless.report.page import Page
+from skipless.report.write_page import write_report
 
 
 def measure(model, **given):
@@ -119,3 +121,19 @@ def test_bad_input_is_one_line(folder, arguments, message):
         measure(**{"model": str(folder), **arguments})
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_page_of_something_else_stays_beside_the_measurement(folder, tmp_path) -> None:
+    (tmp_path / "index.html").write_text("mine")
+    measure(str(folder), blocks=(0,), tokens=2, out=tmp_path)
+    assert (tmp_path / "index.html").read_text() == "mine"
+    assert "Conditioning of" in (tmp_path / "conditioning.html").read_text(encoding="utf-8")
+
+
+def test_a_measurement_of_an_earlier_version_is_kept_beside_reports(folder, tmp_path) -> None:
+    measure(str(folder), blocks=(0,), tokens=2, out=tmp_path)
+    (tmp_path / "conditioning.html").unlink()  # there was the index.html alone
+    files = write_report(tmp_path, "table5", {}, Page("Table 5", "", "", "", [], {}))
+    index = files["index.html"].read_text(encoding="utf-8")
+    assert 'href="conditioning.html"' in index
+    assert 'href="table5.html"' in index

@@ -5,6 +5,8 @@ import html
 import json
 import os
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -13,6 +15,7 @@ import pytest
 from reference.command import skipless
 from reference.run_folders import write_run
 
+from skipless.report.html_page import RUNS_GENERATOR
 from skipless.report.runs_index.damage import LOCKS
 
 EARLIER = Path("tests/fixtures/runs-3672518")
@@ -202,6 +205,18 @@ def test_pages_of_reports_are_left_alone(capsys, tmp_path) -> None:
     assert "index.html" in first
 
 
+def test_foreign_pages_of_either_name_stay_and_ours_are_written_anew(capsys, tmp_path) -> None:
+    shutil.copytree(EARLIER / "table1", tmp_path / "one")
+    for name in ("index.html", "runs.html"):
+        (tmp_path / name).write_text("<title>Runs in my shoes</title>")
+    for _ in range(2):
+        assert skipless(capsys, "report", str(tmp_path))[1].splitlines()[-1] == f"wrote {tmp_path / 'runs-2.html'}"
+    assert (tmp_path / "index.html").read_text() == (tmp_path / "runs.html").read_text()
+    before = (tmp_path / "runs-2.html").read_text(encoding="utf-8").replace(RUNS_GENERATOR, "")
+    (tmp_path / "index.html").write_text(before, encoding="utf-8")  # as an earlier version wrote it, without a mark
+    assert skipless(capsys, "report", str(tmp_path))[1].splitlines()[-1] == f"wrote {tmp_path / 'index.html'}"
+
+
 def test_hundreds_of_runs_are_one_page(capsys, tmp_path) -> None:
     for i in range(300):
         run = tmp_path / f"sweep{i % 7}" / f"run{i}"
@@ -238,3 +253,14 @@ def test_a_page_that_cannot_be_written_is_one_line(capsys, tmp_path) -> None:
         code, _, error = skipless(capsys, "report", str(tmp_path), "--out", str(out))
         assert code == 2
         assert told in error
+
+
+def test_a_folder_and_a_page_whose_names_are_no_utf8(tmp_path) -> None:
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    shutil.copytree(EARLIER / "scenes", root / "scenes")
+    for words, page in (((), root / "index.html"), (("--out", root / "p\udce9.html"), root / "p\udce9.html")):
+        asked = [sys.executable, "-m", "skipless", "report", root, *words]
+        found = subprocess.run(asked, capture_output=True, env=os.environ | {"LC_ALL": "C.UTF-8"}, check=False)
+        assert (found.returncode, found.stderr) == (0, b"")
+        assert b"caf\\udce9" in found.stdout
+        assert "caf\\xe9" in page.read_text(encoding="utf-8")

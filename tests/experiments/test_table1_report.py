@@ -13,7 +13,10 @@ from skipless.experiments.supervised.cells import CellRuns as Cell, table1_cells
 from skipless.experiments.supervised.report import write_report
 from skipless.experiments.supervised.table import learning_rate, table1_csv, table1_markdown
 from skipless.experiments.supervised.text import uncertainty
+from skipless.report.html_page import GENERATOR
+from skipless.report.page import Page
 from skipless.report.run_records import Setting, read_run
+from skipless.report.write_page import write_report as write_any
 
 SETTING = Setting("ViT, width 32", "digits", 30, 10)
 TEXTS = {"title": "Six <models>", "description": "A & B", "command": "skipless reproduce table1 --scale digits"}
@@ -198,7 +201,7 @@ def test_the_files_of_a_report_and_no_others(cells, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
     for _ in range(2):  # writing again replaces
         files = write_report(cells, out, setting=SETTING, **TEXTS)
-    assert sorted(files) == ["figure1.png", "figure1.svg", "index.html", "table1.csv", "table1.md"]
+    assert sorted(files) == ["figure1.png", "figure1.svg", "index.html", "table1.csv", "table1.html", "table1.md"]
     assert sorted(out.iterdir()) == sorted(files.values())
     assert all(path.stat().st_size for path in files.values())
 
@@ -213,3 +216,31 @@ def test_a_folder_that_cannot_be_written_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write the report to .*file"):
         write_report(table1_cells({}), tmp_path / "file", setting=SETTING, **TEXTS)
+
+
+def test_table_1_stands_beside_other_reports_in_either_order(tmp_path: Path) -> None:
+    other = Page("Table 5", "", "", "", [], {})
+    writers = [
+        lambda out: write_report(table1_cells({}), out, setting=SETTING, **TEXTS),
+        lambda out: write_any(out, "table5", {}, other),
+    ]
+    for place, order in (("a", writers), ("b", writers[::-1])):
+        for write in order:
+            files = write(tmp_path / place)
+        index = files["index.html"].read_text(encoding="utf-8")
+        assert re.findall(r'<li><a href="([^"]+)"', index) == ["table1.html", "table5.html"]
+
+
+def test_a_page_of_table_1_of_an_earlier_version_is_kept_and_listed(tmp_path: Path) -> None:
+    page = write_report(table1_cells({}), tmp_path, setting=SETTING, **TEXTS)["index.html"]
+    (tmp_path / "table1.html").unlink()
+    page.write_text(before := page.read_text(encoding="utf-8").replace(GENERATOR, ""), encoding="utf-8")
+    files = write_any(tmp_path, "table5", {}, Page("Table 5", "", "", "", [], {}))
+    assert "table1.html" in files["index.html"].read_text(encoding="utf-8")
+    assert (tmp_path / "table1.html").read_text(encoding="utf-8") == before
+
+
+def test_table_1_leaves_a_page_of_something_else_alone(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("mine")
+    assert "index.html" not in write_report(table1_cells({}), tmp_path, setting=SETTING, **TEXTS)
+    assert (tmp_path / "index.html").read_text() == "mine"

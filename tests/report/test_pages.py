@@ -1,8 +1,11 @@
 """Pages of reports: one file each, with all that a reader must know; a folder of several has a page of contents."""
 
+import os
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from threading import Barrier, Thread
 
 import pytest
 
@@ -10,8 +13,12 @@ from skipless.experiments.conditioning.run import reproduce_figure6, reproduce_t
 from skipless.experiments.conditioning.softmax import reproduce_figure5
 from skipless.experiments.token_graying.run import reproduce_token_graying
 from skipless.recipes import table1
+from skipless.report import write_page
+from skipless.report.condition_number import ConditionNumber
+from skipless.report.kappa_figure import depth_figure
 from skipless.report.markdown import markdown_html, tables_of
 from skipless.report.page import Page
+from skipless.report.write_files import write_atomically
 from skipless.report.write_page import write_report
 
 TINY = {"embed_dim": 8, "depth": 2, "num_heads": 2, "patch_size": 4}
@@ -123,3 +130,58 @@ def test_no_page_needs_a_network(tmp_path: Path) -> None:
     page = REPORTS["figure5"](tmp_path)["figure5.html"].read_text(encoding="utf-8")
     assert not re.search(r'(src|@import|url\()\s*=?\s*"?(https?:)?//', page)
     assert "<script" not in page
+
+
+LATIN = os.fsdecode(b"caf\xe9")  # a name that is no UTF-8
+
+
+def test_names_that_are_no_utf8_are_shown_with_escapes(tmp_path) -> None:
+    page = Page(LATIN, LATIN, LATIN, "", [LATIN], {}, command=f"skipless eval --data {LATIN}")
+    html = write_report(tmp_path, "x", {"x.svg": LATIN, "x.json": [LATIN]}, page)["x.html"].read_text(encoding="utf-8")
+    assert "--data caf\\xe9" in html
+    assert "<title>caf\\xe9</title>" in html
+    assert (tmp_path / "x.svg").read_text(encoding="utf-8") == "caf\\xe9"
+    assert depth_figure({"K": [(0, ConditionNumber(2.0, False))]}, "kappa", LATIN).startswith(b"\x89PNG")
+
+
+def test_a_file_may_be_written_by_several_at_once(tmp_path) -> None:
+    """Each write has a temporary file of its own, and leaves none."""
+    file, failed, together = tmp_path / "index.html", [], Barrier(4)
+
+    def write(letter: bytes) -> None:
+        together.wait()
+        try:
+            for _ in range(50):
+                write_atomically(file, 1000 * letter)
+        except OSError as error:
+            failed.append(error)
+
+    threads = [Thread(target=write, args=(letter,)) for letter in (b"a", b"b", b"c", b"d")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert len(set(file.read_bytes())) == 1
+    assert len(file.read_bytes()) == 1000
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_the_longest_name_that_a_file_can_have_is_written(tmp_path) -> None:
+    assert write_atomically(tmp_path / ("x" * 255), b"").is_file()
+
+
+def test_two_reports_at_once_are_both_in_the_page_of_contents(tmp_path, monkeypatch) -> None:
+    """The other report ends after this one has looked for pages, before this one writes its page of contents."""
+    page = Page("One", "", "", "", [], {})
+    written = write_page.write_files
+
+    def late(out, contents):
+        if "index.html" in contents and not (out / "two.html").exists():
+            monkeypatch.setattr(write_page, "write_files", written)
+            write_report(out, "two", {}, replace(page, title="Two"))
+        return written(out, contents)
+
+    monkeypatch.setattr(write_page, "write_files", late)
+    index = write_report(tmp_path, "one", {}, page)["index.html"].read_text(encoding="utf-8")
+    assert re.findall(r'<li><a href="([^"]+)"', index) == ["one.html", "two.html"]

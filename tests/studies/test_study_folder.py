@@ -54,10 +54,53 @@ def test_what_lies_under_a_name_of_before_is_found(tmp_path, state, name, before
     assert StudyFolder(tmp_path, name, {"a": [2]}, state=state, before=before).path != old
 
 
-def test_the_same_settings_are_found_whatever_the_weights_were_called(tmp_path) -> None:
-    first = StudyFolder(tmp_path, "knn-digits", {"a": 1}, state="teacher")
-    for state in STATES:
-        assert StudyFolder(tmp_path, "knn-digits", {"a": 1}, state=state).path == first.path
+def test_a_name_never_says_that_other_weights_were_measured(tmp_path) -> None:
+    for first in STATES:
+        for then in STATES:
+            home = tmp_path / f"{first}-{then}"
+            here = StudyFolder(home, "knn-digits", {"a": 1}, state=first).path
+            there = StudyFolder(home, "knn-digits", {"a": 1}, state=then).path
+            assert (there == here) == (first in (then, None))
+            assert StudyFolder(home, "knn-digits", {"a": 1}, state=then).path == there
+            for state in {one for one in STATES if one} - {then}:
+                assert f"-{state}-" not in there.name
+
+
+def test_a_folder_whose_settings_cannot_be_read_is_not_taken(tmp_path) -> None:
+    usual = StudyFolder(tmp_path / "probe", "knn-digits", {"a": 1}, state="trained").path.name
+    for content in ("{", "null", "[" * 100_000):
+        taken = tmp_path / str(len(content)) / usual
+        taken.mkdir(parents=True)
+        (taken / "settings.json").write_text(content)
+        ours = StudyFolder(taken.parent, "knn-digits", {"a": 1}, state="trained")
+        assert ours.path != taken
+        assert (taken / "settings.json").read_text() == content
+
+
+def test_one_that_says_its_settings_comes_before_one_that_does_not(tmp_path) -> None:
+    said = StudyFolder(tmp_path, "knn-digits", {"a": 1}).path
+    (tmp_path / said.name.replace("digits", "digits-trained")).mkdir()
+    assert StudyFolder(tmp_path, "knn-digits", {"a": 1}, state="trained").path == said
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "画", "\N{GRINNING FACE}", "\udce9"])
+@pytest.mark.parametrize("state", STATES)
+def test_names_of_any_length_make_folders(tmp_path, letter, state) -> None:
+    for count in (100, 180, 300):
+        folder = StudyFolder(tmp_path, f"knn-{count * letter}", {"a": count}, state=state, before="pca")
+        assert folder.path.is_dir()
+        assert len(folder.path.name.encode()) <= 255
+        assert StudyFolder(tmp_path, f"knn-{count * letter}", {"a": count}, state=state).path == folder.path
+
+
+def test_long_names_of_before_are_found(tmp_path) -> None:
+    """Earlier versions cut names of pictures to 100 letters, and others not at all."""
+    for name, old in (("pca-" + 150 * "x", "pca-" + 96 * "x"), ("knn-" + 200 * "x", "knn-" + 200 * "x")):
+        digest = StudyFolder(tmp_path / "probe", name, {"a": 1}).identity.rpartition("-")[2]
+        for stem in (f"{old}-trained", old):
+            held = tmp_path / stem[-12:] / f"{stem}-{digest}"
+            held.mkdir(parents=True)
+            assert StudyFolder(held.parent, name, {"a": 1}, state="trained").path == held
 
 
 def test_settings_whose_hashes_begin_alike_have_folders_of_their_own(tmp_path) -> None:

@@ -4,6 +4,7 @@ import faulthandler
 import importlib
 import os
 import sys
+from io import TextIOWrapper
 
 import skipless
 from skipless.cli.listing import listed
@@ -36,6 +37,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one verb. Bad input is one line on the standard error and exit code 2."""
     if sys.__stderr__ is not None and not faulthandler.is_enabled():
         faulthandler.enable(sys.__stderr__)  # a crash in a library's native code says in which line of ours
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may be no UTF-8
     given = sys.argv[1:] if arguments is None else arguments
     try:
         _run(given)

@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
 
 from skipless.choices import Row
-from skipless.display.drawing import COLOURS, STYLE
+from skipless.display.drawing import _FONTS, COLOURS, STYLE
 from skipless.report.labels import ROW_CLASS
+from skipless.report.write_files import as_utf8
 
 ROW_COLOUR: Mapping[Row, str] = {row: COLOURS[name] for row, name in ROW_CLASS.items()}
 
-_WEB_FONTS = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
 PRINT_FONTS = ("Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "DejaVu Sans")
 _NO_METADATA = {"Date": None, "Creator": None}
 
@@ -56,7 +56,7 @@ def render(figure: Figure, name: str) -> dict[str, bytes]:
         svg = figure_svg(figure)
     with style_axes(print_fonts()):
         figure.savefig(png, format="png", dpi=180, facecolor="#ffffff", metadata={"Software": None})
-    return {f"{name}.svg": svg.encode(), f"{name}.png": png.getvalue()}
+    return {f"{name}.svg": as_utf8(svg), f"{name}.png": png.getvalue()}
 
 
 def inline_svg(svg: str) -> str:
@@ -71,7 +71,7 @@ def inline_svg(svg: str) -> str:
 
 def with_web_fonts(svg: str) -> str:
     """Replace DejaVu Sans, which the text is laid out in, by the reader's system fonts."""
-    return svg.replace("'DejaVu Sans'", _WEB_FONTS)
+    return svg.replace("'DejaVu Sans'", _FONTS)
 
 
 def spread_apart(positions: Sequence[float], gap: float) -> list[float]:

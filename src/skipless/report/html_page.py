@@ -13,10 +13,15 @@ from skipless.report.run_records import Run
 
 _PAPER_LINK = '<a href="https://arxiv.org/abs/2510.00345">Cutting the Skip: Training Residual-Free Transformers</a>'
 
+# Marks by which a later command knows the pages that it may replace.
 GENERATOR = '<meta name="generator" content="skipless">\n'
+RUNS_GENERATOR = '<meta name="generator" content="skipless report">\n'
+FOOTER = f"<footer><p>After {_PAPER_LINK} (Ji et al., 2025).</p></footer>\n</body>\n</html>\n"
 
 
-def document(title: str, description: str, body: Iterable[str], *, wide: bool = False, generated: bool = False) -> str:
+def document(
+    title: str, description: str, body: Iterable[str], *, wide: bool = False, generator: str = GENERATOR
+) -> str:
     """A complete HTML document; empty parts of the body are left out.
 
     Args:
@@ -24,17 +29,17 @@ def document(title: str, description: str, body: Iterable[str], *, wide: bool = 
         description: for search engines.
         body: its sections.
         wide: whether there are many columns to make room for.
-        generated: whether to mark it as a page that a later command may replace.
+        generator: the mark of the commands that may replace it.
     """
     css = resources.files("skipless.report").joinpath("page.css").read_text(encoding="utf-8")
-    mark, layout = GENERATOR if generated else "", ' class="wide-page"' if wide else ""
+    layout = ' class="wide-page"' if wide else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta name="description" content="{escape(description)}">\n{mark}'
+        f'<meta name="description" content="{escape(description)}">\n{generator}'
         f"<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n<body{layout}>\n<main>\n"
         + "\n".join(part for part in body if part)
-        + f"\n</main>\n<footer><p>After {_PAPER_LINK} (Ji et al., 2025).</p></footer>\n</body>\n</html>\n"
+        + f"\n</main>\n{FOOTER}"
     )
 
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from skipless.display.axes import bounded_line, colour_of, explain_bounds, kappa_axis
 from skipless.report.condition_number import ConditionNumber
 from skipless.report.figure_style import PRINT_FONTS, row_colour, style_axes
+from skipless.report.write_files import as_utf8
 
 
 def png(figure: Figure, dpi: int = 160) -> bytes:
@@ -38,7 +39,7 @@ def depth_figure(series: Mapping[str, Sequence[tuple[int, ConditionNumber]]], la
         axes.set_xlabel("block", loc="right", labelpad=2)
         axes.set_xticks(sorted({block for points in series.values() for block, _ in points}))
         kappa_legend(axes, any(found.bound for points in series.values() for _, found in points), beside=True)
-        axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=12)
+        axes.set_title(as_utf8(title).decode(), loc="left", fontsize=11, fontweight="bold", pad=12)
         return png(figure)
 
 

@@ -76,7 +76,7 @@ def page_html(page: Page) -> str:
         section("Made with", *environments),
         section("Files", file_links(page.files)) if page.files else "",
     ]
-    return document(page.title, page.description, body, generated=True)
+    return document(page.title, page.description, body)
 
 
 def _picture(name: str, content: bytes | str) -> str:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +10,9 @@ from typing import Any
 
 from skipless.errors import InputError
 from skipless.optional import how_to_install
+from skipless.training.run_folder.atomic import replacing
+
+_UNDECODED = re.compile("[\udc80-\udcff]")  # how Python keeps the bytes of a name that are no UTF-8
 
 
 def drawing(module: str) -> ModuleType:
@@ -42,15 +46,23 @@ def _bytes(content: Any) -> bytes:
     if isinstance(content, bytes):
         return content
     text = content if isinstance(content, str) else json.dumps(content, indent=1, allow_nan=False) + "\n"
-    return text.encode()
+    return as_utf8(text)
+
+
+def as_utf8(text: str) -> bytes:
+    """A text as UTF-8; file names that are no UTF-8 are shown with escapes.
+
+    Example:
+        >>> as_utf8("runs/caf\\udce9")
+        b'runs/caf\\\\xe9'
+    """
+    told = _UNDECODED.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
+    return told.encode("utf-8", errors="backslashreplace")
 
 
 def write_atomically(path: Path, content: bytes) -> Path:
-    """Replace `path` in one step, so that a reader never sees an incomplete file."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Replace `path` in one step, so that a reader never sees an incomplete file, whoever writes it besides."""
+    # a run that starts in this folder removes what its own writes left there, by their suffix
+    with replacing(path, suffix=".partial") as temporary:
+        temporary.write_bytes(content)
     return path

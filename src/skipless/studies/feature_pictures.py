@@ -26,7 +26,6 @@ from skipless.studies.page import write_study_page
 from skipless.studies.study_folder import StudyFolder, rank_and_world_size
 from skipless.studies.text import COLOURS, trust
 
-MAX_NAME = 100  # letters of the folder's name; a file system takes 255, with state and hash
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
@@ -131,7 +130,7 @@ def _write_page(
 def _folder_name(data_name: str, models: Sequence[str]) -> str:
     """The study, the images and, where there are several, the models: their states alone would not tell them apart."""
     beside = "-vs-".join(models) if len(models) > 1 else ""
-    return "-".join(part for part in ("pca", data_name, beside) if part)[:MAX_NAME]
+    return "-".join(part for part in ("pca", data_name, beside) if part)
 
 
 def _settings(

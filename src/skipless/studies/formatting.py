@@ -5,15 +5,23 @@ import re
 from skipless.display import Table
 from skipless.evaluators.features.extraction import Key
 
+MAX_NAME = 255  # bytes of a name in a file system
+LONGEST = MAX_NAME - len("-untrained") - 1 - 64  # room for whose weights they are and for a whole hash
 
-def file_name(text: str) -> str:
+
+def file_name(text: str, longest: int = LONGEST) -> str:
     """A text made safe as part of a path.
+
+    Args:
+        text: any.
+        longest: how many bytes of it are kept as UTF-8, in whole letters.
 
     Example:
         >>> file_name("runs/s1: tokencut")
         'runs-s1-tokencut'
     """
-    return re.sub(r"[^\w.]+", "-", text).strip("-")
+    safe = re.sub(r"[^\w.]+", "-", text).strip("-")
+    return safe.encode()[:longest].decode(errors="ignore").rstrip("-")
 
 
 def feature_name(key: Key) -> str:

@@ -5,25 +5,27 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch.distributed as dist
 
 from skipless.choices import ModelState
 from skipless.errors import InputError
-from skipless.studies.formatting import file_name
+from skipless.studies.formatting import MAX_NAME, file_name
 from skipless.training.run_folder.atomic import atomic_write, write_json
 
 JOURNAL = "journal"
 SETTINGS = "settings.json"
 _DIGITS = (8, 16, 64)  # of the settings' hash in a folder's name: as few as tell it from the folders that are there
+_LETTERS = 100  # of a name that an earlier version kept for pictures
 
 
 class StudyFolder:
     """The folder of one study.
 
     Its name says the study, the data set and whose weights were measured, and ends in a hash of the settings. Different
-    settings thus have different folders. A folder of the same settings that lies there under a name of before is used.
+    settings thus have different folders. A folder of the same settings that lies there under a name of before is used,
+    but none whose name says that other weights were measured.
 
     Attributes:
         path: the folder, created if it does not exist.
@@ -51,9 +53,8 @@ class StudyFolder:
         """
         self.settings = json.loads(json.dumps(settings, default=str))
         digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
-        earlier = file_name(before or name)
-        self.identity = f"{earlier}-{digest[: _DIGITS[0]]}"
-        self.path = _place(home, _stems(file_name(name), earlier, state), digest, self.settings)
+        self.identity = f"{_uncut(before or name)}-{digest[: _DIGITS[0]]}"
+        self.path = _place(home, _stems(name, before or name, state), digest, self.settings)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -92,34 +93,49 @@ class StudyFolder:
             yield from map(json.loads, lines)
 
 
-def _stems(name: str, earlier: str, state: ModelState | None) -> list[str]:
+def _stems(name: str, before: str, state: ModelState | None) -> list[str]:
     """What a folder of these settings may be called before its hash, the right one first."""
-    states = dict.fromkeys((state, None, *get_args(ModelState)))
-    return list(dict.fromkeys([*(name if one is None else f"{name}-{one}" for one in states), earlier]))
+    cuts = [file_name(name), _uncut(name), _uncut(name[:_LETTERS])]  # today's, and those of earlier versions
+    said = [f"{one}-{state}" for one in cuts] if state else []
+    return list(dict.fromkeys([*said, *cuts, _uncut(before)]))
+
+
+def _uncut(text: str) -> str:
+    return file_name(text, len(text.encode(errors="replace")) + 1)
 
 
 def _place(home: Path, stems: list[str], digest: str, settings: Any) -> Path:
-    """The folder that holds these settings, or that none has taken."""
+    """The folder that holds these settings, or that none has taken.
+
+    One that says that it is of these settings comes before one that says nothing, as those of earlier versions.
+    """
     places: list[Path] = []
     for digits in _DIGITS:
-        places = [home / f"{stem}-{digest[:digits]}" for stem in stems]
-        held = next((place for place in places if place.is_dir() and _settings_of(place) in (None, settings)), None)
-        if held is not None:
-            return held
+        names = [f"{stem}-{digest[:digits]}" for stem in stems]
+        places = [home / name for name in names if len(name.encode()) <= MAX_NAME]
+        held = {place: _settings_of(place) for place in places if place.is_dir()}
+        for wanted in (settings, None):
+            if (found := next((place for place, values in held.items() if values == wanted), None)) is not None:
+                return found
         if not places[0].exists():
             return places[0]
     return places[0]
 
 
 def _settings_of(folder: Path) -> Any:
-    """The settings that a folder is of; None where it does not say."""
+    """The settings that a folder is of; None where no file of it says them, False where none can be read."""
+    there = False
     for file, part in ((folder / SETTINGS, None), (folder / "result.json", "settings")):
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
-            return values if part is None else values[part]
-        except (OSError, ValueError, KeyError, TypeError):
+            if isinstance(found := values if part is None else values[part], dict):
+                return found
+            there = True
+        except FileNotFoundError:
             continue
-    return None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            there = True
+    return False if there else None
 
 
 def rank_and_world_size() -> tuple[int, int]:

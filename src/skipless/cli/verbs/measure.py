@@ -43,7 +43,7 @@ class Options:
         iterations: of Lanczos at most; about kappa / 3 are needed.
         seed: of weights that are drawn, of pixels and of Lanczos.
         device: where to compute.
-        out: folder for conditioning.json, conditioning.png and a page, index.html.
+        out: folder for conditioning.json, conditioning.png and a page, conditioning.html.
     """
 
     model: Annotated[str, Option(positional=True)]
@@ -125,8 +125,8 @@ def _measured(model: Any, pixels: Any, asked: Options) -> Any:
 def _write(asked: Options, values: Mapping[str, Any], title: str, model: Any, tables: Any) -> None:
     from skipless.display.values import few_words
     from skipless.report.measurement_page import measurement_page
-    from skipless.report.page import PAGE, page_html
-    from skipless.report.write_files import drawing, write_files
+    from skipless.report.write_files import drawing
+    from skipless.report.write_page import write_report
 
     picture = drawing("skipless.report.kappa_figure").depth_figure(_series(values["blocks"]), "kappa", title)
     given = {name: value for name, value in vars(asked).items() if name != "model"}
@@ -135,7 +135,7 @@ def _write(asked: Options, values: Mapping[str, Any], title: str, model: Any, ta
     device = next(model.parameters()).device
     page = measurement_page(values, tables, device=device, command=command, picture=picture, settings=settings)
     assert asked.out is not None
-    files = write_files(asked.out, {"conditioning.json": values, "conditioning.png": picture, PAGE: page_html(page)})
+    files = write_report(asked.out, "conditioning", {"conditioning.json": values, "conditioning.png": picture}, page)
     print("\n".join(f"wrote {path}" for path in files.values()))
 
 

@@ -8,7 +8,8 @@ from skipless.experiments.supervised.page import page_html
 from skipless.experiments.supervised.table import table1_csv, table1_markdown
 from skipless.report.labels import FILE_KINDS, OPTIMIZER_LABELS, OptimizerLabel
 from skipless.report.run_records import Setting
-from skipless.report.write_files import drawing, write_files
+from skipless.report.write_files import drawing
+from skipless.report.write_page import write_report as write_page
 
 
 def write_report(
@@ -33,7 +34,8 @@ def write_report(
         notes: sentences of plain text for the reader who wants to know how far to trust the numbers.
 
     Returns:
-        The path of each file by its name: `table1.md`, `table1.csv`, `figure1.svg`, `figure1.png`, `index.html`.
+        The path of each file by its name: `table1.md`, `table1.csv`, `figure1.svg`, `figure1.png`, `table1.html`, and
+        `index.html` where no other page has this name.
 
     Raises:
         InputError: if matplotlib is missing or `out` cannot be written.
@@ -42,21 +44,20 @@ def write_report(
     panels: dict[OptimizerLabel, str] = {
         optimizer: figure.panel_svg(cells, setting, optimizer) for optimizer in OPTIMIZER_LABELS
     }
-    files = ("table1.md", "table1.csv", "figure1.svg", "figure1.png")
     contents = {
-        "table1.md": table1_markdown(cells, setting).encode(),
-        "table1.csv": table1_csv(cells, setting).encode(),
-        "figure1.svg": figure.figure1_svg(cells, setting).encode(),
+        "table1.md": table1_markdown(cells, setting),
+        "table1.csv": table1_csv(cells, setting),
+        "figure1.svg": figure.figure1_svg(cells, setting),
         "figure1.png": figure.figure1_png(cells, setting),
-        "index.html": page_html(
-            cells,
-            panels,
-            setting=setting,
-            title=title,
-            description=description,
-            command=command,
-            notes=notes,
-            files={name: FILE_KINDS[Path(name).suffix] for name in files},
-        ).encode(),
     }
-    return write_files(out, contents)
+    page = page_html(
+        cells,
+        panels,
+        setting=setting,
+        title=title,
+        description=description,
+        command=command,
+        notes=notes,
+        files={name: FILE_KINDS[Path(name).suffix] for name in contents},
+    )
+    return write_page(out, "table1", contents, page)

@@ -5,6 +5,8 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from skipless.report.write_files import as_utf8
+
 
 def href(target: Path, page: Path) -> str:
     """The address of a file or folder, relative to the folder of the page that names it."""
@@ -18,7 +20,7 @@ def plain(path: Path | str) -> str:
         >>> plain("runs/caf\\udce9")
         'runs/caf\\\\xe9'
     """
-    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
+    return as_utf8(str(path)).decode()
 
 
 def shown(path: Path | str) -> str:

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import get_args
 
-from skipless.report.html_page import bullets, command_block, document, numeric, section
+from skipless.report.html_page import RUNS_GENERATOR, bullets, command_block, document, numeric, section
 from skipless.report.runs_index.cells import CAPTION, COLUMNS, Entry, run_cells
 from skipless.report.runs_index.links import link, plain, shown
 from skipless.report.runs_index.run_line import RunLine, State
@@ -50,7 +50,7 @@ def index_html(index: RunsIndex, page: Path) -> str:
         section("Run it again", command_block(index.command), f'<p class="note">{escape(index.made)}</p>'),
         f"<script>\n{script}</script>",
     ]
-    return document(title, said, body, wide=True)
+    return document(title, said, body, wide=True, generator=RUNS_GENERATOR)
 
 
 def summary(index: RunsIndex) -> str:

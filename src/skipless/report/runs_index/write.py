@@ -3,19 +3,27 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 
 from skipless import __version__
 from skipless.errors import InputError
 from skipless.report.found_study import found_study
+from skipless.report.html_page import RUNS_GENERATOR
 from skipless.report.runs_index.cells import Entry
 from skipless.report.runs_index.find import Findings, find
 from skipless.report.runs_index.page import RunsIndex, index_html, summary
 from skipless.report.runs_index.run_line import RunLine, read_run_line
 from skipless.report.write_files import write_files
+from skipless.report.write_page import is_ours
 
-MARK = "<title>Runs in "  # of a page that was written here, and may be written again
-PAGES = ("index.html", "table.md", "conditioning.json", "result.json")  # of a folder, the most legible first
+PAGES = (
+    "conditioning.html",
+    "index.html",
+    "table.md",
+    "conditioning.json",
+    "result.json",
+)  # of a folder, the most legible first
 
 
 def write_index(
@@ -25,7 +33,8 @@ def write_index(
 
     Args:
         root: the folder.
-        out: file of the page; by default `index.html` in the folder, or `runs.html` where that is another page.
+        out: file of the page; by default `index.html` in the folder, or `runs.html` where that is another page,
+            or the next name that is free.
         reports: titles of the reports of `skipless reproduce`, by name.
         metrics: names of the numbers that runs are judged by, the most telling first.
         command: what makes the page again.
@@ -90,12 +99,6 @@ def _page_of(folder: Path, *names: str) -> Path:
 
 
 def _free_name(root: Path) -> Path:
-    """`index.html`, unless that is a page of something else, as in the folder of a report."""
-    page = root / "index.html"
-    try:
-        ours = MARK in page.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        ours = True
-    except OSError:
-        ours = False
-    return page if ours else root / "runs.html"
+    """`index.html`, unless that is a page of something else, as in the folder of a report; then `runs.html`, ..."""
+    names = chain(("index.html", "runs.html"), (f"runs-{i}.html" for i in count(2)))
+    return next(root / name for name in names if is_ours(root / name, RUNS_GENERATOR))

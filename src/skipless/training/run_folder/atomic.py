@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,17 +18,17 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 @contextmanager
-def atomic_write(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; at the end of the context, that file replaces `path` atomically.
+def replacing(path: Path, *, keep: Path | None = None, suffix: str = TEMPORARY_SUFFIX) -> Iterator[Path]:
+    """Yield a new temporary path beside `path`; at the end of the context, that file replaces `path` atomically.
+
+    The temporary name is of this call alone, so several processes may write the same file: the last one counts.
 
     Args:
         path: the file to replace or create.
         keep: where to move the old file; by default it is deleted.
-
-    Raises:
-        InputError: if the file cannot be written (no space, no permission). The old file is then unchanged.
+        suffix: of the temporary name.
     """
-    temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
+    temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(8)}{suffix}")
     try:
         temporary.touch()
         usual = temporary.stat().st_mode
@@ -38,10 +39,25 @@ def atomic_write(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
             os.replace(path, keep)
         os.replace(temporary, path)
         _fsync(path.parent)
-    except (OSError, SafetensorError) as error:  # safetensors wraps OSError in its own error
-        raise write_error(path, error, temporary) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_write(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
+    """Like `replacing`, for the files of runs and studies.
+
+    Raises:
+        InputError: if the file cannot be written (no space, no permission). The old file is then unchanged.
+    """
+    try:
+        with replacing(path, keep=keep) as temporary:
+            try:
+                yield temporary
+            except (OSError, SafetensorError) as error:  # safetensors wraps OSError in its own error
+                raise write_error(path, error, temporary) from error
+    except OSError as error:
+        raise write_error(path, error) from error
 
 
 def create_writable_folder(folder: Path) -> Path:

@@ -67,7 +67,7 @@ def dense_page(page: DensePage) -> str:
         section("How far to trust this", bullets(page.notes)) if page.notes else "",
         section("Files", file_links(page.files)) if page.files else "",
     ]
-    return document(page.title, page.description, body, generated=True)
+    return document(page.title, page.description, body)
 
 
 def _figure(name: str, content: bytes) -> str:
