@@ -75,7 +75,7 @@ def test_folders_are_given_as_text_too(finished, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["eval", "{runs}/r2", "knn"], "there is no run folder '{runs}/r2'; did you mean {runs}/r1?"),
+        (["eval", "{runs}/r11", "knn"], "there is no run at '{runs}/r11'; did you mean {runs}/r1?"),
         (["eval", "{runs}", "knn"], "it holds runs: name one, {runs}/r1"),
         (["measure", "{runs}"], "it holds runs: name one, {runs}/r1"),
         (["measure", "resnet18"], "no adapter for `ResNet`; supported: timm's plain VisionTransformer"),

@@ -104,9 +104,7 @@ def open_model(
     except InputError as error:
         near = near_run(folder) if source else ""
         if near:  # timm would speak of Hugging Face first
-            raise InputError(
-                f"there is no run folder {source!r}; {near} It is no model's name either: {error}"
-            ) from error
+            raise InputError(f"there is no run at {source!r}; {near} Nor is there such a model: {error}") from error
         raise
     return ModelSource(source.rpartition(":")[2].replace("/", "--"), model.eval(), trained=pretrained)
 
