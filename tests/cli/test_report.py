@@ -16,7 +16,10 @@ from reference.command import skipless
 from reference.run_folders import write_run
 
 from skipless.report.html_page import RUNS_GENERATOR
+from skipless.report.runs_index.cells import run_cells
 from skipless.report.runs_index.damage import LOCKS
+from skipless.report.runs_index.run_line import read_run_line
+from skipless.report.write_files import as_utf8
 
 EARLIER = Path("tests/fixtures/runs-3672518")
 
@@ -264,3 +267,59 @@ def test_a_folder_and_a_page_whose_names_are_no_utf8(tmp_path) -> None:
         assert (found.returncode, found.stderr) == (0, b"")
         assert b"caf\\udce9" in found.stdout
         assert "caf\\xe9" in page.read_text(encoding="utf-8")
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+ABSURD = (10**400, -(10**400), 1e308, -1e308, -1, 0, "", "\ud800", [], {}, None, json.loads("[" * 300 + "]" * 300))
+
+
+def leaves(values, path=()):
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield from leaves(value, (*path, key))
+    yield path
+
+
+def changed(values, path, value):
+    if not path:
+        return value
+    return {**values, path[0]: changed(values[path[0]], path[1:], value)}
+
+
+@pytest.mark.parametrize("file", ["run.json", "result.json", "metrics.jsonl"])
+def test_no_value_of_a_run_ends_the_page(tmp_path, file) -> None:
+    """Every value of every file, replaced by what should not be there."""
+    run = tmp_path / "run"
+    shutil.copytree(EARLIER / "table1", run)
+    first, *more = (run / file).read_text().splitlines() if file == "metrics.jsonl" else [(run / file).read_text()]
+    values = json.loads(first)
+    for path in leaves(values):
+        for absurd in ABSURD:
+            (run / file).write_text("\n".join([json.dumps(changed(values, path, absurd)), *more]) + "\n")
+            line = read_run_line(run, ["top1"])
+            if not isinstance(line, str):
+                assert as_utf8("".join(run_cells(line, tmp_path, (), tmp_path / "index.html")))
+
+
+def test_json_that_is_nested_too_deeply_is_told(capsys, tmp_path) -> None:
+    for name in ("run.json", "metrics.jsonl", "result.json"):
+        shutil.copytree(EARLIER / "table1", tmp_path / name)
+        (tmp_path / name / name).write_text(f"{DEEP}\n")
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "result.json").write_text(DEEP)
+    page, rows = index(capsys, tmp_path)
+    assert {row["state"].split()[0] for row in rows.values()} == {"damaged"}
+    assert "<code>study</code>: result.json is not JSON that can be read" in page
+
+
+@pytest.mark.parametrize("field", ["percent", "best", "data"])
+def test_a_study_with_an_absurd_number_is_told(capsys, tmp_path, field) -> None:
+    shutil.copytree(EARLIER / "table1", tmp_path / "run")
+    values = {"settings": {}, "data": "d", "model": "m", "corloc": {"a": {"percent": 50.0}}, "best": "a",
+              "config": {"method": "lost"}}  # fmt: skip
+    holder = values["corloc"]["a"] if field == "percent" else values
+    holder[field] = 10**400
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "result.json").write_text(json.dumps(values))
+    page, _ = index(capsys, tmp_path)
+    assert ("that this version does not know" in page) == (field != "data")

@@ -35,13 +35,13 @@ def found_study(folder: Path) -> FoundStudy | str:
         values = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     except OSError as error:
         return f"result.json cannot be read ({error.strerror})"
-    except ValueError:
-        return "result.json is not JSON"
+    except (ValueError, RecursionError):
+        return "result.json is not JSON that can be read"
     if not isinstance(values, Mapping) or "settings" not in values:
         return "its result.json is of no study of skipless eval"
     try:
         return _study(values)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError):
         return "its result.json is of a study that this version does not know"
 
 

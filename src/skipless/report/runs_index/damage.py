@@ -44,6 +44,6 @@ def _is_whole(file: Path) -> bool:
                 return False
             header = json.loads(opened.read(length))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return False
     return size == 8 + length + max(ends, default=0)

@@ -145,8 +145,8 @@ def _read(file: Path, *, may_lack: bool = False) -> tuple[Mapping[str, Any], str
         return {}, "" if may_lack else f"{file.name} is missing"
     except OSError as error:
         return {}, f"{file.name} cannot be read ({error.strerror})"
-    except ValueError:
-        return {}, f"{file.name} is not JSON"
+    except (ValueError, RecursionError):
+        return {}, f"{file.name} is not JSON that can be read"
     return (values, "") if isinstance(values, dict) else ({}, f"{file.name} holds no object")
 
 
@@ -162,7 +162,7 @@ def _read_lines(file: Path) -> tuple[list[Mapping[str, Any]], str]:
     for line in lines:
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             bad += line.endswith(b"\n")
             continue
         if isinstance(value, dict):
@@ -174,8 +174,13 @@ def _read_lines(file: Path) -> tuple[list[Mapping[str, Any]], str]:
 
 def finite(value: Any) -> float | None:
     """A finite number, or None for anything else."""
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if usable else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # JSON has integers of any length
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _whole(value: Any) -> int | None:

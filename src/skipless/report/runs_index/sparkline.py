@@ -27,9 +27,10 @@ def sparkline(curve: Sequence[tuple[float, float]], until: float | None, *, brok
     low, high = float(loss.min()), float(loss.max())
     if low > 0 and high > LOG_FROM * low:
         loss, low, high = np.log(loss), math.log(low), math.log(high)
-    span = max(until or 0.0, float(epoch[-1])) or 1.0
-    x = MARGIN + (WIDTH - 2 * MARGIN) * epoch / span
-    y = HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * (loss - low) / ((high - low) or 1.0)
+    span = max(until or 0.0, float(epoch.max())) or 1.0
+    x = MARGIN + (WIDTH - 2 * MARGIN) * (epoch.clip(0.0, span) / span)
+    share = (loss / 2 - low / 2) / ((high / 2 - low / 2) or 1.0)  # the range of two floats may be none
+    y = HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * share
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
     said = f"training loss from {curve[0][1]:.3g} to {curve[-1][1]:.3g}"
     end = _cross(float(x[-1]), float(y[-1])) if broken else ""
