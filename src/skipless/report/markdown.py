@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterator, Sequence
 from html import escape
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from skipless.display import Table
 
 _RULER = re.compile(r"\|(?: ?:?-+:? ?\|)+")
+_BAR = re.compile(r"(?<!\\)\|")  # between cells; one within a cell is escaped
+_END = re.compile(r"(?<!\\)\|$")
 _LEFT_OUT = ("# ", "![", "Made by `")  # a page has its own title, pictures and command
 
 
@@ -16,6 +18,9 @@ def markdown_html(text: str) -> str:
 
     One line after a table is its caption, several are notes below it. Titles, pictures and the line that names the
     command are left out.
+
+    Raises:
+        InputError: if a row of a table has more or fewer cells than its head.
 
     Example:
         >>> print(markdown_html("a < b"))
@@ -40,10 +45,12 @@ def _parts(text: str) -> Iterator[str]:
         if table is not None:
             yield table.html()
             continue
-        items = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
-        yield from (f"<p>{escape(line)}</p>" for line in lines if not line.startswith("- "))
-        if items:
-            yield "<ul>\n" + "\n".join(f"<li>{escape(item)}</li>" for item in items) + "\n</ul>"
+        for are_items, group in groupby(lines, lambda line: line.startswith("- ")):
+            if are_items:
+                items = "\n".join(f"<li>{escape(line.removeprefix('- '))}</li>" for line in group)
+                yield f"<ul>\n{items}\n</ul>"
+            else:
+                yield from (f"<p>{escape(line)}</p>" for line in group)
 
 
 def _pieces(text: str) -> Iterator[tuple[Table | None, Sequence[str]]]:
@@ -59,10 +66,12 @@ def _pieces(text: str) -> Iterator[tuple[Table | None, Sequence[str]]]:
         notes = [line for line in lines[start:end] if not line.startswith("|")]
         head, ruler, *body = map(_cells, rows)
         align = "".join("r" if cell.endswith(":") else "l" for cell in ruler)
-        whole = [[*cells[: len(head)], *[""] * (len(head) - len(cells))] for cells in body]
         caption, notes = (notes[0], []) if len(notes) == 1 else ("", notes)
-        yield Table(head, whole, caption, notes, align), ()
+        yield Table(head, body, caption, notes, align), ()
 
 
 def _cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+    """The texts of a row's cells, as they were before `Table.markdown` escaped bars and line breaks."""
+    inner = _END.sub("", line.strip().removeprefix("|"))
+    cells = (cell.strip().replace("<br>", "\n") for cell in _BAR.split(inner))
+    return [cell.replace("\\|", "|") for cell in cells]
