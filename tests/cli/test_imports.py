@@ -149,3 +149,10 @@ assert type(timm.__loader__).__name__ == "SourceFileLoader"
 assert "skipless.models.factory" not in sys.modules  # the hook runs under timm's import lock
 """
     assert "timm" in imported(code)
+
+
+def test_pages_are_made_without_torch() -> None:
+    """A report knows run folders, not training: its pages can be made years after the run."""
+    modules = ("measurement_page", "write_page", "markdown", "runs_index.write")
+    code = "".join(f"import skipless.report.{name}\n" for name in modules)
+    assert imported(code + "import sys; assert 'skipless.training.loop' not in sys.modules") == []

@@ -1,9 +1,10 @@
 """Labels of tables and figures."""
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from skipless.choices import OptimizerName, Row
+from skipless.display.values import few_words
 
 OptimizerLabel = Literal["AdamW", "SOAP"]
 OPTIMIZER_LABELS: tuple[OptimizerLabel, ...] = get_args(OptimizerLabel)
@@ -60,3 +61,19 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def in_full(value: Any) -> str:
+    """A setting in words, nothing of it left out, as whoever repeats a measurement needs it.
+
+    Example:
+        >>> in_full(None), in_full(True), in_full((4, 4, 8)), in_full({"k": [1, 5]})
+        ('by default', 'yes', '4, 4, 8', 'k 1, 5')
+    """
+    if value is None:
+        return "by default"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {in_full(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return few_words(value) if isinstance(value, bool) else str(value)

@@ -3,11 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
 from skipless.display import Table
 from skipless.report.page import Page
-from skipless.training.run_folder.provenance import provenance
 
 _DESCRIPTION = (
     "The condition numbers of a vision transformer's Jacobians, block by block: K of the attention alone, K + I with "
@@ -19,7 +16,7 @@ def measurement_page(
     values: Mapping[str, Any],
     tables: Sequence[Table],
     *,
-    device: torch.device,
+    made: Mapping[str, Any],
     command: str,
     picture: bytes,
     settings: Mapping[str, str],
@@ -29,7 +26,7 @@ def measurement_page(
     Args:
         values: what `conditioning.json` holds.
         tables: of the report.
-        device: that it was measured on.
+        made: commit, versions and hardware, as `provenance` returns them.
         command: what makes it again.
         picture: kappa by depth, a PNG.
         settings: every setting in words.
@@ -43,7 +40,7 @@ def measurement_page(
         numbers="\n".join(table.html() for table in tables),
         figures={"Condition numbers by block; an open triangle is a lower bound": picture},
         notes=notes(values),
-        made=provenance(device),
+        made=made,
         command=command,
         settings=settings,
         files={"conditioning.json": "all that was measured, for programs", "conditioning.png": "the picture"},

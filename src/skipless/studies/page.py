@@ -8,6 +8,7 @@ from torch import nn
 
 from skipless.display import Record
 from skipless.display.drawing import inline_svg
+from skipless.report.labels import in_full
 from skipless.report.markdown import markdown_html
 from skipless.report.page import PAGE, Page, page_html
 from skipless.report.write_files import write_files
@@ -67,7 +68,7 @@ def write_study_page(
         notes=notes,
         made=provenance(next(model.parameters()).device),
         command=origin.command,
-        settings={key: said(value) for key, value in asdict(config).items()},
+        settings={key: in_full(value) for key, value in asdict(config).items()},
         files={file: what for file, what in _FILES.items() if (folder.path / file).is_file()} | drawn,
     )
     write_files(folder.path, {PAGE: page_html(page)})
@@ -84,12 +85,3 @@ def _setting(name: str, data: str, origin: Origin) -> str:
     whose = {"trained": "trained", "untrained": "not trained", "teacher": "the teacher of self-distillation"}
     state = f", {whose[origin.state]}" if origin.state else ""
     return f"{named}{state}{f'; {data}' if data else ''}"
-
-
-def said(value: Any) -> str:
-    """A setting in words."""
-    if value is None or isinstance(value, bool):
-        return {None: "by default", True: "yes", False: "no"}[value]
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {said(item)}" for key, item in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -123,17 +123,18 @@ def _measured(model: Any, pixels: Any, asked: Options) -> Any:
 
 
 def _write(asked: Options, values: Mapping[str, Any], title: str, model: Any, tables: Any) -> None:
-    from skipless.display.values import few_words
+    from skipless.report.labels import in_full
     from skipless.report.measurement_page import measurement_page
     from skipless.report.write_files import drawing
     from skipless.report.write_page import write_report
+    from skipless.training.run_folder.provenance import provenance
 
     picture = drawing("skipless.report.kappa_figure").depth_figure(_series(values["blocks"]), "kappa", title)
     given = {name: value for name, value in vars(asked).items() if name != "model"}
     command = stated_command(("skipless", "measure", asked.model), Options, given)
-    settings = {name: "by default" if value is None else few_words(value) for name, value in given.items()}
-    device = next(model.parameters()).device
-    page = measurement_page(values, tables, device=device, command=command, picture=picture, settings=settings)
+    settings = {name: in_full(value) for name, value in given.items()}
+    made = provenance(next(model.parameters()).device)
+    page = measurement_page(values, tables, made=made, command=command, picture=picture, settings=settings)
     assert asked.out is not None
     files = write_report(asked.out, "conditioning", {"conditioning.json": values, "conditioning.png": picture}, page)
     print("\n".join(f"wrote {path}" for path in files.values()))
