@@ -9,6 +9,7 @@ from threading import Barrier, Thread
 
 import pytest
 
+from skipless.display import Table
 from skipless.errors import InputError
 from skipless.experiments.conditioning.run import reproduce_figure6, reproduce_tables
 from skipless.experiments.conditioning.softmax import reproduce_figure5
@@ -199,9 +200,10 @@ def test_a_row_of_another_length_is_refused(row) -> None:
         markdown_html(f"| a | b |\n|:--|--:|\n{row}")
 
 
-@pytest.mark.parametrize("cell", ["a|b", "|", "||", "a|", "two\nlines", "", "b & <c>"])
+@pytest.mark.parametrize("cell", ["a|b", "|", "||", "a\\", "a\\|b", "a|", "two\nlines", "", "b & <c>"])
 def test_cells_are_read_as_they_were_written(cell) -> None:
-    written = cell.replace("|", "\\|").replace("\n", "<br>")
-    (table,) = tables_of(f"| {written} | x |\n|:--|--:|\n| 1 | {written} |\n| {written} | {written} |")
-    assert table.head == [cell, "x"]
-    assert table.rows == [["1", cell], [cell, cell]]
+    for padded in (False, True):
+        written = Table((cell, "x"), [("1", cell), (cell, cell)], align="lr").markdown(padded=padded)
+        (table,) = tables_of(written)
+        assert [*table.head] == [cell, "x"]
+        assert [[*row] for row in table.rows] == [["1", cell], [cell, cell]]

@@ -51,7 +51,7 @@ _INLINE_COLOURS: Mapping[str, str] = {
     "#b03060": "#c94d7b",
     "#7d7d2e": "#8c8c3c",
 }
-_FONTS = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
+FONTS = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
 
 
 def new_axes(size: tuple[float, float]) -> "Axes":
@@ -107,5 +107,5 @@ def _inline(svg: str, size: tuple[float, float], name: str) -> str:
     for name_of, inline in _INLINE_COLOURS.items():
         svg = svg.replace(COLOURS.get(name_of, name_of), inline)
     style = f"width:100%;max-width:{round(96 * size[0])}px;height:auto;stroke-linejoin:round;stroke-linecap:butt"
-    svg = svg.replace("'DejaVu Sans'", _FONTS)
+    svg = svg.replace("'DejaVu Sans'", FONTS)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(name)}" style="{style}" ', 1)

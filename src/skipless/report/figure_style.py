@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
 
 from skipless.choices import Row
-from skipless.display.drawing import _FONTS, COLOURS, STYLE
+from skipless.display.drawing import COLOURS, FONTS, STYLE
 from skipless.report.labels import ROW_CLASS
 from skipless.report.write_files import as_utf8
 
@@ -71,7 +71,7 @@ def inline_svg(svg: str) -> str:
 
 def with_web_fonts(svg: str) -> str:
     """Replace DejaVu Sans, which the text is laid out in, by the reader's system fonts."""
-    return svg.replace("'DejaVu Sans'", _FONTS)
+    return svg.replace("'DejaVu Sans'", FONTS)
 
 
 def spread_apart(positions: Sequence[float], gap: float) -> list[float]:

@@ -35,7 +35,7 @@ def tables_of(text: str) -> list[Table]:
     Example:
         >>> (table,) = tables_of("| block | kappa |\\n|:--|--:|\\n| 0 | 1.5 |\\n\\n1 image")
         >>> table.head, table.rows, table.caption, table.align
-        (['block', 'kappa'], [['0', '1.5']], '1 image', 'lr')
+        (('block', 'kappa'), (('0', '1.5'),), '1 image', 'lr')
     """
     return [table for table, _ in _pieces(text) if table is not None]
 
