@@ -178,7 +178,7 @@ def test_bad_requests_are_one_line(unchecked: None) -> None:
         ("at most once", lambda: FeatureConfig(blocks=(0, -3)).keys(3)),
         ("choose from tokens, q, k, v", lambda: FeatureConfig(kinds=("keys",))),
         ("choose from final, none", lambda: FeatureConfig(norm="last")),
-        ("has 0 plain vision transformers", lambda: find_vit(torch.nn.Linear(1, 1))),
+        ("no adapter for `Linear`", lambda: find_vit(torch.nn.Linear(1, 1))),
         ("names no block", lambda: FeatureConfig(blocks=())),
     ):
         with pytest.raises(InputError, match=words) as caught:

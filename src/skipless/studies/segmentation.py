@@ -16,6 +16,8 @@ from skipless.display import Record, Table
 from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform
 from skipless.evaluators.features.store_builder import files_identity, weights_hash
 from skipless.evaluators.pictures.grids import save_png
+from skipless.evaluators.probe.dense_set import DenseSet
+from skipless.evaluators.probe.linear_probe import TrainedProbe
 from skipless.evaluators.probe.pipeline import probe_model
 from skipless.evaluators.probe.prediction_picture import prediction_picture
 from skipless.evaluators.probe.protocols import DenseProtocol, protocol_named
@@ -126,12 +128,11 @@ def segment(
     """
     config = config or ProbeConfig()
     protocol, tokens = _resolved_protocol(config), find_vit(model)
-    mean, std = statistics or (tokens.mean, tokens.std)
+    shown = statistics or (tokens.mean, tokens.std)
     identity = (files_identity(i.image for i in train.items), files_identity(i.image for i in val.items))
     settings = {"data": train.name, "images": identity, "masks": _masks(train, val), "weights": weights_hash(tokens)}
-    settings |= {"statistics": (mean, std), **asdict(config), "protocol": asdict(protocol)}
+    settings |= {"statistics": shown, **asdict(config), "protocol": asdict(protocol)}
     folder = StudyFolder(out, f"linear-probe-{train.name}", settings, state=origin.state)
-    shallow = config.multiscale == MULTISCALE and len(tokens.views) < len(MULTISCALE)
     with progress_bar("linear heads", show=progress) as heads:
         probe, judged = probe_model(
             model,
@@ -141,18 +142,27 @@ def segment(
             identity=identity,
             protocol=protocol,
             config=FeatureConfig(config.blocks, (config.kind,), config.norm, config.precision),
-            multiscale=None if shallow else config.multiscale,
+            multiscale=_multiscale(config, len(tokens.views)),
             select=config.select,
             seed=config.seed,
             progress=heads,
-            transform=ImageTransform.of(model, protocol.image_size, mean=mean, std=std),
+            transform=ImageTransform.of(model, protocol.image_size, mean=shown[0], std=shown[1]),
         )
     result = SegmentationResult(name, train.name, probe.result, majority_scores(train, val))
     folder.finish(result.record(), str(result))
-    if rank_and_world_size()[0] == 0 and (picture := prediction_picture(probe, judged, images=examples)) is not None:
-        save_png(picture, folder.path / PICTURES)
+    _write_picture(folder, probe, judged, examples)
     _write_page(folder, result, model, config, origin)
     return result
+
+
+def _write_picture(folder: StudyFolder, probe: TrainedProbe, judged: DenseSet, images: int) -> None:
+    if rank_and_world_size()[0] == 0 and (picture := prediction_picture(probe, judged, images=images)) is not None:
+        save_png(picture, folder.path / PICTURES)
+
+
+def _multiscale(config: ProbeConfig, depth: int) -> tuple[int, ...] | None:
+    """Blocks whose features are probed together; none by default where the model has fewer than the default names."""
+    return None if config.multiscale == MULTISCALE and depth < len(MULTISCALE) else config.multiscale
 
 
 def _write_page(

@@ -116,8 +116,7 @@ def measure_conditioning(
         whole = None
         if network is not None:
             whole = network_conditioning(model, images, network, seed=seed, steps=max_iterations)
-    name = str(images.dtype).removeprefix("torch.")
-    return ConditioningReport(found, whole, at, tokens, len(images), name, seed)
+    return ConditioningReport(found, whole, at, tokens, len(images), str(images.dtype).removeprefix("torch."), seed)
 
 
 def _block(

@@ -1,6 +1,6 @@
 """Contact sheets: images with their boxes, beside their masks, to inspect a data set."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,15 +71,18 @@ def contact_sheet(
         caption = f"{item.id}: {', '.join(names)}" if names else item.id
         cells.append(captioned_grid([panels], titles=titles if place < columns else (), names=[caption]))
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
-    meant = stands_for or {}
-    known = [entry for _, entry in sorted(legend.items())]
-    entries = [(f"{name}: {meant[name]}" if name in meant else name, colour) for name, colour in known]
-    sheet = captioned_grid(rows, legend=entries, note=_SCENES if meant else "")
+    entries = _with_meanings([entry for _, entry in sorted(legend.items())], stands_for or {})
+    sheet = captioned_grid(rows, legend=entries, note=_SCENES if stands_for else "")
     try:
         sheet.save(file, "PNG")
     except OSError as error:
         raise InputError(f"cannot write {str(file)!r} ({error}); give a file in a folder that exists") from error
     return tuple(problems)
+
+
+def _with_meanings(entries: Sequence[LegendEntry], meant: Mapping[str, str]) -> list[LegendEntry]:
+    """Entries of a legend in which a borrowed name says what it stands for."""
+    return [(f"{name}: {meant[name]}" if name in meant else name, colour) for name, colour in entries]
 
 
 def colour_labels(labels: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:

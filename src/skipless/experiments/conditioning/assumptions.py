@@ -1,9 +1,9 @@
 """Eq. 6 and A.4.4, which the paper assumes and does not check, in the models of Table 1 before and after training."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -11,7 +11,7 @@ from skipless.choices import ROWS, Row
 from skipless.conditioning.measurement.block_incoherence import check_assumptions
 from skipless.conditioning.measurement.network_jacobian import Rows
 from skipless.conditioning.measurement.tracking import first_images
-from skipless.data import load_images
+from skipless.data import ImageData, load_images
 from skipless.errors import InputError
 from skipless.experiments.conditioning.assumptions_table import assumptions_markdown
 from skipless.experiments.conditioning.kept import cached, seen
@@ -53,27 +53,15 @@ def reproduce_assumptions(
     if scale == "init":  # runs that are trained for this refuse it themselves, and those of before go on
         recipes["skip"].model.check_covers(images.image_size, recipes["skip"].data.data)
     pixels = first_images(images, TALL.images)
-    cases: dict[tuple[str, str, str], Any] = {}
-
-    def add(row: str, when: str, name: str, model: nn.Module, rows: Rows) -> None:
-        file = out / f"assumptions-seed{seed}" / f"{row}-{when}-{name}.json".replace(" + ", "-").replace(" ", "-")
-        cases[row, when, name] = cached(
-            file, seen(model, pixels) | asdict(rows), lambda: check_assumptions(model, pixels, rows).as_json()
-        )
-
     folders: Mapping[Row, Path] = {}
     if scale != "init":
         folders = made(planned(scale, seed=seed, data=data, epochs=epochs), scale, out, jobs)
-    for row, recipe in recipes.items():
-        models = {"init": recipe.model.build(images, seed)}
-        if folders:
-            models["trained"] = open_model(str(folders[row])).model
-        for when, model in models.items():
-            for name, rows in WIDE.items():
-                add(row, when, name, model, rows)
-        narrow = recipe.with_(model__kwargs={**recipe.model.kwargs, **NARROW})
-        add(row, "init", "width 8, all tokens", narrow.model.build(images, seed), TALL)
-    rows = [{"model": row, "when": when, "rows": name, **found} for (row, when, name), found in cases.items()]
+    rows = []
+    for row, when, name, model, asked in _cases(recipes, folders, images, seed):
+        file = out / f"assumptions-seed{seed}" / f"{row}-{when}-{name}.json".replace(" + ", "-").replace(" ", "-")
+        check = partial(check_assumptions, model, pixels, asked)
+        found = cached(file, seen(model, pixels) | asdict(asked), lambda check=check: check().as_json())
+        rows.append({"model": row, "when": when, "rows": name, **found})
     return write_conditioning(
         out,
         "assumptions",
@@ -84,6 +72,21 @@ def reproduce_assumptions(
         command=command,
         folders=folders,
     )
+
+
+def _cases(
+    recipes: Mapping[Row, Recipe], folders: Mapping[Row, Path], images: ImageData, seed: int
+) -> Iterator[tuple[Row, str, str, nn.Module, Rows]]:
+    """What is checked: row, whether trained, the name of the Jacobian's rows, the model, these rows."""
+    for row, recipe in recipes.items():
+        models = {"init": recipe.model.build(images, seed)}
+        if folders:
+            models["trained"] = open_model(str(folders[row])).model
+        for when, model in models.items():
+            for name, rows in WIDE.items():
+                yield row, when, name, model, rows
+        narrow = recipe.with_(model__kwargs={**recipe.model.kwargs, **NARROW})
+        yield row, "init", "width 8, all tokens", narrow.model.build(images, seed), TALL
 
 
 def _setting(recipe: Recipe, scale: ConditioningScale, epochs: int | None) -> str:

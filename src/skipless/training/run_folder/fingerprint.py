@@ -44,7 +44,7 @@ def check_run_record(record: Mapping[str, Any], expected: Mapping[str, Any], sou
         InputError: also if it lacks what it must hold.
     """
     for key, kind in (("recipe", dict), ("fit", dict), ("samples", int)):
-        if not isinstance(record.get(key), kind) or record[key] == {}:
+        if not isinstance(record.get(key), kind) or (expected[key] and record[key] == {}):
             raise InputError(
                 f"run.json in {source!r} is damaged: {key!r} is {_shortened(record.get(key))}; put back a whole "
                 "one, or give another --out"
