@@ -352,7 +352,8 @@ build_store(model, lambda i: data.load(i)[0], 37, data="squares", transform=Imag
     built = store(tmp_path, messages=messages)
     whole = store(tmp_path / "whole")
     assert torch.equal(built.take(1, "tokens", [SHARD + 1]), whole.take(1, "tokens", [SHARD + 1]))
-    assert "5 images" in messages[0]
+    assert messages[0] == "features of 32 of 37 images from before"
+    assert "5 images" in messages[1]
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "json"])
