@@ -1,7 +1,7 @@
 """initialize_: the paper's initialisation put into the blocks of a model, whichever library it is of.
 
 Random matrices are drawn in the order of the generator, and factorised by several threads. Each factorisation has one
-thread: two threads on one of these small matrices use more than twice the processor time of one.
+thread: several on one of these small matrices gain little, and wait for each other where the processor is busy.
 """
 
 from collections import deque
