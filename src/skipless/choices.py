@@ -11,6 +11,8 @@ Preset = Literal["vit_base", "dino_vit_small", "language"]
 Factors = Literal["per_head", "sliced", "partition"]
 Noise = Literal["normal", "uniform"]
 LogitScale = Literal["kept", "compensated"]
+MLPInit = Literal["orthogonal", "mirrored", "kept"]
+Positions = Literal["kept", "orthogonal", "smooth"]
 
 # Training
 OptimizerName = Literal["adamw", "soap"]

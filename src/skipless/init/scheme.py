@@ -3,21 +3,26 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from jaxtyping import Float
 
-from skipless.choices import Factors, LogitScale, Noise
+from skipless.choices import Factors, LogitScale, MLPInit, Noise, Positions
 from skipless.errors import InputError, did_you_mean
-from skipless.init.validate import check_choice, check_target
+from skipless.frozen import added
+from skipless.init.validate import check_choice, check_start, check_target
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, device as Device
+    from torch.nn import Module
 else:  # torch is imported only when weights are drawn
-    Generator = Tensor = Device = Any
+    Device = Generator = Module = Tensor = Any
 
-MLP = Literal["orthogonal", "kept"]
+Activation = Callable[[Tensor], Tensor]
 Factored = tuple[Float[Tensor, "i k"], Float[Tensor, "j l"]]  # a pair of factors: (w_q, w_k) or (w_v, w_o)
+
+COSINE = 0.5
+"""Cosine that two orthogonal tokens have after the last of the MLPs whose linear share is solved from the depth."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,18 @@ class SkiplessInit:
         logit_scale: softmax(Q K^T) in the paper has no 1 / sqrt(d_h), but every library has one. `"kept"` leaves it, as
             the first author's code does. `"compensated"` multiplies W_Q by sqrt(d_h), so that the logits at
             initialisation are those of the formula.
-        mlp: `"orthogonal"` is the paper's initialisation; `"kept"` leaves the library's own, for ablations.
+        mlp: `"orthogonal"` is the paper's initialisation, and `"mirrored"` is ours, `mirrored_mlp`: a rotation and a
+            share of the activation's even part. `"kept"` leaves the library's own, for ablations.
+        mlp_linearity: with `"mirrored"`, the share of the rotation, from 0 to 1. None has it solved from the depth, so
+            that two orthogonal tokens would have a cosine of `COSINE` after the last MLP.
+        attention_diagonal: mean diagonal of each head's attention matrix to start with. alpha Z + beta I is then scaled
+            head by head, by what the tokens that reach the block need. None leaves alpha and beta as they are.
+        positions: `"kept"` leaves the library's position embeddings and prefix tokens, as the paper does. Ours start
+            them at the size of the patch embeddings: `"orthogonal"` (`orthogonal_positions`), or `"smooth"`
+            (`smooth_positions`).
+        position_scale: their size relative to that of the patch embeddings.
+
+    The paper's scheme supposes isotropic tokens. `for_model` chooses what keeps tokens apart at any width and depth.
 
     The right values depend on the width. With (2, 0.6), the paper's values for ViT-Base, the attention's mean diagonal
     is 0.76 there, and 0.11 at d = 64 with 4 heads. `inspect_init` prints the mean diagonal of a model.
@@ -52,12 +68,18 @@ class SkiplessInit:
     factors: Factors = "per_head"
     noise: Noise = "normal"
     logit_scale: LogitScale = "kept"
-    mlp: MLP = "orthogonal"
+    mlp: MLPInit = "orthogonal"
+    mlp_linearity: float | None = added(None)
+    attention_diagonal: float | None = added(None)
+    positions: Positions = added("kept")
+    position_scale: float = added(1.0)
 
     def __post_init__(self) -> None:
         check_target(self.alpha, self.beta, self.factors, self.noise)
         check_choice("logit_scale", self.logit_scale, get_args(LogitScale))
-        check_choice("mlp", self.mlp, get_args(MLP))
+        check_choice("mlp", self.mlp, get_args(MLPInit))
+        check_choice("positions", self.positions, get_args(Positions))
+        check_start(self.mlp, self.mlp_linearity, self.attention_diagonal, self.positions, self.position_scale)
         if not (math.isfinite(self.c) and self.c > 0):
             raise InputError(f"c={self.c} must be a positive number: W_V W_O has singular values c^2 (section 5.1)")
 
@@ -69,6 +91,30 @@ class SkiplessInit:
                 f"no preset {name!r}; {did_you_mean(name, PRESETS)}the paper's are {', '.join(map(repr, PRESETS))}"
             )
         return PRESETS[name]
+
+    @classmethod
+    def for_model(cls, model: Module) -> "SkiplessInit":
+        """The scheme that suits a model's width, heads, number of tokens, depth and activation, beyond the paper.
+
+        - `attention_diagonal`: DIAGONAL
+        - `mlp`: mirrored, with the linear share that `solve_linearity` gives for the depth. A gated MLP without
+          biases cannot start near a rotation, and need not: it stays `"orthogonal"`.
+        - `positions`: orthogonal, of the size of the patch embeddings, where the model embeds positions.
+
+        Every value is a number that can be written down and changed with `dataclasses.replace`.
+
+        Raises:
+            InputError: if no adapter knows the model.
+
+        Example:
+            >>> from skipless.models import create_model
+            >>> init = SkiplessInit.for_model(create_model("vit_small_patch16_224", depth=36))
+            >>> init.mlp, round(init.mlp_linearity, 3), init.positions
+            ('mirrored', 0.931, 'orthogonal')
+        """
+        from skipless.models.suited import suited_init
+
+        return suited_init(model)
 
     def query_key(
         self, dim: int, heads: int, head_dim: int, key_heads: int, generator: Generator | None = None
@@ -120,6 +166,27 @@ class SkiplessInit:
         from skipless.init.orthonormal import draw_value_output
 
         return draw_value_output(dim, self.c, inner=inner, generator=generator, device=device)
+
+    def draw_mirrored_mlp(
+        self,
+        dim: int,
+        hidden: int,
+        activation: Activation,
+        depth: int,
+        generator: Generator | None = None,
+        device: Device | None = None,
+    ) -> Callable[[], Factored]:
+        """Draw the random matrices of `mirrored_mlp` now, to be orthonormalised later, on a device if one is given."""
+        from skipless.init.mirrored import draw_mirrored_mlp
+
+        share = self.linearity(activation, depth)
+        return draw_mirrored_mlp(dim, hidden, activation, share, generator=generator, device=device)
+
+    def linearity(self, activation: Activation, depth: int) -> float:
+        """The linear share of a mirrored MLP in a model of so many blocks: `mlp_linearity`, or what suits the depth."""
+        from skipless.init.correlation_map import solve_linearity
+
+        return solve_linearity(activation, depth, COSINE) if self.mlp_linearity is None else self.mlp_linearity
 
     def mlp_map(self, fan_in: int, fan_out: int, generator: Generator | None = None) -> Float[Tensor, "i o"]:
         """One linear map of the MLP, in float64 (section 6.1)."""

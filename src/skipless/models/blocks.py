@@ -61,6 +61,12 @@ class LinearMap(Record):
         if self.bias is not None:
             self.bias[self.rows] = 0
 
+    @torch.no_grad()
+    def fill_bias_(self, value: float) -> None:
+        """Set every bias to one value; a map without biases stays as it is."""
+        if self.bias is not None:
+            self.bias[self.rows] = value
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BlockView(Record):
@@ -81,6 +87,8 @@ class BlockView(Record):
         query_norm, key_norm: norms of each head's queries and keys (qk-norm); `nn.Identity` if there is none.
         mlp_in: the map from d to hidden; a gated MLP has two, in the library's order.
         mlp_out: the map from hidden to d.
+        activation: between them.
+        gate: which of two input maps goes through the activation, and then multiplies the other; None with one map.
         norms: every normalisation layer inside the block.
         layer_scales: names of the LayerScale parameters inside the block.
         skips: the sub-blocks that still have their skip connection.
@@ -107,6 +115,8 @@ class BlockView(Record):
     key_norm: nn.Module
     mlp_in: tuple[LinearMap, ...]
     mlp_out: LinearMap
+    activation: nn.Module
+    gate: int | None
     norms: tuple[nn.Module, ...]
     layer_scales: tuple[str, ...]
     skips: tuple[SubBlock, ...]

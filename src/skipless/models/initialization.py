@@ -1,4 +1,4 @@
-"""initialize_: the paper's initialisation put into the blocks of a model, whichever library it is of.
+"""initialize_: the paper's initialisation, or ours, put into a model, whichever library it is of.
 
 Random matrices are drawn in the order of the generator, and factorised by several threads. Each factorisation has one
 thread: several on one of these small matrices gain little, and wait for each other where the processor is busy.
@@ -10,13 +10,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
+from skipless.init.correlation_map import odd_slope
+from skipless.init.gated import GATE_BIAS, check_gated, draw_gated_mlp
+from skipless.init.mirrored import check_mirrored, draw_mirrored_mlp
 from skipless.init.random_matrices import LARGE
 from skipless.models import timm_vit
 from skipless.models.blocks import BlockView, LinearMap
+from skipless.models.calibration import calibrate_, check_images
+from skipless.models.positions import set_positions_
 from skipless.models.surgery import block_views
 from skipless.progress import progress_bar
 
@@ -33,19 +39,26 @@ def initialize_(
     model: nn.Module,
     init: SkiplessInit | None = None,
     *,
+    images: Float[Tensor, "b c h w"] | None = None,
     generator: Generator | None = None,
     device: torch.device | str | None = None,
     progress: bool | None = None,
 ) -> nn.Module:
-    """Give every block the paper's initialisation, in place (section 5; MLP: section 6.1).
+    """Give every block the paper's initialisation, in place (section 5; MLP: section 6.1), or what `init` says beyond.
 
     `init` draws W_Q, W_K, W_V, W_O and the MLP. Biases are set to 0 and norms to the identity. Any other parameter of a
     block is an error, except that LayerScale keeps its value. Patch embedding, class and register tokens, final norm,
-    attention pooling and head keep the library's values, because the paper says nothing about them.
+    attention pooling and head keep the library's values, because the paper says nothing about them. With
+    `init.positions` the position embedding and the prefix tokens are set too, and with `init.attention_diagonal` the
+    logits of every head are scaled, block by block, by what the tokens need that reach it (`calibrate_`).
 
     Args:
         model: a model with blocks that an adapter knows, on a real device, of any floating dtype.
-        init: the scheme; `SkiplessInit()` by default, the paper's values for ViT-Base.
+        init: the scheme; `SkiplessInit()` by default, the paper's values for ViT-Base. `SkiplessInit.for_model(model)`
+            suits the model's width and depth.
+        images: a batch of normalised images, on which sizes and attention are measured. Without it the patch embeddings
+            are sized by formula, and attention is measured on normal tokens; whatever `init` leaves as the paper has it
+            needs neither.
         generator: source of randomness, torch's global CPU generator by default. A CPU generator gives the same weights
             on every device, up to rounding and the parameter's dtype.
         device: where matrices are factorised, from a width of 256 on. By default on the model's own device if that is
@@ -72,8 +85,10 @@ def initialize_(
     views = block_views(model)
     for view in views:
         _check_covered(view)
+        _check_linear(view, init)
+    check_images(model, init, images)
     given = None if device is None else torch.device(device)
-    drawn = (_draw(view, init, generator, _factorised_on(view, given)) for view in views)
+    drawn = (_draw(view, init, len(views), generator, _factorised_on(view, given)) for view in views)
     factorise = _in_threads if _worth_threads(views, given) else _in_turn
     after = 0.0 if progress else _QUIET_S
     with progress_bar("initialising blocks", show=progress is not False, after=after, lines=bool(progress)) as report:
@@ -84,11 +99,19 @@ def initialize_(
             for norm in view.norms:
                 for name, parameter in norm.named_parameters():
                     parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+            if init.mlp == "mirrored" and view.gate is not None:
+                view.mlp_in[view.gate].fill_bias_(GATE_BIAS)
             report(done, len(views))
+    if init.positions != "kept":
+        set_positions_(model, init.positions, init.position_scale, images=images, generator=generator)
+    if init.attention_diagonal is not None:
+        calibrate_(model, init.attention_diagonal, images=images)
     return model
 
 
-def _draw(view: BlockView, init: SkiplessInit, generator: Generator | None, device: torch.device | None) -> list[Drawn]:
+def _draw(
+    view: BlockView, init: SkiplessInit, depth: int, generator: Generator | None, device: torch.device | None
+) -> list[Drawn]:
     """Draw a block's random matrices: queries and keys, values and outputs, then the MLP's maps."""
     inner = view.heads * view.head_dim
     sizes = (view.dim, view.heads, view.head_dim, view.key_heads)
@@ -96,12 +119,25 @@ def _draw(view: BlockView, init: SkiplessInit, generator: Generator | None, devi
         ((view.query, view.key), init.draw_query_key(*sizes, generator, device)),
         ((view.value, view.output), init.draw_value_output(view.dim, inner, generator, device)),
     ]
-    if init.mlp == "orthogonal":
+    if init.mlp == "mirrored":
+        drawn.append(_draw_near_linear(view, init.linearity(view.activation, depth), generator, device))
+    elif init.mlp == "orthogonal":
         for linear in (*view.mlp_in, view.mlp_out):
             fan_in, fan_out = linear.w.shape
             work = init.draw_mlp_map(fan_in, fan_out, generator, device)
             drawn.append(((linear,), lambda work=work: (work(),)))
     return drawn
+
+
+def _draw_near_linear(
+    view: BlockView, linearity: float, generator: Generator | None, device: torch.device | None
+) -> Drawn:
+    hidden = view.mlp_out.w.shape[0]
+    if view.gate is None:
+        work = draw_mirrored_mlp(view.dim, hidden, view.activation, linearity, generator=generator, device=device)
+        return (*view.mlp_in, view.mlp_out), work
+    work = draw_gated_mlp(view.dim, hidden, view.activation, linearity, generator=generator, device=device)
+    return (view.mlp_in[view.gate], view.mlp_in[1 - view.gate], view.mlp_out), work
 
 
 def _factorised_on(view: BlockView, device: torch.device | None) -> torch.device | None:
@@ -163,3 +199,20 @@ def _check_covered(view: BlockView) -> None:
             )
         if not parameter.is_floating_point():
             raise InputError(f"{view.name}.{name} is {parameter.dtype}: initialise before quantising")
+
+
+def _check_linear(view: BlockView, init: SkiplessInit) -> None:
+    """Refuse an MLP that cannot start near a rotation, before anything is written."""
+    if init.mlp != "mirrored":
+        return
+    hidden = view.mlp_out.w.shape[0]
+    if view.gate is None:
+        check_mirrored(view.dim, hidden)
+        odd_slope(view.activation)
+        return
+    check_gated(view.dim, hidden)
+    if view.mlp_in[view.gate].bias is None:
+        raise InputError(
+            f"the gated MLP of {view.name} has no biases, so its gates cannot start open and it cannot start near a "
+            "rotation; use mlp='orthogonal': without biases its even part has no mean, and tokens stay apart"
+        )

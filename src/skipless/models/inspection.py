@@ -19,8 +19,10 @@ from skipless.display.axes import legend, level, lines_by_name
 from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
-from skipless.models.blocks import BlockView
+from skipless.models.attention_diagonal import mean_diagonals
+from skipless.models.blocks import BlockView, LinearMap
 from skipless.models.surgery import block_views
+from skipless.models.token_report import TokenReport, inspect_tokens
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,6 +102,19 @@ class InitReport(Record):
     blocks: tuple[BlockInit, ...]
     tokens: int
     seed: int
+    on_images: TokenReport | None = None
+
+    @property
+    def token_cosine(self) -> tuple[float, ...]:
+        """After each block, the mean cosine between two tokens of an image; nothing without images."""
+        return () if self.on_images is None else tuple(block.cosine for block in self.on_images.blocks)
+
+    @property
+    def attention_diagonal(self) -> tuple[float, ...]:
+        """For each block, the mean A_ii on images; without images, on normal tokens."""
+        if self.on_images is not None:
+            return tuple(block.diagonal for block in self.on_images.blocks)
+        return tuple(sum(block.diagonal) / len(block.diagonal) for block in self.blocks)
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -112,10 +127,11 @@ class InitReport(Record):
         return f"{counted(len(self.blocks), 'block')}, {skips} skips, {found}; {self.tokens} tokens, seed {self.seed}"
 
     def tables(self) -> tuple[Table, ...]:
-        """The one table, with a row for each block."""
+        """A table of weights, with a row for each block; with images, a second one of what becomes of their tokens."""
         verdict = [f"! {flag}" for flag in self._summed_up()] or ["nothing departs from the scheme"]
         about = f"diagonals: {self.tokens} layer-normed Gaussian tokens, seed {self.seed}"
-        return (Table(_HEAD, [_row(block) for block in self.blocks], about, verdict),)
+        weights = Table(_HEAD, [_row(block) for block in self.blocks], about, verdict)
+        return (weights,) if self.on_images is None else (weights, *self.on_images.tables())
 
     def _summed_up(self) -> list[str]:
         """The flags, those that all of several blocks have first, and once."""
@@ -155,7 +171,14 @@ def _row(block: BlockInit) -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def inspect_init(model: nn.Module, init: SkiplessInit | None = None, *, tokens: int = 197, seed: int = 0) -> InitReport:
+def inspect_init(
+    model: nn.Module,
+    init: SkiplessInit | None = None,
+    *,
+    images: Float[Tensor, "b c h w"] | None = None,
+    tokens: int = 197,
+    seed: int = 0,
+) -> InitReport:
     """Measure every block's initialisation, and flag what departs from the scheme (section 5).
 
     It is meant for a model before training, and without its skips: the scheme stands in for them, so a skip that is
@@ -166,6 +189,8 @@ def inspect_init(model: nn.Module, init: SkiplessInit | None = None, *, tokens: 
     Args:
         model: a model with blocks that an adapter knows.
         init: the scheme that the model should follow. Without it, nothing is flagged that depends on alpha, beta or c.
+        images: normalised images. With them the report also has what becomes of their tokens from block to block: the
+            theory supposes isotropic ones, and in a real forward pass tokens grow alike (`TokenReport`).
         tokens: n, the number of tokens of the attention matrix.
         seed: seed of the tokens.
 
@@ -180,6 +205,8 @@ def inspect_init(model: nn.Module, init: SkiplessInit | None = None, *, tokens: 
         >>> inspect_init(model, SkiplessInit(1.8, 1.0, c=1.0)).flags
         ('blocks.0: singular values of W_V W_O are 9, not c^2 = 1',)
     """
+    if isinstance(init, Tensor):
+        raise InputError("inspect_init takes images by name: inspect_init(model, images=batch)")
     views = block_views(model)
     for view in views:
         for name, parameter in view.block.named_parameters():
@@ -195,7 +222,7 @@ def inspect_init(model: nn.Module, init: SkiplessInit | None = None, *, tokens: 
             else replace(block, flags=(*block.flags, "its skips are not the other blocks'"))
             for block in blocks
         )
-    return InitReport(blocks, tokens, seed)
+    return InitReport(blocks, tokens, seed, None if images is None else inspect_tokens(model, images))
 
 
 def _measure(view: BlockView, init: SkiplessInit | None, tokens: int, seed: int) -> BlockInit:
@@ -231,17 +258,7 @@ def _head_products(view: BlockView) -> Float[Tensor, "h d d"]:
 def _diagonals(view: BlockView, tokens: int, seed: int) -> Float[Tensor, " h"]:
     """Mean A_ii of every head, for layer-normed Gaussian tokens."""
     x = torch.randn(tokens, view.dim, generator=torch.Generator().manual_seed(seed))
-    x = layer_norm(x, (view.dim,)).to(view.w_q)
-    q = x @ view.w_q + _bias(view.query.bias, view.query.rows)
-    k = x @ view.w_k + _bias(view.key.bias, view.key.rows)
-    q = view.query_norm(q.unflatten(1, (view.heads, view.head_dim)).transpose(0, 1))
-    k = view.key_norm(k.unflatten(1, (view.key_heads, view.head_dim)).transpose(0, 1))
-    logits = q.double() @ k.double().repeat_interleave(view.heads // view.key_heads, dim=0).mT
-    return (logits * view.head_dim**-0.5).softmax(-1).diagonal(dim1=1, dim2=2).mean(1)
-
-
-def _bias(bias: Tensor | None, rows: slice) -> Tensor | float:
-    return 0.0 if bias is None else bias.detach()[rows]
+    return mean_diagonals(view, layer_norm(x, (view.dim,)).to(view.w_q)[None])
 
 
 def _overlap(products: Float[Tensor, "h d d"]) -> float:
@@ -257,7 +274,7 @@ def _flags(block: BlockInit, view: BlockView, init: SkiplessInit | None) -> list
         flags.append(f"kappa(W_V W_O) is {_format(block.kappa_vo)}, not 1: not a scaled rotation")
     elif init is not None and not _is_close(block.scale_vo, init.c**2, TOLERANCE):
         flags.append(f"singular values of W_V W_O are {_format(block.scale_vo)}, not c^2 = {_format(init.c**2)}")
-    if init is not None and init.factors != "sliced":
+    if init is not None and init.factors != "sliced" and init.attention_diagonal is None:
         flags += _query_key_flags(block, view, init)
     diffuse = [head for head, value in enumerate(block.diagonal) if value < DIAGONAL_FLOOR]
     if diffuse:
@@ -269,11 +286,10 @@ def _flags(block: BlockInit, view: BlockView, init: SkiplessInit | None) -> list
         )
     if view.head_dim < view.dim and block.head_overlap > HEAD_OVERLAP_CEILING:
         flags.append(f"two heads have the same W_Q W_K^T (cosine {_format(block.head_overlap)}): Z is shared")
-    if init is None or init.mlp == "orthogonal":
-        for place, gain, kappa in zip(_mlp_map_names(view), block.mlp_gain, block.mlp_kappa, strict=True):
-            if not (_is_close(gain, 1, TOLERANCE) and _is_close(kappa, 1, TOLERANCE)):
-                flags.append(f"MLP {place} map has gain {_format(gain)} and kappa {_format(kappa)}, not 1 and 1")
-    if any(linear.bias is not None and linear.bias.detach()[linear.rows].any() for linear in view.maps):
+    flags += _mlp_flags(block, view, init)
+    own = () if init is None else _biased_maps(view, init)
+    biases = [linear.b for linear in view.maps if linear not in own]
+    if any(bias is not None and bias.any() for bias in biases):
         flags.append("a bias is not 0")
     if not isinstance(view.query_norm, nn.Identity):
         flags.append("qk-norm rescales queries and keys: alpha and beta act through their ratio alone")
@@ -285,10 +301,38 @@ def _flags(block: BlockInit, view: BlockView, init: SkiplessInit | None) -> list
     return flags
 
 
+def _mlp_flags(block: BlockInit, view: BlockView, init: SkiplessInit | None) -> list[str]:
+    """Departures of the MLP's maps."""
+    flags = []
+    if init is None or init.mlp == "orthogonal":
+        for place, gain, kappa in zip(_mlp_map_names(view), block.mlp_gain, block.mlp_kappa, strict=True):
+            if not (_is_close(gain, 1, TOLERANCE) and _is_close(kappa, 1, TOLERANCE)):
+                flags.append(f"MLP {place} map has gain {_format(gain)} and kappa {_format(kappa)}, not 1 and 1")
+    if init is not None and init.mlp == "mirrored":
+        flags += _mirrored_flags(view)
+    return flags
+
+
 def _skip_flags(block: BlockInit, init: SkiplessInit | None) -> list[str]:
     """Skips that the scheme stands in for, and that are there all the same."""
     kept = [name for name in block.skips if name == "attn" or init is None or init.mlp == "orthogonal"]
     return [f"its skip{'s are' if len(kept) > 1 else ' is'} there ({' and '.join(kept)})"] if kept else []
+
+
+def _mirrored_flags(view: BlockView) -> list[str]:
+    """Hidden units that are not in pairs of opposite sign."""
+    if view.gate is not None:
+        return []
+    w = view.mlp_in[0].w
+    pairs = w.shape[1] // 2
+    parted = 2 * pairs != w.shape[1] or not (w[:, :pairs] + w[:, pairs:]).norm() <= TOLERANCE * w.norm()
+    return ["its MLP is not mirrored: W_1 is not [A, -A]"] if parted else []
+
+
+def _biased_maps(view: BlockView, init: SkiplessInit) -> tuple[LinearMap, ...]:
+    """Maps whose biases the scheme sets: of open gates, and of queries that are measured from a mean token."""
+    gates = (view.mlp_in[view.gate],) if init.mlp == "mirrored" and view.gate is not None else ()
+    return gates if init.attention_diagonal is None else (*gates, view.query)
 
 
 def _query_key_flags(block: BlockInit, view: BlockView, init: SkiplessInit) -> list[str]:

@@ -105,6 +105,8 @@ def view(name: str, block: Block) -> BlockView:
         key_norm=attn.k_norm,
         mlp_in=mlp_in,
         mlp_out=LinearMap.parts(mlp.fc2)[0],
+        activation=mlp.act,
+        gate=None if len(mlp_in) == 1 else int(getattr(mlp, "gate_last", False)),
         norms=tuple(norm for norm in norms if norm is not None and not isinstance(norm, nn.Identity)),
         layer_scales=tuple(f"{name}.gamma" for name in ("ls1", "ls2") if isinstance(getattr(block, name), LayerScale)),
         skips=skips(block),

@@ -1,0 +1,166 @@
+"""How alike tokens become with depth: C-maps of attention and MLP composed, beside what a model measures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from skipless.display import Record, Table
+from skipless.display.axes import legend, lines_by_name
+from skipless.errors import InputError
+from skipless.init import CorrelationMap
+from skipless.init.correlation_map import odd_slope
+from skipless.models import block_views, inspect_tokens
+from skipless.models.attention_diagonal import head_logits
+from skipless.models.blocks import BlockView
+from skipless.models.calibration import first_tokens
+from skipless.models.eval_mode import evaluating
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_IMAGES = 16  # whose attention matrices are kept
+
+
+@dataclass(frozen=True, repr=False)
+class TokenCosine(Record):
+    """Mean cosine between an image's tokens after each block, as predicted and as measured.
+
+    Attributes:
+        blocks: names of the blocks.
+        entering: cosine of the tokens that enter the first block.
+        predicted: after each block, by C-maps of attention and MLP.
+        measured: after each block, in the model.
+        diagonal: mean A_ii of each block.
+    """
+
+    blocks: tuple[str, ...]
+    entering: float
+    predicted: tuple[float, ...]
+    measured: tuple[float, ...]
+    diagonal: tuple[float, ...]
+
+    @property
+    def error(self) -> float:
+        """The largest difference between the two."""
+        return max(abs(p - m) for p, m in zip(self.predicted, self.measured, strict=True))
+
+    def _summary(self) -> str:
+        last = f"{self.predicted[-1]:.2f} predicted, {self.measured[-1]:.2f} measured"
+        return f"cosine after {len(self.blocks)} blocks {last}; largest difference {self.error:.2f}"
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each block."""
+        values = zip(self.blocks, self.predicted, self.measured, self.diagonal, strict=True)
+        rows = [(name, *(f"{value:.3f}" for value in numbers)) for name, *numbers in values]
+        return (Table(("block", "predicted", "measured", "diagonal"), rows, self._summary()),)
+
+    def _draw(self, axes: "Axes") -> None:
+        lines_by_name(axes, self.blocks, {"measured": self.measured, "predicted": self.predicted}, "token cosine")
+        axes.set_ylim(0, 1.02)
+        legend(axes)
+
+
+def attention_correlation(
+    cosines: Float[Tensor, "*b n n"], attention: Float[Tensor, "*b h n n"]
+) -> Float[Tensor, "*b n n"]:
+    """The C-map of attention: cosines between the tokens of Y = A X W, from those between the tokens of X.
+
+    For tokens of one length with the Gram matrix K, and heads whose W_V W_O are orthogonal to each other and together a
+    rotation, the Gram matrix of Y is the mean over heads of A K A^T in the limit of great width.
+
+    Args:
+        cosines: between the tokens of each image before, K.
+        attention: of every head.
+
+    Example:
+        >>> apart, uniform = torch.eye(5), torch.full((1, 5, 5), 0.2)
+        >>> attention_correlation(apart, torch.eye(5)[None])[0, 1].item()
+        0.0
+        >>> round(attention_correlation(apart, uniform)[0, 1].item(), 6)
+        1.0
+    """
+    gram = (attention @ cosines.unsqueeze(-3) @ attention.mT).mean(-3)
+    length = gram.diagonal(dim1=-2, dim2=-1).clamp_min(torch.finfo(gram.dtype).tiny).sqrt()
+    return (gram / (length.unsqueeze(-1) * length.unsqueeze(-2))).clamp(-1, 1)
+
+
+def mean_cosine(cosines: Float[Tensor, "*b n n"]) -> float:
+    """Mean over pairs of different tokens, and over images."""
+    n = cosines.shape[-1]
+    own = cosines.diagonal(dim1=-2, dim2=-1).sum(-1)
+    return ((cosines.sum((-2, -1)) - own) / (n * (n - 1))).mean().item() if n > 1 else 1.0
+
+
+def compose_cosines(
+    cosines: Float[Tensor, "*b n n"],
+    attention: Sequence[Float[Tensor, "*b h n n"]],
+    mlp: Sequence[CorrelationMap],
+) -> tuple[float, ...]:
+    """Mean cosine after each block of a model without skips, from its attention matrices and the C-maps of its MLPs."""
+    found = []
+    for matrices, c_map in zip(attention, mlp, strict=True):
+        cosines = c_map(attention_correlation(cosines, matrices))
+        found.append(mean_cosine(cosines))
+    return tuple(found)
+
+
+def mlp_correlation(view: BlockView) -> CorrelationMap:
+    """The C-map of a block's MLP as it is initialised: mirrored, gated, or between two random maps."""
+    if view.gate is not None:
+        gate = view.mlp_in[view.gate]
+        bias = 0.0 if gate.b is None else gate.b.double().mean().item()
+        spread = gate.w.double().square().sum(0).mean().sqrt().item()
+        return CorrelationMap.of(lambda z: view.activation(bias + spread * z)).gated()
+    own = CorrelationMap.of(view.activation)
+    w_1, w_2 = view.mlp_in[0].w.double(), view.mlp_out.w.double()
+    pairs = w_1.shape[1] // 2
+    if w_1.shape[1] % 2 or not torch.allclose(w_1[:, :pairs], -w_1[:, pairs:], rtol=1e-2, atol=1e-4):
+        return own
+    odd = (w_2[:pairs] - w_2[pairs:]) / 2
+    share = odd.square().sum().item() * odd_slope(view.activation) ** 2 * pairs / view.dim**2
+    return own.with_linearity(min(share, 1.0))
+
+
+@torch.no_grad()
+def predict_token_cosine(model: nn.Module, images: Float[Tensor, "b c h w"]) -> TokenCosine:
+    """Predict how alike the tokens of images become in a skipless model at initialisation, and measure it.
+
+    The prediction takes from the model the cosines between the tokens that enter its first block, its attention
+    matrices, and its MLPs' weights as far as they tell the C-map. It holds in the limit of great width.
+
+    Args:
+        model: without skips, at initialisation; trained weights have no C-map.
+        images: normalised as for the model; the first 16 are used.
+
+    Raises:
+        InputError: if no adapter knows the model, it has skips, or it does not take the images.
+
+    Example:
+        >>> from skipless import SkiplessInit, create_model
+        >>> model = create_model("vit_small_patch16_224", init=SkiplessInit(0.0, 1.0), depth=4, img_size=64, seed=0)
+        >>> found = predict_token_cosine(model, torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+        >>> found.error < 0.05
+        True
+    """
+    views = block_views(model)
+    if any(view.skips for view in views):
+        raise InputError("C-maps are composed for a model without skips: call remove_skips_ first")
+    with evaluating(model):
+        x = first_tokens(model, views, images[:_IMAGES])
+        report = inspect_tokens(model, images[:_IMAGES])
+        unit = nn.functional.normalize(x.double(), dim=-1)
+        attention = []
+        for view in views:
+            attention.append(head_logits(view, view.attn_norm(x)).double().softmax(-1))
+            x = view.block(x)
+    return TokenCosine(
+        blocks=tuple(view.name for view in views),
+        entering=report.entering,
+        predicted=compose_cosines(unit @ unit.mT, attention, [mlp_correlation(view) for view in views]),
+        measured=tuple(block.cosine for block in report.blocks),
+        diagonal=tuple(block.diagonal for block in report.blocks),
+    )

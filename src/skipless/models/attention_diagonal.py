@@ -1,0 +1,141 @@
+"""Attention matrices of a block on given tokens, and the scale of its logits that gives them a mean diagonal."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor, nn
+
+from skipless.errors import InputError
+from skipless.models.blocks import BlockView
+
+_WIDEST = math.log(1e4)  # logits are scaled by at most this factor, up or down
+_GRID, _HALVINGS = 41, 20
+_MEASURED = 2**24  # entries of attention matrices at a time, 64 MB in float32
+_SATURATED = 0.95  # of the largest diagonal that any scale gives; to come closer, logits would grow without bound
+_SOLVED = 2**22  # entries on which a scale is solved: some 60 softmaxes of them
+
+
+def head_logits(
+    view: BlockView, x: Float[Tensor, "b n d"], queries: Int[Tensor, " r"] | None = None
+) -> Float[Tensor, "b h r n"]:
+    """The logits of every head for tokens that have been through the block's norm, with biases and qk-norm.
+
+    Args:
+        view: of the block.
+        x: the tokens.
+        queries: places of the tokens whose rows are wanted; all by default.
+    """
+    asking = x if queries is None else x[:, queries]
+    q = _heads(asking @ view.w_q, view.query.b, view.heads, view.query_norm)
+    k = _heads(x @ view.w_k, view.key.b, view.key_heads, view.key_norm)
+    return (q * view.logit_scale) @ k.repeat_interleave(view.heads // view.key_heads, dim=1).mT
+
+
+@torch.no_grad()
+def mean_diagonals(view: BlockView, x: Float[Tensor, "b n d"]) -> Float[Tensor, " h"]:
+    """Mean A_ii of every head for tokens that have been through the block's norm."""
+    parts = x.split(max(1, _MEASURED // (view.heads * x.shape[1] ** 2)))
+    found = [head_logits(view, part).softmax(-1).diagonal(dim1=2, dim2=3).mean(2) for part in parts]
+    return torch.cat(found).double().mean(0).cpu()
+
+
+@torch.no_grad()
+def centre_queries_(view: BlockView, x: Float[Tensor, "b n d"]) -> None:
+    """Measure queries from the mean token: set their bias to -mean(x) W_Q. A map without biases stays as it is.
+
+    What all tokens share, m, gives every query the same part, and with it a preference for the same keys, whichever
+    token asks: (m + e_i) M (m + e_j) = ... + m M e_j. That is the larger part of the logits' noise where tokens have
+    grown alike, and no scale lifts the diagonal above it. Without m in the queries it is gone; what m adds to the keys
+    is the same for all keys of a row, and softmax does not see it.
+
+    Args:
+        view: of the block.
+        x: tokens that have been through the block's norm.
+    """
+    if view.query.bias is not None:
+        mean = x.double().mean((0, 1))
+        view.query.bias[view.query.rows] = -(mean @ view.w_q.double()).to(view.query.bias)
+
+
+@torch.no_grad()
+def scale_logits_(view: BlockView, x: Float[Tensor, "b n d"], target: float) -> Float[Tensor, " h"]:
+    """Scale W_Q and W_K of every head so that the mean diagonal of its attention is the target, as far as it can be.
+
+    The scale of logits is what beta is when alpha / beta is fixed. Heads that share a key are scaled by W_Q alone. With
+    qk-norm one factor serves all heads, in the norm of the queries. Where no scale reaches the target, as for
+    tokens that are exactly alike, that which comes nearest is taken. Of many tokens some rows are measured, evenly
+    spaced.
+
+    Args:
+        view: of the block.
+        x: tokens that have been through the block's norm.
+        target: mean diagonal, between 0 and 1.
+
+    Returns:
+        The mean diagonals that were reached.
+
+    Raises:
+        InputError: for qk-norm whose norm has no weight to scale.
+    """
+    count = x.shape[1]
+    x = x[: max(1, _SOLVED // (view.heads * count))]
+    rows = max(1, min(count, _SOLVED // (view.heads * count * len(x))))
+    queries = torch.arange(rows, device=x.device) * count // rows
+    logits = head_logits(view, x, queries).float()
+    together = not isinstance(view.query_norm, nn.Identity)
+
+    def reached(log_scale: Float64[Tensor, " h"]) -> Float64[Tensor, " h"]:
+        scaled = logits * log_scale.exp().to(logits)[None, :, None, None]
+        own = (scaled.take_along_dim(queries[None, None, :, None], 3)[..., 0] - scaled.logsumexp(-1)).exp()
+        found = own.double().mean((0, 2)).cpu()
+        return found.mean().expand_as(found) if together else found
+
+    log_scale = _solve(reached, view.heads, target)
+    if together:
+        _scale_norm_(view, log_scale[0].exp().item())
+    else:
+        _scale_heads_(view, log_scale.exp())
+    return reached(log_scale)
+
+
+def _solve(
+    reached: Callable[[Float64[Tensor, " h"]], Float64[Tensor, " h"]], heads: int, target: float
+) -> Float64[Tensor, " h"]:
+    """Logarithms of the least scale that reaches the target; where none does, of one that nearly reaches the most."""
+    grid = torch.linspace(-_WIDEST, _WIDEST, _GRID, dtype=torch.float64)
+    values = torch.stack([reached(point.expand(heads)) for point in grid])
+    goal = torch.minimum(_SATURATED * values.amax(0), torch.tensor(target, dtype=values.dtype))
+    place = (values >= goal).int().argmax(0)
+    high, low = grid[place], grid[(place - 1).clamp_min(0)]
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        above = reached(middle) >= goal
+        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+    return high
+
+
+def _scale_heads_(view: BlockView, scale: Float[Tensor, " h"]) -> None:
+    shared = view.heads != view.key_heads
+    for linear, power in ((view.query, 1.0 if shared else 0.5), (view.key, 0.0 if shared else 0.5)):
+        factor = scale.pow(power)[: view.key_heads if linear is view.key else view.heads]
+        factor = factor.repeat_interleave(view.head_dim).to(linear.weight)
+        linear.weight[linear.rows] *= factor[:, None]
+        if linear.bias is not None:
+            linear.bias[linear.rows] *= factor
+
+
+def _scale_norm_(view: BlockView, scale: float) -> None:
+    parameters = [p for p in view.query_norm.parameters() if p is not None]
+    if not parameters:
+        raise InputError(
+            f"{view.name} has qk-norm without a weight: its logits cannot be scaled; use attention_diagonal=None"
+        )
+    for parameter in parameters:
+        parameter.mul_(scale)
+
+
+def _heads(x: Tensor, bias: Tensor | None, heads: int, norm: nn.Module) -> Float[Tensor, "b h n k"]:
+    x = x if bias is None else x + bias
+    return norm(x.unflatten(-1, (heads, -1)).transpose(1, 2))

@@ -1,0 +1,96 @@
+"""Position embeddings and prefix tokens at the size of the patch embeddings."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from skipless.choices import Positions
+from skipless.errors import InputError
+from skipless.init import orthogonal_positions, smooth_positions
+from skipless.models.vit_view import ViTView, find_vit
+
+
+@torch.no_grad()
+def set_positions_(
+    model: nn.Module,
+    kind: Positions,
+    scale: float = 1.0,
+    *,
+    images: Float[Tensor, "b c h w"] | None = None,
+    generator: Generator | None = None,
+) -> nn.Module:
+    """Give position embeddings, class and register tokens rows of the patch embeddings' size, in place.
+
+    Where the position embedding has rows for the prefix tokens, these carry them and the tokens start at 0.
+
+    Args:
+        model: a model that contains one of timm's plain vision transformers.
+        kind: `"orthogonal"` or `"smooth"`, whose prefix tokens are orthogonal all the same.
+        scale: size relative to the patch embeddings' root mean square.
+        images: normalised images to measure that on. Without them it is computed for pixels of mean square 1.
+        generator: source of randomness.
+
+    Returns:
+        The model.
+
+    Raises:
+        InputError: if there is not exactly one plain vision transformer, or it has nothing to set.
+
+    Example:
+        >>> import timm
+        >>> model = set_positions_(timm.create_model("vit_tiny_patch16_224", depth=1), "orthogonal")
+        >>> round((model.pos_embed.square().mean() / patch_rms(model) ** 2).item(), 3)
+        1.0
+    """
+    found = find_vit(model)
+    vit: Any = found.transformer
+    prefixes = [token for token in (vit.cls_token, vit.reg_token) if token is not None]
+    if vit.pos_embed is None and not prefixes:
+        raise InputError(f"`{type(vit).__name__}` has neither a position embedding nor prefix tokens: positions='kept'")
+    rms = scale * patch_rms(found, images)
+    embedded = 0 if vit.pos_embed is None else vit.pos_embed.shape[1]
+    in_embedding = vit.pos_embed is not None and not vit.no_embed_class
+    patches = embedded - found.prefix if in_embedding else embedded
+    if kind == "orthogonal":
+        rows = orthogonal_positions(found.prefix + patches, found.dim, rms, generator=generator)
+    else:
+        first = [orthogonal_positions(found.prefix, found.dim, rms, generator=generator)] if found.prefix else []
+        rows_of, columns_of = vit.patch_embed.grid_size
+        grid = [smooth_positions(rows_of, columns_of, found.dim, rms, generator=generator)] if patches else []
+        rows = torch.cat([*first, *grid])
+    if vit.pos_embed is not None:
+        vit.pos_embed.copy_(rows[None] if in_embedding else rows[None, found.prefix :])
+    start = 0
+    for token in prefixes:
+        stop = start + token.shape[1]
+        token.copy_(torch.zeros_like(token) if in_embedding else rows[None, start:stop])
+        start = stop
+    return model
+
+
+@torch.no_grad()
+def patch_rms(model: nn.Module | ViTView, images: Float[Tensor, "b c h w"] | None = None) -> float:
+    """Root mean square of the patch embeddings: of given images, or expected for pixels of mean square 1.
+
+    The weights of a patch embedding are drawn independently of each other, so the mean square of w x is that of w times
+    the sum of squares of x, whether the pixels of a patch are alike or not.
+
+    Raises:
+        InputError: if there is no plain vision transformer, or the embedding is 0 or not finite.
+    """
+    found = model if isinstance(model, ViTView) else find_vit(model)
+    embedding: Any = found.transformer.patch_embed
+    if images is not None:
+        weight = embedding.proj.weight
+        square = embedding(images.to(weight.device, weight.dtype)).double().square().mean()
+    elif not isinstance(embedding.norm, nn.Identity):
+        square = torch.ones((), dtype=torch.float64)
+    else:
+        weights = [embedding.proj.weight] if embedding.proj.bias is None else [*embedding.proj.parameters()]
+        square = sum((w.double().square().sum() for w in weights), torch.zeros(())) / found.dim
+    rms = float(square) ** 0.5
+    if not 0 < rms < float("inf"):
+        raise InputError(f"the patch embedding has the root mean square {rms}: draw its weights first")
+    return rms

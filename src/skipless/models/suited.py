@@ -1,0 +1,57 @@
+"""The scheme beyond the paper, chosen for a model's depth and parts."""
+
+from torch import nn
+
+from skipless.errors import InputError
+from skipless.init import SkiplessInit, solve_linearity
+from skipless.init.correlation_map import odd_slope
+from skipless.init.gated import check_gated
+from skipless.init.mirrored import check_mirrored
+from skipless.init.scheme import COSINE
+from skipless.models.blocks import BlockView
+from skipless.models.surgery import block_views
+from skipless.models.vit_view import find_vit
+
+DIAGONAL = 0.9
+
+
+def suited_init(model: nn.Module) -> SkiplessInit:
+    """What `SkiplessInit.for_model` gives.
+
+    Raises:
+        InputError: if no adapter knows the model.
+    """
+    views = block_views(model)
+    near_linear = all(_may_be_linear(view) for view in views)
+    return SkiplessInit(
+        alpha=0.0,
+        beta=1.0,
+        c=3.0,
+        mlp="mirrored" if near_linear else "orthogonal",
+        mlp_linearity=solve_linearity(views[0].activation, len(views), COSINE) if near_linear else None,
+        attention_diagonal=DIAGONAL,
+        positions="orthogonal" if _has_positions(model) else "kept",
+    )
+
+
+def _may_be_linear(view: BlockView) -> bool:
+    """Whether the MLP can start near a rotation."""
+    hidden = view.mlp_out.w.shape[0]
+    try:
+        if view.gate is not None:
+            check_gated(view.dim, hidden)
+            return view.mlp_in[view.gate].bias is not None
+        check_mirrored(view.dim, hidden)
+        odd_slope(view.activation)
+    except InputError:
+        return False
+    return True
+
+
+def _has_positions(model: nn.Module) -> bool:
+    """Whether the model embeds positions, or has prefix tokens, that can be set."""
+    try:
+        vit = find_vit(model).transformer
+    except InputError:
+        return False
+    return any(getattr(vit, name, None) is not None for name in ("pos_embed", "cls_token", "reg_token"))
