@@ -13,6 +13,7 @@ EXPERIMENTS = [
     "skipless.experiments.dense",
     "skipless.experiments.conditioning",
     "skipless.experiments.token_graying",
+    "skipless.experiments.depth",
 ]
 """Packages that hold an `EXPERIMENT`."""
 

@@ -19,6 +19,7 @@ _WITHOUT_INIT = "part of the initialisation, which --skip and --no-init leave ou
 _SKIP = (
     Argument("skip", bool, False, "keep the skip connections, and the library's initialisation.", Option(), False),
     Argument("init", bool, True, "the paper's initialisation, for models without skips.", Option(), False),
+    Argument("ours", bool, False, "our initialisation instead of it, for any width and depth.", Option(), False),
 )
 
 
@@ -97,7 +98,8 @@ def _base(
 
 
 def _made(named: NamedRecipe, values: Mapping[str, Any]) -> Recipe:
-    row: Row = "skip" if values.get("skip") else "skipless + init" if values.get("init", True) else "skipless"
+    own: Row = "skipless + ours" if values.get("ours") else "skipless + init"
+    row: Row = "skip" if values.get("skip") else own if values.get("init", True) else "skipless"
     return build(named.make, {**values, "row": row})
 
 

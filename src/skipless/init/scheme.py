@@ -21,6 +21,9 @@ else:  # torch is imported only when weights are drawn
 Activation = Callable[[Tensor], Tensor]
 Factored = tuple[Float[Tensor, "i k"], Float[Tensor, "j l"]]  # a pair of factors: (w_q, w_k) or (w_v, w_o)
 
+DIAGONAL = 0.96
+"""Mean attention diagonal on normal tokens: what (1, 2.5) gives at d = 32, where it was tuned (docs/depth.md)."""
+
 COSINE = 0.5
 """Cosine that two orthogonal tokens have after the last of the MLPs whose linear share is solved from the depth."""
 
@@ -42,8 +45,8 @@ class SkiplessInit:
             share of the activation's even part. `"kept"` leaves the library's own, for ablations.
         mlp_linearity: with `"mirrored"`, the share of the rotation, from 0 to 1. None has it solved from the depth, so
             that two orthogonal tokens would have a cosine of `COSINE` after the last MLP.
-        attention_diagonal: mean diagonal of each head's attention matrix to start with. alpha Z + beta I is then scaled
-            head by head, by what the tokens that reach the block need. None leaves alpha and beta as they are.
+        attention_diagonal: mean diagonal of each head's attention matrix to start with, on normal tokens, or on those
+            of the images that `initialize_` is given. alpha Z + beta I is then scaled head by head; None leaves it.
         positions: `"kept"` leaves the library's position embeddings and prefix tokens, as the paper does. Ours start
             them at the size of the patch embeddings: `"orthogonal"` (`orthogonal_positions`), or `"smooth"`
             (`smooth_positions`).
@@ -93,10 +96,29 @@ class SkiplessInit:
         return PRESETS[name]
 
     @classmethod
+    def for_width(cls, dim: int) -> "SkiplessInit":
+        """The scheme beyond the paper for a width; `initialize_` solves what depends on depth, heads and tokens.
+
+        It is for a model that embeds positions and whose MLP is not gated; `for_model` looks.
+
+        Example:
+            >>> SkiplessInit.for_width(768).positions
+            'orthogonal'
+        """
+        return cls(
+            alpha=noise_share(dim),
+            beta=1.0,
+            mlp="mirrored",
+            attention_diagonal=DIAGONAL,
+            positions="orthogonal",
+        )
+
+    @classmethod
     def for_model(cls, model: Module) -> "SkiplessInit":
         """The scheme that suits a model's width, heads, number of tokens, depth and activation, beyond the paper.
 
-        - `attention_diagonal`: DIAGONAL
+        - `alpha`: `noise_share` of the width, for `beta = 1`.
+        - `attention_diagonal`: 0.96, which scales both.
         - `mlp`: mirrored, with the linear share that `solve_linearity` gives for the depth. A gated MLP without
           biases cannot start near a rotation, and need not: it stays `"orthogonal"`.
         - `positions`: orthogonal, of the size of the patch embeddings, where the model embeds positions.
@@ -207,3 +229,19 @@ PRESETS: dict[str, SkiplessInit] = {
     "language": SkiplessInit(alpha=0.0, beta=0.5),  # section A.8, which does not state c
 }
 """The paper's own values by name, for ViT-Base (section 6.1), DINO's ViT-Small (6.2), and its language model (A.8)."""
+
+_CLEAR = 64  # width up to which alpha is 0
+
+
+def noise_share(dim: int) -> float:
+    """alpha / beta that suits a width: logits then stand out from their noise at every width as at d = 64.
+
+    A token's gap to the others has the mean beta d and the standard deviation sqrt((alpha^2 + beta^2) d)
+    (`gap_moments`, to leading order), so that their ratio is sqrt(64) where alpha^2 = beta^2 (d / 64 - 1). It is 2.2 at
+    d = 384 and 3.3 at d = 768; the paper has 1.8 and 3.3.
+
+    Example:
+        >>> round(noise_share(384), 2), round(noise_share(768), 2), noise_share(32)
+        (2.24, 3.32, 0.0)
+    """
+    return math.sqrt(max(dim / _CLEAR - 1, 0.0))

@@ -19,17 +19,21 @@ _NORMAL = 4  # such images
 
 @torch.no_grad()
 def calibrate_(model: nn.Module, diagonal: float, *, images: Float[Tensor, "b c h w"] | None = None) -> nn.Module:
-    """Scale the logits of every head, first block to last, so that its attention has a mean diagonal, in place.
+    """Scale the logits of every head so that its attention has a mean diagonal, in place.
 
-    A logit gap is proportional to 1 - cosine of two tokens. As tokens grow alike with depth, one (alpha, beta) for all
-    blocks gives attention that grows diffuse, which makes tokens more alike still. Each block is measured on
-    the tokens that the blocks before it give, once these are scaled. One pass, without randomness.
+    Without images the diagonal is that on normal tokens, which the paper supposes. Then alpha and beta need not be
+    looked for at every width, head size and number of tokens.
+
+    With images, each block is measured on the tokens that the blocks before it give, once these are scaled: one pass,
+    without randomness. A logit gap is proportional to 1 - cosine of two tokens, so as tokens grow alike with depth,
+    attention that is the same in all blocks needs ever larger logits. Queries are then measured from the mean token
+    (`centre_queries_`). It holds tokens apart, and is worth knowing for what it costs: models trained from it did worse
+    than those whose attention may grow diffuse with depth (docs/depth.md).
 
     Args:
         model: a model with blocks that an adapter knows.
         diagonal: mean A_ii, between 0 and 1.
-        images: normalised images. By default normal tokens, as many as the model makes of an image, enter the first
-            block.
+        images: normalised images; without them, normal tokens, as many as the model makes of an image.
 
     Returns:
         The model.
@@ -53,9 +57,11 @@ def calibrate_(model: nn.Module, diagonal: float, *, images: Float[Tensor, "b c 
         x = first_tokens(model, views, images)
         for view in views:
             normed = view.attn_norm(x)
-            centre_queries_(view, normed)
+            if images is not None:
+                centre_queries_(view, normed)
             scale_logits_(view, normed, diagonal)
-            x = view.block(x)
+            if images is not None:
+                x = view.block(x)
     return model
 
 

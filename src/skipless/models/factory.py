@@ -9,11 +9,13 @@ import timm
 import torch
 from torch import Generator, nn
 
+from skipless.choices import Positions
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
 from skipless.models import timm_vit
 from skipless.models.blocks import SubBlock
 from skipless.models.initialization import initialize_
+from skipless.models.positions import set_positions_
 from skipless.models.surgery import remove_skips_
 from skipless.models.timm_registry import register_models
 
@@ -26,6 +28,7 @@ def create_model(
     *,
     skip: bool = False,
     init: SkiplessInit | None = None,
+    positions: Positions = "kept",
     sub_blocks: Sequence[SubBlock] = ("attn", "mlp"),
     seed: int | None = None,
     **kwargs: Any,
@@ -36,6 +39,7 @@ def create_model(
         name: timm's name of the residual model, `vit_small_patch16_224`.
         skip: keep the skips; `create_model(name, skip=True)` is timm's own model.
         init: the scheme; None leaves timm's own initialisation.
+        positions: without `init`, what position embeddings and prefix tokens start as; a scheme has its own.
         sub_blocks: the sub-blocks whose skips are left out if `skip` is False.
         seed: if given, weights drawn on the CPU depend on this number only, and torch's global generator is restored.
         **kwargs: for `timm.create_model`.
@@ -57,6 +61,8 @@ def create_model(
     if name.startswith("skipless_"):
         bare = name.removeprefix("skipless_")
         raise InputError(f"{name!r} is skipless and initialised already; name {bare!r} here, with skip= and init=")
+    if init is not None and positions != "kept":
+        raise InputError(f"positions={positions!r} is for models without init; a scheme has positions of its own")
     if seed is not None and not 0 <= seed < 2**63:
         raise InputError(f"seed {seed} is out of range; give 0 to 2^63 - 1")
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
@@ -68,6 +74,8 @@ def create_model(
             raise InputError(f"timm cannot build {_described(name, kwargs, error)}") from error
         if not skip:
             remove_skips_(model, sub_blocks)
+        if positions != "kept":
+            set_positions_(model, positions)
         return model if init is None else initialize_(model, init)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
+from skipless.choices import Positions
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
 from skipless.models.factory import create_model
@@ -24,6 +25,7 @@ class ModelBuilder(Protocol):
         *,
         skip: bool,
         init: SkiplessInit | None,
+        positions: Positions,
         seed: int,
         kwargs: Mapping[str, Any],
     ) -> nn.Module:
@@ -39,6 +41,7 @@ def build_timm(
     *,
     skip: bool,
     init: SkiplessInit | None,
+    positions: Positions,
     seed: int,
     kwargs: Mapping[str, Any],
 ) -> nn.Module:
@@ -51,7 +54,7 @@ def build_timm(
     if patch is not None and image_size < patch:
         raise InputError(f"images of {image_size} pixels are smaller than a patch of {patch} of {name}")
     sizes = {"img_size": image_size, "in_chans": channels, "num_classes": classes}
-    return create_model(name, skip=skip, init=init, seed=seed, **{**sizes, **kwargs})
+    return create_model(name, skip=skip, init=init, positions=positions, seed=seed, **{**sizes, **kwargs})
 
 
 def patch_size(name: str, kwargs: Mapping[str, Any]) -> int | None:

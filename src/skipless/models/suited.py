@@ -1,5 +1,7 @@
 """The scheme beyond the paper, chosen for a model's depth and parts."""
 
+from dataclasses import replace
+
 from torch import nn
 
 from skipless.errors import InputError
@@ -12,8 +14,6 @@ from skipless.models.blocks import BlockView
 from skipless.models.surgery import block_views
 from skipless.models.vit_view import find_vit
 
-DIAGONAL = 0.9
-
 
 def suited_init(model: nn.Module) -> SkiplessInit:
     """What `SkiplessInit.for_model` gives.
@@ -23,15 +23,12 @@ def suited_init(model: nn.Module) -> SkiplessInit:
     """
     views = block_views(model)
     near_linear = all(_may_be_linear(view) for view in views)
-    return SkiplessInit(
-        alpha=0.0,
-        beta=1.0,
-        c=3.0,
-        mlp="mirrored" if near_linear else "orthogonal",
-        mlp_linearity=solve_linearity(views[0].activation, len(views), COSINE) if near_linear else None,
-        attention_diagonal=DIAGONAL,
-        positions="orthogonal" if _has_positions(model) else "kept",
-    )
+    suited = SkiplessInit.for_width(views[0].dim)
+    if not near_linear:
+        suited = replace(suited, mlp="orthogonal")
+    elif views[0].gate is None:
+        suited = replace(suited, mlp_linearity=solve_linearity(views[0].activation, len(views), COSINE))
+    return suited if _has_positions(model) else replace(suited, positions="kept")
 
 
 def _may_be_linear(view: BlockView) -> bool:

@@ -28,8 +28,15 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, *, scaled: bool =
     """
     soap = config.name == "soap"
     groups = param_groups(
-        model, weight_decay=config.weight_decay, no_decay=config.no_decay, split_qkv=soap and config.split_qkv
+        model,
+        weight_decay=config.weight_decay,
+        no_decay=config.no_decay,
+        split_qkv=soap and config.split_qkv,
+        block_lr=config.block_lr,
     )
+    for group in groups:
+        if "lr_scale" in group:
+            group["lr"] = config.lr * group["lr_scale"]
     given = {name: value for name in ("betas", "eps") if (value := getattr(config, name)) is not None}
     if soap:
         return SOAP(

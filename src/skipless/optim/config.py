@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from skipless.choices import OptimizerName
+from skipless.frozen import added
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class OptimizerConfig:
         precondition_frequency: SOAP: steps between two refreshes of the eigenbases.
         max_precond_dim: SOAP: longer dimensions are not preconditioned.
         split_qkv: SOAP: treat a fused qkv weight as three matrices.
+        block_lr: learning rate of the transformer blocks relative to that of everything else (see `param_groups`).
         share: SOAP: if several processes train together, each keeps a part of the state. Alone it changes nothing.
     """
 
@@ -32,3 +34,4 @@ class OptimizerConfig:
     max_precond_dim: int = 10000
     split_qkv: bool = True
     share: bool = True
+    block_lr: float = added(1.0)

@@ -1,5 +1,6 @@
 """Parameter groups with and without weight decay, and a check that they hold every parameter once."""
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from math import isfinite
@@ -11,6 +12,8 @@ from skipless.errors import InputError
 
 # Weights that hold queries, keys and values as three stacked matrices: timm's, and `nn.MultiheadAttention`'s.
 _FUSED_QKV = ("qkv.weight", "in_proj_weight")
+# Parameters of a transformer block, by the names that libraries give the list of blocks.
+_BLOCK = re.compile(r"(^|\.)(blocks|layers|layer|h)\.\d+\.")
 
 
 def param_groups(
@@ -19,6 +22,7 @@ def param_groups(
     weight_decay: float,
     no_decay: Collection[str] = ("pos_embed", "cls_token", "reg_token"),
     split_qkv: bool = True,
+    block_lr: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Sort a model's trainable parameters into groups with and without weight decay.
 
@@ -31,12 +35,17 @@ def param_groups(
         weight_decay: decay of the decaying groups, in the optimizer's unit.
         no_decay: own names of parameters that do not decay.
         split_qkv: give fused qkv weights, `(3k, d)`, a group with `split=3`; SOAP then sees three matrices.
+        block_lr: learning rate of the transformer blocks relative to that of everything else. It becomes the groups'
+            `lr_scale`, as timm's layer decay does: `fit` and timm's schedulers multiply by it. `build_optimizer` starts
+            with it, too. Other loops must set a group's `lr` to `rate * group.get("lr_scale", 1.0)`.
 
     Returns:
-        Groups for any `torch.optim.Optimizer`: `params`, `weight_decay` and, for SOAP, `split`. No group is empty.
+        Groups for any `torch.optim.Optimizer`: `params`, `weight_decay` and, for SOAP, `split`; with `block_lr`, blocks
+        have groups of their own. No group is empty.
 
     Raises:
-        InputError: if nothing is trainable, the decay is negative, or a fused weight does not split into three.
+        InputError: if nothing is trainable, the decay is negative, a fused weight does not split into three, or
+            `block_lr` is not positive or has no block to act on.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8))
@@ -45,17 +54,25 @@ def param_groups(
     """
     if not (isfinite(weight_decay) and weight_decay >= 0):
         raise InputError(f"weight_decay={weight_decay} must be a finite number, zero or more")
-    members: dict[tuple[float, int], list[Tensor]] = {(weight_decay, 1): [], (weight_decay, 3): [], (0.0, 1): []}
+    if not (isfinite(block_lr) and block_lr > 0):
+        raise InputError(f"block_lr={block_lr} must be a positive number: a learning rate relative to the others'")
+    order = [(weight_decay, 1, 1.0), (weight_decay, 3, 1.0), (0.0, 1, 1.0)]
+    members: dict[tuple[float, int, float], list[Tensor]] = {key: [] for key in order}
     # `dist_token` is not in the default of `no_decay`, because recipes record that default and must not change.
     exempt = {"bias", *no_decay, *(("dist_token",) if "cls_token" in no_decay else ())}
     for name, param in model.named_parameters():
         if param.requires_grad:
             decays = param.ndim > 1 and name.rpartition(".")[2] not in exempt
-            key = (weight_decay if decays else 0.0, _num_matrices(name, param) if split_qkv else 1)
+            scale = block_lr if _BLOCK.search(name) else 1.0
+            key = (weight_decay if decays else 0.0, _num_matrices(name, param) if split_qkv else 1, scale)
             members.setdefault(key, []).append(param)
+    if block_lr != 1 and not any(scale == block_lr for _, _, scale in members):
+        raise InputError(
+            f"block_lr={block_lr}: {type(model).__name__} has no transformer block, `blocks.0` or the like"
+        )
     groups = [
-        {"params": params, "weight_decay": decay, "split": split}
-        for (decay, split), params in members.items()
+        {"params": params, "weight_decay": decay, "split": split, **({} if scale == 1 else {"lr_scale": scale})}
+        for (decay, split, scale), params in members.items()
         if params
     ]
     check_complete(model, groups)

@@ -18,5 +18,6 @@ def training_command(recipe: Recipe, out: Path, *more: object) -> str:
     """
     words = [*LAUNCH, recipe.name, "--scale", recipe.scale, "--data", recipe.data.data]
     words += ["--skip" if recipe.model.skip else "--no-skip", "--init" if recipe.model.init else "--no-init"]
+    words += ["--ours"] if recipe.model.init is not None and recipe.model.init.mlp == "mirrored" else []
     words += ["--optimizer", recipe.optimizer.name, *more, "--epochs", recipe.fit.epochs]
     return shlex.join(map(str, [*words, "--seed", recipe.fit.seed, "--out", out]))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from skipless.choices import Positions
 from skipless.errors import InputError
 from skipless.frozen import added
 from skipless.init.scheme import SkiplessInit
@@ -23,8 +24,10 @@ class ModelConfig:
     Attributes:
         name: the library's name of the residual model.
         skip: keep the skip connections.
-        init: the paper's scheme; None leaves the library's own initialisation.
+        init: the paper's scheme, or one beyond it; None leaves the library's own initialisation.
         kwargs: for the library's factory; image size, channels and classes come from the data.
+        positions: position embeddings of the size of the patch embeddings for a model without `init`, so that a
+            residual model may start with those that `init` gives one without skips; `"kept"` leaves the library's.
         library: whose model it is; see `skipless.models.libraries`.
     """
 
@@ -33,6 +36,7 @@ class ModelConfig:
     init: SkiplessInit | None = None
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     library: str = added("timm")
+    positions: Positions = added("kept")
 
     def build(self, data: ImageData, seed: int) -> Module:
         """The model for some data, its weights a function of the seed.
@@ -49,7 +53,15 @@ class ModelConfig:
 
         build = model_builder(self.library)
         return build(
-            self.name, image_size, channels, classes, skip=self.skip, init=self.init, seed=seed, kwargs=self.kwargs
+            self.name,
+            image_size,
+            channels,
+            classes,
+            skip=self.skip,
+            init=self.init,
+            positions=self.positions,
+            seed=seed,
+            kwargs=self.kwargs,
         )
 
     def check_covers(self, image_size: int, data: str) -> None:

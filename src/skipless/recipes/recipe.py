@@ -131,6 +131,8 @@ class Recipe(Record):
         "alpha": "model__init__alpha",
         "beta": "model__init__beta",
         "c": "model__init__c",
+        "mlp_linearity": "model__init__mlp_linearity",
+        "block_lr": "optimizer__block_lr",
         "workers": "fit__workers",
         "corrupt_limit": "data__corrupt_limit",
         "measure_every": "fit__measure_every",

@@ -10,7 +10,12 @@ OptimizerLabel = Literal["AdamW", "SOAP"]
 OPTIMIZER_LABELS: tuple[OptimizerLabel, ...] = get_args(OptimizerLabel)
 OPTIMIZER_LABEL: Mapping[OptimizerName, OptimizerLabel] = {"adamw": "AdamW", "soap": "SOAP"}
 
-ROW_CLASS: Mapping[Row, str] = {"skip": "skip", "skipless": "skipless", "skipless + init": "init"}
+ROW_CLASS: Mapping[Row, str] = {
+    "skip": "skip",
+    "skipless": "skipless",
+    "skipless + init": "init",
+    "skipless + ours": "ours",
+}
 """CSS class of a row, which is also the name of its colour."""
 
 NOT_RUN = "not run"

@@ -4,10 +4,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from skipless.choices import Row
+from skipless.choices import ALL_ROWS, Row
 from skipless.errors import InputError
 from skipless.experiments.supervised.paper import PAPER_TABLE1
-from skipless.report.labels import OptimizerLabel
+from skipless.report.labels import OPTIMIZER_LABELS, OptimizerLabel
 from skipless.report.run_records import Run
 
 
@@ -25,7 +25,7 @@ class CellRuns:
 
     row: Row
     optimizer: OptimizerLabel
-    paper: float
+    paper: float | None
     runs: tuple[Run, ...] = ()
 
     def __post_init__(self) -> None:
@@ -71,10 +71,14 @@ class CellRuns:
 
 
 def table1_cells(runs: Mapping[tuple[Row, OptimizerLabel], Sequence[Run]]) -> tuple[CellRuns, ...]:
-    """Give the six cells of Table 1 in the paper's order; a cell without runs stays and says "not run".
+    """Give the six cells of Table 1 in the paper's order, then ours; a cell without runs stays and says "not run".
 
     Example:
-        >>> [(cell.row, cell.optimizer, cell.paper) for cell in table1_cells({})][-1]
-        ('skipless + init', 'SOAP', 80.8)
+        >>> [(cell.row, cell.optimizer, cell.paper) for cell in table1_cells({})][-3:-1]
+        [('skipless + init', 'SOAP', 80.8), ('skipless + ours', 'AdamW', None)]
     """
-    return tuple(CellRuns(*key, paper=paper, runs=tuple(runs.get(key, ()))) for key, paper in PAPER_TABLE1.items())
+    return tuple(
+        CellRuns(row, optimizer, paper=PAPER_TABLE1.get((row, optimizer)), runs=tuple(runs.get((row, optimizer), ())))
+        for row in ALL_ROWS
+        for optimizer in OPTIMIZER_LABELS
+    )

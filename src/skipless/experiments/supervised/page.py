@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from skipless.choices import ROWS
+from skipless.choices import ALL_ROWS
 from skipless.experiments.supervised.cells import CellRuns, table1_cells
 from skipless.experiments.supervised.paper import PAPER_SETTING
 from skipless.experiments.supervised.table import caption, divergence, learning_rate
@@ -67,7 +67,7 @@ def _table1(cells: Sequence[CellRuns], setting: Setting) -> str:
     columns = '<col class="model">' + '<col class="theirs"><col class="ours">' * len(OPTIMIZER_LABELS)
     heads = '<th scope="col">paper</th><th scope="col">ours</th>' * len(OPTIMIZER_LABELS)
     rows = []
-    for row in ROWS:
+    for row in ALL_ROWS:
         values = "".join(_table1_pair(by_key[row, name]) for name in OPTIMIZER_LABELS)
         rows.append(f'<tr><th scope="row" class="{ROW_CLASS[row]}">{row}</th>{values}</tr>')
     text = f"{caption(cells)} Paper: {PAPER_SETTING}. Ours: {setting}. Compare within a column, not across the two."
@@ -82,7 +82,8 @@ def _table1(cells: Sequence[CellRuns], setting: Setting) -> str:
 
 def _table1_pair(cell: CellRuns) -> str:
     """Give the paper's cell and ours; the bars run from 0 to 100 %."""
-    return f'<td class="theirs">{cell.paper:.1f}{bar(cell.paper)}</td><td>{_ours(cell)}</td>'
+    theirs = "–" if cell.paper is None else f"{cell.paper:.1f}{bar(cell.paper)}"
+    return f'<td class="theirs">{theirs}</td><td>{_ours(cell)}</td>'
 
 
 def _ours(cell: CellRuns) -> str:
@@ -105,7 +106,7 @@ def _reading(cells: Sequence[CellRuns]) -> str:
         if without is None or with_init is None or without.mean is None or with_init.mean is None:
             continue
         ours = printed_difference(with_init.mean, without.mean)
-        theirs = printed_difference(with_init.paper, without.paper)
+        theirs = printed_difference(with_init.paper or 0.0, without.paper or 0.0)
         clauses.append(f"{ours} points with {optimizer} (the paper: {theirs})")
     if not clauses:
         return ""

@@ -6,7 +6,7 @@ from pathlib import Path
 from skipless.data import load_images
 from skipless.errors import InputError
 from skipless.experiments.supervised.cells import table1_cells
-from skipless.experiments.supervised.recipe import CELLS, Scale, table1
+from skipless.experiments.supervised.recipe import CELLS, PAPER_CELLS, Scale, table1
 from skipless.experiments.supervised.report import write_report
 from skipless.experiments.supervised.text import DESCRIPTION, notes
 from skipless.experiments.supervised.tuning import job_of, tuned_rates
@@ -52,11 +52,12 @@ def reproduce_table1(
     first = table1(scale, data=data).with_(fit__epochs=epochs)
     images = load_images(first.data)
     rates = tuned_rates(scale, out, images, data=data, jobs=jobs, epochs=epochs) if tune else {}
+    chosen = PAPER_CELLS if scale == "paper" else CELLS
     planned = {
         (cell, seed): table1(scale, cell.row, cell.optimizer, seed=seed, data=data).with_(
             fit__epochs=epochs, optimizer__lr=rates.get(cell)
         )
-        for cell in CELLS
+        for cell in chosen
         for seed in range(seeds)
     }
     folders = {key: out / "runs" / f"{key[0].slug}-seed{key[1]}" for key in planned}
@@ -65,7 +66,7 @@ def reproduce_table1(
     else:
         made = [job_of(key[0], f"seed {key[1]}", recipe, folders[key], images) for key, recipe in planned.items()]
         run_jobs(made, parallel=jobs)
-    runs = {cell: [read_run(folders[cell, seed]) for seed in range(seeds)] for cell in CELLS}
+    runs = {cell: [read_run(folders[cell, seed]) for seed in range(seeds)] for cell in chosen}
     cells = table1_cells({(cell.row, OPTIMIZER_LABEL[cell.optimizer]): found for cell, found in runs.items()})
     return write_report(
         cells,

@@ -38,7 +38,7 @@ def table1_markdown(cells: Sequence[CellRuns], setting: Setting) -> str:
         "|:--|:--|--:|--:|--:|--:|--:|",
     ]
     for cell in cells:
-        numbers = f"{cell.paper:.1f} | {accuracy(cell)} | {cell.n} | {learning_rate(cell)} | {divergence(cell)}"
+        numbers = f"{_paper(cell)} | {accuracy(cell)} | {cell.n} | {learning_rate(cell)} | {divergence(cell)}"
         lines.append(f"| {cell.row} | {cell.optimizer} | {numbers} |")
     return "\n".join([*lines, "", caption(cells), ""])
 
@@ -76,7 +76,7 @@ def caption(cells: Sequence[CellRuns]) -> str:
         parts.append("Where n is 1 no spread can be given.")
     if any(cell.diverged for cell in cells):
         parts.append("A diverged run has no accuracy: n leaves it out.")
-    return " ".join([*parts, "The paper states one number a cell, without a spread."])
+    return " ".join([*parts, "The paper states one number a cell, without a spread, and none of ours."])
 
 
 def accuracy(cell: CellRuns) -> str:
@@ -86,6 +86,10 @@ def accuracy(cell: CellRuns) -> str:
     if cell.mean is None:
         return "diverged"
     return f"{cell.mean:.1f}" if cell.spread is None else f"{cell.mean:.1f} ± {cell.spread:.1f}"
+
+
+def _paper(cell: CellRuns) -> str:
+    return "–" if cell.paper is None else f"{cell.paper:.1f}"
 
 
 def learning_rate(cell: CellRuns) -> str:

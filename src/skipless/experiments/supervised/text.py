@@ -6,9 +6,9 @@ from skipless.experiments.supervised.cells import CellRuns
 from skipless.recipes.recipe import Recipe
 
 DESCRIPTION = (
-    "Six runs of one vision transformer: with its skip connections, without them, and without them but started by the "
-    "paper's initialisation, each trained by AdamW and by SOAP. The paper's claim is that the last of these trains as "
-    "well as a residual model."
+    "Eight runs of one vision transformer: with skip connections, without them, and without them but started by the "
+    "paper's initialisation or by ours, each trained by AdamW and by SOAP. The paper's claim is that a model without "
+    "skips that its initialisation has started trains as well as a residual one. Ours is for any width and depth."
 )
 
 

@@ -53,7 +53,10 @@ class RunLine:
         skip = self.at("recipe.model.skip")
         if not isinstance(skip, bool):
             return None
-        return "skip" if skip else "skipless + init" if self.at("recipe.model.init") else "skipless"
+        init = self.at("recipe.model.init")
+        if skip or not init:
+            return "skip" if skip else "skipless"
+        return "skipless + ours" if init.get("mlp") == "mirrored" else "skipless + init"
 
     @property
     def final_loss(self) -> float | None:

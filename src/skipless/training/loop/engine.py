@@ -79,7 +79,7 @@ class Engine:
         """
         config, fabric = self.config, self.fabric
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_scale", 1.0)
         if self.hooks is not None:
             self.hooks.before_step(step, self.optimizer)
         outputs: Outputs = []

@@ -1,0 +1,117 @@
+"""Pictures of the depth report: accuracy by depth, tokens by block, and learning curves."""
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from skipless.experiments.depth.report import DepthRuns
+from skipless.report.curves import smooth
+from skipless.report.figure_style import COLOURS, print_fonts, style_axes
+from skipless.report.labels import OPTIMIZER_LABEL
+
+COLOUR: Mapping[str, str] = {
+    "skip": COLOURS["skip"],
+    "skip + positions": "#2b8a57",
+    "skipless": COLOURS["skipless"],
+    "skipless + init": COLOURS["init"],
+    "skipless + ours": COLOURS["ours"],
+}
+CAPTIONS = {
+    "depth-accuracy.png": "Accuracy by number of blocks, a point for each run",
+    "depth-tokens.png": "Cosine between an image's tokens after each block: dashed before training, solid after it",
+    "depth-loss.png": "Training loss of the first seed, smoothed",
+}
+_PANEL = (3.6, 2.8)  # inches
+_ACROSS = 4
+
+
+def accuracy_png(found: Sequence[DepthRuns]) -> bytes:
+    """Accuracy by number of blocks, a panel for each optimizer."""
+
+    def draw(axes: Axes, cells: Sequence[DepthRuns]) -> None:
+        for row in dict.fromkeys(one.cell.row for one in cells):
+            own = [one for one in cells if one.cell.row == row and one.accuracies]
+            depths = [one.cell.depth for one in own]
+            axes.plot(depths, [float(np.mean(one.accuracies)) for one in own], color=COLOUR[row], label=row)
+            for one in own:
+                places = [one.cell.depth] * len(one.accuracies)
+                axes.plot(places, one.accuracies, "o", color=COLOUR[row], markersize=3)
+        ticks = sorted({one.cell.depth for one in cells})
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel("blocks")
+        axes.set_ylabel("top-1, %")
+        axes.set_ylim(0, 101)
+
+    panels: dict[str, list[DepthRuns]] = {}
+    for one in found:
+        panels.setdefault(OPTIMIZER_LABEL[one.cell.optimizer], []).append(one)
+    return _png(list(panels.items()), draw)
+
+
+def tokens_png(found: Sequence[DepthRuns]) -> bytes:
+    """Token cosine by block, before and after training, a panel for each depth and optimizer."""
+
+    def draw(axes: Axes, cells: Sequence[DepthRuns]) -> None:
+        for one in cells:
+            colour = COLOUR[one.cell.row]
+            if one.cosine_untrained:
+                axes.plot(range(len(one.cosine_untrained)), one.cosine_untrained, "--", color=colour, linewidth=1)
+            if one.cosine_trained:
+                blocks = range(len(one.cosine_trained))
+                axes.plot(blocks, one.cosine_trained, color=colour, linewidth=1.4, label=one.cell.row)
+        axes.set_xlabel("block")
+        axes.set_ylabel("token cosine")
+        axes.set_ylim(-0.1, 1.03)
+
+    return _png(_by_depth(found), draw)
+
+
+def loss_png(found: Sequence[DepthRuns]) -> bytes:
+    """Learning curves, a panel for each depth and optimizer."""
+
+    def draw(axes: Axes, cells: Sequence[DepthRuns]) -> None:
+        for one in cells:
+            run = one.runs[0]
+            if run.epoch.size > 1:
+                at = np.linspace(run.epoch[0], run.epoch[-1], 200)
+                width = max(0.01 * float(run.epoch[-1] - run.epoch[0]), 1e-9)
+                axes.plot(at, smooth(run.epoch, run.loss, at, width), color=COLOUR[one.cell.row], label=one.cell.row)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("training loss")
+        axes.set_ylim(bottom=0)
+
+    return _png(_by_depth(found), draw)
+
+
+def _by_depth(found: Sequence[DepthRuns]) -> list[tuple[str, list[DepthRuns]]]:
+    several = len({one.cell.optimizer for one in found}) > 1
+    panels: dict[str, list[DepthRuns]] = {}
+    for one in sorted(found, key=lambda one: (one.cell.optimizer, one.cell.depth)):
+        more = f", {OPTIMIZER_LABEL[one.cell.optimizer]}" if several else ""
+        panels.setdefault(f"{one.cell.depth} blocks{more}", []).append(one)
+    return list(panels.items())
+
+
+def _png(panels: Sequence[tuple[str, Sequence[DepthRuns]]], draw: Callable[[Axes, Sequence[DepthRuns]], None]) -> bytes:
+    """Panels in rows of four, and one legend for all of them."""
+    columns = min(_ACROSS, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    with style_axes(print_fonts()):
+        figure = Figure(figsize=(_PANEL[0] * columns, _PANEL[1] * rows + 0.4), layout="constrained")
+        labels = {}
+        for index, (title, cells) in enumerate(panels):
+            axes = figure.add_subplot(rows, columns, index + 1)
+            draw(axes, cells)
+            axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+            axes.grid(axis="y", color=COLOURS["hairline"], linewidth=0.6)
+            labels |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(labels.values(), labels.keys(), loc="outside upper left", ncols=len(labels) or 1, frameon=False)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=160, facecolor="#ffffff")
+    return buffer.getvalue()

@@ -1,0 +1,6 @@
+"""At which sizes the room's report can be made, and of which models, as types."""
+
+from typing import Literal
+
+DepthScale = Literal["digits", "fashion"]
+DepthRow = Literal["skip", "skip + positions", "skipless", "skipless + init", "skipless + ours"]
