@@ -34,7 +34,7 @@ SETTINGS = frozenset({
     *("DenseProtocol", "DiscoveryConfig", "EvalLoader", "FeatureConfig", "FitConfig", "HeadOptimizer"),
     *("ImageConfig", "ImageTransform", "Keeping", "ModelConfig", "MultiCropConfig", "NeighbourConfig"),
     *("NeighboursConfig", "OptimizerConfig", "Order", "PhotoTransform", "PictureConfig", "PoolConfig", "ProbeConfig"),
-    *("Rows", "ScheduleConfig", "Setting", "SkiplessInit", "SupervisedConfig"),
+    *("Rows", "ScheduleConfig", "Setting", "SkiplessInit", "SupervisedConfig", "Top1Config"),
     *("BoxItem", "SegmentationItem", "Skipped"),
 })  # fmt: skip
 # Tables have tests of their own, the base of recipes has kinds, the others would take files.
