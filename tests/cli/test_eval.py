@@ -102,7 +102,7 @@ def test_a_data_set_and_a_run_named_by_a_dot_have_their_names(capsys, monkeypatc
     assert {path.name.split("-")[1] for path in (tmp_path / "out").iterdir()} == {"birds"}
     monkeypatch.chdir(run)
     for study in ("knn", "top1"):
-        code, printed, _ = skipless(capsys, "eval", ".", study, "--out", str(tmp_path / study))
+        code, _, _ = skipless(capsys, "eval", ".", study, "--out", str(tmp_path / study))
         (result, *_) = sorted((tmp_path / study).glob(f"{study}-digits-trained-*/result.json"))
         assert (code, json.loads(result.read_text())["model"]) == (0, "r1")
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 LINE_COLOURS = ("#1363c6", "#d4570a", "#7a3fa0", "#2b8a57", "#9c6b00", "#b03060", "#4f8fa0", "#7d7d2e")
 _LONGEST = 72  # letters of a name beside a line
+_LONGEST_TICK = 24  # letters of a name below the picture
 _LETTERS = 60  # beside one another below a picture
 _NAMED_TICKS = 16  # more names than this cannot be read beside one another
 
@@ -65,13 +66,17 @@ def legend(axes: "Axes", *, above: bool = False) -> None:
 
 def as_label(name: str) -> str:
     """A name as matplotlib takes it for what it is: no dollar starts a formula, no line is left out of the legend."""
-    shown = name if len(name) <= _LONGEST else f"{name[: _LONGEST // 2]}…{name[-_LONGEST // 2 + 1 :]}"
-    shown = shown.replace("$", r"\$")
+    shown = _shortened(name, _LONGEST).replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown
+
+
+def _shortened(name: str, longest: int) -> str:
+    return name if len(name) <= longest else f"{name[: longest // 2]}…{name[-longest // 2 + 1 :]}"
 
 
 def name_ticks(axes: "Axes", names: Sequence[str]) -> None:
     """Names below the positions 0, 1, ...; of many, as many as fit."""
+    names = [_shortened(name, _LONGEST_TICK) for name in names]
     step = -(-len(names) // _NAMED_TICKS)
     places = range(0, len(names), step) if names else []
     lengths = [len(name) for name in names[::step]]
