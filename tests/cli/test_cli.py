@@ -119,7 +119,7 @@ def test_flags_reach_the_recipe(monkeypatch, tmp_path) -> None:
         (["reproduce", "token-graying", "--epochs", "7"], "--epochs changes nothing of token-graying: leave it out"),
         (["reproduce", "table6", "--scale", "vit-s", "--data", "x"], "--data changes nothing of table6 at vit-s"),
         (["reproduce", "token-graying", "--data", "no/such"], "no data 'no/such'"),
-        (["plan", "resnet50"], "unexpected keyword argument 'img_size'; supported: timm's plain"),
+        (["plan", "resnet50"], "no adapter for `ResNet`; supported: timm's plain"),
         (["init", "crossvit_tiny_240"], "no adapter for `CrossVit`"),
     ],
 )

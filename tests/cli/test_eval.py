@@ -9,6 +9,7 @@ from reference.command import skipless
 from reference.tiny_images import images
 
 from skipless import cli
+from skipless.studies import top1
 from skipless.studies.neighbours import nearest_neighbours
 
 SMALL = ["--epochs", "1", "--device", "cpu", "--progress", "none"]
@@ -40,6 +41,77 @@ def test_a_run_is_laid_beside_its_untrained_model_and_what_is_trivial(capsys, ru
     assert code == 0
     assert "| r1, untrained |" in printed
     assert "| largest class |" in printed
+
+
+def pages_told(printed: str) -> list[Path]:
+    """The pages that were named, in their order."""
+    return [Path(line.removeprefix("wrote ")) for line in printed.splitlines() if line.endswith("index.html")]
+
+
+def test_every_page_that_was_written_is_named(capsys, run, scenes) -> None:
+    home = Path(run) / "eval"
+    for study, states in {
+        "knn": ("trained", "untrained", "compared"),
+        "pca": ("trained",),
+        "top1": ("trained",),
+    }.items():
+        given = {"knn": ("--ks", "5"), "pca": ("--data", scenes, "--sample", "1"), "top1": ()}[study]
+        code, printed, _ = skipless(capsys, "eval", run, study, *given)
+        assert code == 0
+        told = pages_told(printed)
+        assert [page.parent.name.split("-")[2] for page in told] == list(states)
+        assert all(page.is_file() and page.parent.parent == home for page in told)
+    code, printed, _ = skipless(capsys, "eval", run, "knn", "--ks", "5", "--no-baselines")
+    assert [page.parent.name.split("-")[2] for page in pages_told(printed)] == ["trained"]
+    assert skipless(capsys, "report", str(Path(run).parent))[0] == 0
+    index = (Path(run).parent / "index.html").read_text(encoding="utf-8")
+    for told in ("top1 on digits, r1: top-1 ", "knn on digits, r1 beside r1, untrained: top-1 "):
+        assert told in index
+
+
+def test_top1_is_kept_and_read_again_and_goes_where_it_is_asked_to(capsys, monkeypatch, run, tmp_path) -> None:
+    code, first, _ = skipless(capsys, "eval", run, "--out", str(tmp_path))
+    assert code == 0
+    (folder,) = tmp_path.iterdir()
+    assert {"settings.json", "result.json", "table.md", "index.html"} == {file.name for file in folder.iterdir()}
+    line, wrote = first.splitlines()
+    assert line.startswith("top1 ")
+    assert "  n 400" in line
+    assert wrote == f"wrote {folder / 'index.html'}"
+    evaluated = []
+    real = top1.evaluate_top1
+    monkeypatch.setattr("skipless.studies.top1.evaluate_top1", lambda *given: evaluated.append(1) or real(*given))
+    assert skipless(capsys, "eval", run, "top1", "--out", str(tmp_path))[1] == first
+    assert not evaluated
+    (folder / "result.json").write_text('{"settings": {')  # cut off
+    assert skipless(capsys, "eval", run, "top1", "--out", str(tmp_path))[1] == first
+    assert evaluated == [1]
+    text = (folder / "index.html").read_text(encoding="utf-8")
+    for part in ("largest class", "Run it again", "<svg", "n = 1"):
+        assert part in text
+
+
+def test_a_data_set_and_a_run_named_by_a_dot_have_their_names(capsys, monkeypatch, run, tmp_path) -> None:
+    (tmp_path / "birds" / "train").mkdir(parents=True)
+    data = images(tmp_path / "birds")
+    for named, folder in ((".", data), ("..", data / "train"), ("../birds", data)):
+        monkeypatch.chdir(folder)
+        out = str(tmp_path / "out")
+        given = ("--data", named, "--ks", "3", "--blocks", "0", "--out", out)
+        assert skipless(capsys, "eval", "vit_tiny_patch16_224", "knn", *given)[0] == 0
+    assert {path.name.split("-")[1] for path in (tmp_path / "out").iterdir()} == {"birds"}
+    monkeypatch.chdir(run)
+    for study in ("knn", "top1"):
+        code, _, _ = skipless(capsys, "eval", ".", study, "--out", str(tmp_path / study))
+        (result, *_) = sorted((tmp_path / study).glob(f"{study}-digits-trained-*/result.json"))
+        assert (code, json.loads(result.read_text())["model"]) == (0, "r1")
+
+
+def test_what_is_done_is_told_in_images_and_nothing_is_counted_where_all_is_there(capsys, run, tmp_path) -> None:
+    given = ("eval", run, "knn", "--ks", "5", "--no-baselines", "--out", str(tmp_path))
+    first, second = (skipless(capsys, *given)[2].splitlines() for _ in range(2))
+    assert first == ["features of digits, train: 1397 of 1397 images", "features of digits, val: 400 of 400 images"]
+    assert second == [f"{line} from before" for line in first]
 
 
 def test_a_timm_name_is_probed_and_drawn(capsys, scenes, tmp_path) -> None:
@@ -93,7 +165,7 @@ def test_neighbours_see_images_normalised_as_the_model_wants_them(capsys, monkey
         seen.append(data)
         return nearest_neighbours(model, data, *arguments, **how)
 
-    monkeypatch.setattr("skipless.studies.comparison.nearest_neighbours", seeing)
+    monkeypatch.setattr("skipless.studies.comparison.compare.nearest_neighbours", seeing)
     given = ("--data", str(images(tmp_path / "data")), "--ks", "3", "--out", str(tmp_path / "out"))
     assert skipless(capsys, "eval", "vit_tiny_patch16_224", "knn", *given)[0] == 0
     (data,) = seen

@@ -49,6 +49,17 @@ def test_defaults_are_those_that_will_be_used(capsys, words, shown) -> None:
         assert part in text
 
 
+@pytest.mark.parametrize("command", every_command(), ids=" ".join)
+def test_a_usage_line_names_an_argument_once(capsys, command) -> None:
+    printed = skipless(capsys, *command, "--help")[1]
+    usage = printed.partition("\n\n")[0]
+    names = [word.strip("[]") for word in usage.split() if word.strip("[]").isupper()]
+    assert usage.startswith("usage: skipless")
+    assert all(names.count(name) == 1 for name in ("SOURCE", "MODEL", "RUN", "FOLDER") if name in names)
+    if command[0] == "eval":
+        assert usage.startswith(f"usage: skipless eval SOURCE {command[-1]} ")
+
+
 @pytest.mark.parametrize(
     ("words", "absent"),
     [

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from skipless.cli.verbs import measure as verb
+from skipless.cli.verbs import init, measure as verb
 from skipless.conditioning.measurement.measure import measure_conditioning
 from skipless.errors import InputError
 from skipless.models import create_model, remove_skips_
@@ -137,3 +137,25 @@ def test_a_measurement_of_an_earlier_version_is_kept_beside_reports(folder, tmp_
     index = files["index.html"].read_text(encoding="utf-8")
     assert 'href="conditioning.html"' in index
     assert 'href="table5.html"' in index
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, InputError("no")])
+def test_what_is_cut_off_leaves_no_folder_behind(folder, tmp_path, monkeypatch, failure):
+    def cut_off(*_, **__):
+        raise failure
+
+    monkeypatch.setattr(verb, "_measured", cut_off)
+    with pytest.raises((KeyboardInterrupt, InputError)):
+        measure(str(folder), out=tmp_path / "a" / "m2")
+    monkeypatch.setattr("skipless.models.create_model", cut_off)
+    with pytest.raises((KeyboardInterrupt, InputError)):
+        init.init("vit_tiny_patch16_224", out=tmp_path / "b" / "w.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "file/further/below"])
+def test_a_folder_that_cannot_be_made_is_told_before_the_work(folder, tmp_path, monkeypatch, place):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(verb, "_measured", None)  # it would fail otherwise
+    with pytest.raises(InputError, match="choose another --out"):
+        measure(str(folder), out=tmp_path / place)

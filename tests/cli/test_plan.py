@@ -56,7 +56,8 @@ def test_depth_and_length_reach_the_recipe(capsys) -> None:
     ("arguments", "words"),
     [
         (["vit_bse_patch16_224"], "timm has no model 'vit_bse_patch16_224'; did you mean"),
-        (["resnet18"], "timm cannot build 'resnet18'"),
+        (["resnet18"], "no adapter for `ResNet`; supported: timm's plain VisionTransformer"),
+        (["efficientnet_b0"], "no adapter for `EfficientNet`"),
         (["--gpu", "h1000"], "no data sheet of the GPU 'h1000'"),
         (["--gpu", "v100"], "has no bf16; give --precision fp16 or fp32"),
         (["--devices", "3"], "--devices 3 does not divide the batch"),

@@ -65,8 +65,8 @@ def test_features_from_before_are_told(capsys, trained, study: str) -> None:
     (code, first, told), (again, second, retold) = skipless(capsys, *words), skipless(capsys, *words)
     assert (code, again, first) == (0, 0, second)
     assert "from before" not in told
-    assert "features of digits, train: 1397 of 1397 from before" in retold
-    assert "features of digits, val: 400 of 400 from before" in retold
+    assert "features of digits, train: 1397 of 1397 images from before" in retold
+    assert "features of digits, val: 400 of 400 images from before" in retold
 
 
 def test_stores_and_searches_from_before_are_told(capsys, tmp_path, trained) -> None:
@@ -75,7 +75,7 @@ def test_stores_and_searches_from_before_are_told(capsys, tmp_path, trained) -> 
     skipless(capsys, "data", "scenes", *sizes, "--out", str(tmp_path / "s"))
     model = ("skipless_vit_tiny_patch16_224", "--device", "cpu", "--blocks", "0", "--data", str(tmp_path / "s"))
     for study, more, words in (
-        ("lost", (), "lost on VOC2012: 5 of 5 from before"),
+        ("lost", (), "lost on VOC2012: 5 of 5 images from before"),
         ("linear-probe", ("--size", "32", "--epochs", "1"), "features of 3 of 3 images from before"),
     ):
         command = ("eval", model[0], study, *model[1:], *more, "--out", str(tmp_path / study))

@@ -220,6 +220,19 @@ def test_foreign_pages_of_either_name_stay_and_ours_are_written_anew(capsys, tmp
     assert skipless(capsys, "report", str(tmp_path))[1].splitlines()[-1] == f"wrote {tmp_path / 'index.html'}"
 
 
+def test_a_named_file_that_is_no_page_of_ours_stays(capsys, tmp_path) -> None:
+    shutil.copytree(EARLIER / "table1", tmp_path / "one")
+    for name, held in {"a.png": b"\x89PNG", "notes.html": b"<title>Mine</title>", "empty.html": b""}.items():
+        out = tmp_path / name
+        out.write_bytes(held)
+        code, _, error = skipless(capsys, "report", str(tmp_path), "--out", str(out))
+        assert (code, error.count("\n")) == (2, 1)
+        assert "no page of `skipless report`: give another name" in error
+        assert out.read_bytes() == held
+    for _ in range(2):
+        assert skipless(capsys, "report", str(tmp_path), "--out", str(tmp_path / "ours.html"))[0] == 0
+
+
 def test_hundreds_of_runs_are_one_page(capsys, tmp_path) -> None:
     for i in range(300):
         run = tmp_path / f"sweep{i % 7}" / f"run{i}"

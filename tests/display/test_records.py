@@ -2,9 +2,12 @@
 
 import importlib
 import inspect
+import itertools
+import re
 import sys
 import typing
 from dataclasses import is_dataclass
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -14,9 +17,14 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from reference.records import samples
+from reference.run_folders import write_run
 
 from skipless.display import Record, Table
+from skipless.display.axes import legend, lines_by_name
 from skipless.errors import InputError
+from skipless.recipes import ModelConfig, table1
+from skipless.report.run_records import read_run
+from skipless.training import FitResult
 
 mpl.use("Agg")
 
@@ -28,13 +36,14 @@ PUBLIC = (
     *("skipless.report.condition_number", "skipless.report.run_records", "skipless.studies", "skipless.studies.top1"),
     *("skipless.sweep", "skipless.sweep.rates", "skipless.tasks", "skipless.tasks.dino.collapse", "skipless.training"),
 )
+ONE_BLOCK = {"depth": 1, "embed_dim": 8, "patch_size": 2}
 # What is given in, not found out: its own `repr` is what one would type.
 SETTINGS = frozenset({
     *("Assumptions", "ClassificationProtocol", "ClassifierConfig", "Crops", "DINOConfig"),
     *("DenseProtocol", "DiscoveryConfig", "EvalLoader", "FeatureConfig", "FitConfig", "HeadOptimizer"),
     *("ImageConfig", "ImageTransform", "Keeping", "ModelConfig", "MultiCropConfig", "NeighbourConfig"),
     *("NeighboursConfig", "OptimizerConfig", "Order", "PhotoTransform", "PictureConfig", "PoolConfig", "ProbeConfig"),
-    *("Rows", "ScheduleConfig", "Setting", "SkiplessInit", "SupervisedConfig"),
+    *("Rows", "ScheduleConfig", "Setting", "SkiplessInit", "SupervisedConfig", "Top1Config"),
     *("BoxItem", "SegmentationItem", "Skipped"),
 })  # fmt: skip
 # Tables have tests of their own, the base of recipes has kinds, the others would take files.
@@ -140,8 +149,8 @@ def test_plot_makes_one_figure_of_pyplot(name: str) -> None:
 
 def test_what_has_no_picture_says_so() -> None:
     before = pyplot.get_fignums()
-    with pytest.raises(InputError, match=r"FitResult has no picture; print it"):
-        samples()["FitResult"].plot()
+    with pytest.raises(InputError, match=r"Exported has no picture; print it"):
+        samples()["Exported"].plot()
     assert pyplot.get_fignums() == before
 
 
@@ -166,3 +175,52 @@ def test_two_pictures_on_a_page_share_no_name() -> None:
             assert defined.setdefault(name, ElementTree.tostring(element, "unicode")) == ElementTree.tostring(
                 element, "unicode"
             )
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [*map(str, range(12)), "8+9+10+11"],
+        ["0", "1", "2+3+4+5+6+7+8+9+10+11+12+13+14+15+16+17+18+19", "20"],
+        [*map(str, range(24)), "20+21+22+23"],
+        [f"{rate:g}" for rate in (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)],
+    ],
+)
+def test_names_below_a_picture_do_not_meet(names: list[str]) -> None:
+    axes = Figure(figsize=(6.4, 3.4), layout="constrained").add_subplot()
+    lines_by_name(axes, names, {"a": [1.0] * len(names)}, "score")
+    axes.figure.draw_without_rendering()  # pyright: ignore[reportAttributeAccessIssue]
+    labels = [label for label in axes.get_xticklabels() if label.get_text()]
+    boxes = [label.get_window_extent() for label in labels]
+    upright = all(label.get_rotation() == 0 for label in labels)
+    assert not upright or all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
+
+
+@pytest.mark.parametrize("name", ["_hidden", "a$b$c", "$\\frac{$", "x" * 300])
+def test_any_name_is_a_label_of_a_line(name: str) -> None:
+    axes = Figure(layout="constrained").add_subplot()
+    lines_by_name(axes, ["0", "1"], {name: [1.0, 2.0], "other": [2.0, None]}, "score")
+    legend(axes, above=True)
+    axes.figure.draw_without_rendering()  # pyright: ignore[reportAttributeAccessIssue]
+    assert len(axes.get_legend_handles_labels()[1]) == 2
+
+
+def test_one_is_one() -> None:
+    """A count of one stands before a noun in the singular, in every line that a result shows."""
+    shown = FitResult(1, 1.0, 2.0, {})
+    recipe = table1("digits").with_(fit__epochs=1)
+    for text in (repr(shown), str(shown), shown.work, repr(recipe), ModelConfig(kwargs=ONE_BLOCK).title):
+        assert not re.search(r"\b1 (step|epoch|block)s\b", text), text
+    assert "0.5 epochs" in repr(FitResult(3, 0.5, 2.0, {}))
+
+
+def test_a_finished_run_draws_its_losses_whatever_its_log_holds(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "_a$b$")
+    with (folder / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 1, "epoch": 0.1, "loss": NaN}\n{"step": "x"}\n[]\n{"st')
+    drawn = FitResult(300, 30.0, 48.5, {}, folder=folder).plot(Figure().add_subplot())
+    x, y = drawn.lines[0].get_data()
+    run = read_run(write_run(tmp_path / "whole"))
+    assert (list(x), list(y)) == (list(run.epoch), list(run.loss))
+    with pytest.raises(InputError, match="no run folder"):
+        FitResult(300, 30.0, 48.5, {}).plot()

@@ -146,6 +146,7 @@ def _of_studies() -> list[Any]:
         studies.ClassifierResult(NAME, NAME, studies.ClassifierConfig(), _classification(), pooled),
         studies.DiscoveryResult(NAME, NAME, wanted, corlocs, (1, "k"), (1, "k"), hits, 1, 0, {"x": NAME}),
         studies.SegmentationResult(NAME, NAME, probed, probed.blocks[0].scores),
+        studies.Top1Result(NAME, NAME, {"top1": 90.0, "top5": 99.0, "loss": 0.3, "n": 400.0}, 10.0),
     ]
 
 
@@ -168,7 +169,7 @@ def _of_runs() -> list[Any]:
     recipe, cosine = table1("digits"), WarmupCosine(1.0, 70, warmup_steps=3)
     return [
         read_run(folder),
-        FitResult(300, 30.0, 48.5, {NAME: 90.0, "loss": 0.5}),
+        FitResult(300, 30.0, 48.5, {NAME: 90.0, "loss": 0.5}, folder=folder),
         Exported(Path(f"{NAME}.safetensors"), "skipless_vit_tiny_patch16_224", {"img_size": 32}),
         ModelSource(NAME, _tiny(), trained=False, recipe=recipe),
         ConditionNumber(3e9, True, rank=7, size=9),

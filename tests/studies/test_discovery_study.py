@@ -77,7 +77,7 @@ def test_unreadable_images_are_recorded_and_left_out(model, tmp_path) -> None:
     result = discover(model, data, DiscoveryConfig(method="lost", kinds=("k",)), out=tmp_path / "out", progress=False)
     assert list(result.unreadable) == [data.items[0].id]
     assert str(data.items[0].image) in result.unreadable[data.items[0].id]
-    assert "1 images could not be used" in str(result)
+    assert "1 image could not be used" in str(result)
     for item in data.items:
         item.image.write_bytes(b"no jpeg")
     with pytest.raises(InputError, match="none of the"):

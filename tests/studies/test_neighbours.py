@@ -82,7 +82,7 @@ def test_a_file_that_is_no_image_is_recorded(tmp_path) -> None:
     assert result.scores[0][1].n_train == 5
     (why,) = result.pooled.unreadable.values()
     assert "1.png" in why
-    assert "1 images could not be used" in str(result)
+    assert "1 image could not be used" in str(result)
 
 
 def test_a_batch_of_which_nothing_can_be_read_is_left_out_alone(tmp_path) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from torch import nn
 
 from skipless.data import ImageConfig, load_images
 from skipless.data.dense import load_boxes, load_segmentation
 from skipless.data.scenes import write_scenes
 from skipless.errors import InputError
+from skipless.recipes import ModelSource
 from skipless.report.found_study import FoundStudy, found_study
 from skipless.studies import (
     ClassifierConfig,
@@ -27,6 +29,8 @@ from skipless.studies import (
     nearest_neighbours,
     segment,
 )
+from skipless.studies.comparison import compare
+from skipless.studies.comparison.asked import Comparison
 from skipless.studies.origin import Origin
 
 COMMAND = "skipless eval 'runs/a b' study --data 'x<y>'"
@@ -115,6 +119,89 @@ def test_a_study_that_fails_or_is_killed_has_no_page(scenes, tmp_path, monkeypat
         run_study("knn", scenes, tmp_path / "failed", Origin())
     assert not list(tmp_path.rglob("index.html"))
     assert not list(tmp_path.rglob("result.json"))
+
+
+class Comparing:
+    """A model beside its untrained twin, in each study that compares."""
+
+    def __init__(self, scenes: Path, home: Path):
+        self.scenes, self.home = scenes, home
+
+    def folders(self, study: str) -> tuple[Path, list[str]]:
+        """Where the comparison lies, and the pages that were told, in their order."""
+        dense = study not in ("knn", "linear-classifier")
+        models = [vit(3, 32, 8), vit(3, 32, 8)] if dense else [vit(1, 8, 4), vit(1, 8, 4)]
+        nn.init.ones_(models[1].blocks[0].attn.proj.bias)
+        statistics = ((0.5,) * 3, (0.5,) * 3) if dense else ((0.5,), (0.5,))
+        sources = [
+            ModelSource("_a$b$ <i>", model, trained, statistics)
+            for model, trained in zip(models, (True, False), strict=True)
+        ]
+        data = str(self.scenes) if dense else "digits"
+        asked = Comparison(study, sources, data, self.home, command=COMMAND)
+        config = {
+            "linear-probe": (
+                compare.compare_probes,
+                ProbeConfig(protocol="patch", size=32, epochs=1, multiscale=(0, 1)),
+            ),
+            "tokencut": (compare.compare_discoveries, DiscoveryConfig(kinds=("k", "q"))),
+            "lost": (compare.compare_discoveries, DiscoveryConfig(method="lost", kinds=("k",))),
+            "knn": (compare.compare_neighbours, NeighbourConfig(ks=(3, 5))),
+            "linear-classifier": (compare.compare_classifiers, ClassifierConfig(epochs=1)),
+        }
+        function, settings = config[study]
+        told = [one.page for one in function(asked, settings) if one.page is not None]
+        return told[-1].parent, [page.parent.name for page in told]
+
+
+@pytest.mark.parametrize("study", ["linear-probe", "tokencut", "lost", "knn", "linear-classifier"])
+def test_models_side_by_side_have_a_page_that_leads_to_the_page_of_each(scenes, tmp_path, study) -> None:
+    folder, told = Comparing(scenes, tmp_path).folders(study)
+    data = {"knn": "digits", "linear-classifier": "digits"}.get(study, "VOC2012")
+    for name, state in zip(told, ("trained", "untrained", "compared"), strict=True):
+        assert re.fullmatch(rf"{study}-{data}-{state}-[0-9a-f]{{8}}", name)
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    text = unescape(re.sub(r"<[^>]*>", " ", page))
+    for part in (COMMAND, "n = 1", "not trained", "_a$b$ <i>, untrained", "points, each at its best", "Every setting"):
+        assert part in text
+    assert "<i>, untrained" not in page
+    links = [link for link in re.findall(r' href="([^"#]+)"', page) if not link.startswith("https://")]
+    assert all((folder / link).is_file() for link in links)
+    assert [link for link in links if link.startswith("../")] == [f"../{name}/index.html" for name in told[:2]]
+    pictures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(pictures) == {"tokencut": 2, "knn": 2}.get(study, 1)
+    for picture in map(unescape, pictures):
+        assert picture.count("_a$b$ <i>") >= 2  # both lines are named
+    found = found_study(folder)
+    assert isinstance(found, FoundStudy)
+    assert (found.study, found.model) == (study, "_a$b$ <i> beside _a$b$ <i>, untrained")
+    assert len(re.findall(r"\d+\.\d", found.best)) == 2
+
+
+def test_a_comparison_is_made_again_in_its_folder_and_of_one_model_there_is_none(scenes, tmp_path) -> None:
+    comparing = Comparing(scenes, tmp_path)
+    folder, _ = comparing.folders("knn")
+    kept = {file: (folder / file).read_bytes() for file in ("settings.json", "result.json", "table.md")}
+    assert comparing.folders("knn")[0] == folder
+    assert kept == {file: (folder / file).read_bytes() for file in kept}
+    alone = Comparison("knn", [ModelSource("a", vit(1, 8, 4), True, ((0.5,), (0.5,)))], "digits", tmp_path / "one")
+    told = list(compare.compare_neighbours(alone, NeighbourConfig(ks=(3,))))
+    assert [one.page is None for one in told] == [False, True]
+    assert not list((tmp_path / "one").glob("*compared*"))
+
+
+def test_pictures_say_what_the_network_was_given_and_name_no_file_in_every_row(scenes, tmp_path) -> None:
+    models = {"grey": (vit(1, 8, 4), ((0.5,), (0.5,))), "coloured": (vit(3, 8, 4), None)}
+    for name, of in models.items():
+        (file,) = draw_features({name: of}, find_pictures(scenes, 2), PictureConfig(), out=tmp_path)
+        told = (file.parent / "table.md").read_text(encoding="utf-8")
+        assert told.count(".png") == 1
+        seen = "grey (1 channel)" if name == "grey" else "colour (3 channels)"
+        assert f"{name} is given 8 x 8 pixels in {seen}" in told
+        assert f"8 x 8 pixels in {seen}" in (file.parent / "index.html").read_text(encoding="utf-8")
+    files = draw_features(models, find_pictures(scenes, 2), PictureConfig(), out=tmp_path)
+    told = (files[0].parent / "table.md").read_text(encoding="utf-8")
+    assert [told.count(file.name) for file in files] == [1, 1]
 
 
 @pytest.mark.parametrize(

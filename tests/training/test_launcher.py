@@ -73,7 +73,7 @@ def test_what_would_be_one_of_several_is_refused(monkeypatch, case: str) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "code", "words"),
-    [({"SLURM_NTASKS": "4"}, 0, "1 steps"), ({"RANK": "0", "WORLD_SIZE": "1"}, 0, "1 steps"), ({"RANK": "3"}, 2, "")],
+    [({"SLURM_NTASKS": "4"}, 0, "1 step"), ({"RANK": "0", "WORLD_SIZE": "1"}, 0, "1 step"), ({"RANK": "3"}, 2, "")],
 )
 def test_train_says_its_result_or_why_not(tmp_path, values: dict[str, str], code: int, words: str) -> None:
     command = ["train", "table1", "--data", "digits", "--out", str(tmp_path / "out"), "--epochs", "1", "--progress"]

@@ -1,9 +1,12 @@
 """From options and words to values, by tyro; what is unknown is told in one line."""
 
 import difflib
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import field, make_dataclass
+from io import StringIO
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
 
@@ -54,9 +57,43 @@ def parse(
         "Command", [(name, _shape(name, members), field()) for name, members in groups.items() if members], kw_only=True
     )
     # The root shows groups under their names and options under theirs alone.
-    made = tyro.cli(shape, prog=prog, args=list(words), description=description, config=(tyro.conf.OmitArgPrefixes,))  # pyright: ignore[reportCallIssue, reportArgumentType]
+    said = [argument.name.upper() for argument in arguments if argument.shown.positional]
+    with _named_once([name for name in said if name in prog.split()]):
+        made = tyro.cli(
+            shape, prog=prog, args=list(words), description=description, config=(tyro.conf.OmitArgPrefixes,)
+        )  # pyright: ignore[reportCallIssue, reportArgumentType]
     values = {name: value for group in vars(made).values() for name, value in vars(group).items()}
     return values | dict.fromkeys(unsaid)
+
+
+@contextmanager
+def _named_once(names: Sequence[str]) -> Iterator[None]:
+    """Leave arguments that stand in the command itself out of the end of the usage line, where tyro names all."""
+    if not names:
+        yield
+        return
+    written = _Written()
+    try:
+        with redirect_stdout(written):
+            yield
+    finally:
+        text = written.getvalue()
+        for name in names:
+            text = re.sub(rf"(usage:.*\[-h\][^\n]*?) (?:\x1b\[[\d;]*m)*{name}(?:\x1b\[[\d;]*m)*", r"\1", text, count=1)
+        sys.stdout.write(text)
+
+
+class _Written(StringIO):
+    """What is written to standard output instead of it, by whoever asks first whether it is a terminal."""
+
+    @property
+    def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of standard output."""
+        return getattr(sys.__stdout__, "encoding", None) or "utf-8"
+
+    def isatty(self) -> bool:
+        """Whether standard output is one."""
+        return sys.__stdout__ is not None and sys.__stdout__.isatty()
 
 
 def asks_for_help(words: Sequence[str]) -> bool:

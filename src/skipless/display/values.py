@@ -39,11 +39,24 @@ def _many(value: Any) -> str:
     return str(summary()) if callable(summary) else getattr(value, "__name__", type(value).__name__)
 
 
-def counted(count: int, noun: str, several: str = "") -> str:
-    """A count with its noun.
+def counted(count: float, noun: str, several: str = "") -> str:
+    """A count with its noun; of a part of one, four digits.
 
     Example:
-        >>> counted(1, "block"), counted(12, "block"), counted(2, "entry", "entries")
-        ('1 block', '12 blocks', '2 entries')
+        >>> counted(1, "block"), counted(12, "block"), counted(2, "entry", "entries"), counted(0.5, "epoch")
+        ('1 block', '12 blocks', '2 entries', '0.5 epochs')
     """
-    return f"{count:,} {noun if count == 1 else several or noun + 's'}"
+    number = f"{count:,}" if isinstance(count, int) else f"{count:.4g}"
+    return f"{number} {noun if count == 1 else several or noun + 's'}"
+
+
+def place_name(place: str | Path) -> str:
+    """The name of a data set, a run or a folder, wherever its path starts from.
+
+    Example:
+        >>> place_name("digits"), place_name("photos/birds/"), place_name("photos/birds/..")
+        ('digits', 'birds', 'photos')
+    """
+    path = Path(place).expanduser()
+    name = path.name if path.name not in ("", "..") else path.resolve().name
+    return name or "root"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from skipless.models.positions import set_positions_
 from skipless.models.surgery import remove_skips_
 from skipless.models.timm_registry import register_models
 
+_UNEXPECTED = re.compile(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'")
 # What timm's factory raises for keywords, tags and checkpoint paths that it cannot use.
 _TIMM_ERRORS = (TypeError, ValueError, KeyError, AssertionError, ArithmeticError, RuntimeError, OSError)
 
@@ -71,7 +73,7 @@ def create_model(
         try:
             model = timm.create_model(name, **kwargs)
         except _TIMM_ERRORS as error:
-            raise InputError(f"timm cannot build {_described(name, kwargs, error)}") from error
+            raise _refused("build", name, kwargs, error) from error
         if not skip:
             remove_skips_(model, sub_blocks)
         if positions != "kept":
@@ -103,7 +105,7 @@ def load_timm(name: str, *, pretrained: bool = False, seed: int = 0, blank: bool
             raise
         except _TIMM_ERRORS as error:
             what = "load the pretrained weights of" if pretrained else "build"
-            raise InputError(f"timm cannot {what} {_described(name, kwargs, error)}") from error
+            raise _refused(what, name, kwargs, error) from error
 
 
 def _check_known(name: str) -> None:
@@ -134,11 +136,16 @@ def _near_models(name: str) -> list[str]:
     return list(dict.fromkeys([*close, *nearest]))[:3]
 
 
-def _described(name: str, kwargs: Mapping[str, Any], error: Exception) -> str:
-    """A model that timm cannot build, and why, in one line; and which are supported, if only others take `img_size`."""
+def _refused(what: str, name: str, kwargs: Mapping[str, Any], error: Exception) -> InputError:
+    """What is told of a model that timm does not build: that it is none of ours, or why, in one line."""
+    told = " ".join(str(error).split())
+    if found := _UNEXPECTED.search(told):
+        family, keyword = found.groups()
+        if keyword == "img_size":  # every plain ViT takes it
+            return timm_vit.no_adapter(family)
+        told = f"`{family}` takes no {keyword!r}"
     given = f" with {dict(kwargs)}" if kwargs else ""
-    hint = f"; supported: {timm_vit.SUPPORTED}" if "'img_size'" in str(error) else ""
-    return f"{name!r}{given}: {' '.join(str(error).split())}{hint}"
+    return InputError(f"timm cannot {what} {name!r}{given}: {told}")
 
 
 def to_variant(

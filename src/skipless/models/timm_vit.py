@@ -64,10 +64,13 @@ def blocks(model: nn.Module) -> list[tuple[str, Block]]:
         if type(block) not in _KNOWN:
             raise InputError(f"no adapter for the block `{type(block).__name__}` at {name}; supported: {SUPPORTED}")
     if not found:
-        raise InputError(
-            f"no adapter for `{type(model).__name__}`; supported: {SUPPORTED}; to add one: docs/adapters.md"
-        )
+        raise no_adapter(type(model).__name__)
     return found  # pyright: ignore[reportReturnType]
+
+
+def no_adapter(family: str) -> InputError:
+    """The error for a model of a class that this library does not know."""
+    return InputError(f"no adapter for `{family}`; supported: {SUPPORTED}; to add one: docs/adapters.md")
 
 
 def view(name: str, block: Block) -> BlockView:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from skipless.display import Record, Table
+from skipless.display.values import counted
 from skipless.planning.estimate import Assumptions, Plan, Setup
 from skipless.planning.work import Workload
 
@@ -115,7 +116,8 @@ def assumptions_text(lines: Sequence[PlanRow], assumed: Assumptions) -> str:
     sharing = "shared out over them" if setup.share or setup.strategy == "fsdp" else "a whole one on each of them"
     share = f"; SOAP {sharing}" if any(line.optimizer == "soap" for line in lines) else ""
     return "\n".join((
-        f"- run: {fit.epochs} epochs of {work.images:,} images in batches of {fit.batch_size} ({work.steps:,} steps), "
+        f"- run: {counted(fit.epochs, 'epoch')} of {work.images:,} images in batches of {fit.batch_size} "
+        f"({counted(work.steps, 'step')}), "
         f"{fit.precision}, {work.evaluations} evaluations of {work.evaluated:,} images",
         f"- of each image, pixels a side: {', '.join(f'{crops.count} x {crops.size}' for crops in work.student)}",
         f"- GPU: {gpu.name} ({gpu.source}, dense): {gpu.peak(fit.precision) / 1e12:.4g} TFLOP/s {fit.precision}, "

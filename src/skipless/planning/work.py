@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from skipless.data.config import IMAGENET_CLASSES, IMAGENET_TRAIN, IMAGENET_VAL
 from skipless.display import Record, Table
+from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.optim import build_optimizer
 from skipless.planning.activations import SINGLE, Keeping, backbone_bytes, cast_bytes
@@ -55,7 +56,7 @@ class Workload(Record):
 
     def _summary(self) -> str:
         crops = " + ".join(f"{each.count} x {each.size} px" for each in self.student)
-        return f"{self.parameters:,} parameters, {self.images:,} images of {crops}, {self.steps:,} steps"
+        return f"{self.parameters:,} parameters, {self.images:,} images of {crops}, {counted(self.steps, 'step')}"
 
     def tables(self) -> tuple[Table, ...]:
         """The work in numbers."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from skipless.choices import Positions
+from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.frozen import added
 from skipless.init.scheme import SkiplessInit
@@ -96,4 +97,4 @@ class ModelConfig:
         sizes = self.kwargs
         if not {"depth", "embed_dim", "patch_size"} <= sizes.keys():
             return self.name
-        return f"ViT of {sizes['depth']} blocks, width {sizes['embed_dim']}, patch {sizes['patch_size']}"
+        return f"ViT of {counted(sizes['depth'], 'block')}, width {sizes['embed_dim']}, patch {sizes['patch_size']}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from skipless.choices import ModelState
 from skipless.data.config import ImageConfig
 from skipless.display import Record, Table
-from skipless.display.values import few_words
+from skipless.display.values import counted, few_words
 from skipless.errors import InputError
 from skipless.frozen import changed, from_json, to_json
 from skipless.optim.config import OptimizerConfig
@@ -159,7 +159,8 @@ class Recipe(Record):
 
     def _summary(self) -> str:
         model = f"{self.model.name}, {'with' if self.model.skip else 'without'} skips"
-        how = f"{self.optimizer.name} at lr {self.optimizer.lr:g}, {self.fit.epochs} epochs of {self.data.data}"
+        length = counted(self.fit.epochs, "epoch")
+        how = f"{self.optimizer.name} at lr {self.optimizer.lr:g}, {length} of {self.data.data}"
         return f"{self.name} {self.scale}, {model}, {how}, seed {self.fit.seed}"
 
     def tables(self) -> tuple[Table, ...]:

@@ -10,6 +10,7 @@ from torch import Size, nn
 from skipless.choices import ModelState
 from skipless.data.images import pixel_statistics
 from skipless.display import Record
+from skipless.display.values import place_name
 from skipless.errors import InputError
 from skipless.models import REGISTERED, create_model, load_timm
 from skipless.recipes.read import near_run, read_recipe
@@ -169,7 +170,7 @@ def _from_run(folder: Path, weights: Path | None, untrained: bool) -> ModelSourc
     if not untrained:
         load_weights(model, weights or folder)
     trained = not untrained and (note is None or note.trained)
-    return ModelSource(folder.name, model.eval(), trained, pixel_statistics(recipe.data), recipe)
+    return ModelSource(place_name(folder), model.eval(), trained, pixel_statistics(recipe.data), recipe)
 
 
 def sizes_of(shapes: Mapping[str, Size], source: str) -> dict[str, int]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.recipes.recipe import Evaluate, Loaded, Passes, Prepared, Recipe
 from skipless.tasks.targets import SupervisedConfig
@@ -118,8 +119,8 @@ def _refuse_other_classes(out: Path, classes: tuple[str, ...], data: str) -> Non
     before = recorded_classes(out)
     if before is not None and before != classes:
         raise InputError(
-            f"{str(out)!r} was trained on {len(before)} classes ({_ends(before)}), and {data!r} now has "
-            f"{len(classes)} ({_ends(classes)}); {_remedy(before, classes, data)}"
+            f"{str(out)!r} was trained on {counted(len(before), 'class', 'classes')} ({_ends(before)}), and {data!r} "
+            f"now has {len(classes)} ({_ends(classes)}); {_remedy(before, classes, data)}"
         )
 
 

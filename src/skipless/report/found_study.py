@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from skipless.display.values import counted
+
 
 @dataclass(frozen=True)
 class FoundStudy:
@@ -48,17 +50,28 @@ def found_study(folder: Path) -> FoundStudy | str:
 def _study(values: Mapping[str, Any]) -> FoundStudy:
     if "pictures" in values:
         models = dict.fromkeys(name for columns in values["pictures"].values() for name in columns)
-        return FoundStudy("pca", f"{len(values['images'])} images", ", ".join(_models(values) or models), "")
+        return FoundStudy("pca", counted(len(values["images"]), "image"), ", ".join(_models(values) or models), "")
+    if "compared" in values["settings"]:
+        return _side_by_side(values)
     data, model = str(values["data"]), str(values["model"])
+    if "accuracy" in values:
+        top1 = values["accuracy"]["top1"]
+        return FoundStudy("top1", data, model, f"top-1 {top1:.1f}")
     if "corloc" in values:
         best = values["corloc"][values["best"]]["percent"]
         return FoundStudy(values["config"]["method"], data, model, f"CorLoc {best:.1f} ({values['best']})")
     if "knn" in values:
         top1 = max(score["top1"] for by_k in values["knn"].values() for score in by_k.values())
         return FoundStudy("knn", data, model, f"top-1 {top1:.1f}")
-    if isinstance(values["majority"], Mapping):
-        return FoundStudy("linear-probe", data, model, f"mIoU {_highest(values, 'miou'):.1f}")
-    return FoundStudy("linear-classifier", data, model, f"top-1 {_highest(values, 'top1'):.1f}")
+    dense = isinstance(values["majority"], Mapping)
+    study, score, name = ("linear-probe", "mIoU", "miou") if dense else ("linear-classifier", "top-1", "top1")
+    return FoundStudy(study, data, model, f"{score} {_highest(values, name):.1f}")
+
+
+def _side_by_side(values: Mapping[str, Any]) -> FoundStudy:
+    models = " beside ".join(str(one["model"]) for one in values["models"])
+    bests = ", ".join("–" if one["best"] is None else f"{one['best']:.1f}" for one in values["models"])
+    return FoundStudy(str(values["study"]), str(values["data"]), models, f"{values['score']} {bests}")
 
 
 def _models(values: Mapping[str, Any]) -> list[str]:

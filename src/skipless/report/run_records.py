@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Float
 
 from skipless.display import Record, Table
-from skipless.display.axes import legend, ruled
+from skipless.display.axes import as_label, legend, ruled
 from skipless.display.drawing import COLOURS
+from skipless.display.values import counted, place_name
 from skipless.errors import InputError
 from skipless.report.labels import duration
 
@@ -45,7 +46,7 @@ class Setting:
     classes: int
 
     def __str__(self) -> str:
-        return f"{self.model}, {self.data}, {self.epochs} epoch{'' if self.epochs == 1 else 's'}"
+        return f"{self.model}, {self.data}, {counted(self.epochs, 'epoch')}"
 
     @property
     def chance_loss(self) -> float:
@@ -86,7 +87,8 @@ class Run(Record):
     def _summary(self) -> str:
         found = f"diverged: {self.reason}" if self.diverged else f"top-1 {self.top1:.2f} %"
         loss = "" if self.final_loss is None else f", final loss {self.final_loss:.3f}"
-        return f"{self.folder.name}, {found}{loss}, {self.steps:,} steps, lr {self.learning_rate:g}, seed {self.seed}"
+        how = f"{counted(self.steps, 'step')}, lr {self.learning_rate:g}, seed {self.seed}"
+        return f"{place_name(self.folder)}, {found}{loss}, {how}"
 
     def tables(self) -> tuple[Table, ...]:
         """What came out, and how it was trained."""
@@ -112,7 +114,7 @@ class Run(Record):
             axes.plot(epoch, smooth(epoch, loss, epoch, width), color=COLOURS["init"], linewidth=1.4, label="smoothed")
         axes.set_xlabel("epoch", loc="right", labelpad=2)
         axes.set_ylabel("training loss, nats")
-        axes.set_title(self.folder.name, loc="left", fontsize=10)
+        axes.set_title(as_label(place_name(self.folder)), loc="left", fontsize=10)
         ruled(axes)
         legend(axes)
 

@@ -7,6 +7,7 @@ from skipless.studies.config import (
     PictureConfig as PictureConfig,
     PoolConfig as PoolConfig,
     ProbeConfig as ProbeConfig,
+    Top1Config as Top1Config,
 )
 from skipless.studies.discovery import DiscoveryResult as DiscoveryResult, discover as discover
 from skipless.studies.feature_pictures import draw_features as draw_features, find_pictures as find_pictures
@@ -17,3 +18,4 @@ from skipless.studies.segmentation import (
     majority_scores as majority_scores,
     segment as segment,
 )
+from skipless.studies.top1 import Top1Result as Top1Result, top1_of_run as top1_of_run

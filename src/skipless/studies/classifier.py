@@ -16,10 +16,10 @@ from skipless.evaluators.classification.linear_classification import (
 )
 from skipless.studies.config import ClassifierConfig
 from skipless.studies.origin import UNSAID, Origin
-from skipless.studies.page import write_study_page
+from skipless.studies.pages.study_page import write_study_page
+from skipless.studies.pages.text import CLASSIFIER, trust
 from skipless.studies.pooled import PooledData, pool
 from skipless.studies.study_folder import StudyFolder
-from skipless.studies.text import CLASSIFIER, trust
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,6 +35,7 @@ class ClassifierResult(Record):
         config: settings of the study.
         probe: scores of all heads.
         pooled: the feature vectors.
+        folder: with the files of the study; None where none were written.
     """
 
     model: str
@@ -42,6 +43,7 @@ class ClassifierResult(Record):
     config: ClassifierConfig
     probe: ClassificationResult
     pooled: PooledData
+    folder: Path | None = None
 
     @property
     def best(self) -> tuple[int, float]:
@@ -127,7 +129,6 @@ def classify(
         seed=config.seed,
         device=next(model.parameters()).device,
     )
-    result = ClassifierResult(name, data_name, config, probe, x)
     folder = StudyFolder(
         out,
         f"linear-classifier-{data_name}",
@@ -135,6 +136,7 @@ def classify(
         state=origin.state,
         before=f"linear-{data_name}",
     )
+    result = ClassifierResult(name, data_name, config, probe, x, folder.path)
     folder.finish(result.record(), str(result))
     notes = trust(CLASSIFIER, origin, len(x.unreadable), config.select)
     shown = {"name": name, "data": data_name, "config": config}

@@ -15,6 +15,17 @@ Blocks = Annotated[tuple[int, ...] | None, Option("every block")]
 
 
 @dataclass(frozen=True)
+class Top1Config:
+    """What the accuracy of a run's own classifier depends on beside its data and its weights.
+
+    Attributes:
+        precision: precision of the forward pass, the run's own.
+    """
+
+    precision: Precision
+
+
+@dataclass(frozen=True)
 class PoolConfig:
     """How each image becomes one feature vector.
 

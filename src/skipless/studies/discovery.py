@@ -12,7 +12,8 @@ from torch import nn
 
 from skipless.data.dense import BoxData
 from skipless.display import Record, Table
-from skipless.display.axes import legend, level, lines_by_name
+from skipless.display.axes import from_zero, legend, level, lines_by_name
+from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.evaluators.discovery import CorLoc, Discovery, corloc, draw_discoveries, lost, tokencut
 from skipless.evaluators.features.extraction import FeatureConfig, Features, ImageTransform, Key, features
@@ -22,9 +23,9 @@ from skipless.progress import progress_bar, tell_kept
 from skipless.studies.config import DiscoveryConfig
 from skipless.studies.formatting import feature_name
 from skipless.studies.origin import UNSAID, Origin
-from skipless.studies.page import write_study_page
+from skipless.studies.pages.study_page import write_study_page
+from skipless.studies.pages.text import LOST, TOKENCUT, trust
 from skipless.studies.study_folder import StudyFolder, barrier, rank_and_world_size
-from skipless.studies.text import LOST, TOKENCUT, trust
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,6 +50,7 @@ class DiscoveryResult(Record):
         n: number of images scored.
         without_boxes: number of images without an object, which are not scored.
         unreadable: for each image that could not be used, the reason.
+        folder: with the files of the study; None where none were written.
     """
 
     model: str
@@ -61,6 +63,7 @@ class DiscoveryResult(Record):
     n: int
     without_boxes: int
     unreadable: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = field(default=None, compare=False)
 
     def record(self) -> dict[str, Any]:
         """The whole result as plain values for JSON."""
@@ -97,7 +100,7 @@ class DiscoveryResult(Record):
         series = {kind: [self.scores[b, kind].percent for b in self._blocks] for kind in self.config.kinds}
         lines_by_name(axes, [str(block) for block in self._blocks], dict(series), "CorLoc, %")
         level(axes, self.whole_image.percent, "whole image")
-        axes.set_ylim(bottom=0)
+        from_zero(axes)
         legend(axes)
 
     def __str__(self) -> str:
@@ -113,7 +116,11 @@ class DiscoveryResult(Record):
         lines.append(f"best ({feature_name(self.best)}, chosen on these images): {self.scores[self.best].percent:.1f}")
         lines.append(f"whole image as the box: {self.whole_image.percent:.1f}")
         about = f"{self.data}, n = {self.n}, {self.config.method}; per cent of images with an IoU of at least 0.5"
-        lost = [f"! {len(self.unreadable)} images could not be used, see result.json"] if self.unreadable else []
+        lost = (
+            [f"! {counted(len(self.unreadable), 'image')} could not be used, see result.json"]
+            if self.unreadable
+            else []
+        )
         return lines, about, lost
 
 
@@ -194,9 +201,10 @@ class _Search:
         rank, world = rank_and_world_size()
         done = _searched(folder).keys()
         barrier()  # every process must have read the journals before any writes
-        tell_kept(f"{self.config.method} on {self.data.name}", len(done), len(self.data), show=show)
+        what = f"{self.config.method} on {self.data.name}"
+        tell_kept(what, len(done), len(self.data), "images", show=show)
         left = [i for i, item in enumerate(self.data.items) if item.id not in done][rank::world]
-        with progress_bar(f"{self.config.method} on {self.data.name}", show=show) as report:
+        with progress_bar(what, "images", show=show and bool(left)) as report:
             for count, index in enumerate(left, 1):
                 folder.append_journal({"image": self.data.items[index].id} | self._search_image(index))
                 report(count, len(left))
@@ -294,6 +302,7 @@ def _collect_result(
         n=len(usable),
         without_boxes=len(ordered) - len(failed) - len(usable),
         unreadable=failed,
+        folder=folder.path,
     )
 
 

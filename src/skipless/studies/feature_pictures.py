@@ -13,6 +13,7 @@ from torch import nn
 
 from skipless.data.dense.reading import read_rgb
 from skipless.data.folder import EXTENSIONS, image_files
+from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.evaluators.features.extraction import FeatureConfig, ImageTransform, Key, features
 from skipless.evaluators.features.store_builder import weights_hash
@@ -22,9 +23,9 @@ from skipless.models.vit_view import find_vit
 from skipless.studies.config import PictureConfig
 from skipless.studies.formatting import feature_name, file_name, markdown_table
 from skipless.studies.origin import UNSAID, Origin
-from skipless.studies.page import write_study_page
+from skipless.studies.pages.study_page import write_study_page
+from skipless.studies.pages.text import COLOURS, trust
 from skipless.studies.study_folder import StudyFolder, rank_and_world_size
-from skipless.studies.text import COLOURS, trust
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -96,9 +97,10 @@ def draw_features(
         )
         if rank_and_world_size()[0] == 0:
             save_png(picture, folder.path / file)
-    record, table = _variance_table(drawn, images)
-    folder.finish(record, table)
-    _write_page(folder, table, models, data_name or f"{len(images)} images", config, origin, list(drawn))
+    given = [network_input(name, *of, config) for name, of in models.items()]
+    table = _variance_table(drawn, images, "; ".join(given))
+    folder.finish(_record(drawn, images) | {"given": given}, table)
+    _write_page(folder, table, models, data_name or counted(len(images), "image"), config, origin, list(drawn))
     return [folder.path / file for file in drawn]
 
 
@@ -167,21 +169,39 @@ def _picture_columns(
     }
 
 
+def _record(drawn: Mapping[str, Mapping[str, PcaColours]], images: Sequence[tuple[str, Image.Image]]) -> dict[str, Any]:
+    """The fraction of variance that the colours show, as plain values."""
+    pictures = {
+        file: {name: {"explained": found.explained, "n": found.n} for name, found in columns.items()}
+        for file, columns in drawn.items()
+    }
+    return {"images": [name for name, _ in images], "pictures": pictures}
+
+
 def _variance_table(
-    drawn: Mapping[str, Mapping[str, PcaColours]], images: Sequence[tuple[str, Image.Image]]
-) -> tuple[dict[str, Any], str]:
-    """The fraction of variance that the colours show, as a record and as a table."""
-    record, rows = {}, []
+    drawn: Mapping[str, Mapping[str, PcaColours]], images: Sequence[tuple[str, Image.Image]], given: str
+) -> str:
+    """The fraction of variance that the colours show: for each picture a table, and below it what the networks saw."""
+    tables = []
     for file, columns in drawn.items():
-        record[file] = {name: {"explained": found.explained, "n": found.n} for name, found in columns.items()}
+        rows = []
         for name, found in columns.items():
             of = ["all images"] if found.scope == "set" else [image for image, _ in images]
             rows += [
-                [file, name, whose, *(f"{100 * share:.1f}" for share in shares), str(n)]
+                [name, whose, *(f"{100 * share:.1f}" for share in shares), str(n)]
                 for whose, shares, n in zip(of, found.explained, found.n, strict=True)
             ]
-    head = ["picture", "column", "components of", "1 (%)", "2 (%)", "3 (%)", "patches"]
-    return {"images": [name for name, _ in images], "pictures": record}, markdown_table(head, rows)
+        head = ["column", "components of", "1 (%)", "2 (%)", "3 (%)", "patches"]
+        tables.append(f"{markdown_table(head, rows)}\n\n{file}: {given}")
+    return "\n\n".join(tables)
+
+
+def network_input(name: str, model: nn.Module, statistics: Statistics | None, config: PictureConfig) -> str:
+    """What a model is given of each image, in words: how many pixels, and whether in colour."""
+    high, wide = _transform(model, statistics, config).size or (0, 0)
+    channels = len((statistics or (find_vit(model).mean,))[0])
+    colour = "grey (1 channel)" if channels == 1 else "colour (3 channels)"
+    return f"{name} is given {high} x {wide} pixels in {colour}"
 
 
 def _patch_features(
@@ -191,12 +211,16 @@ def _patch_features(
     config: PictureConfig,
 ) -> tuple[tuple[int, int], dict[Key, list[torch.Tensor]]]:
     """The patch grid, and the patch features of every block and image."""
-    tokens = find_vit(model)
-    mean, std = statistics or (tokens.mean, tokens.std)
-    size = config.size or (tokens.image_size or (224, 224))[0]
-    transform = ImageTransform.of(model, size, mean=mean, std=std)
+    transform = _transform(model, statistics, config)
     wanted = FeatureConfig(config.blocks, config.kinds, config.norm, config.precision)
     device = next(model.parameters()).device
     batch = torch.stack([transform(image) for _, image in images]).to(device)
     made = features(model, batch, wanted)
     return next(iter(made.values())).grid, {key: list(found.patches.cpu()) for key, found in made.items()}
+
+
+def _transform(model: nn.Module, statistics: Statistics | None, config: PictureConfig) -> ImageTransform:
+    tokens = find_vit(model)
+    mean, std = statistics or (tokens.mean, tokens.std)
+    size = config.size or (tokens.image_size or (224, 224))[0]
+    return ImageTransform.of(model, size, mean=mean, std=std)

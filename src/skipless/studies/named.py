@@ -79,7 +79,8 @@ class Study:
         title: one line that says what the study measures.
         config: dataclass of the study's settings; each field is a command-line option.
         data: dataclass that selects the data; each field is a command-line option, too.
-        compare: `module:function` that takes a `Comparison` and the config, and yields text to print.
+        compare: `module:function` that takes a `Comparison` and the config, and yields what is told
+            of each model and of all of them.
         fixed: config fields that are no options of this study, with their values: the study's name decides them, or
             they have no effect in it.
         untrained: whether a run's untrained model is measured beside the trained one.
@@ -95,7 +96,7 @@ class Study:
     examples: tuple[str, ...] = ()
 
 
-_COMPARISON = "skipless.studies.comparison"
+_COMPARISON = "skipless.studies.comparison.compare"
 
 STUDIES: Mapping[str, Study] = {
     "linear-probe": Study(

@@ -13,10 +13,10 @@ from skipless.display.axes import legend, level, lines_by_name
 from skipless.evaluators.classification.nearest_neighbours import KnnAccuracy, knn_blocks
 from skipless.studies.config import NeighbourConfig
 from skipless.studies.origin import UNSAID, Origin
-from skipless.studies.page import write_study_page
+from skipless.studies.pages.study_page import write_study_page
+from skipless.studies.pages.text import NEIGHBOURS, trust
 from skipless.studies.pooled import PooledData, pool
 from skipless.studies.study_folder import StudyFolder
-from skipless.studies.text import NEIGHBOURS, trust
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,6 +32,7 @@ class NeighbourResult(Record):
         config: settings of the study.
         scores: accuracy by block, then by k.
         pooled: the feature vectors.
+        folder: with the files of the study; None where none were written.
     """
 
     model: str
@@ -39,6 +40,7 @@ class NeighbourResult(Record):
     config: NeighbourConfig
     scores: Mapping[int, Mapping[int, KnnAccuracy]]
     pooled: PooledData
+    folder: Path | None = None
 
     @property
     def best(self) -> tuple[int, int]:
@@ -130,8 +132,8 @@ def nearest_neighbours(
         x.train, x.train_labels, x.val, x.val_labels, ks=config.ks, temperature=config.temperature,
         device=next(model.parameters()).device,
     )  # fmt: skip
-    result = NeighbourResult(name, data_name, config, scores, x)
     folder = StudyFolder(out, f"knn-{data_name}", {"vectors": x.identity, "config": asdict(config)}, state=origin.state)
+    result = NeighbourResult(name, data_name, config, scores, x, folder.path)
     folder.finish(result.record(), str(result))
     notes = trust(NEIGHBOURS, origin, len(x.unreadable))
     shown = {"name": name, "data": data_name, "config": config}

@@ -66,7 +66,7 @@ class PooledData(Record):
     def remark(self) -> list[str]:
         """A line about images that could not be used; an empty list if there are none."""
         count = len(self.unreadable)
-        return [f"! {count} images could not be used, see result.json"] if count else []
+        return [f"! {counted(count, 'image')} could not be used, see result.json"] if count else []
 
 
 def pool(
@@ -98,7 +98,7 @@ def pool(
         raise InputError("pooling='class': this model has no class token; choose 'mean'")
     pooling: Pooling = config.pooling or ("class" if tokens.class_token else "mean")
     settings = {
-        "images": [_split_identity(data.train), _split_identity(data.val), data.image_size],
+        "images": [split_identity(data.train), split_identity(data.val), data.image_size],
         "weights": weights_hash(tokens),
         **(asdict(config) | {"pooling": pooling, "batch_size": None}),
     }
@@ -129,15 +129,15 @@ class _PooledExtractor:
         folder.mkdir(parents=True, exist_ok=True)
         rank, world = rank_and_world_size()
         shards = list(torch.arange(len(data)).split(SHARD))
-        own = [number for number in range(len(shards)) if number % world == rank]
-        kept = sum(len(shard) for number, shard in enumerate(shards) if (folder / f"{number:05d}.npz").exists())
-        tell_kept(what, kept, len(data), show=show)
+        left = [number for number in range(len(shards)) if not (folder / f"{number:05d}.npz").exists()]
+        tell_kept(what, len(data) - sum(len(shards[number]) for number in left), len(data), "images", show=show)
         barrier()  # every process must have looked before any writes
-        with progress_bar(what, show=show) as report:
-            for count, number in enumerate(own, 1):
-                if not (folder / f"{number:05d}.npz").exists():
-                    self._write_shard(data, shards[number], folder / f"{number:05d}.npz")
-                report(count, len(own))
+        own = [number for number in left if number % world == rank]
+        ends = np.cumsum([len(shards[number]) for number in own])
+        with progress_bar(what, "images", show=show and bool(own)) as report:
+            for number, end in zip(own, ends, strict=True):
+                self._write_shard(data, shards[number], folder / f"{number:05d}.npz")
+                report(int(end), int(ends[-1]))
         barrier()
         parts = [dict(np.load(folder / f"{number:05d}.npz")) for number in range(len(shards))]
         labels = torch.from_numpy(np.concatenate([part["labels"] for part in parts]))
@@ -193,7 +193,7 @@ def _read_batch(data: BatchedDataset, indices: Tensor) -> tuple[Tensor, Tensor, 
     return images, labels, errors
 
 
-def _split_identity(data: MemoryImages | StoredImages) -> str:
+def split_identity(data: MemoryImages | StoredImages) -> str:
     """A hash of a split: its files or pixels, their normalisation, and the labels."""
     digest = hashlib.sha256(data.labels.numpy().tobytes())
     if isinstance(data, MemoryImages):

@@ -1,7 +1,7 @@
 """Segmentation study (section 6.2.1, Tables 2 and 3): dense linear probes on the features of every block."""
 
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +27,9 @@ from skipless.models.vit_view import find_vit
 from skipless.progress import progress_bar
 from skipless.studies.config import ProbeConfig
 from skipless.studies.origin import UNSAID, Origin
-from skipless.studies.page import write_study_page
+from skipless.studies.pages.study_page import write_study_page
+from skipless.studies.pages.text import PROBE, trust
 from skipless.studies.study_folder import StudyFolder, rank_and_world_size
-from skipless.studies.text import PROBE, trust
 
 PICTURES = "pictures.png"
 _PICTURES = {PICTURES: "The first images, their true masks, and what the best heads mark"}
@@ -47,12 +47,14 @@ class SegmentationResult(Record):
         data: name of the data set.
         probe: scores of the probe.
         majority: scores of predicting the most frequent training class everywhere, the trivial baseline.
+        folder: with the files of the study; None where none were written.
     """
 
     model: str
     data: str
     probe: ProbeResult
     majority: SegmentationScores
+    folder: Path | None = field(default=None, compare=False)
 
     def record(self) -> dict[str, Any]:
         """The whole result as plain values for JSON."""
@@ -133,7 +135,7 @@ def segment(
     settings = {"data": train.name, "images": identity, "masks": _masks(train, val), "weights": weights_hash(tokens)}
     settings |= {"statistics": shown, **asdict(config), "protocol": asdict(protocol)}
     folder = StudyFolder(out, f"linear-probe-{train.name}", settings, state=origin.state)
-    with progress_bar("linear heads", show=progress) as heads:
+    with progress_bar("linear heads", "steps", show=progress) as heads:
         probe, judged = probe_model(
             model,
             train,
@@ -148,7 +150,7 @@ def segment(
             progress=heads,
             transform=ImageTransform.of(model, protocol.image_size, mean=shown[0], std=shown[1]),
         )
-    result = SegmentationResult(name, train.name, probe.result, majority_scores(train, val))
+    result = SegmentationResult(name, train.name, probe.result, majority_scores(train, val), folder.path)
     folder.finish(result.record(), str(result))
     _write_picture(folder, probe, judged, examples)
     _write_page(folder, result, model, config, origin)

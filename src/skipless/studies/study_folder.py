@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch.distributed as dist
 
@@ -39,7 +39,7 @@ class StudyFolder:
         name: str,
         settings: Mapping[str, Any],
         *,
-        state: ModelState | None = None,
+        state: ModelState | Literal["compared"] | None = None,
         before: str | None = None,
     ):
         """Find the folder, or create it.
@@ -48,7 +48,7 @@ class StudyFolder:
             home: parent of the folder.
             name: the study and its data set, `knn-digits`.
             settings: everything that the scores depend on.
-            state: whose weights are measured; None leaves it out of the name.
+            state: whose weights are measured, or that those of several models are compared; None leaves it out.
             before: what an earlier version called the study and its data set, where that was another name.
         """
         self.settings = json.loads(json.dumps(settings, default=str))
@@ -70,6 +70,14 @@ class StudyFolder:
                     table + "\n", encoding="utf-8", errors="backslashreplace"
                 )  # file names may be no UTF-8
             write_json(self.path / "result.json", {"settings": self.settings, **result})
+
+    def kept(self) -> dict[str, Any] | None:
+        """What `finish` has written for these settings; None where nothing is there that can be read."""
+        try:
+            held = json.loads((self.path / "result.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return None
+        return held if isinstance(held, dict) and held.get("settings") == self.settings else None
 
     def append_journal(self, line: Mapping[str, Any]) -> None:
         """Append a line to this process's journal, so that it need not be computed again."""
@@ -93,7 +101,7 @@ class StudyFolder:
             yield from map(json.loads, lines)
 
 
-def _stems(name: str, before: str, state: ModelState | None) -> list[str]:
+def _stems(name: str, before: str, state: str | None) -> list[str]:
     """What a folder of these settings may be called before its hash, the right one first."""
     cuts = [file_name(name), _uncut(name), _uncut(name[:_LETTERS])]  # today's, and those of earlier versions
     said = [f"{one}-{state}" for one in cuts] if state else []

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from skipless.display import Record, Table
-from skipless.display.values import few_words
+from skipless.display.values import counted, few_words
 from skipless.recipes import Recipe
 from skipless.sweep.child import DIVERGED, ChildProcess
 
@@ -47,7 +47,7 @@ class Job(Record):
     def _summary(self) -> str:
         score = "" if self.score is None else f", {self.recipe.metric} {self.score:.4g}"
         error = f": {self.error}" if self.error else ""
-        return f"{', '.join(self.labels)}, {self.state}{error}{score}, {self.steps:,} steps, {self.out.name}"
+        return f"{', '.join(self.labels)}, {self.state}{error}{score}, {counted(self.steps, 'step')}, {self.out.name}"
 
     def tables(self) -> tuple[Table, ...]:
         """The latest logged values."""

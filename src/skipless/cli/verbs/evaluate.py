@@ -4,7 +4,7 @@ import importlib
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from skipless.choices import Device
 from skipless.cli.listing import examples, listed
@@ -15,6 +15,9 @@ from skipless.cli.signature import Argument, arguments_of, build
 from skipless.errors import InputError
 from skipless.options import Option
 from skipless.studies.named import STUDIES, Study
+
+if TYPE_CHECKING:
+    from skipless.studies.comparison.asked import Told
 
 TOP1 = "top1"
 _TITLES = {TOP1: "accuracy of a run's own classifier (the default)"} | {
@@ -30,12 +33,14 @@ class _Top1:
         source: a run folder of skipless train.
         data: digits, fashion, or a folder.
         weights: other weights than the run's last, a safetensors file.
+        out: where results go.
         device: where to compute.
     """
 
     source: Annotated[Path, Option(positional=True)]
     data: Annotated[str | None, Option("the run's own", group="data")] = None
     weights: Annotated[Path | None, Option("the run's last", group="model")] = None
+    out: Annotated[Path | None, Option("eval/ in the run's folder", group="output")] = None
     device: Annotated[Device, Option(group="machine")] = "auto"
 
 
@@ -74,11 +79,12 @@ def main(words: list[str]) -> None:
     _refuse_no_source(words, candidates)
     name, rest = choose("eval", words, candidates, after=0 if asks_for_help(words) else 1)
     name = name or TOP1
+    command = shlex.join(["skipless", "eval", *words])
     prog, elsewhere = f"skipless eval SOURCE {name}", holders(candidates, name)
     if name == TOP1:
         lines = ("skipless eval runs/s1 top1", "skipless eval runs/s1 top1 --data imagenet/")
         description = f"Accuracy of a run's own classifier on validation images.\n\n{examples(lines)}"
-        _top1(parse(candidates[TOP1], rest, prog=prog, description=description, elsewhere=elsewhere))
+        _top1(parse(candidates[TOP1], rest, prog=prog, description=description, elsewhere=elsewhere), command)
         return
     study = STUDIES[name]
     description = (
@@ -87,7 +93,7 @@ def main(words: list[str]) -> None:
     )
     values = parse(candidates[name], rest, prog=prog, description=description, elsewhere=elsewhere)
     load(*RUNS)
-    _compare(name, study, values, shlex.join(["skipless", "eval", *words]))
+    _compare(name, study, values, command)
 
 
 def _refuse_no_source(words: list[str], candidates: dict[str, list[Argument]]) -> None:
@@ -97,19 +103,23 @@ def _refuse_no_source(words: list[str], candidates: dict[str, list[Argument]]) -
         raise InputError(f"what shall be measured? `skipless eval SOURCE {first}`, where SOURCE is a run or a model")
 
 
-def _top1(values: dict[str, Any]) -> None:
+def _top1(values: dict[str, Any], command: str) -> None:
     load(*RUNS)
+    from skipless.studies.study_folder import rank_and_world_size
     from skipless.studies.top1 import top1_of_run
 
-    found = top1_of_run(values["source"], data=values["data"], weights=values["weights"], device=values["device"])
-    print(named_numbers(found))
+    given = {name: values[name] for name in ("data", "weights", "device", "out")}
+    found = top1_of_run(values["source"], **given, command=command)
+    if rank_and_world_size()[0] == 0:
+        assert found.folder is not None
+        print(f"{named_numbers(found.scores)}\nwrote {found.folder / 'index.html'}")
 
 
 def _compare(name: str, study: Study, values: dict[str, Any], command: str) -> None:
     """The model that was named, its untrained one, and others beside it, through one study."""
     from skipless.recipes import open_model
     from skipless.recipes.export import open_source
-    from skipless.studies.comparison import Comparison
+    from skipless.studies.comparison.asked import Comparison
     from skipless.studies.study_folder import rank_and_world_size
     from skipless.training.processes.launch import launch
 
@@ -126,11 +136,13 @@ def _compare(name: str, study: Study, values: dict[str, Any], command: str) -> N
     chosen = {"sample": values.get("sample"), "dataset": values.get("dataset")}
     asked = Comparison(name, sources, values["data"], home, seed, **chosen, command=command)
     module, _, function = study.compare.partition(":")
-    for text in getattr(importlib.import_module(module), function)(asked, config):
+    told: list[Told] = []
+    for part in getattr(importlib.import_module(module), function)(asked, config):
+        told.append(part)
         if rank_and_world_size()[0] == 0:
-            print(text, end="\n\n", flush=True)
+            print(part.text, end="\n\n", flush=True)
     if rank_and_world_size()[0] == 0:
-        print(f"results: {home}")
+        print("\n".join([*(f"wrote {part.page}" for part in told if part.page is not None), f"results: {home}"]))
 
 
 def _arguments(study: Study) -> list[Argument]:

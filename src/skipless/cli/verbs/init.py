@@ -47,12 +47,12 @@ def init(
     from skipless.init import PRESETS, SkiplessInit
     from skipless.models import create_model, inspect_init
     from skipless.training import save_weights
-    from skipless.training.run_folder.atomic import create_writable_folder
+    from skipless.training.run_folder.atomic import check_writable
     from skipless.training.run_folder.checkpoint import check_safetensors_name
 
     if out is not None:
         check_safetensors_name(out)
-        create_writable_folder(out.parent)
+        check_writable(out.parent)
     values = {name: value for name, value in (("alpha", alpha), ("beta", beta), ("c", c)) if value is not None}
     named: dict[str, Any] = {"factors": factors, "noise": noise, "logit_scale": logit_scale}
     scheme = SkiplessInit(**{**vars(PRESETS[preset]), **named, **values})

@@ -74,7 +74,7 @@ def measure(asked: Options) -> None:
     """
     from skipless.recipes import open_model
     from skipless.report.write_files import drawing
-    from skipless.training.run_folder.atomic import create_writable_folder
+    from skipless.training.run_folder.atomic import check_writable
 
     if asked.untrained and asked.weights is not None:
         raise InputError(f"--untrained and --weights {str(asked.weights)!r}: give one of them")
@@ -87,7 +87,7 @@ def measure(asked: Options) -> None:
     )
     if asked.out is not None:  # what cannot be drawn or written is told before the work
         drawing("skipless.report.kappa_figure")
-        create_writable_folder(asked.out)
+        check_writable(asked.out)
     count = max(asked.images, asked.rows[0]) if asked.network else asked.images
     pixels, named = _pixels(source, count, asked.data, asked.seed)
     found = _measured(source.model, pixels, asked)

@@ -9,6 +9,7 @@ from skipless.choices import OPTIMIZERS, OptimizerName, Precision, SharedStrateg
 from skipless.cli.call import call
 from skipless.cli.named_recipe import paper_recipes, recipe_at_paper_scale
 from skipless.data.config import IMAGENET_TRAIN
+from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.options import Option
 from skipless.planning.assumptions import Assumptions
@@ -105,7 +106,7 @@ def _lines(asked: Options) -> list[Any]:
             optimizer__precondition_frequency=asked.precondition_frequency,
         )
         work = workload(base, images=asked.images)
-        title = name if blocks is None else f"{name}, {blocks} blocks"
+        title = name if blocks is None else f"{name}, {counted(blocks, 'block')}"
         for count in asked.devices:
             setup = Setup(
                 find_gpu(asked.gpu), count, asked.strategy, asked.share, asked.micro_batch, asked.fused,

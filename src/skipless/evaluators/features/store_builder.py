@@ -128,10 +128,21 @@ def weights_hash(model: ViTView) -> str:
         digest.update(repr(graying).encode())
     for view in model.views:
         digest.update(repr((view.skips, view.heads, view.key_heads, view.head_dim, view.logit_scale)).encode())
-    for name, value in sorted(model.transformer.state_dict().items()):
+    _add_tensors(digest, model.transformer)
+    return digest.hexdigest()
+
+
+def tensors_hash(model: nn.Module) -> str:
+    """Hash a model's state dict, whatever the model is; `weights_hash` adds what its tensors do not say."""
+    digest = hashlib.sha256()
+    _add_tensors(digest, model)
+    return digest.hexdigest()
+
+
+def _add_tensors(digest: Any, model: nn.Module) -> None:
+    for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from skipless.display import Record, Table
-from skipless.display.axes import legend, level, lines_by_name
+from skipless.display.axes import from_zero, legend, level, lines_by_name
 from skipless.display.values import counted
 from skipless.evaluators.probe.dense_set import Skipped
 from skipless.evaluators.probe.protocols import DenseProtocol
@@ -136,6 +136,10 @@ class ProbeResult(Record):
         about = f"protocol {self.protocol.name}, {self.kind} of {self.train} images, mIoU on {self.val}"
         return f"{about}, learning rate chosen on {self.chosen_on} {chosen} images"
 
+    def _left_out(self) -> str:
+        were = "was" if len(self.skipped) == 1 else "were"
+        return f"{counted(len(self.skipped), 'image')} {were} left out; the first: {self.skipped[0].reason}"
+
     def tables(self) -> tuple[Table, ...]:
         """A row for each set of blocks."""
         rows = [
@@ -145,7 +149,7 @@ class ProbeResult(Record):
         notes = [f"! block {one.name}: the chosen rate ends the grid" for one in self.blocks if one.at_edge]
         notes += [f"! block {one.name}: every head diverged" for one in self.blocks if one.scores is None]
         if self.skipped:
-            notes.append(f"! {len(self.skipped)} images were left out; the first: {self.skipped[0].reason}")
+            notes.append(f"! {self._left_out()}")
         head = ("blocks", "mIoU, %", "pixel accuracy, %", "learning rate")
         return (Table(head, rows, f"{self._setting()}, seed {self.seed}", notes, align="lrrr"),)
 
@@ -157,7 +161,7 @@ class ProbeResult(Record):
         lines_by_name(axes, [one.name for one in self.blocks], {"mIoU": [one.miou for one in self.blocks]}, "mIoU, %")
         if majority is not None:
             level(axes, majority, "most frequent class")
-        axes.set_ylim(bottom=0)
+        from_zero(axes)
         legend(axes)
 
     def __str__(self) -> str:
@@ -173,7 +177,7 @@ class ProbeResult(Record):
             )
         lines.append(self._setting())
         if self.skipped:
-            lines.append(f"{len(self.skipped)} images were left out; the first: {self.skipped[0].reason}")
+            lines.append(self._left_out())
         return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ from skipless.conditioning.measurement.block_incoherence import check_assumption
 from skipless.conditioning.measurement.network_jacobian import Rows
 from skipless.conditioning.measurement.tracking import first_images
 from skipless.data import ImageData, load_images
+from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.experiments.conditioning.assumptions_table import assumptions_markdown
 from skipless.experiments.conditioning.kept import cached, seen
@@ -90,5 +91,9 @@ def _cases(
 
 
 def _setting(recipe: Recipe, scale: ConditioningScale, epochs: int | None) -> str:
-    when = "at initialisation" if scale == "init" else f"before and after {epochs or recipe.fit.epochs} epochs, SOAP"
+    when = (
+        "at initialisation"
+        if scale == "init"
+        else f"before and after {counted(epochs or recipe.fit.epochs, 'epoch')}, SOAP"
+    )
     return f"{recipe.model.title}, {recipe.data.data}, {when}, seed {recipe.fit.seed}"

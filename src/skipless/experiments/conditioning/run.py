@@ -11,6 +11,7 @@ from skipless.choices import ROWS, Row, slug
 from skipless.conditioning.measurement.measure import measure_conditioning
 from skipless.conditioning.measurement.tracking import evenly_spaced_blocks, first_images, training_measure
 from skipless.data import ImageData, load_images
+from skipless.display.values import counted
 from skipless.experiments.conditioning.kept import cached, seen
 from skipless.experiments.conditioning.page import write_conditioning
 from skipless.experiments.conditioning.recipe import made, model_recipe, planned
@@ -107,7 +108,7 @@ def _through_training(
     folders = made(recipes, scale, out, jobs)
     found = {row: read_moments(folder) for row, folder in folders.items()}
     one = recipes["skip"]
-    return found, f"{one.model.title}, {one.data.data}, {one.fit.epochs} epochs, SOAP, seed {seed}", folders
+    return found, f"{one.model.title}, {one.data.data}, {counted(one.fit.epochs, 'epoch')}, SOAP, seed {seed}", folders
 
 
 def reproduce_figure6(

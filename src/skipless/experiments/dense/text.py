@@ -1,5 +1,6 @@
 """What reports of section 6.2 say in words: titles, settings, where ours differs, and how far to trust it."""
 
+from skipless.display.values import counted
 from skipless.experiments.dense.pretraining.runs import early_epoch
 from skipless.experiments.dense.scale import SCENES
 from skipless.experiments.dense.scores.record import DenseRuns
@@ -35,7 +36,7 @@ DESCRIPTIONS: dict[DenseWhat, str] = {
 def our_setting(runs: DenseRuns) -> str:
     """Ours in a few words."""
     recipe = runs.recipe
-    return f"{_model(recipe)}, DINO on {_data(runs)}, {recipe.fit.epochs} epochs"
+    return f"{_model(recipe)}, DINO on {_data(runs)}, {counted(recipe.fit.epochs, 'epoch')}"
 
 
 def differences(runs: DenseRuns) -> list[str]:
@@ -58,7 +59,7 @@ def _differences_at_scenes(runs: DenseRuns) -> list[str]:
     crops = recipe.crops
     said = [
         f"The model is a {_model(recipe)}, not ViT-S/16 (12 blocks, width 384), pretrained on {plan.train:,} "
-        f"generated scenes for {recipe.fit.epochs} epochs, not on 1.28 million photos for 300; crops have "
+        f"generated scenes for {counted(recipe.fit.epochs, 'epoch')}, not on 1.28 million photos for 300; crops have "
         f"{crops.global_size} and {crops.local_size} pixels, not 224 and 96."
     ]
     if {member.optimizer for member in runs.recipes} == {"soap"}:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from skipless.data import load_images
+from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.experiments.supervised.cells import table1_cells
 from skipless.experiments.supervised.recipe import CELLS, PAPER_CELLS, Scale, table1
@@ -89,5 +90,6 @@ def _require_finished(planned: Mapping[Path, Recipe]) -> None:
             refuse_other_recipe(folder, recipe)
     if commands:
         first = next(iter(planned.values()))
-        head = f"{len(commands)} runs of {first.model.title}, {first.fit.epochs} epochs, are not finished; run each of"
+        length = counted(first.fit.epochs, "epoch")
+        head = f"{len(commands)} runs of {first.model.title}, {length}, are not finished; run each of"
         raise InputError("\n  ".join([head, *commands]))

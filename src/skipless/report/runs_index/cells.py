@@ -5,6 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
+from skipless.display.values import counted
 from skipless.report.labels import OPTIMIZER_LABEL, ROW_CLASS, duration, rate
 from skipless.report.runs_index.links import href, link, shown
 from skipless.report.runs_index.run_line import RunLine, finite
@@ -92,15 +93,19 @@ def _joined(*parts: Any) -> str:
 
 
 def _epochs(epochs: float | None) -> str:
-    return "" if epochs is None else f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
+    return "" if epochs is None else counted(epochs, "epoch")
 
 
 def _model(run: RunLine) -> str:
     """The model in a few words, as `ModelConfig.title` has it."""
     sizes = run.at("recipe.model.kwargs", {})
     if isinstance(sizes, Mapping) and {"depth", "embed_dim", "patch_size"} <= sizes.keys():
-        return f"ViT of {sizes['depth']} blocks, width {sizes['embed_dim']}, patch {sizes['patch_size']}"
+        return f"ViT of {_blocks(sizes['depth'])}, width {sizes['embed_dim']}, patch {sizes['patch_size']}"
     return str(run.at("recipe.model.name", ""))
+
+
+def _blocks(depth: Any) -> str:
+    return counted(depth, "block") if isinstance(depth, int) else f"{depth} blocks"
 
 
 def _short(commit: str) -> str:

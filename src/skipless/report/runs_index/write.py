@@ -7,6 +7,7 @@ from itertools import chain, count
 from pathlib import Path
 
 from skipless import __version__
+from skipless.display.values import place_name
 from skipless.errors import InputError
 from skipless.report.found_study import found_study
 from skipless.report.html_page import RUNS_GENERATOR
@@ -57,6 +58,10 @@ def write_index(
     page = out or _free_name(root)
     if page.is_dir():
         raise InputError(f"--out {str(page)!r} is a folder; give the page's file, {str(page / 'index.html')!r}")
+    if not is_ours(page, RUNS_GENERATOR):
+        raise InputError(
+            f"--out {str(page)!r} is there, and no page of `skipless report`: give another name, or move it away"
+        )
     write_files(page.parent, {page.name: index_html(index, page.absolute())})
     return page, summary(index)
 
@@ -90,7 +95,7 @@ def _titled(found: Findings, unread: list[tuple[Path, str]]) -> list[tuple[Path,
             unread.append((folder, study))
         else:
             titled.append((folder, str(study)))
-    return titled + [(folder, f"conditioning, {folder.name}") for folder in found.measurements]
+    return titled + [(folder, f"conditioning, {place_name(folder)}") for folder in found.measurements]
 
 
 def _page_of(folder: Path, *names: str) -> Path:

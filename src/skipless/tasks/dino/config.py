@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from skipless.display import Record
+from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.optim.schedules import WarmupCosine
 
@@ -105,7 +106,7 @@ class DINOConfig:
         epochs = -(-total_steps // steps_per_epoch)
         if self.warmup_teacher_temp_epochs > epochs:
             raise InputError(
-                f"warmup_teacher_temp_epochs={self.warmup_teacher_temp_epochs} in a run of {epochs} epochs: "
+                f"warmup_teacher_temp_epochs={self.warmup_teacher_temp_epochs} in a run of {counted(epochs, 'epoch')}: "
                 "warm up for less or train for longer"
             )
         return DINOSchedules(

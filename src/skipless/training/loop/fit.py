@@ -350,7 +350,7 @@ class _Run:
     def finish(self) -> FitResult:
         """Write `result.json`."""
         self.folder.write("result.json", self._result("finished") | self.metrics)
-        return FitResult(self.step, self.epoch, self.seconds, self.metrics, self.began)
+        return FitResult(self.step, self.epoch, self.seconds, self.metrics, self.began, self.folder.path)
 
     def _result(self, status: str) -> dict[str, Any]:
         return {

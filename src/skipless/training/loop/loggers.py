@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from skipless.display.values import place_name
 from skipless.errors import InputError
 from skipless.optional import how_to_install
 
@@ -65,7 +66,7 @@ def _wandb(folder: Path, record: Mapping[str, Any], stack: ExitStack) -> Logger:
     name = str(folder.resolve())
     run = wandb.init(
         project="skipless",
-        name=folder.name,
+        name=place_name(folder),
         id=hashlib.sha256(name.encode()).hexdigest()[:16],
         dir=str(folder),
         config=dict(record),

@@ -71,8 +71,26 @@ def create_writable_folder(folder: Path) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise InputError(f"cannot write to {str(folder)!r} ({error.strerror}); choose another --out") from error
+        raise _not_writable(folder, error) from error
     return folder
+
+
+def check_writable(folder: Path) -> None:
+    """Check that a folder can be written, or made, before any work is done; whoever is cut off leaves none behind.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+
+
+def _not_writable(folder: Path, error: OSError) -> InputError:
+    return InputError(f"cannot write to {str(folder)!r} ({error.strerror}); choose another --out")
 
 
 def write_error(path: Path, error: Exception, written: Path | None = None) -> InputError:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from skipless.choices import ModelState
 from skipless.display import Record
 from skipless.display.drawing import inline_svg
 from skipless.report.labels import in_full
@@ -13,8 +14,8 @@ from skipless.report.markdown import markdown_html
 from skipless.report.page import PAGE, Page, page_html
 from skipless.report.write_files import write_files
 from skipless.studies.origin import Origin
+from skipless.studies.pages.text import StudyText
 from skipless.studies.study_folder import StudyFolder, rank_and_world_size
-from skipless.studies.text import StudyText
 from skipless.training.run_folder.provenance import provenance
 
 _FILES = {
@@ -57,11 +58,11 @@ def write_study_page(
     where = f" on {data}" if data else ""
     figures: dict[str, bytes | str] = {}
     if isinstance(result, Record) and (curve := inline_svg(result._draw, result._size, repr(result))):
-        figures["Every block, beside what needs no features"] = curve
+        figures[text.curve] = curve
     page = Page(
         title=f"{text.title}: {name}{where}",
         description=text.description,
-        ours=_setting(name, data, origin),
+        ours=setting(name, data, origin.state),
         paper=text.paper,
         numbers=_numbers(result),
         figures=figures | {caption: (folder.path / file).read_bytes() for file, caption in drawn.items()},
@@ -69,7 +70,7 @@ def write_study_page(
         made=provenance(next(model.parameters()).device),
         command=origin.command,
         settings={key: in_full(value) for key, value in asdict(config).items()},
-        files={file: what for file, what in _FILES.items() if (folder.path / file).is_file()} | drawn,
+        files=files_there(folder) | drawn,
     )
     write_files(folder.path, {PAGE: page_html(page)})
 
@@ -80,8 +81,14 @@ def _numbers(result: Record | str) -> str:
     return "\n".join(table.html() for table in result.tables())
 
 
-def _setting(name: str, data: str, origin: Origin) -> str:
+def files_there(folder: StudyFolder) -> dict[str, str]:
+    """The files that a study has written beside its page, and what is in each."""
+    return {file: what for file, what in _FILES.items() if (folder.path / file).is_file()}
+
+
+def setting(name: str, data: str, state: ModelState | None) -> str:
+    """A model, whose weights it has, and the data set, in words."""
     named = name.removesuffix(", untrained")
     whose = {"trained": "trained", "untrained": "not trained", "teacher": "the teacher of self-distillation"}
-    state = f", {whose[origin.state]}" if origin.state else ""
-    return f"{named}{state}{f'; {data}' if data else ''}"
+    told = f", {whose[state]}" if state else ""
+    return f"{named}{told}{f'; {data}' if data else ''}"

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from skipless.display.values import counted
 from skipless.studies.origin import Origin
 
 
@@ -14,12 +15,14 @@ class StudyText:
         description: what it measures.
         paper: the paper's setting; empty where it has no such numbers.
         trust: how far to trust the numbers, a sentence each.
+        curve: caption of the picture that the result draws.
     """
 
     title: str
     description: str
     paper: str = ""
     trust: tuple[str, ...] = ()
+    curve: str = "Every block, beside what needs no features"
 
 
 _BEST = (
@@ -62,6 +65,14 @@ CLASSIFIER = StudyText(
     "",
     (_BEST, "A score means nothing beside that of the largest class, which needs no features."),
 )
+TOP1 = StudyText(
+    "Top-1 accuracy",
+    "How many validation images a trained classifier gives the right class. The score is top-1, their share in per "
+    "cent; top-5 counts an image whose class is among the five that the classifier finds most likely.",
+    "",
+    ("A score means nothing beside that of the largest class, which needs no classifier.",),
+    "What the classifier gets right, beside what needs no classifier",
+)
 COLOURS = StudyText(
     "Features as colours",
     "The first three principal components of a model's patch features as red, green and blue. Patches of one colour "
@@ -95,5 +106,5 @@ def trust(text: StudyText, origin: Origin, unusable: int, select: str = "") -> l
             "--select holdout chooses them on training images set aside."
         )
     if unusable:
-        said.append(f"{unusable} images could not be used and were left out; result.json names them.")
+        said.append(f"{counted(unusable, 'image')} could not be used and did not count; result.json says which.")
     return said

@@ -1,0 +1,1 @@
+"""One study of several models, and what they come to side by side."""
