@@ -10,7 +10,7 @@ from jaxtyping import Float
 from skipless.choices import Factors, LogitScale, MLPInit, Noise, Positions
 from skipless.errors import InputError, did_you_mean
 from skipless.frozen import added
-from skipless.init.validate import check_choice, check_start, check_target
+from skipless.init.validate import check_choice, check_diagonals, check_start, check_target
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, device as Device
@@ -21,8 +21,9 @@ else:  # torch is imported only when weights are drawn
 Activation = Callable[[Tensor], Tensor]
 Factored = tuple[Float[Tensor, "i k"], Float[Tensor, "j l"]]  # a pair of factors: (w_q, w_k) or (w_v, w_o)
 
-DIAGONAL = 0.96
-"""Mean attention diagonal on normal tokens: what (1, 2.5) gives at d = 32, where it was tuned (docs/depth.md)."""
+DIAGONALS = (0.95, 0.15)
+"""Mean attention diagonals of the first and the last block. The first lets tokens through nearly as they are. The last is
+low, because a class token hears of an image only by mixing (docs/depth.md has what else was tried)."""
 
 COSINE = 0.5
 """Cosine that two orthogonal tokens have after the last of the MLPs whose linear share is solved from the depth."""
@@ -45,8 +46,11 @@ class SkiplessInit:
             share of the activation's even part. `"kept"` leaves the library's own, for ablations.
         mlp_linearity: with `"mirrored"`, the share of the rotation, from 0 to 1. None has it solved from the depth, so
             that two orthogonal tokens would have a cosine of `COSINE` after the last MLP.
-        attention_diagonal: mean diagonal of each head's attention matrix to start with, on normal tokens, or on those
-            of the images that `initialize_` is given. alpha Z + beta I is then scaled head by head; None leaves it.
+        attention_diagonal: mean diagonal of each head's attention matrix in the first block, on normal tokens or on
+            those of the images that `initialize_` is given. alpha Z + beta I is then scaled head by head; None leaves
+            it.
+        last_diagonal: the same in the last block, towards which those between fall (or rise) geometrically; None has
+            one diagonal in all blocks.
         positions: `"kept"` leaves the library's position embeddings and prefix tokens, as the paper does. Ours start
             them at the size of the patch embeddings: `"orthogonal"` (`orthogonal_positions`), or `"smooth"`
             (`smooth_positions`).
@@ -74,6 +78,7 @@ class SkiplessInit:
     mlp: MLPInit = "orthogonal"
     mlp_linearity: float | None = added(None)
     attention_diagonal: float | None = added(None)
+    last_diagonal: float | None = added(None)
     positions: Positions = added("kept")
     position_scale: float = added(1.0)
 
@@ -82,7 +87,8 @@ class SkiplessInit:
         check_choice("logit_scale", self.logit_scale, get_args(LogitScale))
         check_choice("mlp", self.mlp, get_args(MLPInit))
         check_choice("positions", self.positions, get_args(Positions))
-        check_start(self.mlp, self.mlp_linearity, self.attention_diagonal, self.positions, self.position_scale)
+        check_start(self.mlp, self.mlp_linearity, self.positions, self.position_scale)
+        check_diagonals(self.attention_diagonal, self.last_diagonal)
         if not (math.isfinite(self.c) and self.c > 0):
             raise InputError(f"c={self.c} must be a positive number: W_V W_O has singular values c^2 (section 5.1)")
 
@@ -109,7 +115,8 @@ class SkiplessInit:
             alpha=noise_share(dim),
             beta=1.0,
             mlp="mirrored",
-            attention_diagonal=DIAGONAL,
+            attention_diagonal=DIAGONALS[0],
+            last_diagonal=DIAGONALS[1],
             positions="orthogonal",
         )
 
@@ -118,7 +125,7 @@ class SkiplessInit:
         """The scheme that suits a model's width, heads, number of tokens, depth and activation, beyond the paper.
 
         - `alpha`: `noise_share` of the width, for `beta = 1`.
-        - `attention_diagonal`: 0.96, which scales both.
+        - `attention_diagonal` and `last_diagonal`: 0.95 and 0.15, to which both are scaled.
         - `mlp`: mirrored, with the linear share that `solve_linearity` gives for the depth. A gated MLP without
           biases cannot start near a rotation, and need not: it stays `"orthogonal"`.
         - `positions`: orthogonal, of the size of the patch embeddings, where the model embeds positions.
@@ -203,6 +210,19 @@ class SkiplessInit:
 
         share = self.linearity(activation, depth)
         return draw_mirrored_mlp(dim, hidden, activation, share, generator=generator, device=device)
+
+    def diagonals(self, depth: int) -> tuple[float, ...]:
+        """The mean attention diagonal of every block, from the first to the last; nothing if none is asked for.
+
+        Example:
+            >>> [round(value, 2) for value in SkiplessInit(attention_diagonal=0.8, last_diagonal=0.2).diagonals(3)]
+            [0.8, 0.4, 0.2]
+        """
+        first = self.attention_diagonal
+        if first is None:
+            return ()
+        ratio = 1.0 if self.last_diagonal is None else self.last_diagonal / first
+        return tuple(first * ratio ** (block / max(depth - 1, 1)) for block in range(depth))
 
     def linearity(self, activation: Activation, depth: int) -> float:
         """The linear share of a mirrored MLP in a model of so many blocks: `mlp_linearity`, or what suits the depth."""

@@ -31,9 +31,7 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise InputError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}")
 
 
-def check_start(
-    mlp: str, mlp_linearity: float | None, attention_diagonal: float | None, positions: str, position_scale: float
-) -> None:
+def check_start(mlp: str, mlp_linearity: float | None, positions: str, position_scale: float) -> None:
     """Refuse values of what goes beyond the paper that have no meaning, or no effect.
 
     Raises:
@@ -43,9 +41,20 @@ def check_start(
         raise InputError(f"mlp_linearity={mlp_linearity} is of mlp='mirrored', not of mlp={mlp!r}")
     if mlp_linearity is not None and not 0 <= mlp_linearity <= 1:
         raise InputError(f"mlp_linearity={mlp_linearity} is a share: give a number from 0 to 1 (1: a rotation)")
-    if attention_diagonal is not None and not 0 < attention_diagonal < 1:
-        raise InputError(f"attention_diagonal={attention_diagonal} is a mean weight: give a number between 0 and 1")
     if not (math.isfinite(position_scale) and position_scale > 0):
         raise InputError(f"position_scale={position_scale} must be a positive number")
     if position_scale != 1 and positions == "kept":
         raise InputError(f"position_scale={position_scale} is of positions='orthogonal' or 'smooth', not of 'kept'")
+
+
+def check_diagonals(first: float | None, last: float | None) -> None:
+    """Refuse mean attention diagonals that are no weights, and a last one without a first.
+
+    Raises:
+        InputError: if one is.
+    """
+    for name, value in (("attention_diagonal", first), ("last_diagonal", last)):
+        if value is not None and not 0 < value < 1:
+            raise InputError(f"{name}={value} is a mean weight: give a number between 0 and 1")
+    if last is not None and first is None:
+        raise InputError(f"last_diagonal={last} needs attention_diagonal, that of the first block")

@@ -1,5 +1,7 @@
 """calibrate_: the attention of every block given a mean diagonal on the tokens that reach it."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
@@ -14,32 +16,33 @@ from skipless.models.vit_view import embed, find_vit
 
 TOKENS = 197  # of a model that does not say how many it has
 _SEED = 0  # of the normal tokens that stand in for images
-_NORMAL = 4  # such images
+_NORMAL = 1024  # such tokens, at least
 
 
 @torch.no_grad()
-def calibrate_(model: nn.Module, diagonal: float, *, images: Float[Tensor, "b c h w"] | None = None) -> nn.Module:
-    """Scale the logits of every head so that its attention has a mean diagonal, in place.
+def calibrate_(
+    model: nn.Module, diagonal: float | Sequence[float], *, images: Float[Tensor, "b c h w"] | None = None
+) -> nn.Module:
+    """Scale the logits of every head, first block to last, so that its attention has a mean diagonal, in place.
 
-    Without images the diagonal is that on normal tokens, which the paper supposes. Then alpha and beta need not be
-    looked for at every width, head size and number of tokens.
-
-    With images, each block is measured on the tokens that the blocks before it give, once these are scaled: one pass,
-    without randomness. A logit gap is proportional to 1 - cosine of two tokens, so as tokens grow alike with depth,
-    attention that is the same in all blocks needs ever larger logits. Queries are then measured from the mean token
-    (`centre_queries_`). It holds tokens apart, and is worth knowing for what it costs: models trained from it did worse
-    than those whose attention may grow diffuse with depth (docs/depth.md).
+    So alpha and beta need not be looked for at every width, head size, number of tokens and depth. A logit gap is
+    proportional to 1 - cosine of two tokens. As tokens grow alike with depth, one (alpha, beta) for all blocks gives
+    attention that grows diffuse, which makes tokens more alike still. Each block is therefore measured on the tokens
+    that the blocks before it give, once these are scaled, and its queries are measured from the mean token
+    (`centre_queries_`). It is one pass, without randomness.
 
     Args:
         model: a model with blocks that an adapter knows.
-        diagonal: mean A_ii, between 0 and 1.
-        images: normalised images; without them, normal tokens, as many as the model makes of an image.
+        diagonal: mean A_ii, between 0 and 1; one for all blocks, or one a block.
+        images: normalised images. By default normal tokens, as many as the model makes of an image, enter the first
+            block.
 
     Returns:
         The model.
 
     Raises:
-        InputError: for a diagonal out of range, images of another size, or images for a model of blocks alone.
+        InputError: for diagonals out of range or of another number, images of another size, or images for a model of
+            blocks alone.
 
     Example:
         >>> from skipless.models import create_model, inspect_init
@@ -50,18 +53,17 @@ def calibrate_(model: nn.Module, diagonal: float, *, images: Float[Tensor, "b c 
         >>> [round(value, 2) for value in report.attention_diagonal]
         [0.9, 0.9]
     """
-    if not 0 < diagonal < 1:
-        raise InputError(f"diagonal={diagonal} is a mean weight: give a number between 0 and 1")
     views = block_views(model)
+    targets = [diagonal] * len(views) if isinstance(diagonal, int | float) else list(diagonal)
+    if len(targets) != len(views) or not all(0 < target < 1 for target in targets):
+        raise InputError(f"diagonal={diagonal}: give a number between 0 and 1, or one for each of {len(views)} blocks")
     with evaluating(model):
         x = first_tokens(model, views, images)
-        for view in views:
+        for view, target in zip(views, targets, strict=True):
             normed = view.attn_norm(x)
-            if images is not None:
-                centre_queries_(view, normed)
-            scale_logits_(view, normed, diagonal)
-            if images is not None:
-                x = view.block(x)
+            centre_queries_(view, normed)
+            scale_logits_(view, normed, target)
+            x = view.block(x)
     return model
 
 
@@ -72,7 +74,8 @@ def first_tokens(
     weight = views[0].query.weight
     if images is not None:
         return embed(find_vit(model), images.to(weight.device, weight.dtype))
-    x = torch.randn(_NORMAL, token_count(model), views[0].dim, generator=Generator().manual_seed(_SEED))
+    count = token_count(model)
+    x = torch.randn(-(-_NORMAL // count), count, views[0].dim, generator=Generator().manual_seed(_SEED))
     return x.to(weight.device, weight.dtype)
 
 

@@ -105,7 +105,7 @@ def initialize_(
     if init.positions != "kept":
         set_positions_(model, init.positions, init.position_scale, images=images, generator=generator)
     if init.attention_diagonal is not None:
-        calibrate_(model, init.attention_diagonal, images=images)
+        calibrate_(model, init.diagonals(len(views)), images=images)
     return model
 
 

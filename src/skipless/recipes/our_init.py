@@ -18,8 +18,12 @@ WEIGHT_DECAY = 1.0
 _DEFAULTS = {"embed_dim": 768, "depth": 12}  # of timm's ViT, where a recipe does not name them
 
 
-def with_our_init(recipe: R) -> R:
+def with_our_init(recipe: R, weight_decay: float | None = WEIGHT_DECAY) -> R:
     """A recipe whose model starts by `SkiplessInit.for_width`, and whose blocks learn as their number asks.
+
+    Args:
+        recipe: of a model without skips.
+        weight_decay: None leaves the recipe's.
 
     Example:
         >>> from skipless.recipes import table1
@@ -31,5 +35,5 @@ def with_our_init(recipe: R) -> R:
     return recipe.with_(
         model__init=SkiplessInit.for_width(width),
         optimizer__block_lr=BLOCK_LR / depth,
-        optimizer__weight_decay=WEIGHT_DECAY,
+        optimizer__weight_decay=weight_decay,
     )

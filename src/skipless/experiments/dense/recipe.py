@@ -21,6 +21,7 @@ from skipless.optim.config import OptimizerConfig
 from skipless.options import Option
 from skipless.recipes.model import ModelConfig
 from skipless.recipes.neighbours_config import NeighboursConfig
+from skipless.recipes.our_init import with_our_init
 from skipless.recipes.recipe import ScheduleConfig
 from skipless.recipes.self_supervised import DinoRecipe
 from skipless.tasks.dino.config import DINO_VIT_SMALL, DINOConfig
@@ -45,7 +46,7 @@ def dino(
 
     Args:
         scale: `vit_small` (the paper's: ViT-S/16, ImageNet-1k, 300 epochs) or `scenes` (generated scenes, minutes).
-        row: with skips, without, or without and initialised.
+        row: with skips, without, without and initialised as the paper says, or as we do.
         optimizer: `adamw` (the paper's, and the default at its scale) or `soap` (the default at scale `scenes`).
         depth: number of blocks; 12 (the paper's Table 4 has 9 to 12), and 6 at scale `scenes`.
         seed: of weights, head, order and augmentation.
@@ -69,7 +70,17 @@ def dino(
     init = SkiplessInit.preset("dino_vit_small") if scale == "vit_small" else SCENES_INIT
     kwargs = {**base.model.kwargs, **({} if depth is None else {"depth": depth})}
     model = replace(base.model, skip=row == "skip", init=init if row == "skipless + init" else None, kwargs=kwargs)
-    return base.with_(model=model, optimizer__name=optimizer, optimizer__lr=_rate(scale, optimizer))
+    made = base.with_(model=model, optimizer__name=optimizer, optimizer__lr=_rate(scale, optimizer))
+    return _with_our_init(made) if row == "skipless + ours" else made
+
+
+def _with_our_init(recipe: DinoRecipe) -> DinoRecipe:
+    """Our initialisation without its positions, and with DINO's schedule of decay.
+
+    Crops are views of one image at other places, which strong positions tell apart where they should not; and random
+    rows mean nothing between the places that they were drawn for, where crops are resized (docs/depth.md).
+    """
+    return with_our_init(recipe, weight_decay=None).with_(model__init__positions="kept")
 
 
 def _rate(scale: DinoScale, optimizer: OptimizerName | None) -> float | None:
