@@ -22,8 +22,8 @@ Activation = Callable[[Tensor], Tensor]
 Factored = tuple[Float[Tensor, "i k"], Float[Tensor, "j l"]]  # a pair of factors: (w_q, w_k) or (w_v, w_o)
 
 DIAGONALS = (0.95, 0.15)
-"""Mean attention diagonals of the first and the last block. The first lets tokens through nearly as they are. The last is
-low, because a class token hears of an image only by mixing (docs/depth.md has what else was tried)."""
+"""Mean attention diagonals of the first and the last block. The first lets tokens through nearly as they are. The last
+is low, because a class token hears of an image only by mixing (docs/depth.md has what else was tried)."""
 
 COSINE = 0.5
 """Cosine that two orthogonal tokens have after the last of the MLPs whose linear share is solved from the depth."""
@@ -102,17 +102,17 @@ class SkiplessInit:
         return PRESETS[name]
 
     @classmethod
-    def for_width(cls, dim: int) -> "SkiplessInit":
-        """The scheme beyond the paper for a width; `initialize_` solves what depends on depth, heads and tokens.
+    def for_any(cls) -> "SkiplessInit":
+        """The scheme beyond the paper; `initialize_` solves what depends on width, heads, tokens and depth.
 
-        It is for a model that embeds positions and whose MLP is not gated; `for_model` looks.
+        It is for a model that embeds positions and whose MLP can start near a rotation; `for_model` looks.
 
         Example:
-            >>> SkiplessInit.for_width(768).positions
+            >>> SkiplessInit.for_any().positions
             'orthogonal'
         """
         return cls(
-            alpha=noise_share(dim),
+            alpha=0.0,
             beta=1.0,
             mlp="mirrored",
             attention_diagonal=DIAGONALS[0],
@@ -124,8 +124,8 @@ class SkiplessInit:
     def for_model(cls, model: Module) -> "SkiplessInit":
         """The scheme that suits a model's width, heads, number of tokens, depth and activation, beyond the paper.
 
-        - `alpha`: `noise_share` of the width, for `beta = 1`.
-        - `attention_diagonal` and `last_diagonal`: 0.95 and 0.15, to which both are scaled.
+        - `alpha = 0`: noise in W_Q W_K^T keeps the diagonal from its target once tokens have grown alike.
+        - `attention_diagonal` and `last_diagonal`: 0.95 and 0.15, to which `beta` is scaled.
         - `mlp`: mirrored, with the linear share that `solve_linearity` gives for the depth. A gated MLP without
           biases cannot start near a rotation, and need not: it stays `"orthogonal"`.
         - `positions`: orthogonal, of the size of the patch embeddings, where the model embeds positions.
@@ -249,19 +249,3 @@ PRESETS: dict[str, SkiplessInit] = {
     "language": SkiplessInit(alpha=0.0, beta=0.5),  # section A.8, which does not state c
 }
 """The paper's own values by name, for ViT-Base (section 6.1), DINO's ViT-Small (6.2), and its language model (A.8)."""
-
-_CLEAR = 64  # width up to which alpha is 0
-
-
-def noise_share(dim: int) -> float:
-    """alpha / beta that suits a width: logits then stand out from their noise at every width as at d = 64.
-
-    A token's gap to the others has the mean beta d and the standard deviation sqrt((alpha^2 + beta^2) d)
-    (`gap_moments`, to leading order), so that their ratio is sqrt(64) where alpha^2 = beta^2 (d / 64 - 1). It is 2.2 at
-    d = 384 and 3.3 at d = 768; the paper has 1.8 and 3.3.
-
-    Example:
-        >>> round(noise_share(384), 2), round(noise_share(768), 2), noise_share(32)
-        (2.24, 3.32, 0.0)
-    """
-    return math.sqrt(max(dim / _CLEAR - 1, 0.0))

@@ -11,10 +11,10 @@ from skipless.errors import InputError
 from skipless.models.blocks import BlockView
 
 _WIDEST = math.log(1e4)  # logits are scaled by at most this factor, up or down
-_GRID, _HALVINGS = 41, 20
+_GRID, _HALVINGS = 31, 14
 _MEASURED = 2**24  # entries of attention matrices at a time, 64 MB in float32
 _SATURATED = 0.95  # of the largest diagonal that any scale gives; to come closer, logits would grow without bound
-_SOLVED = 2**22  # entries on which a scale is solved: some 60 softmaxes of them
+_SOLVED = 2**20  # entries on which a scale is solved: some 60 softmaxes of them
 
 
 def head_logits(

@@ -23,7 +23,7 @@ def suited_init(model: nn.Module) -> SkiplessInit:
     """
     views = block_views(model)
     near_linear = all(_may_be_linear(view) for view in views)
-    suited = SkiplessInit.for_width(views[0].dim)
+    suited = SkiplessInit.for_any()
     if not near_linear:
         suited = replace(suited, mlp="orthogonal")
     elif views[0].gate is None:

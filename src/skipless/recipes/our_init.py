@@ -15,11 +15,11 @@ it is inverse in the depth is theory, that it is 4 was fitted at 12 blocks (docs
 WEIGHT_DECAY = 1.0
 """Decoupled, in units of the learning rate; fitted at 12 blocks (docs/depth.md)."""
 
-_DEFAULTS = {"embed_dim": 768, "depth": 12}  # of timm's ViT, where a recipe does not name them
+_DEPTH = 12  # of timm's ViT, where a recipe does not name it
 
 
 def with_our_init(recipe: R, weight_decay: float | None = WEIGHT_DECAY) -> R:
-    """A recipe whose model starts by `SkiplessInit.for_width`, and whose blocks learn as their number asks.
+    """A recipe whose model starts by `SkiplessInit.for_any`, and whose blocks learn as their number asks.
 
     Args:
         recipe: of a model without skips.
@@ -31,9 +31,9 @@ def with_our_init(recipe: R, weight_decay: float | None = WEIGHT_DECAY) -> R:
         >>> ours.model.init.positions, round(ours.optimizer.block_lr, 3), ours.optimizer.weight_decay
         ('orthogonal', 0.111, 1.0)
     """
-    width, depth = (recipe.model.kwargs.get(name, size) for name, size in _DEFAULTS.items())
+    depth = recipe.model.kwargs.get("depth", _DEPTH)
     return recipe.with_(
-        model__init=SkiplessInit.for_width(width),
+        model__init=SkiplessInit.for_any(),
         optimizer__block_lr=BLOCK_LR / depth,
         optimizer__weight_decay=weight_decay,
     )
