@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from skipless.display.values import counted
 from skipless.experiments.depth.report import DepthRuns
 from skipless.report.curves import smooth
 from skipless.report.figure_style import COLOURS, print_fonts, style_axes
@@ -94,7 +95,7 @@ def _by_depth(found: Sequence[DepthRuns]) -> list[tuple[str, list[DepthRuns]]]:
     panels: dict[str, list[DepthRuns]] = {}
     for one in sorted(found, key=lambda one: (one.cell.optimizer, one.cell.depth)):
         more = f", {OPTIMIZER_LABEL[one.cell.optimizer]}" if several else ""
-        panels.setdefault(f"{one.cell.depth} blocks{more}", []).append(one)
+        panels.setdefault(f"{counted(one.cell.depth, 'block')}{more}", []).append(one)
     return list(panels.items())
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from skipless.display import Table
+from skipless.display.values import counted
 from skipless.experiments.depth.recipe import DepthCell
 from skipless.experiments.depth.text import DESCRIPTION, TITLE, notes
 from skipless.recipes.recipe import Recipe
@@ -62,7 +63,7 @@ def accuracy_table(found: Sequence[DepthRuns]) -> Table:
         said = f"{one.shown} (n {len(one.accuracies)}, {rate(one.runs[0].learning_rate)})"
         lines.setdefault((one.cell.row, OPTIMIZER_LABEL[one.cell.optimizer]), []).append(said)
     rows = [(*names, *values) for names, values in lines.items()]
-    heads = ("model", "optimizer", *(f"{depth} blocks" for depth in depths))
+    heads = ("model", "optimizer", *(counted(depth, "block") for depth in depths))
     caption = "Validation top-1 in percent, mean ± sample standard deviation over n seeds, and the peak learning rate."
     return Table(heads, rows, caption, align="ll" + "r" * len(depths))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from skipless.conditioning.measurement.tracking import first_images
 from skipless.data import ImageData, load_images
+from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.experiments.depth import Options
 from skipless.experiments.depth.recipe import GRID, DepthCell, depth_recipe, learning_rate
@@ -78,7 +79,7 @@ def _recipe(options: Options, cell: DepthCell, seed: int) -> Recipe:
 def _tuned(options: Options, cells: Sequence[DepthCell], out: Path, images: ImageData) -> dict[DepthCell, float]:
     """The best learning rate of every cell's grid, by accuracy on images held out of training."""
     made: dict[tuple[str, str], dict[float, Job]] = {}
-    named = {(f"{cell.row}, {cell.depth} blocks", cell.optimizer): cell for cell in cells}
+    named = {(f"{cell.row}, {counted(cell.depth, 'block')}", cell.optimizer): cell for cell in cells}
     for name, cell in named.items():
         base = _recipe(options, cell, TUNING_SEED).with_(data__holdout=HOLDOUT[options.scale])
         for factor in GRID:
@@ -93,7 +94,7 @@ def _tuned(options: Options, cells: Sequence[DepthCell], out: Path, images: Imag
 
 def _job(cell: DepthCell, last: str, recipe: Recipe, out: Path, images: ImageData) -> Job:
     samples = len(images.train) - recipe.data.holdout
-    labels = (cell.row, f"{cell.depth} blocks", OPTIMIZER_LABEL[cell.optimizer], last)
+    labels = (cell.row, counted(cell.depth, "block"), OPTIMIZER_LABEL[cell.optimizer], last)
     return Job(labels, recipe, out, recipe.fit.total_steps(samples))
 
 

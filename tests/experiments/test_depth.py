@@ -1,0 +1,62 @@
+"""The depth report: its recipes, its files, and that it goes on where it was cut off."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from skipless.errors import InputError
+from skipless.experiments.depth import Options
+from skipless.experiments.depth.recipe import LEARNING_RATE, DepthCell, depth_recipe, learning_rate
+from skipless.experiments.depth.run import reproduce_depth
+from skipless.recipes.our_init import BLOCK_LR
+
+ROWS = ("skip", "skip + positions", "skipless", "skipless + init", "skipless + ours")
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("optimizer", ["adamw", "soap"])
+def test_a_recipe_differs_from_table_1_in_depth_positions_and_rates(row, optimizer) -> None:
+    recipe = depth_recipe("digits", DepthCell(row, optimizer, 36))
+    assert recipe.model.kwargs["depth"] == 36
+    assert recipe.model.skip == row.startswith("skip ") or row == "skip"
+    assert (recipe.model.positions == "orthogonal") == (row == "skip + positions")
+    assert (recipe.model.init is not None) == (row in ("skipless + init", "skipless + ours"))
+    assert recipe.optimizer.block_lr == (BLOCK_LR / 36 if row == "skipless + ours" else 1.0)
+
+
+def test_rates_of_models_without_a_rule_fall_with_depth() -> None:
+    for row, optimizer in LEARNING_RATE:
+        ratio = learning_rate(DepthCell(row, optimizer, 36)) / learning_rate(DepthCell(row, optimizer, 12))
+        assert ratio == pytest.approx(1 / 3 if row in ("skipless", "skipless + init") else 1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (Options(depths=(0,)), "--depths 0: a model has at least one block"),
+        (Options(depths=()), "give at least one of each"),
+        (Options(seeds=0), "--seeds 0: give at least 1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options: Options, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        reproduce_depth(options, tmp_path)
+
+
+def test_the_report_says_accuracy_and_tokens_and_is_made_again_from_what_is_there(tmp_path: Path) -> None:
+    options = Options(depths=(2, 1), rows=("skip + positions", "skipless + ours"), epochs=1, jobs=1)
+    written = reproduce_depth(options, tmp_path, command="skipless reproduce depth")
+    assert {"depth.md", "depth.json", "depth.html", "index.html", "depth-tokens.png"} <= written.keys()
+    found = json.loads(written["depth.json"].read_text())
+    assert [(one["row"], one["depth"]) for one in found] == [(row, depth) for row in options.rows for depth in (1, 2)]
+    for one in found:
+        assert (
+            len(one["cosine_untrained"]) == len(one["cosine_trained"]) == len(one["diagonal_trained"]) == one["depth"]
+        )
+    assert "| skipless + ours | SOAP |" in written["depth.md"].read_text()
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*.*[!k]")}  # locks are touched
+    again = reproduce_depth(options, tmp_path, command="skipless reproduce depth")
+    assert json.loads(again["depth.json"].read_text()) == found
+    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
+    assert "tokens.json" in {path.name for path in stamps}
