@@ -8,7 +8,8 @@ from torch import Generator, nn
 
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
-from skipless.models import block_views, factory, initialization, initialize_, inspect_init, load_timm, remove_skips_
+from skipless.models import block_views, factory, initialize_, inspect_init, load_timm, remove_skips_
+from skipless.models.starting import initialization
 from skipless.recipes.export import Exported
 
 NAME = "skipless_vit_tiny_patch16_224"

@@ -141,7 +141,7 @@ class SkiplessInit:
             >>> init.mlp, round(init.mlp_linearity, 3), init.positions
             ('mirrored', 0.931, 'orthogonal')
         """
-        from skipless.models.suited import suited_init
+        from skipless.models.starting.suited import suited_init
 
         return suited_init(model)
 

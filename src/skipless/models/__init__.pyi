@@ -1,9 +1,6 @@
 # Views of a block
 from skipless.models.blocks import BlockView as BlockView, LinearMap as LinearMap, SubBlock as SubBlock
 
-# Attention with a given mean diagonal
-from skipless.models.calibration import calibrate_ as calibrate_
-
 # timm's models, with skips or without
 from skipless.models.factory import (
     REGISTERED as REGISTERED,
@@ -11,19 +8,24 @@ from skipless.models.factory import (
     load_timm as load_timm,
 )
 
-# Changes to a model
-from skipless.models.initialization import initialize_ as initialize_
-
 # Checks of a model's initialisation
-from skipless.models.inspection import BlockInit as BlockInit, InitReport as InitReport, inspect_init as inspect_init
-
-# Positions and skips
-from skipless.models.positions import set_positions_ as set_positions_
-from skipless.models.surgery import block_views as block_views, remove_skips_ as remove_skips_
+from skipless.models.inspection.init_report import (
+    BlockInit as BlockInit,
+    InitReport as InitReport,
+    inspect_init as inspect_init,
+)
 
 # What becomes of tokens
-from skipless.models.token_report import (
+from skipless.models.inspection.token_report import (
     BlockTokens as BlockTokens,
     TokenReport as TokenReport,
     inspect_tokens as inspect_tokens,
 )
+
+# How a model starts: attention with a given diagonal, weights, positions
+from skipless.models.starting.calibration import calibrate_ as calibrate_
+from skipless.models.starting.initialization import initialize_ as initialize_
+from skipless.models.starting.positions import set_positions_ as set_positions_
+
+# Skips
+from skipless.models.surgery import block_views as block_views, remove_skips_ as remove_skips_

@@ -15,8 +15,8 @@ from skipless.errors import InputError
 from skipless.init import SkiplessInit
 from skipless.models import timm_vit
 from skipless.models.blocks import SubBlock
-from skipless.models.initialization import initialize_
-from skipless.models.positions import set_positions_
+from skipless.models.starting.initialization import initialize_
+from skipless.models.starting.positions import set_positions_
 from skipless.models.surgery import remove_skips_
 from skipless.models.timm_registry import register_models
 

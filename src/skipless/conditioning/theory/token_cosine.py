@@ -14,10 +14,10 @@ from skipless.errors import InputError
 from skipless.init import CorrelationMap
 from skipless.init.correlation_map import odd_slope
 from skipless.models import block_views, inspect_tokens
-from skipless.models.attention_diagonal import head_logits
 from skipless.models.blocks import BlockView
-from skipless.models.calibration import first_tokens
 from skipless.models.eval_mode import evaluating
+from skipless.models.starting.attention_diagonal import head_logits
+from skipless.models.starting.calibration import first_tokens
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

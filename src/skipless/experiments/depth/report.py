@@ -94,7 +94,7 @@ def runs_table(found: Sequence[DepthRuns]) -> Table:
 
 
 def _collapsed(cosines: Sequence[float]) -> str:
-    from skipless.models.token_report import COLLAPSED
+    from skipless.models.inspection.token_report import COLLAPSED
 
     return next((str(block) for block, value in enumerate(cosines) if value >= COLLAPSED), "none")
 

@@ -21,8 +21,8 @@ from skipless.init.mirrored import check_mirrored, draw_mirrored_mlp
 from skipless.init.random_matrices import LARGE
 from skipless.models import timm_vit
 from skipless.models.blocks import BlockView, LinearMap
-from skipless.models.calibration import calibrate_, check_images
-from skipless.models.positions import set_positions_
+from skipless.models.starting.calibration import calibrate_, check_images
+from skipless.models.starting.positions import set_positions_
 from skipless.models.surgery import block_views
 from skipless.progress import progress_bar
 

@@ -8,9 +8,9 @@ from torch import Generator, Tensor, nn
 
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
-from skipless.models.attention_diagonal import centre_queries_, scale_logits_
 from skipless.models.blocks import BlockView
 from skipless.models.eval_mode import evaluating
+from skipless.models.starting.attention_diagonal import centre_queries_, scale_logits_
 from skipless.models.surgery import block_views
 from skipless.models.vit_view import embed, find_vit
 

@@ -19,10 +19,10 @@ from skipless.display.axes import legend, level, lines_by_name
 from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
-from skipless.models.attention_diagonal import mean_diagonals
 from skipless.models.blocks import BlockView, LinearMap
+from skipless.models.inspection.token_report import TokenReport, inspect_tokens
+from skipless.models.starting.attention_diagonal import mean_diagonals
 from skipless.models.surgery import block_views
-from skipless.models.token_report import TokenReport, inspect_tokens
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

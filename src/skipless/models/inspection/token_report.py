@@ -11,10 +11,10 @@ from torch.func import jacrev, vmap
 from skipless.display import Record, Table
 from skipless.display.axes import legend, level, lines_by_name
 from skipless.display.values import few_words
-from skipless.models.attention_diagonal import head_logits, mean_diagonals
 from skipless.models.blocks import BlockView
-from skipless.models.calibration import first_tokens
 from skipless.models.eval_mode import evaluating
+from skipless.models.starting.attention_diagonal import head_logits, mean_diagonals
+from skipless.models.starting.calibration import first_tokens
 from skipless.models.surgery import block_views
 
 if TYPE_CHECKING:
