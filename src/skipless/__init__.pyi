@@ -42,6 +42,7 @@ from skipless.models import (
     create_model as create_model,
     initialize_ as initialize_,
     inspect_init as inspect_init,
+    inspect_tokens as inspect_tokens,
     remove_skips_ as remove_skips_,
 )
 

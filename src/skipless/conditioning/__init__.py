@@ -18,6 +18,7 @@ from skipless.conditioning.theory.propositions import (
     logit_moments,
     perturbation_ratio,
 )
+from skipless.conditioning.theory.token_cosine import TokenCosine, attention_correlation, predict_token_cosine
 
 __all__ = [
     "AssumptionReport",
@@ -27,6 +28,8 @@ __all__ = [
     "LinearOperator",
     "SpectralDensity",
     "Spectrum",
+    "TokenCosine",
+    "attention_correlation",
     "attention_terms",
     "attn_jacobian",
     "check_assumptions",
@@ -40,6 +43,7 @@ __all__ = [
     "mlp_jacobian",
     "param_jacobian",
     "perturbation_ratio",
+    "predict_token_cosine",
     "spectral_density",
     "spectrum",
 ]

@@ -34,16 +34,17 @@ def draw_gated_mlp(
 
         MLP(x) = (f(b + x G) * x A) A^T R / s,    G = e G_0,
 
-    of which x R is the linear part, with a share of (E f(b + e z))^2 / E f(b + e z)^2 of the mean square. e is solved
-    from it. The rest has no part that all tokens share, so orthogonal tokens stay orthogonal whatever the share is.
+    of which x R is the linear part. With the gates' mean m and variance v it has the share m^2 / (m^2 + v d / h) of the
+    mean square: A^T passes on d of the h directions in which gates vary. e is solved from the share. The rest has no
+    part that all tokens share, so orthogonal tokens stay orthogonal whatever the share is.
 
     Raises:
         InputError: if there are fewer hidden units than d, or for a share out of range.
     """
     check_linearity(linearity)
     check_gated(dim, hidden)
-    spread = solve_gate_spread(activation, linearity)
-    rms = math.sqrt(gaussian_mean(lambda z: activation(GATE_BIAS + spread * z).square()))
+    spread = solve_gate_spread(activation, linearity, dim / hidden)
+    rms = math.sqrt(sum(_linear_and_rest(activation, spread, dim / hidden)))
     gain = math.sqrt(hidden / dim)
     gate, into, rotation = (
         draw_haar(*shape, generator=generator, device=device) for shape in ((dim, hidden), (dim, hidden), (dim, dim))
@@ -56,16 +57,21 @@ def draw_gated_mlp(
     return orthonormalise
 
 
-def solve_gate_spread(activation: Activation, linearity: float) -> float:
+def solve_gate_spread(activation: Activation, linearity: float, passed: float) -> float:
     """e, the size of the gates' variation around their bias, for which the linear share is as given; at most 1.
+
+    Args:
+        activation: of the gates.
+        linearity: the linear share.
+        passed: d / h, how much the output map passes on of what varies from gate to gate.
 
     Raises:
         InputError: if the activation is 0 at the bias.
     """
 
     def share(spread: float) -> float:
-        square = gaussian_mean(lambda z: activation(GATE_BIAS + spread * z).square())
-        return gaussian_mean(lambda z: activation(GATE_BIAS + spread * z)) ** 2 / square if square else math.nan
+        linear, rest = _linear_and_rest(activation, spread, passed)
+        return linear / (linear + rest) if linear + rest else math.nan
 
     if math.isnan(share(0.0)):
         raise InputError(f"{activation} is 0 at {GATE_BIAS}, where the gates would start: use mlp='orthogonal'")
@@ -76,6 +82,16 @@ def solve_gate_spread(activation: Activation, linearity: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if share(middle) > linearity else (low, middle)
     return low
+
+
+def _linear_and_rest(activation: Activation, spread: float, passed: float) -> tuple[float, float]:
+    """m^2 and v d / h: mean squares of the linear part and of the rest, before they are divided by their sum."""
+
+    def gates(z: Tensor) -> Tensor:
+        return activation(GATE_BIAS + spread * z)
+
+    linear = gaussian_mean(gates) ** 2
+    return linear, passed * max(gaussian_mean(gates, power=2) - linear, 0.0)
 
 
 def check_gated(dim: int, hidden: int) -> None:

@@ -15,6 +15,8 @@ from skipless.errors import InputError
 from skipless.init.correlation_map import Activation, check_linearity, even_part, gaussian_mean, odd_slope
 from skipless.init.random_matrices import draw_haar
 
+_NOTHING = 1e-9  # an even part that is rounding
+
 Maps = tuple[Float64[Tensor, "d h"], Float64[Tensor, "h d"]]
 
 
@@ -75,8 +77,7 @@ def draw_mirrored_mlp(
     """Draw A, R and S now, to be orthonormalised later, on a device if one is given; see `random_matrices`."""
     check_linearity(linearity)
     check_mirrored(dim, hidden)
-    slope = odd_slope(activation)
-    rms = math.sqrt(gaussian_mean(lambda u: even_part(activation)(u).square()))
+    slope, rms = odd_slope(activation), even_rms(activation, linearity)
     pairs = hidden // 2
     gain = math.sqrt(pairs / dim)  # so that u has the mean square of x
     into, rotation, out_of = (
@@ -86,10 +87,22 @@ def draw_mirrored_mlp(
     def orthonormalise() -> Maps:
         a = gain * into()
         odd = math.sqrt(linearity) / (slope * gain**2) * (a.mT @ rotation())
-        even = math.sqrt(1 - linearity) / (2 * rms) * out_of()
+        even = (math.sqrt(1 - linearity) / (2 * rms) if linearity < 1 else 0.0) * out_of()
         return torch.cat((a, -a), dim=1), torch.cat((even + odd, even - odd))
 
     return orthonormalise
+
+
+def even_rms(activation: Activation, linearity: float) -> float:
+    """Root mean square of the even part.
+
+    Raises:
+        InputError: if it is 0 where a share is wanted of it.
+    """
+    rms = math.sqrt(gaussian_mean(even_part(activation), power=2))
+    if rms < _NOTHING and linearity < 1:
+        raise InputError(f"{activation} has no even part: mlp_linearity={linearity} must be 1, its only share")
+    return rms
 
 
 def check_mirrored(dim: int, hidden: int) -> None:

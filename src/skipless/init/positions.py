@@ -9,6 +9,8 @@ from torch import Generator, Tensor
 from skipless.errors import InputError
 from skipless.init.random_matrices import draw_haar
 
+_FEW = 3  # places or cosines, with half of which some places would be alike
+
 
 def orthogonal_positions(
     tokens: int,
@@ -59,9 +61,10 @@ def smooth_positions(
 ) -> Float[Tensor, "n d"]:
     """Rows for a grid of patches that change slowly along it, for models whose images come in several sizes.
 
-    They are made of the lower half of the cosines along each axis (type-II DCT, without the constant), turned by a
-    random matrix. Neighbours are alike, and patches that lie four or more apart nearly orthogonal. Orthogonal rows are
-    worth little between the places that they were drawn for: resized to a grid twice as fine they lose half their size.
+    They are made of the lower half of the cosines along each axis (type-II DCT, without the constant), or of all where
+    there are few, turned by a random matrix. Neighbours are alike, and patches that lie four or more apart nearly
+    orthogonal. Orthogonal rows are mixed between the places that they were drawn for: resized to a grid twice as fine
+    they lose a third of their mean square, smooth ones a twentieth.
 
     Args:
         rows, columns: of the grid; n = rows x columns.
@@ -78,15 +81,17 @@ def smooth_positions(
         raise InputError(f"positions need sizes >= 1 and a positive rms, got {rows} x {columns}, dim={dim}, rms={rms}")
     if rows * columns <= 2:
         return orthogonal_positions(rows * columns, dim, rms, generator=generator, dtype=dtype)
-    along, across = (_cosines(size, max(1, (size + 1) // 2)) for size in (rows, columns))
-    waves = torch.einsum("ik,jl->ijkl", along, across).flatten(2).flatten(0, 1)
-    waves = waves[:, 1:] if waves.shape[1] > 1 else waves
-    turned = waves @ draw_haar(waves.shape[1], dim, generator=generator)()
+    counts = [size if size <= _FEW else (size + 1) // 2 for size in (rows, columns)]
+    counts = [rows, columns] if math.prod(counts) <= _FEW else counts
+    along, across = map(_cosines, (rows, columns), counts)
+    waves = torch.einsum("ik,jl->ijkl", along, across).flatten(2).flatten(0, 1)[:, 1:]
+    turn = draw_haar(waves.shape[1], dim, generator=generator)()
+    turned = waves.to(turn) @ turn
     return (turned * (rms * math.sqrt(dim) / turned.norm(dim=1, keepdim=True))).to(dtype)
 
 
 def _cosines(size: int, count: int) -> Float[Tensor, "s k"]:
     """The first columns of the orthonormal type-II DCT."""
-    places = (torch.arange(size, dtype=torch.float64) + 0.5) * (math.pi / size)
-    waves = torch.cos(places[:, None] * torch.arange(count))
+    steps = torch.arange(max(size, count), dtype=torch.float64, device="cpu")  # whatever `torch.device` is in force
+    waves = torch.cos((steps[:size, None] + 0.5) * (math.pi / size) * steps[:count])
     return waves / waves.norm(dim=0)

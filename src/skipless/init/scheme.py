@@ -196,21 +196,6 @@ class SkiplessInit:
 
         return draw_value_output(dim, self.c, inner=inner, generator=generator, device=device)
 
-    def draw_mirrored_mlp(
-        self,
-        dim: int,
-        hidden: int,
-        activation: Activation,
-        depth: int,
-        generator: Generator | None = None,
-        device: Device | None = None,
-    ) -> Callable[[], Factored]:
-        """Draw the random matrices of `mirrored_mlp` now, to be orthonormalised later, on a device if one is given."""
-        from skipless.init.mirrored import draw_mirrored_mlp
-
-        share = self.linearity(activation, depth)
-        return draw_mirrored_mlp(dim, hidden, activation, share, generator=generator, device=device)
-
     def diagonals(self, depth: int) -> tuple[float, ...]:
         """The mean attention diagonal of every block, from the first to the last; nothing if none is asked for.
 

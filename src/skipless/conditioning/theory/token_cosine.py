@@ -17,7 +17,7 @@ from skipless.models import block_views, inspect_tokens
 from skipless.models.blocks import BlockView
 from skipless.models.eval_mode import evaluating
 from skipless.models.starting.attention_diagonal import head_logits
-from skipless.models.starting.calibration import first_tokens
+from skipless.models.starting.first_tokens import first_tokens
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,7 +114,11 @@ def mlp_correlation(view: BlockView) -> CorrelationMap:
         gate = view.mlp_in[view.gate]
         bias = 0.0 if gate.b is None else gate.b.double().mean().item()
         spread = gate.w.double().square().sum(0).mean().sqrt().item()
-        return CorrelationMap.of(lambda z: view.activation(bias + spread * z)).gated()
+        into, out_of = view.mlp_in[1 - view.gate].w.double(), view.mlp_out.w.double()
+        through = (into @ out_of).square().sum()  # of x with constant gates, beside gates that are independent
+        apart = into.square().sum(0) @ out_of.square().sum(1)
+        c_map = CorrelationMap.of(lambda z: view.activation(bias + spread * z))
+        return c_map.gated((through / apart).item() if apart else 1.0)
     own = CorrelationMap.of(view.activation)
     w_1, w_2 = view.mlp_in[0].w.double(), view.mlp_out.w.double()
     pairs = w_1.shape[1] // 2

@@ -14,7 +14,7 @@ from skipless.display.values import few_words
 from skipless.models.blocks import BlockView
 from skipless.models.eval_mode import evaluating
 from skipless.models.starting.attention_diagonal import head_logits, mean_diagonals
-from skipless.models.starting.calibration import first_tokens
+from skipless.models.starting.first_tokens import first_tokens
 from skipless.models.surgery import block_views
 
 if TYPE_CHECKING:

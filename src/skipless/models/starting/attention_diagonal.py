@@ -15,6 +15,8 @@ _GRID, _HALVINGS = 31, 14
 _MEASURED = 2**24  # entries of attention matrices at a time, 64 MB in float32
 _SATURATED = 0.95  # of the largest diagonal that any scale gives; to come closer, logits would grow without bound
 _SOLVED = 2**20  # entries on which a scale is solved: some 60 softmaxes of them
+_ROWS = 64  # of an image that are measured at the least, of many images
+_ALIKE = 0.01  # a diagonal that no scale lifts further above that of equal tokens: what is there is rounding
 
 
 def head_logits(
@@ -64,9 +66,9 @@ def scale_logits_(view: BlockView, x: Float[Tensor, "b n d"], target: float) -> 
     """Scale W_Q and W_K of every head so that the mean diagonal of its attention is the target, as far as it can be.
 
     The scale of logits is what beta is when alpha / beta is fixed. Heads that share a key are scaled by W_Q alone. With
-    qk-norm one factor serves all heads, in the norm of the queries. Where no scale reaches the target, as for
-    tokens that are exactly alike, that which comes nearest is taken. Of many tokens some rows are measured, evenly
-    spaced.
+    qk-norm one factor serves all heads, in the norm of the queries. Where no scale reaches the target, one that nearly
+    gives the most is taken, and none where tokens are exactly alike and no scale changes anything. Of many images some
+    are measured, and of many tokens some rows, evenly spaced.
 
     Args:
         view: of the block.
@@ -79,10 +81,11 @@ def scale_logits_(view: BlockView, x: Float[Tensor, "b n d"], target: float) -> 
     Raises:
         InputError: for qk-norm whose norm has no weight to scale.
     """
+    check_scalable(view)
     count = x.shape[1]
-    x = x[: max(1, _SOLVED // (view.heads * count))]
+    x = x[: max(1, _SOLVED // (view.heads * count * min(count, _ROWS)))]
     rows = max(1, min(count, _SOLVED // (view.heads * count * len(x))))
-    queries = torch.arange(rows, device=x.device) * count // rows
+    queries = (torch.arange(rows, device=x.device) * count + count // 2) // rows
     logits = head_logits(view, x, queries).float()
     together = not isinstance(view.query_norm, nn.Identity)
 
@@ -92,7 +95,7 @@ def scale_logits_(view: BlockView, x: Float[Tensor, "b n d"], target: float) -> 
         found = own.double().mean((0, 2)).cpu()
         return found.mean().expand_as(found) if together else found
 
-    log_scale = _solve(reached, view.heads, target)
+    log_scale = _solve(reached, view.heads, target, 1 / count)
     if together:
         _scale_norm_(view, log_scale[0].exp().item())
     else:
@@ -101,19 +104,20 @@ def scale_logits_(view: BlockView, x: Float[Tensor, "b n d"], target: float) -> 
 
 
 def _solve(
-    reached: Callable[[Float64[Tensor, " h"]], Float64[Tensor, " h"]], heads: int, target: float
+    reached: Callable[[Float64[Tensor, " h"]], Float64[Tensor, " h"]], heads: int, target: float, uniform: float
 ) -> Float64[Tensor, " h"]:
     """Logarithms of the least scale that reaches the target; where none does, of one that nearly reaches the most."""
-    grid = torch.linspace(-_WIDEST, _WIDEST, _GRID, dtype=torch.float64)
+    grid = torch.linspace(-_WIDEST, _WIDEST, _GRID, dtype=torch.float64, device="cpu")
     values = torch.stack([reached(point.expand(heads)) for point in grid])
-    goal = torch.minimum(_SATURATED * values.amax(0), torch.tensor(target, dtype=values.dtype))
+    most = values.amax(0)
+    goal = (uniform + _SATURATED * (most - uniform)).clamp_max(target)
     place = (values >= goal).int().argmax(0)
     high, low = grid[place], grid[(place - 1).clamp_min(0)]
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         above = reached(middle) >= goal
         low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-    return high
+    return torch.where(most > uniform + _ALIKE, high, 0.0)
 
 
 def _scale_heads_(view: BlockView, scale: Float[Tensor, " h"]) -> None:
@@ -127,13 +131,20 @@ def _scale_heads_(view: BlockView, scale: Float[Tensor, " h"]) -> None:
 
 
 def _scale_norm_(view: BlockView, scale: float) -> None:
-    parameters = [p for p in view.query_norm.parameters() if p is not None]
-    if not parameters:
+    for parameter in view.query_norm.parameters():
+        parameter.mul_(scale)
+
+
+def check_scalable(view: BlockView) -> None:
+    """Refuse qk-norm whose norm has no weight to scale.
+
+    Raises:
+        InputError: if that is so.
+    """
+    if not isinstance(view.query_norm, nn.Identity) and next(view.query_norm.parameters(), None) is None:
         raise InputError(
             f"{view.name} has qk-norm without a weight: its logits cannot be scaled; use attention_diagonal=None"
         )
-    for parameter in parameters:
-        parameter.mul_(scale)
 
 
 def _heads(x: Tensor, bias: Tensor | None, heads: int, norm: nn.Module) -> Float[Tensor, "b h n k"]:

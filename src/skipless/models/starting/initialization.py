@@ -21,8 +21,10 @@ from skipless.init.mirrored import check_mirrored, draw_mirrored_mlp
 from skipless.init.random_matrices import LARGE
 from skipless.models import timm_vit
 from skipless.models.blocks import BlockView, LinearMap
-from skipless.models.starting.calibration import calibrate_, check_images
-from skipless.models.starting.positions import set_positions_
+from skipless.models.starting.attention_diagonal import check_scalable
+from skipless.models.starting.calibration import calibrate_
+from skipless.models.starting.first_tokens import check_taken
+from skipless.models.starting.positions import check_positions, patch_rms, set_positions_
 from skipless.models.surgery import block_views
 from skipless.progress import progress_bar
 
@@ -69,8 +71,8 @@ def initialize_(
         The model.
 
     Raises:
-        InputError: if no adapter knows the model, or a parameter has no rule or is on the meta device. The model is
-            then unchanged.
+        InputError: if no adapter knows the model, a parameter has no rule or is on the meta device, the model has not
+            what `init` would set, or it does not take the images. The model is then unchanged.
 
     Example:
         >>> import timm
@@ -83,10 +85,7 @@ def initialize_(
     """
     init = SkiplessInit() if init is None else init
     views = block_views(model)
-    for view in views:
-        _check_covered(view)
-        _check_linear(view, init)
-    check_images(model, init, images)
+    _check(model, views, init, images)
     given = None if device is None else torch.device(device)
     drawn = (_draw(view, init, len(views), generator, _factorised_on(view, given)) for view in views)
     factorise = _in_threads if _worth_threads(views, given) else _in_turn
@@ -179,6 +178,21 @@ def _in_threads(blocks: Iterable[list[Drawn]]) -> Iterator[list[Factorised]]:
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # threads that are made later take the number that was set last
+
+
+def _check(
+    model: nn.Module, views: list[BlockView], init: SkiplessInit, images: Float[Tensor, "b c h w"] | None
+) -> None:
+    """Refuse what cannot be done, before anything is written."""
+    for view in views:
+        _check_covered(view)
+        _check_linear(view, init)
+        if init.attention_diagonal is not None:
+            check_scalable(view)
+    if images is not None:
+        check_taken(model, images)
+    if init.positions != "kept":
+        patch_rms(check_positions(model, init.positions), images)
 
 
 def _check_covered(view: BlockView) -> None:

@@ -1,6 +1,6 @@
 """Position embeddings and prefix tokens at the size of the patch embeddings."""
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
@@ -9,6 +9,8 @@ from torch import Generator, Tensor, nn
 from skipless.choices import Positions
 from skipless.errors import InputError
 from skipless.init import orthogonal_positions, smooth_positions
+from skipless.init.validate import check_choice
+from skipless.models.starting.first_tokens import check_taken
 from skipless.models.vit_view import ViTView, find_vit
 
 
@@ -36,7 +38,8 @@ def set_positions_(
         The model.
 
     Raises:
-        InputError: if there is not exactly one plain vision transformer, or it has nothing to set.
+        InputError: if there is not exactly one plain vision transformer, it has nothing to set or does not take the
+            images, or for another kind or a scale that is not positive. The model is then unchanged.
 
     Example:
         >>> import timm
@@ -44,11 +47,10 @@ def set_positions_(
         >>> round((model.pos_embed.square().mean() / patch_rms(model) ** 2).item(), 3)
         1.0
     """
-    found = find_vit(model)
+    found = check_positions(model, kind)
     vit: Any = found.transformer
-    prefixes = [token for token in (vit.cls_token, vit.reg_token) if token is not None]
-    if vit.pos_embed is None and not prefixes:
-        raise InputError(f"`{type(vit).__name__}` has neither a position embedding nor prefix tokens: positions='kept'")
+    if images is not None:
+        check_taken(model, images)
     rms = scale * patch_rms(found, images)
     embedded = 0 if vit.pos_embed is None else vit.pos_embed.shape[1]
     in_embedding = vit.pos_embed is not None and not vit.no_embed_class
@@ -57,9 +59,9 @@ def set_positions_(
         rows = orthogonal_positions(found.prefix + patches, found.dim, rms, generator=generator)
     else:
         first = [orthogonal_positions(found.prefix, found.dim, rms, generator=generator)] if found.prefix else []
-        rows_of, columns_of = vit.patch_embed.grid_size
-        grid = [smooth_positions(rows_of, columns_of, found.dim, rms, generator=generator)] if patches else []
+        grid = [smooth_positions(*vit.patch_embed.grid_size, found.dim, rms, generator=generator)] if patches else []
         rows = torch.cat([*first, *grid])
+    prefixes = [token for token in (vit.cls_token, vit.reg_token) if token is not None]
     if vit.pos_embed is not None:
         vit.pos_embed.copy_(rows[None] if in_embedding else rows[None, found.prefix :])
     start = 0
@@ -68,6 +70,20 @@ def set_positions_(
         token.copy_(torch.zeros_like(token) if in_embedding else rows[None, start:stop])
         start = stop
     return model
+
+
+def check_positions(model: nn.Module, kind: str) -> ViTView:
+    """Refuse a model without places for positions; give the view of its vision transformer.
+
+    Raises:
+        InputError: if there is not exactly one plain vision transformer, or it has nothing to set, or for another kind.
+    """
+    check_choice("positions", kind, tuple(one for one in get_args(Positions) if one != "kept"))
+    found = find_vit(model)
+    vit: Any = found.transformer
+    if all(place is None for place in (vit.pos_embed, vit.cls_token, vit.reg_token)):
+        raise InputError(f"`{type(vit).__name__}` has neither a position embedding nor prefix tokens: positions='kept'")
+    return found
 
 
 @torch.no_grad()
@@ -89,7 +105,7 @@ def patch_rms(model: nn.Module | ViTView, images: Float[Tensor, "b c h w"] | Non
         square = torch.ones((), dtype=torch.float64)
     else:
         weights = [embedding.proj.weight] if embedding.proj.bias is None else [*embedding.proj.parameters()]
-        square = sum((w.double().square().sum() for w in weights), torch.zeros(())) / found.dim
+        square = torch.stack([w.double().square().sum() for w in weights]).sum() / found.dim
     rms = float(square) ** 0.5
     if not 0 < rms < float("inf"):
         raise InputError(f"the patch embedding has the root mean square {rms}: draw its weights first")

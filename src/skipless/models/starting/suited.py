@@ -11,6 +11,7 @@ from skipless.init.gated import check_gated
 from skipless.init.mirrored import check_mirrored
 from skipless.init.scheme import COSINE
 from skipless.models.blocks import BlockView
+from skipless.models.starting.attention_diagonal import check_scalable
 from skipless.models.surgery import block_views
 from skipless.models.vit_view import find_vit
 
@@ -28,6 +29,8 @@ def suited_init(model: nn.Module) -> SkiplessInit:
         suited = replace(suited, mlp="orthogonal")
     elif views[0].gate is None:
         suited = replace(suited, mlp_linearity=solve_linearity(views[0].activation, len(views), COSINE))
+    if not all(_may_be_scaled(view) for view in views):
+        suited = replace(suited, attention_diagonal=None)
     return suited if _has_positions(model) else replace(suited, positions="kept")
 
 
@@ -40,6 +43,15 @@ def _may_be_linear(view: BlockView) -> bool:
             return view.mlp_in[view.gate].bias is not None
         check_mirrored(view.dim, hidden)
         odd_slope(view.activation)
+    except InputError:
+        return False
+    return True
+
+
+def _may_be_scaled(view: BlockView) -> bool:
+    """Whether the attention's logits can be scaled."""
+    try:
+        check_scalable(view)
     except InputError:
         return False
     return True
