@@ -31,7 +31,7 @@ mpl.use("Agg")
 PUBLIC = (
     *("skipless", "skipless.conditioning", "skipless.conditioning.measurement.network_jacobian", "skipless.data"),
     *("skipless.data.dense", "skipless.data.multicrop", "skipless.data.scenes", "skipless.data.shards"),
-    *("skipless.evaluators", "skipless.models", "skipless.nn", "skipless.optim", "skipless.planning"),
+    *("skipless.evaluators", "skipless.init", "skipless.models", "skipless.nn", "skipless.optim", "skipless.planning"),
     *("skipless.planning.bottlenecks", "skipless.planning.profiling", "skipless.planning.table", "skipless.recipes"),
     *("skipless.report.condition_number", "skipless.report.run_records", "skipless.studies", "skipless.studies.top1"),
     *("skipless.sweep", "skipless.sweep.rates", "skipless.tasks", "skipless.tasks.dino.collapse", "skipless.training"),

@@ -41,7 +41,7 @@ def test_compensated_logits_are_those_of_the_formula() -> None:
         ({"alpha": float("nan")}, "alpha=nan"),
         ({"alpha": 0.0, "beta": 0.0}, "not both 0"),
         ({"factors": "partition"}, "needs alpha=0"),
-        ({"mlp": "suo"}, "mlp='suo' is not one of 'orthogonal', 'kept'"),
+        ({"mlp": "suo"}, "mlp='suo' is not one of 'orthogonal', 'mirrored', 'kept'"),
         ({"logit_scale": ""}, "logit_scale=''"),
     ],
 )

@@ -177,6 +177,24 @@ def test_what_every_block_departs_in_is_printed_once_and_the_rest_with_its_block
     ]
 
 
+def test_an_mlp_that_is_not_mirrored_is_named() -> None:
+    init = replace(INIT, mlp="mirrored")
+    vit = model(init)
+    assert inspect_init(vit, init).flags == ()
+    vit.blocks[1].mlp.fc1.weight.data[:96] *= 2
+    assert inspect_init(vit, init).flags == ("blocks.1: its MLP is not mirrored: W_1 is not [A, -A]",)
+
+
+@pytest.mark.parametrize("qk_norm", [False, True])
+@pytest.mark.parametrize("diagonal", [0.2, 0.9])
+def test_attention_that_is_as_diffuse_as_the_scheme_wants_it_is_no_departure(qk_norm: bool, diagonal: float) -> None:
+    """The weight of qk-norm, by which it is calibrated, is none either."""
+    init = replace(INIT, attention_diagonal=diagonal)
+    flags = inspect_init(model(init, qk_norm=qk_norm), init).flags
+    assert not [flag for flag in flags if "qk-norm rescales" not in flag]
+    assert len(flags) == 2 * qk_norm
+
+
 def test_broken_weights_are_told_apart() -> None:
     vit = model()
     vit.blocks[0].mlp.fc1.weight.data[0, 0] = float("nan")

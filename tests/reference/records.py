@@ -24,6 +24,7 @@ from skipless.display import Record
 from skipless.evaluators.classification.linear_classification import ClassificationRate, ClassificationScore
 from skipless.evaluators.features.store import FeatureStore
 from skipless.evaluators.probe.dense_set import Skipped
+from skipless.init import CorrelationMap
 from skipless.optim import WarmupCosine
 from skipless.planning.bottlenecks import RunProfile, Seconds
 from skipless.planning.table import PlanRow
@@ -59,7 +60,12 @@ def _of_models() -> list[Any]:
     report = models.inspect_init(_tiny())
     view = models.block_views(_tiny())[0]
     named = replace(report.blocks[0], name=NAME, flags=(f"{NAME} departs",))
-    return [named, replace(report, blocks=(named, *report.blocks[1:])), replace(view, name=NAME), view.query]
+    tokens = models.inspect_tokens(_tiny(), _images())
+    block = replace(tokens.blocks[0], name=NAME)
+    return [
+        *(named, replace(report, blocks=(named, *report.blocks[1:])), replace(view, name=NAME), view.query),
+        *(block, replace(tokens, blocks=(block, *tokens.blocks[1:]))),
+    ]
 
 
 def _of_conditioning() -> list[Any]:
@@ -80,7 +86,9 @@ def _of_conditioning() -> list[Any]:
 
 def _of_theory() -> list[Any]:
     terms = conditioning.perturbation_ratio(_tiny(num_heads=1).blocks[0], torch.randn(5, 24))
+    cosines = conditioning.predict_token_cosine(_tiny(), _images())
     return [
+        *(replace(cosines, blocks=(NAME, *cosines.blocks[1:])), CorrelationMap.of(torch.nn.GELU())),
         replace(terms, name=NAME),
         conditioning.concatenation_bound([torch.eye(4, 2).double(), torch.ones(4, 2).double()]),
         conditioning.logit_moments(384, 1.0, 1.0),
