@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
-from skipless.models import block_views, calibrate_, create_model, inspect_init, inspect_tokens
+from skipless.models import block_views, calibrate_, create_model, initialize_, inspect_init, inspect_tokens
 from skipless.models.eval_mode import evaluating
 from skipless.models.starting import attention_diagonal
 from skipless.models.starting.attention_diagonal import centre_queries_, head_logits, mean_diagonals, scale_logits_
@@ -62,11 +62,35 @@ def test_every_head_of_every_block_reaches_the_target_on_images(options: dict, t
 
 
 @pytest.mark.parametrize("options", MODELS, ids=str)
-def test_without_images_it_reaches_the_target_on_normal_tokens(options: dict) -> None:
+def test_without_images_normal_tokens_enter_the_first_block(options: dict) -> None:
     model = calibrate_(vit(**options), 0.9)
-    for block in inspect_init(model, tokens=17).blocks:
-        assert sum(block.diagonal) / len(block.diagonal) == pytest.approx(0.9, abs=0.05)
-    assert not any(view.query.b is not None and view.query.b.any() for view in block_views(model))
+    block = inspect_init(model, tokens=17).blocks[0]
+    assert sum(block.diagonal) / len(block.diagonal) == pytest.approx(0.9, abs=0.05)
+    with evaluating(model), torch.no_grad():
+        x = first_tokens(model, block_views(model), None)
+        assert x.shape[0] * x.shape[1] >= 1024
+        assert x.shape[1] == (16 if model.cls_token is None else 17)
+        for view in block_views(model):
+            reached = mean_diagonals(view, view.attn_norm(x)).mean().item()
+            assert reached == pytest.approx(0.9, abs=0.01)
+            x = view.block(x)
+
+
+@pytest.mark.parametrize("targets", [(0.95, 0.5, 0.2), [0.5, 0.6, 0.7]])
+def test_each_block_may_have_a_target_of_its_own(targets) -> None:
+    model = calibrate_(vit(), targets, images=pictures())
+    assert inspect_init(model, images=pictures()).attention_diagonal == pytest.approx(tuple(targets), abs=0.01)
+
+
+def test_the_scheme_falls_from_the_first_diagonal_to_the_last() -> None:
+    init = SkiplessInit(1.0, 1.0, attention_diagonal=0.9, last_diagonal=0.225)
+    model = initialize_(vit(init=None), init, images=pictures())
+    report = inspect_init(model, init, images=pictures())
+    assert report.attention_diagonal == pytest.approx((0.9, 0.45, 0.225), abs=0.01)
+    assert report.flags == ()
+    assert SkiplessInit(attention_diagonal=0.9).diagonals(3) == (0.9, 0.9, 0.9)
+    assert init.diagonals(1) == (0.9,)
+    assert SkiplessInit().diagonals(3) == ()
 
 
 @pytest.mark.parametrize("with_images", [True, False])
@@ -206,7 +230,9 @@ def test_blocks_alone_are_calibrated_without_images() -> None:
 @pytest.mark.parametrize(
     ("diagonal", "images", "words"),
     [
-        (0.0, None, "diagonal=0.0 is a mean weight: give a number between 0 and 1"),
+        (0.0, None, "diagonal=0.0: give a number between 0 and 1, or one for each of 3 blocks"),
+        ([0.9, 0.9], None, "one for each of 3 blocks"),
+        ([0.9, 0.9, 1.2], None, "give a number between 0 and 1"),
         (1.0, None, "diagonal=1.0"),
         (float("nan"), None, "diagonal=nan"),
         (0.9, torch.zeros(1, 3, 15, 16), "15 x 16 are not whole patches"),
@@ -218,7 +244,7 @@ def test_blocks_alone_are_calibrated_without_images() -> None:
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_what_cannot_be_done_is_refused_and_changes_nothing(diagonal: float, images, words: str) -> None:
+def test_what_cannot_be_done_is_refused_and_changes_nothing(diagonal, images, words: str) -> None:
     model = vit()
     before = weights(model)
     with pytest.raises(InputError, match=words):

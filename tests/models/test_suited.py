@@ -50,7 +50,7 @@ def test_what_suits_a_model_can_be_put_into_it_and_departs_from_nothing(name: st
     assert "without weights" in name or not flags
     assert init.mlp == ("orthogonal" if name in ("tanh", "narrow", "no biases") else "mirrored")
     assert init.positions == ("kept" if name == "no positions" else "orthogonal")
-    assert (init.attention_diagonal is None) == (name == "qk-norm without weights")
+    assert (init.diagonals(1) == ()) == (name == "qk-norm without weights")
     assert init == from_json(SkiplessInit, to_json(init))
     assert model(pictures()).isfinite().all()
 
@@ -89,8 +89,7 @@ def test_every_combination_in_bf16_and_in_train_mode(chosen: dict, with_images: 
     initialize_(model, init, images=images, generator=Generator().manual_seed(3))
     assert [module.training for module in model.modules()] == modes
     flags = inspect_init(model, init).flags
-    assert [flag for flag in flags if "starts diffuse" not in flag] == []
-    assert chosen["attention_diagonal"] != 0.9 or not flags  # what the scheme wants diffuse is no departure
+    assert flags == ()
     again = initialize_(vit(), init, images=images, generator=Generator().manual_seed(3))
     half = initialize_(vit().bfloat16(), init, images=images, generator=Generator().manual_seed(3))
     for name, value in model.state_dict().items():
@@ -153,6 +152,8 @@ def test_positions_of_an_empty_patch_embedding_are_refused_first() -> None:
         ({"mlp": "mirrored", "mlp_linearity": float("nan")}, "mlp_linearity=nan is a share"),
         ({"attention_diagonal": 1.0}, "attention_diagonal=1.0 is a mean weight"),
         ({"attention_diagonal": float("nan")}, "attention_diagonal=nan"),
+        ({"attention_diagonal": 0.9, "last_diagonal": 0.0}, "last_diagonal=0.0 is a mean weight"),
+        ({"last_diagonal": 0.5}, "last_diagonal=0.5 needs attention_diagonal, that of the first block"),
         ({"positions": "sincos"}, "positions='sincos' is not one of 'kept', 'orthogonal', 'smooth'"),
         ({"position_scale": 2.0}, "position_scale=2.0 is of positions='orthogonal' or 'smooth', not of 'kept'"),
         ({"positions": "smooth", "position_scale": 0.0}, "position_scale=0.0 must be a positive number"),

@@ -276,9 +276,9 @@ def _flags(block: BlockInit, view: BlockView, init: SkiplessInit | None) -> list
         flags.append(f"singular values of W_V W_O are {_format(block.scale_vo)}, not c^2 = {_format(init.c**2)}")
     if init is not None and init.factors != "sliced" and init.attention_diagonal is None:
         flags += _query_key_flags(block, view, init)
-    wanted = 1.0 if init is None or init.attention_diagonal is None else init.attention_diagonal
-    diffuse = [head for head, value in enumerate(block.diagonal) if value < min(DIAGONAL_FLOOR, wanted / 2)]
-    if diffuse:
+    scaled = init is not None and init.attention_diagonal is not None  # as diffuse as the scheme wants it, elsewhere
+    diffuse = [head for head, value in enumerate(block.diagonal) if value < DIAGONAL_FLOOR]
+    if diffuse and not scaled:
         drawn = block.kappa_vo <= 1 + TOLERANCE  # by the scheme, as far as W_V W_O tells
         suit = f"alpha and beta do not suit d = {view.dim}, d_h = {view.head_dim}"
         flags.append(
@@ -294,7 +294,6 @@ def _flags(block: BlockInit, view: BlockView, init: SkiplessInit | None) -> list
         flags.append("a bias is not 0")
     if not isinstance(view.query_norm, nn.Identity):
         flags.append("qk-norm rescales queries and keys: alpha and beta act through their ratio alone")
-    scaled = init is not None and init.attention_diagonal is not None
     for norm in view.norms:
         weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
         size = weight[0] if scaled and norm is view.query_norm and weight is not None else 1.0  # by `calibrate_`

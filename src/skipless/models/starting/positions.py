@@ -59,7 +59,8 @@ def set_positions_(
         rows = orthogonal_positions(found.prefix + patches, found.dim, rms, generator=generator)
     else:
         first = [orthogonal_positions(found.prefix, found.dim, rms, generator=generator)] if found.prefix else []
-        grid = [smooth_positions(*vit.patch_embed.grid_size, found.dim, rms, generator=generator)] if patches else []
+        down, across = vit.patch_embed.grid_size if patches else (0, 0)
+        grid = [smooth_positions(down, across, found.dim, rms, generator=generator)] if patches else []
         rows = torch.cat([*first, *grid])
     prefixes = [token for token in (vit.cls_token, vit.reg_token) if token is not None]
     if vit.pos_embed is not None:

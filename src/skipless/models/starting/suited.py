@@ -30,7 +30,7 @@ def suited_init(model: nn.Module) -> SkiplessInit:
     elif views[0].gate is None:
         suited = replace(suited, mlp_linearity=solve_linearity(views[0].activation, len(views), COSINE))
     if not all(_may_be_scaled(view) for view in views):
-        suited = replace(suited, attention_diagonal=None)
+        suited = replace(suited, attention_diagonal=None, last_diagonal=None)
     return suited if _has_positions(model) else replace(suited, positions="kept")
 
 
