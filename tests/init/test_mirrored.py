@@ -23,7 +23,10 @@ def drawn(dim: int, hidden: int, activation: nn.Module, linearity: float, seed: 
 def test_it_is_a_rotation_for_tokens_of_any_size(activation: nn.Module, dim: int, hidden: int) -> None:
     w_1, w_2 = drawn(dim, hidden, activation, 1.0)
     assert (w_1.shape, w_2.shape) == ((dim, hidden), (hidden, dim))
-    x = torch.randn(9, dim, dtype=torch.float64) * torch.logspace(-3, 0.7, 9, dtype=torch.float64)[:, None]
+    x = (
+        torch.randn(9, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        * torch.logspace(-3, 0.7, 9, dtype=torch.float64)[:, None]
+    )
     rotation = activation(torch.eye(dim, dtype=torch.float64) @ w_1) @ w_2
     torch.testing.assert_close(rotation @ rotation.T, torch.eye(dim, dtype=torch.float64), atol=1e-9, rtol=0)
     torch.testing.assert_close(activation(x @ w_1) @ w_2, x @ rotation, atol=1e-9, rtol=1e-9)
@@ -65,7 +68,10 @@ def test_the_linear_share_is_the_dial(activation: nn.Module, linearity: float) -
 def test_cosines_follow_its_map(linearity: float, rho: float) -> None:
     dim, c_map = 512, CorrelationMap.of(nn.GELU()).with_linearity(linearity)
     w_1, w_2 = drawn(dim, 4 * dim, nn.GELU(), linearity)
-    rows = torch.linalg.qr(torch.randn(dim, 64, dtype=torch.float64))[0].T * dim**0.5
+    rows = (
+        torch.linalg.qr(torch.randn(dim, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))[0].T
+        * dim**0.5
+    )
     pair = rows[:32], rho * rows[:32] + math.sqrt(1 - rho**2) * rows[32:]
     y, z = (nn.functional.gelu(x @ w_1) @ w_2 for x in pair)
     assert nn.functional.cosine_similarity(y, z).mean().item() == pytest.approx(c_map(rho), abs=0.03)
@@ -75,7 +81,7 @@ def test_units_are_in_pairs_of_opposite_sign_and_gradients_part_them() -> None:
     w_1, w_2 = (w.requires_grad_() for w in drawn(6, 24, nn.GELU(), 1.0))
     assert torch.equal(w_1[:, :12], -w_1[:, 12:])
     assert torch.equal(w_2[:12], -w_2[12:])
-    x, target = torch.randn(2, 5, 6, dtype=torch.float64)
+    x, target = torch.randn(2, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     (nn.functional.gelu(x @ w_1) @ w_2 - target).square().sum().backward()
     assert w_1.grad is not None
     assert (w_1.grad[:, :12] + w_1.grad[:, 12:]).norm() > 0.1 * w_1.grad.norm()

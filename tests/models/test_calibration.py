@@ -143,7 +143,8 @@ def test_the_mean_diagonal_is_that_of_a_loop(monkeypatch) -> None:
 def test_queries_are_measured_from_the_mean_token() -> None:
     """What all tokens share no longer favours some keys, and other directions are seen as before."""
     view = block_views(vit())[0]
-    x = torch.randn(2, 30, 48, generator=torch.Generator().manual_seed(0)) + 3 * torch.randn(48)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 30, 48, generator=generator) + 3 * torch.randn(48, generator=generator)
     before = head_logits(view, x)
     centre_queries_(view, x)
     after = head_logits(view, x)
@@ -161,7 +162,7 @@ def test_tokens_that_are_all_alike_leave_the_weights_as_they_are(qk_norm: bool) 
     """No scale lifts their diagonal. Queries and keys were shrunk to a ten-thousandth of their product."""
     view = block_views(vit(qk_norm=qk_norm))[0]
     before = view.w_q.clone(), view.w_k.clone()
-    x = torch.randn(48).expand(2, 9, 48)
+    x = torch.randn(48, generator=torch.Generator().manual_seed(0)).expand(2, 9, 48)
     reached = scale_logits_(view, x, 0.9)
     assert reached.tolist() == pytest.approx([1 / 9] * 2)
     torch.testing.assert_close(view.w_q, before[0])
