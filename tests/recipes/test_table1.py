@@ -19,7 +19,7 @@ def test_a_recipe_survives_json(scale: str, cell: Cell) -> None:
     assert Recipe.from_json(json.loads(json.dumps(recipe.as_json()))) == recipe
     assert recipe.fit.seed == 3
     assert recipe.optimizer.lr == LEARNING_RATE[scale][cell]
-    assert (recipe.model.init is not None) == (cell.row == "skipless + init")
+    assert (recipe.model.init is not None) == (cell.row in ("skipless + init", "skipless + ours"))
     assert recipe.model.skip == (cell.row == "skip")
 
 
