@@ -225,6 +225,27 @@ def test_init_prints_the_inspection_and_writes_what_timm_loads(capsys, tmp_path)
     assert torch.equal(opened.model.state_dict()["blocks.7.attn.proj.weight"], weights["blocks.7.attn.proj.weight"])
 
 
+def test_init_by_ours_departs_from_nothing(capsys) -> None:
+    code, printed, _ = skipless(capsys, "init", "vit_tiny_patch16_224", "--ours")
+    assert code == 0
+    assert "nothing departs from the scheme" in printed
+
+
+@pytest.mark.parametrize("other", ["--skip", "--no-init"])
+def test_ours_is_refused_where_nothing_is_initialised(capsys, tmp_path, other: str) -> None:
+    code, _, complaint = skipless(capsys, "train", "table1", "--ours", other, "--out", str(tmp_path / "o"), *TINY)
+    assert code == 2
+    assert "leave out --skip and --no-init" in complaint
+
+
+def test_a_run_by_ours_has_its_rate_decay_and_scheme(capsys, tmp_path) -> None:
+    out = tmp_path / "o"
+    assert skipless(capsys, "train", "table1", "--ours", "--block-lr", "0.5", "--out", str(out), *TINY)[0] == 0
+    recipe = json.loads((out / "run.json").read_text())["recipe"]
+    assert recipe["model"]["init"]["mlp"] == "mirrored"
+    assert (recipe["optimizer"]["block_lr"], recipe["optimizer"]["weight_decay"]) == (0.5, 1.0)
+
+
 def test_doctor_names_what_there_is(capsys) -> None:
     code, printed, _ = skipless(capsys, "doctor")
     assert code == 0

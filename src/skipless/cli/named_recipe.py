@@ -98,6 +98,8 @@ def _base(
 
 
 def _made(named: NamedRecipe, values: Mapping[str, Any]) -> Recipe:
+    if values.get("ours") and (values.get("skip") or not values.get("init", True)):
+        raise InputError("--ours is an initialisation for models without skips: leave out --skip and --no-init")
     own: Row = "skipless + ours" if values.get("ours") else "skipless + init"
     row: Row = "skip" if values.get("skip") else own if values.get("init", True) else "skipless"
     return build(named.make, {**values, "row": row})

@@ -1,5 +1,6 @@
 """SupervisedRecipe: a classifier trained on labelled images (section 6.1)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -32,6 +33,7 @@ class SupervisedRecipe(Recipe):
     targets: SupervisedConfig
     metric: ClassVar[str] = "top1"
     classifies: ClassVar[bool] = True
+    options: ClassVar[Mapping[str, str]] = {**Recipe.options, "weight_decay": "optimizer__weight_decay"}
 
     def load(self) -> Loaded:
         """The images, training and validation."""

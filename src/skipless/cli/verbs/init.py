@@ -13,6 +13,7 @@ def main(words: list[str]) -> None:
     lines = (
         "skipless init vit_base_patch16_224 --out w.safetensors",
         "skipless init vit_small_patch16_224 --preset dino_vit_small",
+        "skipless init vit_small_patch16_224 --ours",
     )
     call(init, words, prog="skipless init", examples=lines)
 
@@ -22,6 +23,7 @@ def init(
     *,
     out: Annotated[Path | None, Option("none is written", group="output")] = None,
     preset: Preset = "vit_base",
+    ours: bool = False,
     alpha: Annotated[float | None, Option("the preset's")] = None,
     beta: Annotated[float | None, Option("the preset's")] = None,
     c: Annotated[float | None, Option("the preset's")] = None,
@@ -36,6 +38,7 @@ def init(
         model: timm's name, vit_base_patch16_224.
         out: where to write the weights, a safetensors file that timm and PyTorch load.
         preset: the paper's values: vit_base (2, 0.6, 3), dino_vit_small (1.8, 1, 3) or language (0, 0.5).
+        ours: take our initialisation, which suits the model's width and depth, instead of a preset.
         alpha: scale of Z.
         beta: scale of I.
         c: scale of W_V and W_O.
@@ -55,7 +58,8 @@ def init(
         check_writable(out.parent)
     values = {name: value for name, value in (("alpha", alpha), ("beta", beta), ("c", c)) if value is not None}
     named: dict[str, Any] = {"factors": factors, "noise": noise, "logit_scale": logit_scale}
-    scheme = SkiplessInit(**{**vars(PRESETS[preset]), **named, **values})
+    base = SkiplessInit.for_model(create_model(model)) if ours else PRESETS[preset]
+    scheme = SkiplessInit(**{**vars(base), **named, **values})
     made = create_model(model, init=scheme, seed=seed)
     print(inspect_init(made, scheme))
     if out is not None:
