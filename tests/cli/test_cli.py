@@ -243,7 +243,7 @@ def test_a_run_by_ours_has_its_rate_decay_and_scheme(capsys, tmp_path) -> None:
     assert skipless(capsys, "train", "table1", "--ours", "--block-lr", "0.5", "--out", str(out), *TINY)[0] == 0
     recipe = json.loads((out / "run.json").read_text())["recipe"]
     assert recipe["model"]["init"]["mlp"] == "mirrored"
-    assert (recipe["optimizer"]["block_lr"], recipe["optimizer"]["weight_decay"]) == (0.5, 1.0)
+    assert (recipe["optimizer"]["block_lr"], recipe["optimizer"]["weight_decay"]) == (0.5, 0.1)
 
 
 def test_doctor_names_what_there_is(capsys) -> None:

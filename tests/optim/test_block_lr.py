@@ -29,6 +29,21 @@ def test_blocks_have_groups_of_their_own_and_nothing_is_lost(block_lr: float, sp
     assert all(scale == (block_lr if name.startswith("blocks.") else 1.0) for name, scale in scales.items())
 
 
+@pytest.mark.parametrize("name", ["adamw", "soap"])
+def test_blocks_forget_as_fast_as_the_rest(name: str) -> None:
+    """Without a gradient a step is decay alone."""
+    model = vit()
+    before = {key: p.detach().clone() for key, p in model.named_parameters()}
+    optimizer = build_optimizer(model, OptimizerConfig(name=name, lr=1e-2, weight_decay=0.5, block_lr=0.1))
+    for _ in range(2):
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p)
+        optimizer.step()
+    kept = {key: (p.norm() / before[key].norm()).item() for key, p in model.named_parameters() if p.ndim == 2}
+    assert kept["blocks.1.mlp.fc2.weight"] == pytest.approx(kept["head.weight"], rel=1e-6)
+    assert kept["head.weight"] < 0.996
+
+
 def test_without_it_groups_are_those_of_before() -> None:
     model = vit()
     assert [group.keys() for group in param_groups(model, weight_decay=0.1, block_lr=1.0)] == [

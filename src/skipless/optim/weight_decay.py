@@ -37,7 +37,8 @@ def param_groups(
         split_qkv: give fused qkv weights, `(3k, d)`, a group with `split=3`; SOAP then sees three matrices.
         block_lr: learning rate of the transformer blocks relative to that of everything else. It becomes the groups'
             `lr_scale`, as timm's layer decay does: `fit` and timm's schedulers multiply by it. `build_optimizer` starts
-            with it, too. Other loops must set a group's `lr` to `rate * group.get("lr_scale", 1.0)`.
+            with it, too. Other loops must set a group's `lr` to `rate * group.get("lr_scale", 1.0)`. Decoupled decay is
+            per step rate x decay, so blocks get `weight_decay / block_lr` (`wd_scale`): they forget as fast as the rest.
 
     Returns:
         Groups for any `torch.optim.Optimizer`: `params`, `weight_decay` and, for SOAP, `split`; with `block_lr`, blocks
@@ -64,19 +65,24 @@ def param_groups(
         if param.requires_grad:
             decays = param.ndim > 1 and name.rpartition(".")[2] not in exempt
             scale = block_lr if _BLOCK.search(name) else 1.0
-            key = (weight_decay if decays else 0.0, _num_matrices(name, param) if split_qkv else 1, scale)
+            key = (weight_decay / scale if decays else 0.0, _num_matrices(name, param) if split_qkv else 1, scale)
             members.setdefault(key, []).append(param)
     if block_lr != 1 and not any(scale == block_lr for _, _, scale in members):
         raise InputError(
             f"block_lr={block_lr}: {type(model).__name__} has no transformer block, `blocks.0` or the like"
         )
     groups = [
-        {"params": params, "weight_decay": decay, "split": split, **({} if scale == 1 else {"lr_scale": scale})}
+        {"params": params, "weight_decay": decay, "split": split, **_scales(scale)}
         for (decay, split, scale), params in members.items()
         if params
     ]
     check_complete(model, groups)
     return groups
+
+
+def _scales(block_lr: float) -> dict[str, float]:
+    """What a group of blocks says of itself, for schedules of learning rate and decay."""
+    return {} if block_lr == 1 else {"lr_scale": block_lr, "wd_scale": 1 / block_lr}
 
 
 def check_complete(model: nn.Module, groups: Sequence[Mapping[str, Any]]) -> None:

@@ -12,8 +12,9 @@ BLOCK_LR = 4.0
 of L blocks moves what the network computes by about L e; embeddings and head do not multiply, and keep the rate. That
 it is inverse in the depth is theory, that it is 4 was fitted at 12 blocks (docs/depth.md)."""
 
-WEIGHT_DECAY = 1.0
-"""Decoupled, in units of the learning rate; fitted at 12 blocks (docs/depth.md)."""
+WEIGHT_DECAY = 0.1
+"""Decoupled; `param_groups` divides that of blocks by their share of the rate, so that it is the same at every depth.
+Fitted at 12 blocks (docs/depth.md)."""
 
 _DEPTH = 12  # of timm's ViT, where a recipe does not name it
 
@@ -29,7 +30,7 @@ def with_our_init(recipe: R, weight_decay: float | None = WEIGHT_DECAY) -> R:
         >>> from skipless.recipes import table1
         >>> ours = with_our_init(table1("digits", "skipless").with_(model__kwargs={"embed_dim": 32, "depth": 36}))
         >>> ours.model.init.positions, round(ours.optimizer.block_lr, 3), ours.optimizer.weight_decay
-        ('orthogonal', 0.111, 1.0)
+        ('orthogonal', 0.111, 0.1)
     """
     depth = recipe.model.kwargs.get("depth", _DEPTH)
     return recipe.with_(

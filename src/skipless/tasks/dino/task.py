@@ -127,7 +127,7 @@ class DINO(nn.Module):
         decay = self.schedules.weight_decay(step)
         for group in optimizer.param_groups:
             if group["weight_decay"]:
-                group["weight_decay"] = decay
+                group["weight_decay"] = decay * group.get("wd_scale", 1.0)
 
     @torch.no_grad()
     def before_update(self, step: int) -> dict[str, Float[Tensor, ""]]:
