@@ -37,8 +37,8 @@ def param_groups(
         split_qkv: give fused qkv weights, `(3k, d)`, a group with `split=3`; SOAP then sees three matrices.
         block_lr: learning rate of the transformer blocks relative to that of everything else. It becomes the groups'
             `lr_scale`, as timm's layer decay does: `fit` and timm's schedulers multiply by it. `build_optimizer` starts
-            with it, too. Other loops must set a group's `lr` to `rate * group.get("lr_scale", 1.0)`. Decoupled decay is
-            per step rate x decay, so blocks get `weight_decay / block_lr` (`wd_scale`): they forget as fast as the rest.
+            with it, too. Other loops must set a group's `lr` to `rate * group.get("lr_scale", 1.0)`. A step decays by
+            rate x decay, so blocks get `weight_decay / block_lr` (`wd_scale`): they forget as fast as the rest.
 
     Returns:
         Groups for any `torch.optim.Optimizer`: `params`, `weight_decay` and, for SOAP, `split`; with `block_lr`, blocks
