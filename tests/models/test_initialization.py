@@ -206,7 +206,7 @@ class TestWeightsThatAreLoaded:
     @pytest.mark.parametrize("init", [True, 0, "vit_base", 1.5])
     @pytest.mark.usefixtures("unchecked")
     def test_other_values_are_refused(self, init: object) -> None:
-        with pytest.raises(InputError, match="give a SkiplessInit, its fields as a dict, or False"):
+        with pytest.raises(InputError, match="give a SkiplessInit, its fields as a dict, 'ours', or False"):
             timm.create_model(NAME, init=init, **SMALL)
 
     def test_fields_that_the_scheme_lacks_are_refused(self) -> None:

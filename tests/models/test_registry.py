@@ -5,7 +5,7 @@ from safetensors.torch import save_file
 
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
-from skipless.models import REGISTERED, block_views, inspect_init
+from skipless.models import REGISTERED, block_views, create_model, inspect_init
 from skipless.models.vit_view import find_vit
 
 TINY = {"img_size": 28, "depth": 1, "embed_dim": 48, "num_heads": 2, "num_classes": 5}
@@ -127,3 +127,12 @@ def test_tags_of_residual_weights_are_refused(tag: str, pretrained: bool) -> Non
 def test_an_overlay_without_weights_gives_none(overlay) -> None:
     with pytest.raises(InputError, match="no pretrained weights exist"):
         timm.create_model("skipless_vit_tiny_patch16_224", pretrained=True, pretrained_cfg_overlay=overlay, **TINY)
+
+
+def test_ours_is_what_suits_the_model() -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("skipless_vit_tiny_patch16_224", init="ours", depth=2)
+    assert inspect_init(model, SkiplessInit.for_model(model)).flags == ()
+    torch.manual_seed(0)
+    twin = create_model("vit_tiny_patch16_224", init="ours", depth=2)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), twin.parameters(), strict=True))

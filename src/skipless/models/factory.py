@@ -29,7 +29,7 @@ def create_model(
     name: str,
     *,
     skip: bool = False,
-    init: SkiplessInit | None = None,
+    init: SkiplessInit | Literal["ours"] | None = None,
     positions: Positions = "kept",
     sub_blocks: Sequence[SubBlock] = ("attn", "mlp"),
     seed: int | None = None,
@@ -40,7 +40,7 @@ def create_model(
     Args:
         name: timm's name of the residual model, `vit_small_patch16_224`.
         skip: keep the skips; `create_model(name, skip=True)` is timm's own model.
-        init: the scheme; None leaves timm's own initialisation.
+        init: the scheme; `"ours"` is `SkiplessInit.for_model`, and None leaves timm's own initialisation.
         positions: without `init`, what position embeddings and prefix tokens start as; a scheme has its own.
         sub_blocks: the sub-blocks whose skips are left out if `skip` is False.
         seed: if given, weights drawn on the CPU depend on this number only, and torch's global generator is restored.
@@ -78,7 +78,8 @@ def create_model(
             remove_skips_(model, sub_blocks)
         if positions != "kept":
             set_positions_(model, positions)
-        return model if init is None else initialize_(model, init)
+        scheme = SkiplessInit.for_model(model) if init == "ours" else init
+        return model if scheme is None else initialize_(model, scheme)
 
 
 def load_timm(name: str, *, pretrained: bool = False, seed: int = 0, blank: bool = False, **kwargs: Any) -> nn.Module:
@@ -153,7 +154,7 @@ def to_variant(
     name: str,
     *,
     loaded: bool,
-    init: SkiplessInit | Mapping[str, Any] | Literal[False] | None = None,
+    init: SkiplessInit | Mapping[str, Any] | Literal["ours", False] | None = None,
     sub_blocks: Sequence[SubBlock] = ("attn", "mlp"),
     layer_scale: timm_vit.LayerScaleChoice = "remove",
     generator: Generator | None = None,
@@ -165,15 +166,17 @@ def to_variant(
     Raises:
         InputError: for what `remove_skips_` refuses, and for an `init` that is no scheme.
     """
-    if not (init is None or init is False or isinstance(init, SkiplessInit | Mapping)):
+    if not (init is None or init is False or init == "ours" or isinstance(init, SkiplessInit | Mapping)):
         raise InputError(
-            f"init={init!r} of skipless_{name}: give a SkiplessInit, its fields as a dict, or False for none"
+            f"init={init!r} of skipless_{name}: give a SkiplessInit, its fields as a dict, 'ours', or False for none"
         )
     remove_skips_(model, sub_blocks, layer_scale=layer_scale)
     if loaded or init is False:
         return model
     if init is None:  # the paper's values for ViT-Small or ViT-Base, whichever width is nearer
         init = SkiplessInit.preset("dino_vit_small" if "_tiny_" in name or "_small_" in name else "vit_base")
+    elif init == "ours":
+        init = SkiplessInit.for_model(model)
     elif isinstance(init, Mapping):
         init = _scheme(init)
     return initialize_(model, init, generator=generator)

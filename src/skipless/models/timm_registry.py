@@ -50,9 +50,9 @@ def register_models(timm: Any) -> tuple[str, ...]:
     """Register a variant `skipless_NAME` for every plain vision transformer NAME of timm's.
 
     The variants take every keyword that timm's own entry points take. They also take `init` (a `SkiplessInit`, or its
-    fields as a dict, which timm can save with the model), `sub_blocks`, `layer_scale` and `generator`. With
-    `init=False` the blocks keep timm's own weights, as they do where weights are loaded. timm has no tiny, small and
-    base with patch 14 at 224; those are its patch-16 models with `patch_size=14`.
+    fields as a dict, which timm can save with the model, or `"ours"`), `sub_blocks`, `layer_scale` and `generator`.
+    With `init=False` the blocks keep timm's own weights, as they do where weights are loaded. timm has no tiny, small
+    and base with patch 14 at 224; those are its patch-16 models with `patch_size=14`.
 
     Args:
         timm: the module.
