@@ -47,7 +47,7 @@ def accuracy_png(found: Sequence[DepthRuns]) -> bytes:
         axes.minorticks_off()
         axes.set_xlabel("blocks")
         axes.set_ylabel("top-1, %")
-        axes.set_ylim(0, 101)
+        axes.set_ylim(top=100.5)
 
     panels: dict[str, list[DepthRuns]] = {}
     for one in found:
