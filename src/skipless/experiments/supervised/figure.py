@@ -55,7 +55,7 @@ def _figure(cells: Sequence[CellRuns], setting: Setting, optimizers: Sequence[Op
     figure = Figure(figsize=(width * len(optimizers), height))
     top = _loss_limit(cells, setting)
     for index, optimizer in enumerate(optimizers):
-        left, right, bottom, ceiling = 0.40, 1.28, 0.55, 0.55  # margins in inches; the right one holds the labels
+        left, right, bottom, ceiling = 0.40, 1.42, 0.55, 0.55  # margins in inches; the right one holds the labels
         axes = figure.add_axes(
             (
                 (index * width + left) / (width * len(optimizers)),
