@@ -20,7 +20,7 @@ COLOURS: Mapping[str, str] = {
     "skip": "#59626d",
     "skipless": "#d4570a",
     "init": "#1363c6",
-    "ours": "#7a3fa0",
+    "own": "#7a3fa0",
 }
 STYLE: Mapping[str, object] = {
     "font.size": 10,
@@ -45,7 +45,7 @@ _INLINE_COLOURS: Mapping[str, str] = {
     "skip": "var(--skip, #7b8591)",
     "skipless": "var(--skipless, #d4570a)",
     "init": "var(--init, #3b82e0)",
-    "ours": "var(--ours, #9c66bf)",
+    "own": "var(--own, #9c66bf)",
     "#ffffff": "var(--page, transparent)",  # open markers
     "#7a3fa0": "#9c66bf",  # further lines, at a lightness between those of light and dark themes
     "#2b8a57": "#3a9c68",

@@ -14,7 +14,7 @@ ROW_CLASS: Mapping[Row, str] = {
     "skip": "skip",
     "skipless": "skipless",
     "skipless + init": "init",
-    "skipless + ours": "ours",
+    "skipless + ours": "own",
 }
 """CSS class of a row, which is also the name of its colour."""
 

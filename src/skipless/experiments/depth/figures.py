@@ -19,7 +19,7 @@ COLOUR: Mapping[str, str] = {
     "skip + positions": "#2b8a57",
     "skipless": COLOURS["skipless"],
     "skipless + init": COLOURS["init"],
-    "skipless + ours": COLOURS["ours"],
+    "skipless + ours": COLOURS["own"],
 }
 CAPTIONS = {
     "depth-accuracy.png": "Accuracy by number of blocks, a point for each run",

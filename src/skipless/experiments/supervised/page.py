@@ -110,7 +110,7 @@ def _reading(cells: Sequence[CellRuns]) -> str:
         clauses.append(f"{ours} points with {optimizer} (the paper: {theirs})")
     if not clauses:
         return ""
-    return f"<p>What the initialisation adds to the skipless model: {escape(' and '.join(clauses))}.</p>".replace(
+    return f"<p>What the paper's initialisation adds to the skipless model: {escape(' and '.join(clauses))}.</p>".replace(
         "-", "−"
     )
 
