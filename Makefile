@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: demo test test-all lint format docs clean
 
-demo: $(VENV)/.installed  ## six small ViTs on real images: the paper's Table 1 and Figure 1, in minutes
+demo: $(VENV)/.installed  ## eight small ViTs on real images: the paper's Table 1 and Figure 1, in minutes
 	$(BIN)/skipless reproduce table1 --scale digits
 
 test: $(VENV)/.installed  ## the default tests and every docstring's example

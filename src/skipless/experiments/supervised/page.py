@@ -110,9 +110,8 @@ def _reading(cells: Sequence[CellRuns]) -> str:
         clauses.append(f"{ours} points with {optimizer} (the paper: {theirs})")
     if not clauses:
         return ""
-    return f"<p>What the paper's initialisation adds to the skipless model: {escape(' and '.join(clauses))}.</p>".replace(
-        "-", "−"
-    )
+    said = f"What the paper's initialisation adds to the skipless model: {' and '.join(clauses)}."
+    return f"<p>{escape(said)}</p>".replace("-", "−")
 
 
 def _figure1(cells: Sequence[CellRuns], panels: Mapping[OptimizerLabel, str], setting: Setting) -> str:
