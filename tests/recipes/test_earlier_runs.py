@@ -68,12 +68,12 @@ def test_it_does_not_go_on_as_another_run(folder: Path) -> None:
         read_recipe(folder).with_(optimizer__lr=0.5).run(folder)
 
 
-def test_reports_read_them(capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_read_them(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run = read_run(EARLIER / "table1")
     assert run.steps == 10
     assert run.top1 == json.loads((EARLIER / "table1/result.json").read_text())["top1"]
     assert [moment.share for moment in read_moments(EARLIER / "table1")] == [0.0, 0.5, 1.0]
     pretraining = read_pretraining(EARLIER / "dino", "skipless + init", "soap", 2)
     assert len(pretraining.neighbours) == 2
-    code, printed, _ = skipless(capsys, "eval", str(EARLIER / "table1"), "top1")
+    code, printed, _ = skipless(capsys, "eval", str(EARLIER / "table1"), "top1", "--out", str(tmp_path))
     assert (code, f"top1 {run.top1:.5g}" in printed) == (0, True)

@@ -56,7 +56,8 @@ class RunLine:
         init = self.at("recipe.model.init")
         if skip or not init:
             return "skip" if skip else "skipless"
-        return "skipless + ours" if init.get("mlp") == "mirrored" else "skipless + init"
+        ours = isinstance(init, Mapping) and init.get("mlp") == "mirrored"
+        return "skipless + ours" if ours else "skipless + init"
 
     @property
     def final_loss(self) -> float | None:
