@@ -7,8 +7,9 @@ import pytest
 
 from skipless.errors import InputError
 from skipless.experiments.depth import Options
-from skipless.experiments.depth.recipe import LEARNING_RATE, DepthCell, depth_recipe, learning_rate
+from skipless.experiments.depth.recipe import DepthCell, depth_recipe
 from skipless.experiments.depth.run import reproduce_depth
+from skipless.recipes import table1
 from skipless.recipes.our_init import BLOCK_LR
 
 ROWS = ("skip", "skip + positions", "skipless", "skipless + init", "skipless + ours")
@@ -26,9 +27,12 @@ def test_a_recipe_differs_from_table_1_in_depth_positions_and_rates(row, optimiz
 
 
 def test_rates_of_models_without_a_rule_fall_with_depth() -> None:
-    for row, optimizer in LEARNING_RATE:
-        ratio = learning_rate(DepthCell(row, optimizer, 36)) / learning_rate(DepthCell(row, optimizer, 12))
-        assert ratio == pytest.approx(1 / 3 if row in ("skipless", "skipless + init") else 1.0)
+    for scale in ("digits", "fashion"):
+        for row in ROWS:
+            short, deep = (depth_recipe(scale, DepthCell(row, "soap", depth)).optimizer.lr for depth in (12, 36))
+            assert deep / short == pytest.approx(1 / 3 if row in ("skipless", "skipless + init") else 1.0)
+            if row != "skip + positions":
+                assert short == table1(scale, row, "soap").optimizer.lr
 
 
 @pytest.mark.parametrize(

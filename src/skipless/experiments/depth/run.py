@@ -10,7 +10,7 @@ from skipless.data import ImageData, load_images
 from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.experiments.depth import Options
-from skipless.experiments.depth.recipe import GRID, DepthCell, depth_recipe, learning_rate
+from skipless.experiments.depth.recipe import GRID, DepthCell, depth_recipe
 from skipless.experiments.depth.report import DepthRuns, write_depth
 from skipless.models import inspect_tokens
 from skipless.recipes import Recipe, open_model
@@ -83,7 +83,7 @@ def _tuned(options: Options, cells: Sequence[DepthCell], out: Path, images: Imag
     for name, cell in named.items():
         base = _recipe(options, cell, TUNING_SEED).with_(data__holdout=HOLDOUT[options.scale])
         for factor in GRID:
-            rate = float(f"{learning_rate(cell) * factor:.2g}")
+            rate = float(f"{base.optimizer.lr * factor:.2g}")
             folder = out / "tuning" / f"{cell.slug}-lr{rate:g}"
             job = _job(cell, f"lr {rate:g}", base.with_(optimizer__lr=rate), folder, images)
             made.setdefault(name, {})[rate] = job

@@ -27,6 +27,8 @@ def notes(recipe: Recipe, cells: Sequence[CellRuns], images: int, *, as_tuned: b
     else:
         tuned = "" if as_tuned else "the recipe's own data and length, not for these: "
         said.append(f"Learning rates were tuned for every cell on images held out of training; {tuned}see LOG.md.")
+        if not as_tuned or any(cell.row == "skipless + ours" and cell.runs for cell in cells):
+            said.append("Without --tune those of our initialisation were chosen by few runs, not on the grid.")
         said.append("The paper's numbers are of ViT-B on ImageNet-1k: compare orders and gaps, not values.")
     said += uncertainty(cells, images)
     if recipe.fit.device == "cpu":
