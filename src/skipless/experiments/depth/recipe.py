@@ -69,7 +69,7 @@ def depth_recipe(
 
 
 def _rate(scale: DepthScale, cell: DepthCell, own: float) -> float:
-    """The peak rate of a cell that has not been tuned; without skips, and without a rule of ours, it falls with depth."""
+    """The peak rate of a cell that has not been tuned; without skips and without our rule it falls with depth."""
     if cell.row == "skip + positions":
         return POSITIONS_RATE[scale, cell.optimizer]
     return own * min(1.0, 12 / cell.depth) if cell.row in ("skipless", "skipless + init") else own
