@@ -54,7 +54,7 @@ def test_every_head_of_every_block_reaches_the_target_on_images(options: dict, t
     assert report.attention_diagonal == pytest.approx([target] * 3, abs=0.01)
     if "qk_norm" not in options:  # one factor serves all heads there
         with evaluating(model), torch.no_grad():
-            x = first_tokens(model, block_views(model), images)
+            x = first_tokens(model, block_views(model), images)[0]
             for view in block_views(model):
                 heads = mean_diagonals(view, view.attn_norm(x))
                 assert heads.tolist() == pytest.approx([target] * view.heads, abs=0.01)
@@ -67,7 +67,7 @@ def test_without_images_normal_tokens_enter_the_first_block(options: dict) -> No
     block = inspect_init(model, tokens=17).blocks[0]
     assert sum(block.diagonal) / len(block.diagonal) == pytest.approx(0.9, abs=0.05)
     with evaluating(model), torch.no_grad():
-        x = first_tokens(model, block_views(model), None)
+        x = first_tokens(model, block_views(model), None)[0]
         assert x.shape[0] * x.shape[1] >= 1024
         assert x.shape[1] == (16 if model.cls_token is None else 17)
         for view in block_views(model):
@@ -176,7 +176,7 @@ def test_targets_out_of_reach_leave_finite_moderate_logits(images: Tensor) -> No
     model.cls_token.data.zero_()
     calibrate_(model, 0.99, images=images)
     with evaluating(model), torch.no_grad():
-        x = first_tokens(model, block_views(model), images)
+        x = first_tokens(model, block_views(model), images)[0]
         for view in block_views(model):
             logits = head_logits(view, view.attn_norm(x))
             assert logits.isfinite().all()

@@ -18,7 +18,7 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from skipless.models import REGISTERED, block_views
-from skipless.models.timm_vit import SkiplessBlock
+from skipless.models.adapters.timm_vit import SkiplessBlock
 from skipless.optim import SOAP
 
 NAMES = (

@@ -1,5 +1,9 @@
+# Adapters of your own
+from skipless.models.adapters.known import register_adapter as register_adapter
+
 # Views of a block
 from skipless.models.blocks import BlockView as BlockView, LinearMap as LinearMap, SubBlock as SubBlock
+from skipless.models.calls import BlockContext as BlockContext
 
 # timm's models, with skips or without
 from skipless.models.factory import (

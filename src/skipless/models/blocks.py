@@ -1,11 +1,11 @@
 """BlockView: one description of every library's transformer block, in the paper's orientation.
 
-An adapter (`timm_vit`) answers three questions about a block. Where are W_Q, W_K, W_V and W_O, and how many heads share
-them? Where are the linear maps of its MLP? What is its forward with chosen skips left out? All other code is written
-once, against this view. No other module transposes weights.
+An adapter (`skipless.models.adapters`) answers three questions about a block. Where are W_Q, W_K, W_V and W_O, and how
+many heads share them? Where are the linear maps of its MLP? What is its forward with chosen skips left out? All other
+code is written once, against this view. No other module transposes weights.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from skipless.display import Record, Table
+from skipless.models.calls import PLAIN, BlockContext, Bound, first_tensor
 
 SubBlock = Literal["attn", "mlp"]
 
@@ -22,21 +23,22 @@ class LinearMap(Record):
     """One linear map of a block, read and written as `x @ w`, whatever weight a library keeps it in.
 
     Attributes:
-        weight: the parameter that holds the map, (out, in) as `nn.Linear` stores it.
+        weight: the parameter that holds the map, (out, in) as `nn.Linear` stores it, or (in, out) if `transposed`.
         bias: the bias parameter, if there is one.
-        rows: the rows of `weight` and `bias` that are this map's; several maps may be fused (qkv, packed gates).
+        rows: the outputs of `weight` and `bias` that are this map's; several maps may be fused (qkv, packed gates).
+        transposed: whether the weight is (in, out), as GPT-2's `Conv1D` stores it.
     """
 
     weight: Tensor
     bias: Tensor | None
     rows: slice
+    transposed: bool = False
 
     def _summary(self) -> str:
         rows, columns = self.w.shape
         bias = "no bias" if self.bias is None else "a bias"
-        return (
-            f"{rows} x {columns}, {bias}, rows {self.rows.start} to {self.rows.stop} of a weight of {len(self.weight)}"
-        )
+        what, of = ("columns", self.weight.shape[1]) if self.transposed else ("rows", len(self.weight))
+        return f"{rows} x {columns}, {bias}, {what} {self.rows.start} to {self.rows.stop} of a weight of {of}"
 
     @classmethod
     def parts(cls, linear: nn.Linear, count: int = 1) -> tuple["LinearMap", ...]:
@@ -45,9 +47,15 @@ class LinearMap(Record):
         return tuple(cls(linear.weight, linear.bias, slice(i * size, (i + 1) * size)) for i in range(count))
 
     @property
+    def stored(self) -> Tensor:
+        """This map's part of the weight, as the library stores it; a view, without gradient history."""
+        weight = self.weight.detach()
+        return weight[:, self.rows] if self.transposed else weight[self.rows]
+
+    @property
     def w(self) -> Float[Tensor, "i o"]:
         """The map in the paper's orientation; a view, without gradient history."""
-        return self.weight.detach()[self.rows].mT
+        return self.stored if self.transposed else self.stored.mT
 
     @property
     def b(self) -> Float[Tensor, " o"] | None:
@@ -57,7 +65,7 @@ class LinearMap(Record):
     @torch.no_grad()
     def write_(self, w: Float[Tensor, "i o"]) -> None:
         """Write `w` into the weight, in the weight's own dtype and on its device, and set the bias to 0."""
-        self.weight[self.rows] = w.mT.to(self.weight)
+        self.w.copy_(w)
         if self.bias is not None:
             self.bias[self.rows] = 0
 
@@ -92,6 +100,10 @@ class BlockView(Record):
         norms: every normalisation layer inside the block.
         layer_scales: names of the LayerScale parameters inside the block.
         skips: the sub-blocks that still have their skip connection.
+        post_norm: whether each norm follows its sub-block and the skip's addition. Without skips such a block is the
+            pre-norm one shifted by one norm: `attn_norm` is then the identity, since tokens come normed, `mlp_norm` the
+            norm after the attention, and the block ends with a norm of its own.
+        context: what the block is given besides its tokens, where a model gives it more; see `in_context`.
     """
 
     name: str
@@ -120,6 +132,30 @@ class BlockView(Record):
     norms: tuple[nn.Module, ...]
     layer_scales: tuple[str, ...]
     skips: tuple[SubBlock, ...]
+    post_norm: bool = False
+    context: BlockContext = PLAIN
+
+    def run(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """The whole block, in its context: tokens to tokens."""
+        return first_tensor(self.block(x, **self.context.block))
+
+    def attend(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """The attention alone, in its context, on tokens that have been through `attn_norm`."""
+        return first_tensor(self.attn(x, **self.context.attn))
+
+    def in_context(self, context: BlockContext) -> "BlockView":
+        """The same block, called as a model calls it: with rotary positions, masks and the like."""
+        return replace(self, context=context)
+
+    @property
+    def bound_block(self) -> nn.Module:
+        """The block as a module of tokens alone; the block itself if it needs nothing else."""
+        return self.block if self.context is PLAIN else Bound(self.block, self.context.block)
+
+    @property
+    def bound_attn(self) -> nn.Module:
+        """The attention as a module of tokens alone; itself if it needs nothing else."""
+        return self.attn if self.context is PLAIN else Bound(self.attn, self.context.attn)
 
     def _summary(self) -> str:
         skips = "+".join(self.skips) or "no"

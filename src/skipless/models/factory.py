@@ -13,7 +13,8 @@ from torch import Generator, nn
 from skipless.choices import Positions
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
-from skipless.models import timm_vit
+from skipless.models.adapters.known import no_adapter
+from skipless.models.adapters.protocol import LayerScaleChoice
 from skipless.models.blocks import SubBlock
 from skipless.models.starting.initialization import initialize_
 from skipless.models.starting.positions import set_positions_
@@ -143,7 +144,7 @@ def _refused(what: str, name: str, kwargs: Mapping[str, Any], error: Exception) 
     if found := _UNEXPECTED.search(told):
         family, keyword = found.groups()
         if keyword == "img_size":  # every plain ViT takes it
-            return timm_vit.no_adapter(family)
+            return no_adapter(family)
         told = f"`{family}` takes no {keyword!r}"
     given = f" with {dict(kwargs)}" if kwargs else ""
     return InputError(f"timm cannot {what} {name!r}{given}: {told}")
@@ -156,7 +157,7 @@ def to_variant(
     loaded: bool,
     init: SkiplessInit | Mapping[str, Any] | Literal["ours", False] | None = None,
     sub_blocks: Sequence[SubBlock] = ("attn", "mlp"),
-    layer_scale: timm_vit.LayerScaleChoice = "remove",
+    layer_scale: LayerScaleChoice = "remove",
     generator: Generator | None = None,
 ) -> nn.Module:
     """Turn timm's model into its registered skipless variant.

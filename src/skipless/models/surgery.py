@@ -6,7 +6,8 @@ from typing import get_args
 from torch import nn
 
 from skipless.errors import InputError
-from skipless.models import timm_vit
+from skipless.models.adapters.known import find_blocks
+from skipless.models.adapters.protocol import LayerScaleChoice
 from skipless.models.blocks import BlockView, SubBlock
 
 
@@ -22,14 +23,14 @@ def block_views(model: nn.Module) -> list[BlockView]:
         >>> [(view.name, view.heads, tuple(view.w_q.shape)) for view in block_views(model)]
         [('blocks.0', 3, (192, 192)), ('blocks.1', 3, (192, 192))]
     """
-    return [timm_vit.view(name, block) for name, block in timm_vit.blocks(model)]
+    return [adapter.view(name, block) for adapter, name, block in find_blocks(model)]
 
 
 def remove_skips_(
     model: nn.Module,
     sub_blocks: Sequence[SubBlock] = ("attn", "mlp"),
     *,
-    layer_scale: timm_vit.LayerScaleChoice = "remove",
+    layer_scale: LayerScaleChoice = "remove",
 ) -> nn.Module:
     """Leave out the skip connections of every block, in place: x = f(norm(x)) for x = x + f(norm(x)).
 
@@ -59,11 +60,14 @@ def remove_skips_(
     chosen = tuple(name for name in get_args(SubBlock) if name in sub_blocks)
     if isinstance(sub_blocks, str) or not chosen or not set(sub_blocks) <= set(chosen):
         raise InputError(f"sub_blocks={sub_blocks!r}: give a tuple of 'attn', 'mlp' or both")
-    if layer_scale not in get_args(timm_vit.LayerScaleChoice):
+    if layer_scale not in get_args(LayerScaleChoice):
         raise InputError(f"layer_scale={layer_scale!r} is not one of 'remove', 'keep'")
-    blocks = timm_vit.blocks(model)
-    for name, block in blocks:
-        timm_vit.check_removable(name, block, chosen)
-    for _, block in blocks:
-        timm_vit.remove_skips_(block, chosen, layer_scale)
+    found = find_blocks(model)
+    for adapter, name, block in found:
+        adapter.view(name, block)
+        adapter.check_removable(name, block, chosen)
+    for adapter, _, block in found:
+        adapter.remove_skips_(block, chosen, layer_scale)
+    for adapter in dict.fromkeys(adapter for adapter, _, _ in found):
+        adapter.note_removed_(model, [adapter.view(name, block) for own, name, block in found if own is adapter])
     return model

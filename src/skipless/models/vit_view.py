@@ -1,39 +1,73 @@
-"""ViTView: how a plain ViT turns images into tokens, by patches, prefix tokens, position embeddings and final norm."""
+"""ViTView: how a vision transformer turns images into tokens, by patches, prefix tokens and position embeddings."""
 
-# pyright: reportPrivateImportUsage=false
-# timm.layers does not declare its re-exports.
-
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxtyping import Float
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import Format, PatchEmbed
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from skipless.errors import InputError
-from skipless.models import timm_vit
 from skipless.models.blocks import BlockView, LinearMap
+from skipless.models.calls import BlockContext
+
+
+class Entering(NamedTuple):
+    """What enters the blocks.
+
+    Attributes:
+        tokens: prefix tokens, then patches row by row, `(b, t, d)`.
+        contexts: what each block is called with besides; None if with nothing.
+    """
+
+    tokens: Tensor
+    contexts: tuple[BlockContext, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """Where a vision transformer keeps what tells positions apart, besides rotary embeddings.
+
+    Attributes:
+        patch_embedding: gives the patch embeddings of images.
+        weights: the weight of its projection, and the bias if there is one.
+        normed: whether a norm follows the projection.
+        embedding: the position embedding, `(1, n, d)`, if there is one.
+        has_prefix: whether its first rows are those of the prefix tokens.
+        prefix: class and register tokens, `(1, p, d)`, in the order in which they enter.
+        grid: rows and columns of the embedding's patches.
+    """
+
+    patch_embedding: Callable[[Tensor], Tensor]
+    weights: tuple[Tensor, ...]
+    normed: bool
+    embedding: nn.Parameter | None
+    has_prefix: bool
+    prefix: tuple[nn.Parameter, ...]
+    grid: tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
 class ViTView:
-    """A plain vision transformer in the terms that feature extraction needs.
+    """A vision transformer in the terms that feature extraction and initialisation need.
 
     Attributes:
         transformer: the module that has the blocks; the given model or a part of it.
         views: its blocks, first to last.
-        patch: height and width of a patch in pixels (timm's `patch_size`).
-        prefix: number of tokens (class, registers) before those of the patches (timm's `num_prefix_tokens`).
+        patch: height and width of a patch in pixels.
+        prefix: number of tokens (class, registers) before those of the patches.
         class_token: whether the first token is a class token.
         channels: number of image channels.
         dim: token width d.
         image_size: height and width that it was built for; None if it takes any size.
+        any_size: whether it takes images of other whole patches, too.
         mean, std: per-channel normalisation of its pretrained configuration.
-        final_norm: the norm that it applies last: `norm`, or `fc_norm` if the model pools before its norm.
+        final_norm: the norm that it applies last to tokens.
+        enter: gives what enters the blocks for checked images.
+        feat_size: rows and columns of patches for height and width in pixels.
+        trims: whether images of `image_size` may have a rest that makes no whole patch.
+        positions: where it keeps positions.
+        contextual: whether it calls blocks with more than tokens, as with rotary positions.
     """
 
     transformer: nn.Module
@@ -44,22 +78,26 @@ class ViTView:
     channels: int
     dim: int
     image_size: tuple[int, int] | None
+    any_size: bool
     mean: tuple[float, ...]
     std: tuple[float, ...]
     final_norm: nn.Module
+    enter: Callable[[Tensor], Entering]
+    feat_size: Callable[[int, int], tuple[int, int]]
+    trims: bool
+    positions: Positions
+    contextual: bool = False
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of patches that `embed` makes of an image of this size in pixels."""
-        embedding: Any = self.transformer.patch_embed
-        return tuple(embedding.dynamic_feat_size((height, width)))
+        return self.feat_size(height, width)
 
 
 def find_vit(model: nn.Module) -> ViTView:
     """Find the vision transformer in a model, which may be wrapped (`torch.compile`, `DistributedDataParallel`).
 
     Raises:
-        InputError: if there is not exactly one, if no adapter knows one of its blocks, or if its patch embedding is not
-            timm's `PatchEmbed`.
+        InputError: if there is not exactly one, or no adapter knows its blocks or its patch embedding.
 
     Example:
         >>> import timm
@@ -67,67 +105,61 @@ def find_vit(model: nn.Module) -> ViTView:
         >>> found.patch, found.prefix, found.dim, found.image_size
         ((16, 16), 1, 192, (224, 224))
     """
-    found = [module for module in model.modules() if isinstance(module, VisionTransformer)]
-    if len(found) != 1:
+    from skipless.models.adapters.known import adapters, no_adapter, supported
+
+    found = [vit for adapter in adapters() for vit in adapter.vits(model)]
+    if len(found) > 1:
         raise InputError(
-            (
-                f"`{type(model).__name__}` has {len(found)} vision transformers, not one"
-                if found
-                else f"no adapter for `{type(model).__name__}`"
-            )
-            + f"; supported: {timm_vit.SUPPORTED}"
+            f"`{type(model).__name__}` has {len(found)} vision transformers, not one; supported: {supported()}"
         )
-    vit: Any = found[0]
-    if type(vit.patch_embed) is not PatchEmbed:
-        raise InputError(
-            f"no adapter for the patch embedding `{type(vit.patch_embed).__name__}`; supported: timm's PatchEmbed"
-        )
-    embedding: Any = vit.patch_embed
-    channels = embedding.proj.in_channels
-    config: Any = getattr(vit, "pretrained_cfg", None)
-    config = config if isinstance(config, Mapping) else {}
-    return ViTView(
-        transformer=vit,
-        views=tuple(timm_vit.view(name, block) for name, block in timm_vit.blocks(vit)),
-        patch=tuple(embedding.patch_size),
-        prefix=vit.num_prefix_tokens,
-        class_token=vit.cls_token is not None,
-        channels=channels,
-        dim=vit.embed_dim,
-        image_size=None if embedding.img_size is None else tuple(embedding.img_size),
-        mean=_per_channel(config.get("mean", IMAGENET_DEFAULT_MEAN), channels),
-        std=_per_channel(config.get("std", IMAGENET_DEFAULT_STD), channels),
-        final_norm=vit.norm if isinstance(vit.fc_norm, nn.Identity) else vit.fc_norm,
-    )
+    if not found:
+        raise no_adapter(type(model).__name__)
+    return found[0]
 
 
 def embed(model: ViTView, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b t d"]:
     """Give the tokens that enter the first block: prefix tokens, then patches row by row.
 
-    Position embeddings are interpolated to the images' size as timm's `dynamic_img_size` does it (bicubic,
-    antialiased); the model itself is unchanged afterwards. Images of the size that the model was built for need not be
-    whole patches: timm's patch embedding then drops or pads the rest, as it does without us.
+    Where a model has a position embedding of one size and takes others, it is interpolated as the library does it; the
+    model itself is unchanged afterwards. Images of the size that the model was built for need not be whole patches: the
+    library then drops or pads the rest, as it does without us.
 
     Raises:
         InputError: if the size is neither a multiple of the patch size nor the model's own size, or the number of
             channels is not the model's.
     """
+    return _entering(model, images).tokens
+
+
+def enter(model: ViTView, images: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b t d"], tuple[BlockView, ...]]:
+    """Give the tokens that enter the first block, and the blocks as the model calls them for such images.
+
+    Raises:
+        InputError: as for `embed`.
+    """
+    tokens, contexts = _entering(model, images)
+    if contexts is None:
+        return tokens, model.views
+    pairs = zip(model.views, contexts, strict=True)
+    return tokens, tuple(view.in_context(context) for view, context in pairs)
+
+
+def _entering(model: ViTView, images: Float[Tensor, "b c h w"]) -> Entering:
     height, width = images.shape[-2:]
-    vit: Any = model.transformer
     whole = not (height % model.patch[0] or width % model.patch[1])
-    built_for = (height, width) == model.image_size and (
-        vit.patch_embed.strict_img_size or vit.patch_embed.dynamic_img_pad
-    )
-    if not (whole or built_for) or not height * width:
+    own = (height, width) == model.image_size
+    if not (whole or (own and model.trims)) or not height * width:
         raise InputError(
             f"images of {height} x {width} are not whole patches of {model.patch[0]} x {model.patch[1]}; resize them, "
             "or pad them with skipless.evaluators.features.extraction.pad_to_patch"
         )
+    if not (own or model.any_size):
+        raise InputError(
+            f"images of {height} x {width}: `{type(model.transformer).__name__}` takes those of {model.image_size} only"
+        )
     if images.shape[1] != model.channels:
         raise InputError(f"images have {images.shape[1]} channels, the model takes {model.channels}")
-    with _any_image_size(vit, strict=not whole):  # with strict=True timm does not ask for whole patches
-        x = vit._pos_embed(vit.patch_embed(images))
-    return vit.norm_pre(vit.patch_drop(x))
+    return model.enter(images)
 
 
 def projection_module(view: BlockView, linear: LinearMap) -> nn.Module:
@@ -144,26 +176,7 @@ def projection_module(view: BlockView, linear: LinearMap) -> nn.Module:
     )
 
 
-@contextmanager
-def _any_image_size(vit: Any, *, strict: bool) -> Iterator[None]:
-    """Give a model timm's settings for `dynamic_img_size=True`, and restore its own afterwards."""
-    settings = (
-        (vit, "dynamic_img_size", True),
-        (vit.patch_embed, "strict_img_size", strict),
-        (vit.patch_embed, "flatten", False),
-        (vit.patch_embed, "output_fmt", Format.NHWC),
-    )
-    before = [(place, name, getattr(place, name)) for place, name, _ in settings]
-    try:
-        for place, name, value in settings:
-            setattr(place, name, value)
-        yield
-    finally:
-        for place, name, value in before:
-            setattr(place, name, value)
-
-
-def _per_channel(values: Any, channels: int) -> tuple[float, ...]:
+def per_channel(values: Any, channels: int) -> tuple[float, ...]:
     """One number for each channel; if the model's channels are not RGB, each gets the mean of the three."""
     values = tuple(float(value) for value in values)
     return values if len(values) == channels else (sum(values) / len(values),) * channels

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from skipless.conditioning.operators.autodiff import math_attention
-from skipless.conditioning.operators.block_stack import first_tensor, forward_with_hooks
+from skipless.conditioning.operators.block_stack import forward_with_hooks
 from skipless.conditioning.operators.validate import check_input, check_same_dtype_and_device, check_weights
 from skipless.conditioning.spectra.dense import matrix_spectrum
 from skipless.conditioning.spectra.estimates import Spectrum
@@ -20,7 +20,9 @@ from skipless.display.drawing import COLOURS
 from skipless.errors import InputError
 from skipless.models import block_views
 from skipless.models.blocks import BlockView, SubBlock
+from skipless.models.calls import first_tensor
 from skipless.models.eval_mode import evaluating
+from skipless.models.starting.attention_diagonal import attention_bias, head_logits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -187,20 +189,17 @@ def select_blocks(model: nn.Module, blocks: Sequence[int] | None) -> list[tuple[
 
 @torch.no_grad()
 def attention_maps(view: BlockView, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b h n n"] | None:
-    """A_l of every head at the attention's input `x`; None if the module computes something else (masks, RoPE).
+    """A_l of every head at the attention's input `x`; None if the module computes something else.
 
-    Fused attention does not return its maps. They are computed from the view's weights, biases, qk-norm and logit
-    scale, and the resulting output is compared with the module's own.
+    Fused attention does not return its maps. They are computed from the view's weights, biases, qk-norm, logit
+    scale and context, and the resulting output is compared with the module's own.
     """
-    q, k, v = (_project(x, linear) for linear in (view.query, view.key, view.value))
-    q = view.query_norm(q.unflatten(-1, (view.heads, -1)).transpose(1, 2))
-    k = view.key_norm(k.unflatten(-1, (view.key_heads, -1)).transpose(1, 2))
     group = view.heads // view.key_heads
-    maps = (view.logit_scale * q @ k.repeat_interleave(group, dim=1).mT).softmax(-1)
-    values = v.unflatten(-1, (view.key_heads, -1)).transpose(1, 2).repeat_interleave(group, dim=1)
+    maps = (head_logits(view, x) + attention_bias(view, x)).softmax(-1)
+    values = _project(x, view.value).unflatten(-1, (view.key_heads, -1)).transpose(1, 2).repeat_interleave(group, dim=1)
     found = _project((maps @ values).transpose(1, 2).flatten(2), view.output)
     with math_attention(x.device), torch.no_grad(), evaluating(view.attn):
-        expected = first_tensor(view.attn(x))
+        expected = view.attend(x)
     if found.shape != expected.shape or not (found - expected).norm() <= AGREEMENT_RTOL * expected.norm():
         return None
     return maps

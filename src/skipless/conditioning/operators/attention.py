@@ -144,7 +144,7 @@ def closed_form(view: BlockView, x: Float[Tensor, "b n d"]) -> AttentionPrimal |
         return None
     wide = x[:1].double()
     u = torch.randn(wide.shape, dtype=torch.double, generator=torch.Generator().manual_seed(0)).to(x.device)
-    _, vjp = linearize(frozen_copy(view.attn, view.attn_scale).double(), wide)
+    _, vjp = linearize(frozen_copy(view.bound_attn, view.attn_scale).double(), wide)
     expected = vjp(u)
     with math_attention(x.device), torch.no_grad():
         found = AttentionPrimal.at(view, wide).vjp(u)

@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from skipless.conditioning.operators.autodiff import math_attention
 from skipless.errors import InputError
 from skipless.models.blocks import BlockView
+from skipless.models.calls import first_tensor
 from skipless.models.eval_mode import evaluating
 
 BlockCall = tuple[tuple[Any, ...], dict[str, Any]]  # the arguments of a block besides its tokens
@@ -136,8 +137,3 @@ def _parameter_names(view: BlockView, wanted: Sequence[str], norms: bool) -> lis
     }
     inside = {id(p) for name in wanted for module in parts.get(name, ()) for p in module.parameters()} - left_out
     return [name for name, parameter in view.block.named_parameters() if id(parameter) in inside]
-
-
-def first_tensor(output: Any) -> Tensor:
-    """The output's tokens; blocks of some libraries return a tuple."""
-    return output[0] if isinstance(output, tuple) else output

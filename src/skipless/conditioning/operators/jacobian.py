@@ -209,7 +209,7 @@ def _checked_tokens(view: BlockView, x: Tensor, which: SubBlock, norm: bool) -> 
 
 def _sub_block_modules(view: BlockView, which: SubBlock, norm: bool) -> tuple[nn.Module, ...]:
     if which == "attn":
-        return (*((view.attn_norm,) if norm else ()), view.attn, view.attn_scale)
+        return (*((view.attn_norm,) if norm else ()), view.bound_attn, view.attn_scale)
     return (*((view.mlp_norm,) if norm else ()), view.mlp, view.mlp_scale)
 
 

@@ -16,7 +16,7 @@ from skipless.init.correlation_map import odd_slope
 from skipless.models import block_views, inspect_tokens
 from skipless.models.blocks import BlockView
 from skipless.models.eval_mode import evaluating
-from skipless.models.starting.attention_diagonal import head_logits
+from skipless.models.starting.attention_diagonal import attention
 from skipless.models.starting.first_tokens import first_tokens
 
 if TYPE_CHECKING:
@@ -154,17 +154,17 @@ def predict_token_cosine(model: nn.Module, images: Float[Tensor, "b c h w"]) -> 
     if any(view.skips for view in views):
         raise InputError("C-maps are composed for a model without skips: call remove_skips_ first")
     with evaluating(model):
-        x = first_tokens(model, views, images[:_IMAGES])
+        x, views = first_tokens(model, views, images[:_IMAGES])
         report = inspect_tokens(model, images[:_IMAGES])
         unit = nn.functional.normalize(x.double(), dim=-1)
-        attention = []
+        matrices = []
         for view in views:
-            attention.append(head_logits(view, view.attn_norm(x)).double().softmax(-1))
-            x = view.block(x)
+            matrices.append(attention(view, view.attn_norm(x)))
+            x = view.run(x)
     return TokenCosine(
         blocks=tuple(view.name for view in views),
         entering=report.entering,
-        predicted=compose_cosines(unit @ unit.mT, attention, [mlp_correlation(view) for view in views]),
+        predicted=compose_cosines(unit @ unit.mT, matrices, [mlp_correlation(view) for view in views]),
         measured=tuple(block.cosine for block in report.blocks),
         diagonal=tuple(block.diagonal for block in report.blocks),
     )

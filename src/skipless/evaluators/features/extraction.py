@@ -21,7 +21,7 @@ from skipless.display import Record
 from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.models.eval_mode import evaluating
-from skipless.models.vit_view import ViTView, embed, find_vit, projection_module
+from skipless.models.vit_view import ViTView, enter, find_vit, projection_module
 
 Key = tuple[int, Kind]
 
@@ -166,9 +166,9 @@ def forward_features(
         for block, kind in keys:
             if kind != "tokens":
                 hooks.enter_context(_capture_projection(model, block, kind, captured))
-        x = embed(model, images.to(parameter))
-        for index, view in enumerate(model.views[: 1 + max(block for block, _ in keys)]):
-            x = view.block(x)
+        x, views = enter(model, images.to(parameter))
+        for index, view in enumerate(views[: 1 + max(block for block, _ in keys)]):
+            x = view.run(x)
             if (index, "tokens") in keys:
                 captured[index, "tokens"] = model.final_norm(x) if config.norm == "final" else x
     output_dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32

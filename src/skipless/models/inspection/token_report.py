@@ -13,7 +13,7 @@ from skipless.display.axes import legend, level, lines_by_name
 from skipless.display.values import few_words
 from skipless.models.blocks import BlockView
 from skipless.models.eval_mode import evaluating
-from skipless.models.starting.attention_diagonal import head_logits, mean_diagonals
+from skipless.models.starting.attention_diagonal import attention, mean_diagonals
 from skipless.models.starting.first_tokens import first_tokens
 from skipless.models.surgery import block_views
 
@@ -120,11 +120,11 @@ def inspect_tokens(model: nn.Module, images: Float[Tensor, "b c h w"]) -> TokenR
     """
     views = block_views(model)
     with evaluating(model):
-        x = first_tokens(model, views, images)
+        x, views = first_tokens(model, views, images)
         entering = token_cosine(x)
         blocks = []
         for view in views:
-            y = view.block(x)
+            y = view.run(x)
             blocks.append(_measure(view, x, y))
             x = y
     return TokenReport(tuple(blocks), entering, len(images), x.shape[1])
@@ -142,7 +142,7 @@ def token_cosine(x: Float[Tensor, "b n d"]) -> float:
 
 def _measure(view: BlockView, x: Float[Tensor, "b n d"], y: Float[Tensor, "b n d"]) -> BlockTokens:
     normed = view.attn_norm(x)
-    between = view.attn_scale(view.attn(normed)) + (x if "attn" in view.skips else 0)
+    between = view.attn_scale(view.attend(normed)) + (x if "attn" in view.skips else 0)
     return BlockTokens(
         name=view.name,
         cosine=token_cosine(y),
@@ -161,7 +161,7 @@ def _isotropy(x: Float[Tensor, "b n d"]) -> float:
 
 
 def _kappa_attention(view: BlockView, normed: Float[Tensor, "b n d"]) -> float:
-    return _kappa(torch.linalg.svdvals(head_logits(view, normed).double().softmax(-1))).amax(1).median().item()
+    return _kappa(torch.linalg.svdvals(attention(view, normed))).amax(1).median().item()
 
 
 def _kappa_mlp(view: BlockView, normed: Float[Tensor, "b n d"]) -> float:

@@ -28,18 +28,41 @@ def head_logits(
         view: of the block.
         x: the tokens.
         queries: places of the tokens whose rows are wanted; all by default.
+
+    Returns:
+        What the softmax is taken of, without the block's bias (`attention_bias`), which no scale of weights changes.
     """
-    asking = x if queries is None else x[:, queries]
+    rotate = view.context.rotate
+    asking = x if queries is None or rotate is not None else x[:, queries]
     q = _heads(asking @ view.w_q, view.query.b, view.heads, view.query_norm)
     k = _heads(x @ view.w_k, view.key.b, view.key_heads, view.key_norm)
+    if rotate is not None:
+        q, k = rotate(q), rotate(k)
+        q = q if queries is None else q[:, :, queries]
     return (q * view.logit_scale) @ k.repeat_interleave(view.heads // view.key_heads, dim=1).mT
+
+
+def attention(view: BlockView, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b h n n"]:
+    """Attention matrices of every head for tokens that have been through the block's norm, in float64."""
+    return (head_logits(view, x) + attention_bias(view, x)).double().softmax(-1)
+
+
+def attention_bias(view: BlockView, x: Tensor, queries: Int[Tensor, " r"] | None = None) -> Float[Tensor, "*hrn"]:
+    """What a block adds to its logits: relative positions, and -inf where a token is not seen; 0 if nothing."""
+    bias = view.context.bias
+    if bias is None:
+        return x.new_zeros(())
+    return (bias if queries is None else bias[..., queries, :]).to(x)
 
 
 @torch.no_grad()
 def mean_diagonals(view: BlockView, x: Float[Tensor, "b n d"]) -> Float[Tensor, " h"]:
     """Mean A_ii of every head for tokens that have been through the block's norm."""
     parts = x.split(max(1, _MEASURED // (view.heads * x.shape[1] ** 2)))
-    found = [head_logits(view, part).softmax(-1).diagonal(dim1=2, dim2=3).mean(2) for part in parts]
+    found = [
+        (head_logits(view, part) + attention_bias(view, part)).softmax(-1).diagonal(dim1=2, dim2=3).mean(2)
+        for part in parts
+    ]
     return torch.cat(found).double().mean(0).cpu()
 
 
@@ -87,10 +110,11 @@ def scale_logits_(view: BlockView, x: Float[Tensor, "b n d"], target: float) -> 
     rows = max(1, min(count, _SOLVED // (view.heads * count * len(x))))
     queries = (torch.arange(rows, device=x.device) * count + count // 2) // rows
     logits = head_logits(view, x, queries).float()
+    bias = attention_bias(view, logits, queries)
     together = not isinstance(view.query_norm, nn.Identity)
 
     def reached(log_scale: Float64[Tensor, " h"]) -> Float64[Tensor, " h"]:
-        scaled = logits * log_scale.exp().to(logits)[None, :, None, None]
+        scaled = logits * log_scale.exp().to(logits)[None, :, None, None] + bias
         own = (scaled.take_along_dim(queries[None, None, :, None], 3)[..., 0] - scaled.logsumexp(-1)).exp()
         found = own.double().mean((0, 2)).cpu()
         return found.mean().expand_as(found) if together else found

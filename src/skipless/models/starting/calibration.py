@@ -54,10 +54,10 @@ def calibrate_(
     for view in views:
         check_scalable(view)
     with evaluating(model):
-        x = first_tokens(model, views, images)
+        x, views = first_tokens(model, views, images)
         for view, target in zip(views, targets, strict=True):
             normed = view.attn_norm(x)
             centre_queries_(view, normed)
             scale_logits_(view, normed, target)
-            x = view.block(x)
+            x = view.run(x)
     return model

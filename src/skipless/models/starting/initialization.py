@@ -19,7 +19,7 @@ from skipless.init.correlation_map import odd_slope
 from skipless.init.gated import GATE_BIAS, check_gated, draw_gated_mlp
 from skipless.init.mirrored import check_mirrored, draw_mirrored_mlp
 from skipless.init.random_matrices import LARGE
-from skipless.models import timm_vit
+from skipless.models.adapters.known import supported
 from skipless.models.blocks import BlockView, LinearMap
 from skipless.models.starting.attention_diagonal import check_scalable
 from skipless.models.starting.calibration import calibrate_
@@ -204,7 +204,7 @@ def _check_covered(view: BlockView) -> None:
         if id(parameter) not in covered and name not in view.layer_scales:
             raise InputError(
                 f"no rule for the parameter {view.name}.{name} {tuple(parameter.shape)}: the scheme has rules for the "
-                f"matrices and biases of attention and MLP, and for norms; supported: {timm_vit.SUPPORTED}"
+                f"matrices and biases of attention and MLP, and for norms; supported: {supported()}"
             )
         if parameter.is_meta:
             raise InputError(

@@ -1,6 +1,6 @@
 """Position embeddings and prefix tokens at the size of the patch embeddings."""
 
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Float
@@ -28,7 +28,7 @@ def set_positions_(
     Where the position embedding has rows for the prefix tokens, these carry them and the tokens start at 0.
 
     Args:
-        model: a model that contains one of timm's plain vision transformers.
+        model: a model that contains one vision transformer that an adapter knows.
         kind: `"orthogonal"` or `"smooth"`, whose prefix tokens are orthogonal all the same.
         scale: size relative to the patch embeddings' root mean square.
         images: normalised images to measure that on. Without them it is computed for pixels of mean square 1.
@@ -48,25 +48,24 @@ def set_positions_(
         1.0
     """
     found = check_positions(model, kind)
-    vit: Any = found.transformer
+    places = found.positions
     if images is not None:
         check_taken(model, images)
     rms = scale * patch_rms(found, images)
-    embedded = 0 if vit.pos_embed is None else vit.pos_embed.shape[1]
-    in_embedding = vit.pos_embed is not None and not vit.no_embed_class
+    embedded = 0 if places.embedding is None else places.embedding.shape[1]
+    in_embedding = places.embedding is not None and places.has_prefix
     patches = embedded - found.prefix if in_embedding else embedded
     if kind == "orthogonal":
         rows = orthogonal_positions(found.prefix + patches, found.dim, rms, generator=generator)
     else:
         first = [orthogonal_positions(found.prefix, found.dim, rms, generator=generator)] if found.prefix else []
-        down, across = vit.patch_embed.grid_size if patches else (0, 0)
+        down, across = places.grid if patches else (0, 0)
         grid = [smooth_positions(down, across, found.dim, rms, generator=generator)] if patches else []
         rows = torch.cat([*first, *grid])
-    prefixes = [token for token in (vit.cls_token, vit.reg_token) if token is not None]
-    if vit.pos_embed is not None:
-        vit.pos_embed.copy_(rows[None] if in_embedding else rows[None, found.prefix :])
+    if places.embedding is not None:
+        places.embedding.copy_(rows[None] if in_embedding else rows[None, found.prefix :])
     start = 0
-    for token in prefixes:
+    for token in places.prefix:
         stop = start + token.shape[1]
         token.copy_(torch.zeros_like(token) if in_embedding else rows[None, start:stop])
         start = stop
@@ -81,9 +80,10 @@ def check_positions(model: nn.Module, kind: str) -> ViTView:
     """
     check_choice("positions", kind, tuple(one for one in get_args(Positions) if one != "kept"))
     found = find_vit(model)
-    vit: Any = found.transformer
-    if all(place is None for place in (vit.pos_embed, vit.cls_token, vit.reg_token)):
-        raise InputError(f"`{type(vit).__name__}` has neither a position embedding nor prefix tokens: positions='kept'")
+    if found.positions.embedding is None and not found.positions.prefix:
+        raise InputError(
+            f"`{type(found.transformer).__name__}` has neither a position embedding nor prefix tokens: positions='kept'"
+        )
     return found
 
 
@@ -98,15 +98,14 @@ def patch_rms(model: nn.Module | ViTView, images: Float[Tensor, "b c h w"] | Non
         InputError: if there is no plain vision transformer, or the embedding is 0 or not finite.
     """
     found = model if isinstance(model, ViTView) else find_vit(model)
-    embedding: Any = found.transformer.patch_embed
+    places = found.positions
     if images is not None:
-        weight = embedding.proj.weight
-        square = embedding(images.to(weight.device, weight.dtype)).double().square().mean()
-    elif not isinstance(embedding.norm, nn.Identity):
+        weight = places.weights[0]
+        square = places.patch_embedding(images.to(weight.device, weight.dtype)).double().square().mean()
+    elif places.normed:
         square = torch.ones((), dtype=torch.float64)
     else:
-        weights = [embedding.proj.weight] if embedding.proj.bias is None else [*embedding.proj.parameters()]
-        square = torch.stack([w.double().square().sum() for w in weights]).sum() / found.dim
+        square = torch.stack([w.double().square().sum() for w in places.weights]).sum() / found.dim
     rms = float(square) ** 0.5
     if not 0 < rms < float("inf"):
         raise InputError(f"the patch embedding has the root mean square {rms}: draw its weights first")

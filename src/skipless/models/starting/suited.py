@@ -60,7 +60,7 @@ def _may_be_scaled(view: BlockView) -> bool:
 def _has_positions(model: nn.Module) -> bool:
     """Whether the model embeds positions, or has prefix tokens, that can be set."""
     try:
-        vit = find_vit(model).transformer
+        places = find_vit(model).positions
     except InputError:
         return False
-    return any(getattr(vit, name, None) is not None for name in ("pos_embed", "cls_token", "reg_token"))
+    return places.embedding is not None or bool(places.prefix)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from skipless.display import Record, Table
 from skipless.display.axes import lines_by_name
 from skipless.errors import InputError
-from skipless.models.vit_view import embed, find_vit
+from skipless.models.vit_view import enter, find_vit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -179,9 +179,9 @@ def class_tokens(backbone: nn.Module, images: Float[Tensor, "n c h w"]) -> list[
     except InputError:
         return [features]
     found = []
-    x = embed(model, images)
-    for view in model.views:
-        x = view.block(x)
+    x, views = enter(model, images)
+    for view in views:
+        x = view.run(x)
         found.append(x[:, 0] if model.class_token else x.mean(1))
     return [*found, features]
 
