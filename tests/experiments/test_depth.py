@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from skipless.data.scenes import WrittenScenes, write_scenes
 from skipless.errors import InputError
-from skipless.experiments.depth import Options
+from skipless.experiments.depth import Options, run
 from skipless.experiments.depth.recipe import DepthCell, depth_recipe
 from skipless.experiments.depth.run import reproduce_depth
 from skipless.recipes import table1
@@ -33,6 +35,28 @@ def test_rates_of_models_without_a_rule_fall_with_depth() -> None:
             assert deep / short == pytest.approx(1 / 3 if row in ("skipless", "skipless + init") else 1.0)
             if row != "skip + positions":
                 assert short == table1(scale, row, "soap").optimizer.lr
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_scenes_have_the_recipe_of_scenes(row) -> None:
+    recipe = depth_recipe("scenes", DepthCell(row, "soap", 24), data="somewhere")
+    assert recipe.model.kwargs == {"patch_size": 8, "embed_dim": 64, "depth": 24, "num_heads": 2}
+    assert recipe.data.data == "somewhere"
+    assert recipe.optimizer.block_lr == (BLOCK_LR / 24 if row == "skipless + ours" else 1.0)
+    with pytest.raises(InputError, match="scenes needs --data"):
+        depth_recipe("scenes", DepthCell(row, "soap", 24))
+
+
+def test_scenes_are_written_where_none_are_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def few(folder: Path, layout: str, **sizes: Any) -> WrittenScenes:
+        return write_scenes(folder, layout, **{**sizes, "train": 64, "val": 10})
+
+    monkeypatch.setattr(run, "write_scenes", few)
+    options = Options(scale="scenes", depths=(1,), rows=("skipless + ours",), epochs=1, jobs=1)
+    written = reproduce_depth(options, tmp_path)
+    found = json.loads(written["depth.json"].read_text())
+    assert len(found) == 1
+    assert found[0]["top1"][0] is not None
 
 
 @pytest.mark.parametrize(

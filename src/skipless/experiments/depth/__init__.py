@@ -16,14 +16,14 @@ class Options:
     """What the depth report can be asked for.
 
     Attributes:
-        scale: digits (minutes to an hour) or fashion (hours).
+        scale: digits (minutes to an hour), fashion (hours) or scenes (generated scenes, a day).
         depths: numbers of blocks.
         rows: models.
         optimizers: by which they are trained.
         seeds: runs a cell, with seeds 0, 1, ...
         epochs: another length.
         tune: choose each cell's learning rate anew, on images that no run is trained on.
-        data: another place for the data.
+        data: another place for the data; at scenes a folder that `skipless data scenes --layout imagenet` wrote.
         out: folder of report and runs.
         jobs: runs at a time.
     """

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from skipless.conditioning.measurement.tracking import first_images
 from skipless.data import ImageData, load_images
+from skipless.data.scenes import write_scenes
 from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.experiments.depth import Options
@@ -20,7 +22,7 @@ from skipless.report.write_files import write_files
 from skipless.sweep import Job, run_jobs
 from skipless.sweep.rates import best_rate, tune_learning_rates
 
-HOLDOUT = {"digits": 200, "fashion": 5000}  # training images that learning rates are tuned on
+HOLDOUT = {"digits": 200, "fashion": 5000, "scenes": 1000}  # training images that learning rates are tuned on
 TUNING_SEED = 1000
 _IMAGES = 64  # whose tokens are measured
 
@@ -49,6 +51,7 @@ def reproduce_depth(options: Options, out: Path, *, command: str = "") -> dict[s
         for row in options.rows
         for depth in sorted(set(options.depths))
     ]
+    options = replace(options, data=_data(options, out))
     images = load_images(depth_recipe(options.scale, cells[0], data=options.data).data)
     rates = _tuned(options, cells, out, images) if options.tune else {}
     planned = {
@@ -70,6 +73,15 @@ def reproduce_depth(options: Options, out: Path, *, command: str = "") -> dict[s
     return write_depth(
         found, out, first=planned[cells[0], 0], images=len(images.val), tuned=options.tune, command=command
     )
+
+
+def _data(options: Options, out: Path) -> str | None:
+    """Where the data is: given, or at scale scenes written into `out/data`, one large object of any hue in each."""
+    if options.scale != "scenes" or options.data is not None:
+        return options.data
+    folder = (out / "data").resolve()
+    write_scenes(folder, "imagenet", train=8000, val=1000, size=64, at_most=1, smallest=0.8, largest=1.0)
+    return str(folder)
 
 
 def _recipe(options: Options, cell: DepthCell, seed: int) -> Recipe:

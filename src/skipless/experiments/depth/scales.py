@@ -2,5 +2,5 @@
 
 from typing import Literal
 
-DepthScale = Literal["digits", "fashion"]
+DepthScale = Literal["digits", "fashion", "scenes"]
 DepthRow = Literal["skip", "skip + positions", "skipless", "skipless + init", "skipless + ours"]

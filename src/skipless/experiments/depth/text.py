@@ -23,8 +23,9 @@ def notes(images: int, seeds: Sequence[int], *, tuned: bool) -> list[str]:
         said.append("Every cell's learning rate is the best of three, by one run on images held out of training.")
     else:
         said.append(
-            "Learning rates are those of Table 1, of 12 blocks, and of our rows by hand. For models without skips they "
-            "fall as 12 / depth, for ours the rate of the blocks does. --tune chooses each anew."
+            "Learning rates are those of Table 1, of 12 blocks, and of our rows by hand; at scale scenes those of "
+            "`skipless train scenes`, of 6 blocks. For models without skips they fall as 12 / depth, for ours the rate "
+            "of the blocks does. --tune chooses each anew."
         )
     if min(seeds, default=0) < 2:
         said.append("A cell of one seed has no spread; --seeds 3 shows it.")
