@@ -34,6 +34,8 @@ def test_every_command_has_examples_and_no_bare_none(capsys, command) -> None:
         (["train", "table1", "--data", "fashion", "--skip"], ["(default: 0.01)", "none: without the initialisation"]),
         (["train", "table1", "--scale", "paper"], ["(default: 300)", "(default: 4096)", "(default: bf16)"]),
         (["train", "dino"], ["(default: 1024)", "(default: 3.0)", "--keep-every INT"]),
+        (["train", "dino"], ["--pooling {class,mean}", "--mask-shape {block,random}", "(default: the teacher's)"]),
+        (["train", "dino"], ["--patch-loss FLOAT", "--mask-share FLOAT", "--mask-ratio FLOAT", "--mask-spread FLOAT"]),
         (["train", "dino", "--scale", "scenes", "--optimizer", "adamw"], ["(default: 0.0005)", "(default: 64)"]),
         (["eval", "x", "knn"], ["(default: 10 20)", "(default: 0.07)"]),
         (["eval", "x", "linear-probe"], ["(default: -4 -3 -2 -1)", "(default: paper)"]),

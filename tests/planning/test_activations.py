@@ -127,7 +127,8 @@ def test_checkpointing_keeps_inputs_and_computes_one_block_at_a_time(skip: bool)
 def test_supervised_loss_and_dino_with_head_and_loss() -> None:
     keeping = Keeping("fp32", device="cpu")
     recipe = dino("scenes", data="scenes/").with_(model__init=None)
-    for change in ({}, {"task__norm_last_layer": False}):
+    masks = {"task__mask_shape": "random", "task__mask_share": 1.0, "task__mask_ratio": 0.25, "task__mask_spread": 0.0}
+    for change in ({}, {"task__norm_last_layer": False}, {"task__pooling": "mean"}, {"task__patch_loss": 1.0, **masks}):
         changed = recipe.with_(**change)
         work, task = workload(changed), changed.build_task(10, 1)
         crops = [torch.randn(4, 3, size, size) for size in recipe.crops.sizes]

@@ -148,7 +148,7 @@ def test_what_an_evaluation_starts_but_once_is_not_scaled_up(tmp_path, monkeypat
     )
     seen = []
 
-    def neighbours(data, config):
+    def neighbours(data, config, pooling):
         def evaluate(model):
             seen.append((config.train, config.val))
             time.sleep(0.4 if len(seen) == 1 else 0.1)

@@ -56,8 +56,12 @@ def test_other_vits(kwargs) -> None:
     assert 3 * forward_flops(model, 64) == pytest.approx(counted(lambda: model(images)), rel=CLOSE)
 
 
-def test_a_whole_dino_step_with_teacher_head_and_loss() -> None:
-    recipe = dino("scenes", data="scenes/")
+MASKED = {"task__mask_shape": "random", "task__mask_share": 1.0, "task__mask_ratio": 0.25, "task__mask_spread": 0.0}
+
+
+@pytest.mark.parametrize("changes", [{}, {"task__pooling": "mean"}, {"task__patch_loss": 1.0, **MASKED}], ids=str)
+def test_a_whole_dino_step_with_teacher_head_and_loss(changes: dict) -> None:
+    recipe = dino("scenes", data="scenes/").with_(**changes)
     work, task = workload(recipe), recipe.with_(model__init=None).build_task(10, 1)
     crops = [torch.randn(2, 3, size, size) for size in recipe.crops.sizes]
     output = []

@@ -9,15 +9,17 @@ import torch
 from reference.tiny_images import images
 from safetensors.torch import load_file
 
+from skipless.data.loading.loader import BatchKey
 from skipless.data.multicrop import MultiCropConfig
 from skipless.data.shards import write_shards
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
 from skipless.models import block_views
-from skipless.recipes import dino
+from skipless.recipes import dino, open_model
 from skipless.recipes.export import export_backbone
 from skipless.recipes.neighbours_config import NeighboursConfig
 from skipless.recipes.self_supervised import DinoRecipe
+from skipless.recipes.teacher_knn import _pooled
 from skipless.tasks import DINOConfig
 from skipless.training import FitConfig
 
@@ -96,3 +98,41 @@ def test_images_without_labels_are_pretrained_on_and_not_evaluated(tmp_path: Pat
     assert recipe.run(tmp_path / "run").metrics == {}
     with pytest.raises(InputError, match="measure_every needs validation images"):
         recipe.with_(fit__measure_every=1).run(tmp_path / "other")
+
+
+def test_options_of_the_objective_are_left_out_of_json_as_long_as_they_are_the_papers() -> None:
+    plain = dino("scenes", data="images/")
+    new = {"pooling", "patch_loss", "mask_share", "mask_ratio", "mask_spread", "mask_shape", "teacher_patch_temp"}
+    assert not new & plain.as_json()["task"].keys()
+    changed = plain.with_(task__pooling="mean", task__patch_loss=1.0, task__mask_ratio=0.4)
+    assert new & changed.as_json()["task"].keys() == {"pooling", "patch_loss", "mask_ratio"}
+    assert DinoRecipe.from_json(json.loads(json.dumps(changed.as_json()))) == changed
+
+
+def test_a_run_with_patches_is_evaluated_on_them_and_exports_timms_weights(tmp_path: Path) -> None:
+    recipe, out = tiny(images(tmp_path / "images")), tmp_path / "run"
+    recipe = recipe.with_(task__pooling="mean", task__patch_loss=1.0)
+    result = recipe.run(out)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    logged = [line for line in lines if "loss" in line]
+    assert all({"image_loss", "patch_loss"} <= line.keys() for line in logged)
+    assert any("watch" in line for line in lines)
+    labelled = recipe.load().labelled
+    assert labelled is not None
+    vit = open_model(str(out)).model
+    assert recipe.evaluation(labelled)(vit) == pytest.approx(result.metrics)
+    exported = load_file(export_backbone(out, tmp_path / "backbone.safetensors").file)
+    assert exported.keys() == timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=2).state_dict().keys()
+
+
+def test_neighbours_are_found_by_the_feature_that_is_asked_for(tmp_path: Path) -> None:
+    recipe = tiny(images(tmp_path / "images"))
+    labelled, vit = recipe.load().labelled, recipe.backbone()
+    assert labelled is not None
+    _pooled(vit, labelled.val, 4, 2, "class")
+    mean, labels = _pooled(vit, labelled.val, 4, 2, "mean")
+    batch, expected = labelled.val.__getitems__(BatchKey(0, 0, torch.arange(4) * len(labelled.val) // 4))
+    assert torch.equal(labels, expected)
+    tokens = vit.forward_features(batch)  # pyright: ignore[reportCallIssue]
+    torch.testing.assert_close(mean[1], tokens[:, 1:].mean(1).detach())
+    assert not torch.allclose(mean[1], tokens[:, 0])

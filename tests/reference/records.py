@@ -62,9 +62,13 @@ def _of_models() -> list[Any]:
     named = replace(report.blocks[0], name=NAME, flags=(f"{NAME} departs",))
     tokens = models.inspect_tokens(_tiny(), _images())
     block = replace(tokens.blocks[0], name=NAME)
+    vit = _tiny()
+    gradients = models.token_gradients(vit, lambda batch: vit(batch).square().mean(), _images())
+    of_block = replace(gradients.blocks[0], name=NAME)
     return [
         *(named, replace(report, blocks=(named, *report.blocks[1:])), replace(view, name=NAME), view.query),
         *(block, replace(tokens, blocks=(block, *tokens.blocks[1:]))),
+        *(of_block, replace(gradients, blocks=(of_block, *gradients.blocks[1:]))),
     ]
 
 

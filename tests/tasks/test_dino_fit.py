@@ -20,24 +20,33 @@ from skipless.training import TrainingDiverged
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
 
-@pytest.mark.parametrize(("optimizer", "step"), [("adamw", 7), ("soap", 6)])
-def test_killed_and_resumed_is_bit_identical(optimizer: str, step: int, tmp_path: Path) -> None:
+PATCHES = {"pooling": "mean", "patch_loss": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "step", "changes"),
+    [("adamw", 7, {}), ("soap", 6, {}), ("adamw", 7, PATCHES), ("soap", 6, PATCHES)],
+    ids=["adamw", "soap", "adamw, patches", "soap, patches"],
+)
+def test_killed_and_resumed_is_bit_identical(optimizer: str, step: int, changes: dict, tmp_path: Path) -> None:
     def dying(at: int) -> float:
         if at == step:
             die()
         return rate(at)
 
     rate = WarmupCosine(2e-3, STEPS, warmup_steps=4)
-    train_dino(tmp_path / "whole", optimizer)
-    killed(lambda: train_dino(tmp_path / "cut", optimizer, schedule=dying))
-    train_dino(tmp_path / "cut", optimizer)
+    train_dino(tmp_path / "whole", optimizer, tiny_dino(**changes))
+    killed(lambda: train_dino(tmp_path / "cut", optimizer, tiny_dino(**changes), schedule=dying))
+    train_dino(tmp_path / "cut", optimizer, tiny_dino(**changes))
     whole = tensors(tmp_path / "whole")
     assert same(whole, tensors(tmp_path / "cut"))
     assert lines(tmp_path / "whole") == lines(tmp_path / "cut")
     assert not whole["task/criterion.center"].eq(0).all()
+    own = {"task/mask_token", "task/patch_criterion"} if changes else set()
     assert {name.split(".")[0] for name in whole if name.startswith("task/")} == {
-        "task/model", "task/teacher_head", "task/student", "task/student_head", "task/criterion"
+        "task/model", "task/teacher_head", "task/student", "task/student_head", "task/criterion", *own
     }  # fmt: skip
+    assert all(not whole[name].eq(0).all() for name in ("task/mask_token", "task/patch_criterion.center") if own)
 
 
 def test_metrics_hold_what_the_collapse_monitors_found(tmp_path: Path) -> None:
@@ -52,18 +61,21 @@ def test_metrics_hold_what_the_collapse_monitors_found(tmp_path: Path) -> None:
     assert all(0 < line["teacher_entropy"] <= math.log(32) + 1e-5 for line in steps)
 
 
-def test_accumulation_changes_nothing_but_rounding(tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [{}, PATCHES], ids=["plain", "patches"])
+def test_accumulation_changes_nothing_but_rounding(changes: dict, tmp_path: Path) -> None:
     for name, accumulation in (("whole", 1), ("parts", 4)):
-        train_dino(tmp_path / name, "adamw", tiny_dino(drop_path=0.0), accumulation=accumulation)
+        train_dino(tmp_path / name, "adamw", tiny_dino(drop_path=0.0, **changes), accumulation=accumulation)
     whole, parts = lines(tmp_path / "whole"), lines(tmp_path / "parts")
     losses = [[line["loss"] for line in run if "loss" in line] for run in (whole, parts)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
-    center = [tensors(tmp_path / name)["task/criterion.center"] for name in ("whole", "parts")]
-    torch.testing.assert_close(*center, rtol=0, atol=1e-5)
+    for part in ("criterion", "patch_criterion") if changes else ("criterion",):
+        center = [tensors(tmp_path / name)[f"task/{part}.center"] for name in ("whole", "parts")]
+        torch.testing.assert_close(*center, rtol=0, atol=1e-5)
 
 
-def test_bf16_trains_without_skips(tmp_path: Path) -> None:
-    task = tiny_dino(skip=False, watch_after=100)
+@pytest.mark.parametrize("changes", [{}, PATCHES], ids=["plain", "patches"])
+def test_bf16_trains_without_skips(changes: dict, tmp_path: Path) -> None:
+    task = tiny_dino(skip=False, watch_after=100, **changes)
     train_dino(tmp_path, task=task, precision="bf16")
     logged = lines(tmp_path)
     assert all(math.isfinite(line["loss"]) for line in logged if "loss" in line)
@@ -107,6 +119,8 @@ torch.set_num_threads(1)
 from reference.tiny_dino import tiny_dino, train_dino
 for optimizer in ("adamw", "soap"):
     train_dino(Path(sys.argv[1]) / optimizer, optimizer, tiny_dino(drop_path=0.0))
+    task = tiny_dino(drop_path=0.0, pooling="mean", patch_loss=1.0, mask_share=0.3)
+    train_dino(Path(sys.argv[1]) / f"{optimizer}, patches", optimizer, task)
 """
 
 
@@ -116,13 +130,14 @@ def test_two_processes_give_the_loss_curve_of_one(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(TWO)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     for command, out in (([], "one"), (torchrun, "two")):
         subprocess.run(
             [sys.executable, *command, str(script), str(tmp_path / out)],
             env=environment, check=True, capture_output=True,
         )  # fmt: skip
-    for optimizer in ("adamw", "soap"):
+    for optimizer in ("adamw", "soap", "adamw, patches", "soap, patches"):
         folders = [tmp_path / name / optimizer for name in ("one", "two")]
         one, two = ([line for line in lines(folder) if "loss" in line] for folder in folders)
         assert len(one) == STEPS // 3

@@ -33,6 +33,8 @@ for strategy in ("ddp", "fsdp"):
     recipes.run(made, root / f"scenes {strategy}")
     recipe = recipes.dino("scenes", data=images).with_(**small, fit__strategy=strategy, fit__batch_size=8)
     recipe.with_(task__watch_every=2, fit__epochs=2).run(root / f"dino {strategy}")
+    patches = {"task__pooling": "mean", "task__patch_loss": 1.0, "task__mask_share": 0.3}
+    recipe.with_(task__watch_every=2, **patches).run(root / f"patches {strategy}")
 """
 
 
@@ -56,7 +58,7 @@ def test_every_recipe_runs_in_two_processes(tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([*torchrun, script, tmp_path], env=environment, check=True, timeout=600)
-    for name in ("table1 {} adamw", "table1 {} soap", "scenes {}", "dino {}"):
+    for name in ("table1 {} adamw", "table1 {} soap", "scenes {}", "dino {}", "patches {}"):
         ddp, fsdp = (tmp_path / name.format(strategy) for strategy in ("ddp", "fsdp"))
         for folder in (ddp, fsdp):
             assert json.loads((folder / "result.json").read_text())["status"] == "finished"

@@ -19,7 +19,12 @@ from skipless.models.inspection.init_report import (
     inspect_init as inspect_init,
 )
 
-# What becomes of tokens
+# What becomes of tokens, and of a loss's gradient on its way back
+from skipless.models.inspection.token_gradients import (
+    BlockGradients as BlockGradients,
+    TokenGradients as TokenGradients,
+    token_gradients as token_gradients,
+)
 from skipless.models.inspection.token_report import (
     BlockTokens as BlockTokens,
     TokenReport as TokenReport,

@@ -15,7 +15,7 @@ from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.optim import build_optimizer
 from skipless.planning.activations import SINGLE, Keeping, backbone_bytes, cast_bytes
-from skipless.planning.flops import backward_flops, forward_flops, head_flops
+from skipless.planning.flops import backward_flops, forward_flops, head_flops, token_count
 from skipless.recipes import Recipe
 from skipless.recipes.recipe import without_init
 from skipless.tasks import DINO, Supervised
@@ -89,6 +89,21 @@ class Workload(Record):
         return sum(p.numel() for p in self.task.parameters()) - self.parameters
 
     @property
+    def patches(self) -> int:
+        """Number of patches of each image that DINO's teacher judges one by one: none without a patch loss."""
+        if not isinstance(self.task, DINO) or not self.task.config.patch_loss:
+            return 0
+        vit: Any = self.backbone
+        return sum(some.count * (token_count(vit, some.size) - vit.num_prefix_tokens) for some in self.teacher)
+
+    @property
+    def masked(self) -> int:
+        """Number of them that are masked, on average."""
+        if not isinstance(self.task, DINO):
+            return 0
+        return round(self.patches * self.task.config.mask_share * self.task.config.mask_ratio)
+
+    @property
     def steps(self) -> int:
         """Number of optimizer steps of the run."""
         return self.fit.total_steps(self.images)
@@ -96,17 +111,17 @@ class Workload(Record):
     @cached_property
     def forward(self) -> int:
         """FLOPs of the forward pass for one training image, over all its crops."""
-        return self._backbone_flops(self.student, forward_flops) + self._head_flops(self.student)
+        return self._backbone_flops(self.student, forward_flops) + self._student_head_flops
 
     @cached_property
     def backward(self) -> int:
         """FLOPs of the backward pass for one training image."""
-        return self._backbone_flops(self.student, backward_flops) + 2 * self._head_flops(self.student)
+        return self._backbone_flops(self.student, backward_flops) + 2 * self._student_head_flops
 
     @cached_property
     def teaching(self) -> int:
         """FLOPs of the teacher's forward pass for one training image."""
-        return self._backbone_flops(self.teacher, forward_flops) + self._head_flops(self.teacher)
+        return self._backbone_flops(self.teacher, forward_flops) + self._teacher_head_flops
 
     @cached_property
     def evaluation(self) -> int:
@@ -122,7 +137,8 @@ class Workload(Record):
     def kept(self, keeping: Keeping) -> int:
         """Return the bytes that autograd saves for each training image."""
         backbone = sum(crops.count * backbone_bytes(self.backbone, crops.size, keeping) for crops in self.student)
-        return backbone + _loss_bytes(self.task, self._count(self.student), self._count(self.teacher), keeping)
+        targets, masked = self._count(self.teacher), self.masked
+        return backbone + _loss_bytes(self.task, self._count(self.student) + masked, targets + masked, keeping)
 
     def casts(self, keeping: Keeping) -> int:
         """Return the bytes of the trained weights' copies in half precision."""
@@ -143,8 +159,22 @@ class Workload(Record):
     def _backbone_flops(self, crops: tuple[Crops, ...], count: Callable[[nn.Module, int], int]) -> int:
         return sum(some.count * count(self.backbone, some.size) for some in crops)
 
-    def _head_flops(self, crops: tuple[Crops, ...]) -> int:
-        return head_flops(self.task.student_head) * self._count(crops) if isinstance(self.task, DINO) else 0
+    @property
+    def _student_head_flops(self) -> int:
+        if not isinstance(self.task, DINO):
+            return 0
+        return head_flops(self.task.student_head) * (self._count(self.student) + self.masked)
+
+    @property
+    def _teacher_head_flops(self) -> int:
+        """The head's work on features; with a patch loss, its MLP's on all patches, and outputs at a few of them."""
+        if not isinstance(self.task, DINO):
+            return 0
+        head, features = self.task.student_head, self._count(self.teacher)
+        if not self.patches:
+            return head_flops(head) * features
+        outputs = 2 * features + self.masked  # of each crop, of the mean of its patches, of masked patches
+        return head_flops(head.mlp) * (features + self.patches) + head_flops(head.last_layer) * outputs
 
     @staticmethod
     def _count(crops: tuple[Crops, ...]) -> int:

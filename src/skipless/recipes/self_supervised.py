@@ -50,6 +50,13 @@ class DinoRecipe(Recipe):
         **Recipe.options,
         "clip_norm": "task__clip_norm",
         "keep_every": "keep_every",
+        "pooling": "task__pooling",
+        "patch_loss": "task__patch_loss",
+        "mask_share": "task__mask_share",
+        "mask_ratio": "task__mask_ratio",
+        "mask_spread": "task__mask_spread",
+        "mask_shape": "task__mask_shape",
+        "teacher_patch_temp": "task__teacher_patch_temp",
     }
 
     def __post_init__(self) -> None:
@@ -115,10 +122,10 @@ class DinoRecipe(Recipe):
         return Passes(trained, (large,), self.neighbours.train + self.neighbours.val)
 
     def evaluation(self, data: ImageData, most: int | None = None) -> Evaluate:
-        """k-NN of every block of the teacher."""
+        """k-NN of every block of the teacher, on the feature that is trained: class token, or mean of the patches."""
         from skipless.recipes.teacher_knn import teacher_neighbours
 
-        return teacher_neighbours(data, self._asked(most))
+        return teacher_neighbours(data, self._asked(most), self.task.pooling)
 
     def evaluated(self, data: ImageData, most: int | None = None) -> int:
         """Training images that vote, and validation images."""

@@ -49,7 +49,7 @@ def dino(
         row: with skips, without, without and initialised as the paper says, or as we do.
         optimizer: `adamw` (the paper's, and the default at its scale) or `soap` (the default at scale `scenes`).
         depth: number of blocks; 12 (the paper's Table 4 has 9 to 12), and 6 at scale `scenes`.
-        seed: of weights, head, order and augmentation.
+        seed: of weights, head, order, augmentation and masks.
         data: the folder of images.
 
     Raises:

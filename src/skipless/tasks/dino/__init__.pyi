@@ -6,4 +6,5 @@ from skipless.tasks.dino.config import (
 )
 from skipless.tasks.dino.head import DINOHead as DINOHead
 from skipless.tasks.dino.loss import DINOLoss as DINOLoss
+from skipless.tasks.dino.patch_loss import PatchLoss as PatchLoss
 from skipless.tasks.dino.task import DINO as DINO

@@ -10,10 +10,12 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from skipless.choices import Pooling
 from skipless.display import Record, Table
 from skipless.display.axes import lines_by_name
 from skipless.errors import InputError
 from skipless.models.vit_view import enter, find_vit
+from skipless.tasks.dino.encoder import encode
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -167,13 +169,15 @@ def measure_collapse(
 
 
 @torch.no_grad()
-def class_tokens(backbone: nn.Module, images: Float[Tensor, "n c h w"]) -> list[Float[Tensor, "n _dim"]]:
-    """Return the class token of each image after each block, and the backbone's output last.
+def class_tokens(
+    backbone: nn.Module, images: Float[Tensor, "n c h w"], pooling: Pooling = "class"
+) -> list[Float[Tensor, "n _dim"]]:
+    """Return the class token of each image after each block, and the feature that the head gets last.
 
-    Without a class token it is the mean over the tokens. For a backbone whose blocks are unknown, only its output is
-    returned.
+    Without a class token it is the mean over the tokens, and with mean pooling that over the patch tokens. For a
+    backbone whose blocks are unknown, only its output is returned.
     """
-    features = backbone(images)
+    features = backbone(images) if pooling == "class" else encode(backbone, images, pooling)[0]
     try:
         model = find_vit(backbone)
     except InputError:
@@ -182,7 +186,8 @@ def class_tokens(backbone: nn.Module, images: Float[Tensor, "n c h w"]) -> list[
     x, views = enter(model, images)
     for view in views:
         x = view.run(x)
-        found.append(x[:, 0] if model.class_token else x.mean(1))
+        averaged = x[:, model.prefix :].mean(1) if pooling == "mean" else x.mean(1)
+        found.append(x[:, 0] if model.class_token and pooling == "class" else averaged)
     return [*found, features]
 
 

@@ -1,15 +1,20 @@
 """Hyperparameters of DINO, and its schedules as pure functions of the step."""
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, fields
+from math import isfinite
+from typing import Annotated, Literal, get_args
 
+from skipless.choices import Pooling
 from skipless.display import Record
 from skipless.display.values import counted
 from skipless.errors import InputError
+from skipless.frozen import added
 from skipless.optim.schedules import WarmupCosine
+from skipless.options import Option
 
 Clipping = Literal["parameter", "global", "none"]
 OnCollapse = Literal["stop", "report"]
+MaskShape = Literal["block", "random"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,17 @@ class DINOConfig:
         watch_every: steps between two measurements of the teacher's collapse; 0 turns them off.
         watch_after: epochs before a measurement can end the run; early on, a healthy teacher looks collapsed as well.
         on_collapse: `stop` ends the run; `report` writes the finding to `metrics.jsonl` and continues.
+        pooling: feature that the head gets: the class token (the paper's), or the mean of the patch tokens.
+        patch_loss: weight of iBOT's loss at masked patches beside that of the class token; 0 (the paper's) leaves it
+            out, 1 is iBOT's.
+        mask_share: with `patch_loss`, probability that a global crop of the student is masked.
+        mask_ratio: with `patch_loss`, share of a masked crop's patches that are masked, on average.
+        mask_spread: with `patch_loss`, how far that share may lie from its average; it is drawn evenly.
+        mask_shape: with `patch_loss`, mask blocks of patches, or single patches at random.
+        teacher_patch_temp: with `patch_loss`, temperature of the teacher's softmax at patches after its warm-up.
+
+    The last seven are not in the paper's recipe. The defaults of the masks are those of iBOT's published runs. Patches
+    share the head, and have a centre of their own; their temperature warms up as the other does.
 
     Raises:
         InputError: if a value is out of range; the message names the field.
@@ -72,11 +88,20 @@ class DINOConfig:
     watch_every: int = 100
     watch_after: float = 1.0
     on_collapse: OnCollapse = "stop"
+    pooling: Pooling = added("class")
+    patch_loss: float = added(0.0)
+    mask_share: float = added(0.5)
+    mask_ratio: float = added(0.3)
+    mask_spread: float = added(0.2)
+    mask_shape: MaskShape = added("block")
+    teacher_patch_temp: Annotated[float | None, Option("the teacher's")] = added(None)
 
     def __post_init__(self) -> None:
-        for name, known in (("clip", Clipping), ("on_collapse", OnCollapse)):
+        choices = {"clip": Clipping, "on_collapse": OnCollapse, "pooling": Pooling, "mask_shape": MaskShape}
+        for name, known in choices.items():
             if getattr(self, name) not in get_args(known):
                 raise InputError(f"{name}={getattr(self, name)!r}: choose from {', '.join(get_args(known))}")
+        self._check_patches()
         for name in ("student_temp", "teacher_temp", "warmup_teacher_temp", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}={getattr(self, name)} must be above 0")
@@ -95,6 +120,25 @@ class DINOConfig:
                 "(1e-6, say), or give 0 for both"
             )
 
+    def _check_patches(self) -> None:
+        """Refuse weights, masks and temperatures of patches that mean nothing."""
+        if not (isfinite(self.patch_loss) and self.patch_loss >= 0):
+            raise InputError(f"patch_loss={self.patch_loss}: give a weight of 0 or more")
+        idle = [part for part in fields(self) if part.name.startswith("mask_") or part.name == "teacher_patch_temp"]
+        for part in idle if not self.patch_loss else ():
+            value = getattr(self, part.name)
+            if value != part.default:
+                raise InputError(f"{part.name}={value} changes nothing without patch_loss: give patch_loss=1, too")
+        if not 0 < self.mask_share <= 1:
+            raise InputError(f"mask_share={self.mask_share} must lie above 0, and at most at 1")
+        if not (0 < self.mask_ratio < 1 and 0 <= self.mask_spread <= min(self.mask_ratio, 1 - self.mask_ratio)):
+            raise InputError(
+                f"mask_ratio={self.mask_ratio}, mask_spread={self.mask_spread}: give a share between 0 and 1 that "
+                "stays there within its spread"
+            )
+        if self.teacher_patch_temp is not None and not self.teacher_patch_temp > 0:
+            raise InputError(f"teacher_patch_temp={self.teacher_patch_temp} must be above 0")
+
     def schedules(self, total_steps: int, steps_per_epoch: int) -> "DINOSchedules":
         """Return the schedules of a run.
 
@@ -112,14 +156,15 @@ class DINOConfig:
         return DINOSchedules(
             momentum=WarmupCosine(self.momentum, total_steps, final=self.final_momentum),
             weight_decay=WarmupCosine(self.weight_decay, total_steps, final=self.final_weight_decay),
-            temperature=WarmupCosine(
-                self.teacher_temp,
-                epochs,
-                warmup_steps=self.warmup_teacher_temp_epochs,
-                start=self.warmup_teacher_temp,
-                final=self.teacher_temp,
-            ),
+            temperature=self._temperature(self.teacher_temp, epochs),
             steps_per_epoch=steps_per_epoch,
+            patch_temperature=self._temperature(self.teacher_patch_temp or self.teacher_temp, epochs),
+        )
+
+    def _temperature(self, value: float, epochs: int) -> WarmupCosine:
+        """A linear warm-up over epochs, then a constant."""
+        return WarmupCosine(
+            value, epochs, warmup_steps=self.warmup_teacher_temp_epochs, start=self.warmup_teacher_temp, final=value
         )
 
 
@@ -136,12 +181,14 @@ class DINOSchedules(Record):
         weight_decay: weight decay of the parameters that decay.
         temperature: temperature of the teacher, as a function of the *epoch*.
         steps_per_epoch: optimizer steps of an epoch.
+        patch_temperature: that of the teacher at patches, as a function of the epoch; None is `temperature`.
     """
 
     momentum: WarmupCosine
     weight_decay: WarmupCosine
     temperature: WarmupCosine
     steps_per_epoch: int
+    patch_temperature: WarmupCosine | None = None
 
     def epoch(self, step: int) -> int:
         """Return the epoch of a step, counted from 0."""
@@ -150,3 +197,7 @@ class DINOSchedules(Record):
     def teacher_temp(self, step: int) -> float:
         """Return the temperature of the teacher's softmax at a step."""
         return self.temperature(self.epoch(step))
+
+    def teacher_patch_temp(self, step: int) -> float:
+        """Return the temperature of the teacher's softmax at patches at a step."""
+        return (self.patch_temperature or self.temperature)(self.epoch(step))

@@ -68,6 +68,6 @@ def part_norms(names: Sequence[str], norms: Float[Tensor, " p"]) -> dict[str, Fl
     members: dict[str, list[int]] = {}
     for index, name in enumerate(names):
         module, *rest = name.split(".")
-        part = "head" if module.endswith("head") else ".".join(rest[:2]) if rest[0] == "blocks" else "rest"
+        part = "head" if module.endswith("head") else ".".join(rest[:2]) if rest[:1] == ["blocks"] else "rest"
         members.setdefault(part, []).append(index)
     return {part: torch.linalg.vector_norm(norms[indices]) for part, indices in members.items()}

@@ -88,10 +88,13 @@ class DINOHead(nn.Module):
 
     def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         """Return logits; they are cosines if the length of the prototypes is fixed."""
+        return self.last_layer(self.bottleneck(x))
+
+    def bottleneck(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b c"]:
+        """Return the normalised features that are compared with the prototypes."""
         x = self.mlp(x)
         with torch.autocast(x.device.type, enabled=False):
-            x = F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
-        return self.last_layer(x)
+            return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
 
 
 def _linear(fan_in: int, fan_out: int, generator: Generator | None) -> nn.Linear:

@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Float
 from timm.layers import DropPath  # pyright: ignore[reportPrivateImportUsage]
 from torch import Generator, Tensor, nn
@@ -15,9 +16,12 @@ from skipless.errors import InputError
 from skipless.models import block_views
 from skipless.tasks.dino.collapse import MAX_IMAGES, REMEDY, class_tokens, measure_collapse
 from skipless.tasks.dino.config import DINOConfig
+from skipless.tasks.dino.encoder import check_tokens, encode, grid_of, token_width
 from skipless.tasks.dino.gradients import clip_, drop_gradients_, local_shards, part_norms
 from skipless.tasks.dino.head import DINOHead
 from skipless.tasks.dino.loss import DINOLoss
+from skipless.tasks.dino.masks import Masks, draw_masks
+from skipless.tasks.dino.patch_loss import PatchLoss
 
 
 class DINO(nn.Module):
@@ -34,17 +38,21 @@ class DINO(nn.Module):
         total_steps: optimizer steps of the run.
         steps_per_epoch: optimizer steps of an epoch.
         in_dim: width of the features; by default the backbone's `num_features`.
-        seed: seed of the head's weights.
+        seed: seed of the head's weights, and of masks.
 
     Attributes:
         model: the teacher's backbone, which is evaluated and exported.
         student: the student's backbone.
         criterion: the loss, with the centre.
+        patch_criterion: the loss at masked patches with a centre of its own; None without `config.patch_loss`.
+        mask_token: what the student gets for a masked patch; None without `config.patch_loss`. It starts at 0, is
+            trained, decays as matrices do, and has no moving average, as in iBOT: the teacher sees no mask.
         whole: maps a module of the task to one with full, unsharded weights; see `skipless.training.loop.hooks`.
         steps_done: number of optimizer steps at the last `after_step`.
 
     Raises:
-        InputError: if the backbone has a classifier, takes one image size only, or the lengths do not fit.
+        InputError: if the backbone has a classifier, takes one image size only, its patch tokens are asked for and not
+            known, or the lengths do not fit.
 
     Example:
         >>> from skipless.models import create_model
@@ -80,9 +88,12 @@ class DINO(nn.Module):
             generator=Generator().manual_seed(seed),
         )
         self.teacher_head = copy.deepcopy(self.student_head).requires_grad_(False)
-        self.criterion = DINOLoss(
-            config.out_dim, student_temp=config.student_temp, center_momentum=config.center_momentum
-        )
+        sharpness = {"student_temp": config.student_temp, "center_momentum": config.center_momentum}
+        self.criterion = DINOLoss(config.out_dim, **sharpness)
+        check_tokens(backbone, config)
+        self.patch_criterion = PatchLoss(config.out_dim, **sharpness) if config.patch_loss else None
+        self.mask_token = nn.Parameter(torch.zeros(1, token_width(backbone))) if config.patch_loss else None
+        self._seed, self._rows, self._encode = seed, 0, encode
         self._step = self.steps_done = 0
         self.whole: Callable[[nn.Module], nn.Module] = _identity
         self._monitored_images: Tensor | None = None
@@ -99,6 +110,9 @@ class DINO(nn.Module):
     def forward(self, crops: Sequence[Float[Tensor, "b c _h _w"]]) -> dict[str, Float[Tensor, ""]]:
         """Return the loss of a batch and the mean entropy of the targets, both in nats.
 
+        With a patch loss, the student's global crops are masked, and the loss's two parts are named besides:
+        `image_loss`, that of the whole images' features, and `patch_loss` without its weight.
+
         Args:
             crops: several crops of one batch of images. The global crops, which the teacher sees, come first.
                 Consecutive crops of one size go through the backbone together.
@@ -111,19 +125,28 @@ class DINO(nn.Module):
             raise InputError(
                 f"{len(crops)} crops: DINO needs the teacher's {self.config.global_crops} and compares two or more"
             )
-        with torch.no_grad():
-            teacher = self.teacher_head(_features(self.model, for_teacher)).chunk(len(for_teacher))
-        student = self.student_head(_features(self.student, crops)).chunk(len(crops))
+        patch_loss: Tensor | None = None
+        if self.patch_criterion is None:
+            with torch.no_grad():
+                teacher = self.teacher_head(self._features(self.model, for_teacher))
+            student = self.student_head(self._features(self.student, crops))
+        else:
+            teacher, student, patch_loss = self._with_patches(crops, for_teacher, self.patch_criterion)
+        teacher, student = teacher.chunk(len(for_teacher)), student.chunk(len(crops))
         targets = self.criterion.targets(teacher, teacher_temp=self.schedules.teacher_temp(self._step))
         loss = self.criterion.cross_entropy(student, targets)
+        parts: dict[str, Tensor] = {}
+        if patch_loss is not None:
+            parts = {"image_loss": loss, "patch_loss": patch_loss}
+            loss = loss + self.config.patch_loss * patch_loss
         if self.training:
             self.criterion.observe(teacher)
             self._monitored_images = crops[0][:MAX_IMAGES]
-        return {"loss": loss, "teacher_entropy": torch.special.entr(targets).sum(-1).mean()}
+        return {"loss": loss, **parts, "teacher_entropy": torch.special.entr(targets).sum(-1).mean()}
 
     def before_step(self, step: int, optimizer: Optimizer) -> None:
         """Set the temperature of a step, counted from 0, and the weight decay of the groups that decay."""
-        self._step = step
+        self._step, self._rows = step, 0
         decay = self.schedules.weight_decay(step)
         for group in optimizer.param_groups:
             if group["weight_decay"]:
@@ -153,6 +176,8 @@ class DINO(nn.Module):
         moved, towards = local_shards(teacher), local_shards(student)  # sharded in the same way
         torch._foreach_lerp_(moved, towards, 1 - self.schedules.momentum(step))  # pyright: ignore[reportPrivateImportUsage]
         self.criterion.update_center_()
+        if self.patch_criterion is not None:
+            self.patch_criterion.update_center_()
         self.steps_done = step + 1
         return self._monitor_collapse(step) if self._is_monitored(step) else None
 
@@ -164,7 +189,54 @@ class DINO(nn.Module):
         """Compile both backbones in place, with the keywords of `torch.compile`. Parameter names do not change."""
         self.student.compile(**kwargs)
         self.model.compile(**kwargs)
+        self._encode = torch.compile(encode, **kwargs)
         return self
+
+    def _features(self, backbone: nn.Module, crops: Sequence[Tensor]) -> Float[Tensor, "b d"]:
+        """Return the features in the order of the crops; consecutive crops of one size share a forward pass."""
+        runs = [torch.cat(list(run)) for _, run in groupby(crops, key=lambda crop: crop.shape[1:])]
+        if self.config.pooling == "class":
+            return torch.cat([backbone(images) for images in runs])
+        return torch.cat([self._encode(backbone, images, self.config.pooling)[0] for images in runs])
+
+    def _with_patches(
+        self, crops: Sequence[Tensor], for_teacher: Sequence[Tensor], criterion: PatchLoss
+    ) -> tuple[Float[Tensor, "t k"], Float[Tensor, "s k"], Float[Tensor, ""]]:
+        """Return outputs of the teacher and of the student, whose global crops are masked, and the loss at patches.
+
+        The head is linear after its bottleneck: the mean of the teacher's outputs at all patches is the output at the
+        mean of their bottlenecks. So there need be no outputs but at masked patches.
+        """
+        if len({crop.shape[1:] for crop in for_teacher}) > 1:
+            raise InputError("patch_loss: global crops of several sizes cannot be masked; give them one size")
+        images, local, pooling = torch.cat(list(for_teacher)), crops[len(for_teacher) :], self.config.pooling
+        masks = self._masks(for_teacher).to(images.device)
+        with torch.no_grad():
+            feature, patches = self._encode(self.model, images, pooling)
+            patches = self.teacher_head.bottleneck(patches)
+            wanted = [self.teacher_head.bottleneck(feature), patches.flatten(0, 1)[masks.index], patches.mean(1)]
+            teacher, expected, means = self.teacher_head.last_layer(torch.cat(wanted)).split(list(map(len, wanted)))
+            if self.training:
+                criterion.observe(means)
+        feature, patches = self._encode(self.student, images, pooling, masks.masked, self.mask_token)
+        features = torch.cat([feature, self._features(self.student, local)]) if local else feature
+        wanted = [features, patches.flatten(0, 1)[masks.index]]
+        student, found = self.student_head(torch.cat(wanted)).split(list(map(len, wanted)))
+        temperature = self.schedules.teacher_patch_temp(self._step)
+        return teacher, student, criterion(found, expected, masks.weights, teacher_temp=temperature)
+
+    def _masks(self, for_teacher: Sequence[Float[Tensor, "b c _h _w"]]) -> Masks:
+        """Draw the masks of a micro-batch: an image's depend on its place in the whole batch of the step alone."""
+        shared = dist.is_available() and dist.is_initialized()
+        rank, processes = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
+        count = len(for_teacher[0])
+        first = self._rows * processes + rank  # as `skipless.data.loading.loader.Order` shares a batch out
+        rows = range(first, first + count * processes, processes)
+        if self.training:
+            self._rows += count
+        grid = grid_of(self.model, for_teacher[0])
+        drawn = draw_masks(self.config, grid, seed=self._seed, step=self._step, rows=rows, crops=len(for_teacher))
+        return Masks.of(drawn)
 
     def _is_monitored(self, step: int) -> bool:
         return bool(self.config.watch_every) and (step + 1) % self.config.watch_every == 0
@@ -173,7 +245,7 @@ class DINO(nn.Module):
         if self._monitored_images is None:
             return None
         dtype = next(self.teacher_head.parameters()).dtype  # under mixed precision the images are in half precision
-        tokens = class_tokens(self.whole(self.model), self._monitored_images.to(dtype))
+        tokens = class_tokens(self.whole(self.model), self._monitored_images.to(dtype), self.config.pooling)
         outputs = self.criterion.targets(
             [self.whole(self.teacher_head)(tokens[-1])], teacher_temp=self.schedules.teacher_temp(step)
         )
@@ -188,12 +260,6 @@ class DINO(nn.Module):
 
 def _identity(module: nn.Module) -> nn.Module:
     return module
-
-
-def _features(backbone: nn.Module, crops: Sequence[Tensor]) -> Float[Tensor, "b d"]:
-    """Return the features in the order of the crops; consecutive crops of one size share a forward pass."""
-    runs = [list(run) for _, run in groupby(crops, key=lambda crop: crop.shape[1:])]
-    return torch.cat([backbone(torch.cat(run)) for run in runs])
 
 
 def _set_drop_path_(backbone: nn.Module, rate: float) -> nn.Module:
