@@ -20,7 +20,7 @@ from skipless.training import TrainingDiverged
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
 
-@pytest.mark.parametrize(("optimizer", "step"), [("adamw", 7), ("soap", 6)])
+@pytest.mark.parametrize(("optimizer", "step"), [("adamw", 7), ("soap", 6), ("muon", 6)])
 def test_killed_and_resumed_is_bit_identical(optimizer: str, step: int, tmp_path: Path) -> None:
     def dying(at: int) -> float:
         if at == step:

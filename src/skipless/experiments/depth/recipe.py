@@ -34,6 +34,8 @@ POSITIONS_RATE: dict[tuple[DepthScale, OptimizerName], float] = {
     ("digits", "adamw"): 1e-3,
     ("fashion", "soap"): 1e-2,
     ("fashion", "adamw"): 3e-3,
+    ("digits", "muon"): 1e-3,  # as in Table 1: AdamW's, not tuned
+    ("fashion", "muon"): 3e-3,
 }
 GRID = (1 / 3, 1.0, 3.0)  # what `--tune` tries, times the rate of the cell
 

@@ -21,8 +21,8 @@ from skipless.training.config import FitConfig
 
 # Attention diagonals of 0.9 and more at this width, as `skipless init` prints them.
 INIT = SkiplessInit(alpha=0.5, beta=1.5, c=3.0)
-# Tried by hand, not tuned (LOG.md).
-LEARNING_RATES = {"adamw": 1e-3, "soap": 3e-3}
+# Tried by hand, not tuned (LOG.md); Muon's is AdamW's, untried.
+LEARNING_RATES = {"adamw": 1e-3, "soap": 3e-3, "muon": 1e-3}
 
 
 def scenes(
@@ -36,7 +36,7 @@ def scenes(
 
     Args:
         row: with skips, without, or without and initialised.
-        optimizer: `adamw` or `soap`.
+        optimizer: `adamw`, `soap` or `muon`.
         seed: of weights, order and augmentation.
         data: a folder of scenes, as `skipless data scenes --layout imagenet` writes it.
 
