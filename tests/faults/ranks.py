@@ -146,7 +146,9 @@ def run_apart(world: int, body: Callable[[int], object], log: Path) -> None:
         log: of all ranks.
     """
     tests = Path(__file__).parents[1]
-    paths = os.pathsep.join((str(tests.parent), str(tests), str(Path(skipless.__file__).parents[1])))  # of this checkout
+    paths = os.pathsep.join(
+        (str(tests.parent), str(tests), str(Path(skipless.__file__).parents[1]))
+    )  # of this checkout
     done = subprocess.run(
         [sys.executable, "-m", "faults.ranks", str(world), str(log)],
         input=pickle.dumps(body), env=os.environ | {"PYTHONPATH": paths},

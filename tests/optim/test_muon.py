@@ -97,7 +97,10 @@ def test_steps_are_those_of_torchs_two_optimizers(split_qkv: bool) -> None:
         else:
             rest.append(param)
     muon = Muon([part for _, own in parts for part in own], adjust_lr_fn="match_rms_adamw", **HYPER)
-    decay = [{"params": [p for p in rest if p.ndim > 1]}, {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0}]
+    decay = [
+        {"params": [p for p in rest if p.ndim > 1]},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0},
+    ]
     adamw = AdamW(decay, fused=True, **HYPER)
     train(model, optimizer, range(6))
     for step in range(6):
@@ -132,7 +135,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(copied: str, dtype: torch.dtype)
     model, first = make(dtype)
     train(model, first, range(4))
     if copied in ("deepcopy", "pickle"):
-        model, second = copy.deepcopy((model, first)) if copied == "deepcopy" else pickle.loads(pickle.dumps((model, first)))
+        model, second = (
+            copy.deepcopy((model, first)) if copied == "deepcopy" else pickle.loads(pickle.dumps((model, first)))
+        )
         assert second.param_groups[0]["params"][0] is next(p for p in model.parameters() if p.shape == (8, 6))
     else:
         fresh, second = make(dtype, seed=5)

@@ -68,7 +68,11 @@ def test_muon_gets_the_weight_matrices_of_blocks_and_nothing_else() -> None:
         assert found.keys() == set(names.values())
         for name, by_muon in found.items():
             own = name.rpartition(".")[2]
-            inside = ".blocks." in f".{name}" and own == "weight" and model.get_parameter(name).ndim == 2
+            inside = (
+                bool({"blocks", "layers"} & set(name.split(".")))
+                and own == "weight"
+                and model.get_parameter(name).ndim == 2
+            )
             assert by_muon == inside, name
 
 

@@ -15,9 +15,8 @@ from skipless.optim.soap.state_sharding import assign_greedily, step_macs
 
 # Bytes per parameter that Adam's fp32 update reads (weight, gradient, two moments) and writes (all but the gradient).
 MOVED = 28
-# Bytes per parameter that torch's Muon moves, one operation after the other. The weight shrinks (8) and is updated (10),
-# momentum and gradient are mixed (12), and mixed again as Nesterov has it (12), and this is cast to bf16 (6) and divided
-# by its norm (6).
+# Bytes per parameter that torch's Muon moves, one operation after another: the weight shrinks (8) and is updated (10),
+# momentum and gradient are mixed (12), mixed again as Nesterov has it (12), cast to bf16 (6) and normalised (6).
 MUON_MOVED = 54
 
 

@@ -54,14 +54,14 @@ INIT: dict[Scale, SkiplessInit] = {
     "paper": SkiplessInit.preset("vit_base"),
 }
 
-# Muon's peak learning rates before anybody has tuned them: AdamW's with skips, since an update of Muon's has the size of
-# AdamW's (Liu et al. 2025). `--tune` finds each cell's.
+# Muon's peak learning rates before anybody has tuned them: AdamW's with skips, since updates of both have one size (Liu
+# et al. 2025). `--tune` finds each cell's.
 MUON_RATE: dict[Scale, float] = {"digits": 1e-3, "fashion": 3e-3, "paper": 4e-3}
 _MUON_GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 # Peak learning rates, each cell tuned on its own: the best of the grid of `reproduce table1 --tune` on images held out
-# of training, by one run with a seed of its own (LOG.md has the grids). Muon's are not tuned. At scale `paper` AdamW's is the recipe's
-# (Xu et al. 2024); SOAP's is not stated anywhere, and its authors' default stands in.
+# of training, by one run with a seed of its own (LOG.md has the grids). Muon's are not tuned. At scale `paper` AdamW's
+# is the recipe's (Xu et al. 2024); SOAP's is not stated anywhere, and its authors' default stands in.
 LEARNING_RATE: dict[Scale, dict[Cell, float]] = {
     "digits": {
         Cell("skip", "adamw"): 1e-3,

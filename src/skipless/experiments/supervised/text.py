@@ -21,9 +21,9 @@ def description(optimizers: Sequence[OptimizerName]) -> str:
     names = [f"by {OPTIMIZER_LABEL[name]}" for name in OPTIMIZERS if name in optimizers]
     said = (
         f"{_COUNTED[len(names)]} runs of one vision transformer: with skip connections, without them, and without them "
-        f"but started by the paper's initialisation or by ours, each trained {in_a_row(names)}. The paper's claim is that a "
-        "model without skips that its initialisation has started trains as well as a residual one. Ours is for any "
-        "width and depth."
+        f"but started by the paper's initialisation or by ours, each trained {in_a_row(names)}. The paper's claim is "
+        "that a model without skips that its initialisation has started trains as well as a residual one. Ours is for "
+        "any width and depth."
     )
     if "muon" in optimizers:
         said += " Muon, which the paper has not, updates the matrices of the blocks, and AdamW the rest."
