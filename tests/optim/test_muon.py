@@ -353,6 +353,18 @@ def test_muon_takes_real_matrices_alone() -> None:
         MuonWithAdamW([{"params": [Parameter(torch.eye(2))], "maximize": True}])
 
 
+def test_what_torch_would_get_wrong_is_refused() -> None:
+    """Without Nesterov's step, the update *is* the momentum, which torch normalises in place if it is in bfloat16."""
+    param = Parameter(torch.eye(2, dtype=torch.bfloat16))
+    with pytest.raises(InputError, match="nesterov=False and parameters in bfloat16 do not go together"):
+        MuonWithAdamW([param], nesterov=False)
+    whole = Parameter(torch.eye(2))
+    whole.grad = 8 * torch.eye(2)
+    optimizer = MuonWithAdamW([whole], nesterov=False, momentum=0.5)
+    optimizer.step()
+    assert torch.equal(optimizer.state[whole]["momentum_buffer"], 4 * torch.eye(2))
+
+
 def test_a_model_without_blocks_is_refused() -> None:
     with pytest.raises(InputError, match="Linear has no trainable weight matrix in a transformer block"):
         build_optimizer(nn.Linear(4, 2), OptimizerConfig("muon"))

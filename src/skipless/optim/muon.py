@@ -167,7 +167,8 @@ class MuonWithAdamW(Optimizer):
             for part, grad, momentum in zip(*(tensor.chunk(group["split"]) for tensor in held), strict=True):
                 part.grad = grad
                 state[part] = {"momentum_buffer": momentum}
-        self._muon.param_groups = [{**group, "eps": group["ns_eps"], "params": list(state)}]
+        own = {**self._muon.defaults, **group, "eps": group["ns_eps"]}  # defaults: other versions of torch read more
+        self._muon.param_groups = [{**own, "params": list(state)}]
         self._muon.state = defaultdict(dict, state)
         _step_without_hooks(self._muon)
         self._muon.param_groups, self._muon.state = [], defaultdict(dict)

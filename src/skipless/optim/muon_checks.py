@@ -48,6 +48,11 @@ def check_group(group: Mapping[str, Any]) -> None:
     if group["use_muon"]:
         for param in group["params"]:
             _check_matrix(param, split)
+            if param.dtype == torch.bfloat16 and not group["nesterov"]:
+                raise InputError(
+                    "MuonWithAdamW: nesterov=False and parameters in bfloat16 do not go together: torch's Muon would "
+                    "overwrite their momentum; leave nesterov=True, or keep the parameters in float32"
+                )
 
 
 def _check_matrix(param: Tensor, split: int) -> None:
