@@ -16,8 +16,9 @@ MLPInit = Literal["orthogonal", "mirrored", "kept"]
 Positions = Literal["kept", "orthogonal", "smooth"]
 
 # Training
-OptimizerName = Literal["adamw", "soap"]
+OptimizerName = Literal["adamw", "soap", "muon"]
 OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
+PAPER_OPTIMIZERS: tuple[OptimizerName, ...] = OPTIMIZERS[:2]  # those of the paper's tables
 Precision = Literal["fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Strategy = Literal["auto", "ddp", "fsdp"]

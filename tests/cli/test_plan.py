@@ -19,6 +19,16 @@ def test_a_row_for_every_combination(capsys) -> None:
     assert "NVIDIA H100 data sheet" in tables[2]
 
 
+def test_muon_is_planned_where_it_is_asked_for(capsys) -> None:
+    both = ("plan", "vit_tiny_patch16_224", "--devices", "8", "--strategy", "fsdp")
+    _, printed, _ = skipless(capsys, *both)
+    assert "muon" not in printed
+    code, printed, _ = skipless(capsys, *both, "--optimizer", "muon")
+    assert code == 0
+    assert "| vit_tiny_patch16_224 | muon " in printed
+    assert "fsdp; Muon's updates computed whole on each of them" in printed
+
+
 def test_json_holds_every_number_and_what_is_assumed(capsys) -> None:
     command = ("plan", "vit_small_patch16_224", "--recipe", "dino", "--devices", "8", "--mfu", "0.4", "--json")
     code, printed, _ = skipless(capsys, *command)

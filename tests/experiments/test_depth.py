@@ -1,5 +1,6 @@
 """The depth report: its recipes, its files, and that it goes on where it was cut off."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from skipless.errors import InputError
 from skipless.experiments.depth import Options, run
 from skipless.experiments.depth.recipe import DepthCell, depth_recipe
 from skipless.experiments.depth.run import reproduce_depth
+from skipless.experiments.supervised.recipe import MUON_RATE
 from skipless.recipes import table1
 from skipless.recipes.our_init import BLOCK_LR
 
@@ -18,7 +20,7 @@ ROWS = ("skip", "skip + positions", "skipless", "skipless + init", "skipless + o
 
 
 @pytest.mark.parametrize("row", ROWS)
-@pytest.mark.parametrize("optimizer", ["adamw", "soap"])
+@pytest.mark.parametrize("optimizer", ["adamw", "soap", "muon"])
 def test_a_recipe_differs_from_table_1_in_depth_positions_and_rates(row, optimizer) -> None:
     recipe = depth_recipe("digits", DepthCell(row, optimizer, 36))
     assert recipe.model.kwargs["depth"] == 36
@@ -88,3 +90,14 @@ def test_the_report_says_accuracy_and_tokens_and_is_made_again_from_what_is_ther
     assert json.loads(again["depth.json"].read_text()) == found
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
     assert "tokens.json" in {path.name for path in stamps}
+
+
+def test_muon_stands_beside_soap(tmp_path: Path) -> None:
+    options = Options(depths=(1,), rows=("skip", "skipless + ours"), optimizers=("soap", "muon"), epochs=1, jobs=1)
+    written = reproduce_depth(options, tmp_path, command="skipless reproduce depth")
+    lines = written["depth.md"].read_text().splitlines()
+    for row, optimizer in itertools.product(options.rows, ("SOAP", "Muon")):
+        assert any(line.startswith(f"| {row} | {optimizer} |") for line in lines)
+    assert "not tuned: they are AdamW&#x27;s for the model with skips" in written["depth.html"].read_text()
+    for row in ROWS:
+        assert depth_recipe("digits", DepthCell(row, "muon", 12)).optimizer.lr == MUON_RATE["digits"]

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import skipless
 from skipless.errors import InputError
 
 TIMEOUT = 600.0  # seconds after which a rank hangs: its machine may be busy with other things
@@ -145,9 +146,12 @@ def run_apart(world: int, body: Callable[[int], object], log: Path) -> None:
         log: of all ranks.
     """
     tests = Path(__file__).parents[1]
+    paths = os.pathsep.join(
+        (str(tests.parent), str(tests), str(Path(skipless.__file__).parents[1]))
+    )  # of this checkout
     done = subprocess.run(
         [sys.executable, "-m", "faults.ranks", str(world), str(log)],
-        input=pickle.dumps(body), env=os.environ | {"PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}"},
+        input=pickle.dumps(body), env=os.environ | {"PYTHONPATH": paths},
         capture_output=True, timeout=2 * TIMEOUT, check=False,
     )  # fmt: skip
     told = log.read_text()[-5000:] if log.exists() else ""

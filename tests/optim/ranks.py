@@ -103,13 +103,13 @@ class Tiny(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.patches = nn.Conv2d(1, 5, 2, stride=2)  # full rank: where a gradient vanishes, Adam follows its rounding
-        self.qkv = nn.Linear(5, 15)
+        self.blocks = nn.ModuleList([nn.ModuleDict({"qkv": nn.Linear(5, 15)})])
         self.norm = nn.LayerNorm(15)
         self.head = nn.Linear(15, 3, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patches(x).flatten(2).mT
-        return self.head(self.norm(torch.tanh(self.qkv(x))).mean(1))
+        return self.head(self.norm(torch.tanh(self.blocks[0]["qkv"](x))).mean(1))
 
 
 def descend(kind: str, wrap: str, dtype: torch.dtype, steps: int = 12) -> tuple[list[float], list[Tensor]]:
@@ -251,7 +251,7 @@ def saved_by_torch() -> dict[str, str]:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    from skipless.optim import SOAP
+    from skipless.optim import SOAP, MuonWithAdamW, param_groups
 
     told = {}
     for share in (False, True):
@@ -262,6 +262,8 @@ def saved_by_torch() -> dict[str, str]:
         for name in ("full_state_dict", "flatten_optimizer_state_dict"):
             options = StateDictOptions(**{name: True})
             told[f"{name} {share}"] = message(partial(get_optimizer_state_dict, model, optimizer, options=options))
+            muon = MuonWithAdamW(param_groups(model, weight_decay=0.1, use_muon=True))
+            told[f"{name} {share} muon"] = message(partial(get_optimizer_state_dict, model, muon, options=options))
     return told
 
 
@@ -312,7 +314,7 @@ def work(rank: int, world: int, folder: Path, port: int) -> None:
         "shared": {str(dtype): shared(folder, dtype) for dtype in (torch.float64, torch.float32, torch.bfloat16)},
         "curves": {
             f"{kind} {wrap} {dtype}": descend(kind, wrap, dtype)
-            for kind in ("adamw", "soap")
+            for kind in ("adamw", "soap", "muon")
             for wrap in (("ddp", "fsdp") if world > 1 else ("ddp",))
             for dtype in (torch.float64, torch.float32)
         },

@@ -29,7 +29,7 @@ def test_blocks_have_groups_of_their_own_and_nothing_is_lost(block_lr: float, sp
     assert all(scale == (block_lr if name.startswith("blocks.") else 1.0) for name, scale in scales.items())
 
 
-@pytest.mark.parametrize("name", ["adamw", "soap"])
+@pytest.mark.parametrize("name", ["adamw", "soap", "muon"])
 def test_blocks_forget_as_fast_as_the_rest(name: str) -> None:
     """Without a gradient a step is decay alone."""
     model = vit()
@@ -62,7 +62,7 @@ def test_a_model_without_blocks_is_refused() -> None:
         param_groups(nn.Sequential(nn.Linear(2, 2)), weight_decay=0.1, block_lr=0.5)
 
 
-@pytest.mark.parametrize("name", ["adamw", "soap"])
+@pytest.mark.parametrize("name", ["adamw", "soap", "muon"])
 def test_the_first_step_moves_blocks_by_their_share(name: str) -> None:
     """Adam-like steps are as long as the rate: with a tenth of it, blocks move a tenth as far."""
     moved = {}
@@ -78,6 +78,19 @@ def test_the_first_step_moves_blocks_by_their_share(name: str) -> None:
         moved[block_lr] = {key: (p - before[key]).norm().item() for key, p in model.named_parameters()}
     share = {key: moved[0.1][key] / moved[1.0][key] for key in ("blocks.1.mlp.fc2.weight", "head.weight")}
     assert share == {"blocks.1.mlp.fc2.weight": pytest.approx(0.1, rel=0.3), "head.weight": pytest.approx(1, rel=0.3)}
+
+
+def test_torchvisions_blocks_are_blocks() -> None:
+    class TorchvisionLike(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.Module()
+            self.encoder.layers = nn.Sequential()
+            self.encoder.layers.add_module("encoder_layer_0", nn.Linear(2, 2, bias=False))
+            self.heads = nn.Linear(2, 2, bias=False)
+
+    groups = param_groups(TorchvisionLike(), weight_decay=0.1, block_lr=0.5, use_muon=True)
+    assert [(group.get("lr_scale"), group["use_muon"]) for group in groups] == [(None, False), (0.5, True)]
 
 
 def test_fit_multiplies_the_schedule_by_it(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:

@@ -26,6 +26,27 @@ def test_none_means_the_optimizers_own_default() -> None:
     assert (soap.defaults["betas"], soap.defaults["eps"]) == ((0.95, 0.95), 1e-8)
 
 
+def test_muon_has_the_defaults_of_torchs_two() -> None:
+    model = nn.ModuleDict({"blocks": nn.ModuleList([Attention()])})
+    muon = build_optimizer(model, OptimizerConfig("muon"))
+    ours, ignored = muon.defaults, {"weight_decay", "adjust_lr_fn"}
+    for own, torchs in (
+        (ours | {"eps": ours["ns_eps"]}, torch.optim.Muon([torch.zeros(1, 1)]).defaults),
+        (ours, torch.optim.AdamW([torch.zeros(1)], fused=True).defaults),
+    ):
+        assert {name: own[name] for name in torchs.keys() - ignored} == {
+            name: torchs[name] for name in torchs.keys() - ignored
+        }
+    assert ours["adjust_lr_fn"] == "match_rms_adamw"
+    given = OptimizerConfig("muon", lr=0.02, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.3, split_qkv=False)
+    for group in build_optimizer(model, given).param_groups:
+        assert (group["lr"], group["betas"], group["eps"], group["split"]) == (0.02, (0.8, 0.9), 1e-6, 1)
+        assert group["weight_decay"] == (0.3 if group["use_muon"] else 0.0)
+    for name, value, said in (("lr", -1.0, "-1.0"), ("weight_decay", -0.5, "-0.5"), ("betas", (0.9, 1.5), "1.5")):
+        with pytest.raises(InputError, match=said):
+            build_optimizer(model, OptimizerConfig("muon", **{name: value}))
+
+
 @pytest.mark.parametrize("name", ["adamw", "soap"])
 def test_every_value_reaches_the_groups(name: str) -> None:
     config = OptimizerConfig(name, lr=0.02, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.3, no_decay=("weight",))
@@ -76,4 +97,6 @@ def test_gradients_of_scaled_losses_can_be_clipped(scaled: bool) -> None:
     adamw = build_optimizer(Attention(), OptimizerConfig(), scaled=scaled)
     assert bool(adamw.defaults["fused"]) != scaled
     assert getattr(adamw, "_step_supports_amp_scaling", False) != scaled
-    assert not getattr(build_optimizer(Attention(), OptimizerConfig("soap")), "_step_supports_amp_scaling", False)
+    model = nn.ModuleDict({"blocks": nn.ModuleList([Attention()])})
+    for name in ("soap", "muon"):
+        assert not getattr(build_optimizer(model, OptimizerConfig(name)), "_step_supports_amp_scaling", False)

@@ -54,6 +54,36 @@ def test_unsplit_groups_and_an_own_choice_of_names(weight_decay: float) -> None:
         assert found[weight_decay, 1] == {"cls_token", "pos_embed", "reg_token"}
 
 
+def test_muon_gets_the_weight_matrices_of_blocks_and_nothing_else() -> None:
+    """Of timm's ViTs, convolutional and windowed models; tables of positions are no weights."""
+    models = (
+        vit(),
+        timm.create_model("swin_tiny_patch4_window7_224", depths=(1, 1), embed_dim=8, num_heads=(2, 2), img_size=56),
+        timm.create_model("convnext_atto", depths=(1, 1, 1, 1), dims=(4, 8, 8, 8), conv_mlp=False),
+    )
+    for model in models:
+        groups = param_groups(model, weight_decay=0.1, use_muon=True)
+        names = {id(p): name for name, p in model.named_parameters()}
+        found = {names[id(p)]: group["use_muon"] for group in groups for p in group["params"]}
+        assert found.keys() == set(names.values())
+        for name, by_muon in found.items():
+            own = name.rpartition(".")[2]
+            inside = (
+                bool({"blocks", "layers"} & set(name.split(".")))
+                and own == "weight"
+                and model.get_parameter(name).ndim == 2
+            )
+            assert by_muon == inside, name
+
+
+def test_muon_leaves_embeddings_in_blocks_and_matrices_of_one_row() -> None:
+    block = nn.ModuleDict({"table": nn.Embedding(4, 4), "gate": nn.Linear(4, 1, bias=False), "map": nn.Linear(4, 4)})
+    model = nn.ModuleDict({"layers": nn.ModuleList([block]), "head": nn.Linear(4, 4)})
+    mine = [group for group in param_groups(model, weight_decay=0.1, use_muon=True) if group["use_muon"]]
+    assert [group["params"] for group in mine] == [[block["map"].weight]]
+    assert all("use_muon" not in group for group in param_groups(model, weight_decay=0.1))
+
+
 def test_multihead_attention_of_torch_is_fused_too() -> None:
     model = nn.MultiheadAttention(6, 2)
     assert by_group(model, param_groups(model, weight_decay=0.1))[0.1, 3] == {"in_proj_weight"}

@@ -27,7 +27,7 @@ def stepped(name, steps: int = 1, **sizes):
     return model, optimizer
 
 
-@pytest.mark.parametrize("name", ["adamw", "soap"])
+@pytest.mark.parametrize("name", ["adamw", "soap", "muon"])
 def test_state_bytes_are_those_of_the_real_state(name) -> None:
     model, optimizer = stepped(name, embed_dim=48, depth=2)
     for param, cost in zip(
@@ -74,6 +74,25 @@ def test_products_of_an_ordinary_step_and_of_a_refresh() -> None:
         found.append(counted.flops)
     assert cost.products == pytest.approx(found[1], rel=0.01)
     assert cost.products + cost.refresh_products == pytest.approx(found[0], rel=0.01)
+
+
+def test_muons_products_are_those_of_a_real_step() -> None:
+    model, optimizer = stepped("muon", embed_dim=32, depth=2)
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+    with Products() as counted:
+        optimizer.step()
+    assert total(parameter_costs(optimizer)).whole_products == counted.flops > 0
+
+
+def test_sharded_over_ranks_muon_computes_every_update_whole() -> None:
+    _, optimizer = stepped("muon", embed_dim=32, depth=2)
+    cost = total(parameter_costs(optimizer))
+    held = cost.divided(4)
+    assert held.state_bytes == cost.state_bytes / 4
+    assert held.whole_products == cost.whole_products
+    matrices = sum(p.numel() for group in optimizer.param_groups if group["use_muon"] for p in group["params"])
+    assert held.gathered_bytes == 3 * 4 * matrices
 
 
 def test_shares_add_up_and_are_even() -> None:

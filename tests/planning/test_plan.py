@@ -53,6 +53,19 @@ def test_fsdp_shards_what_ddp_copies(adamw: Workload) -> None:
     assert plan(adamw, Setup(H100, 1)).memory.buckets == 0
 
 
+def test_muon_shards_its_state_and_not_its_work() -> None:
+    work = workload(table1("paper", "skipless", "muon", data="-"))
+    alone, ddp, fsdp = (
+        plan(work, Setup(H100, devices, strategy, micro_batch=64))
+        for devices, strategy in ((1, "ddp"), (8, "ddp"), (8, "fsdp"))
+    )
+    assert alone.memory.optimizer == ddp.memory.optimizer == pytest.approx(8 * fsdp.memory.optimizer)
+    assert 4 * work.parameters < alone.memory.optimizer < 1.05 * 4 * work.parameters  # one momentum, of nearly all
+    assert fsdp.optimizer_flops == ddp.optimizer_flops == 8 * alone.optimizer_flops > 0
+    adamw = plan(workload(table1("paper", "skipless", "adamw", data="-")), Setup(H100, 8, "fsdp", micro_batch=64))
+    assert fsdp.sent_bytes - adamw.sent_bytes == pytest.approx(7 / 8 * 12 * 85e6, rel=0.01)  # 85 million in matrices
+
+
 def test_checkpointing_trades_work_for_memory(adamw: Workload) -> None:
     plain, again = (plan(adamw, Setup(H100, micro_batch=64, checkpointing=c)) for c in (False, True))
     assert again.memory.activations < 0.25 * plain.memory.activations

@@ -18,7 +18,7 @@ from skipless.data import EvalLoader
 from skipless.data.builtin import load_digits
 from skipless.data.memory import MemoryImages
 from skipless.evaluators import top1
-from skipless.optim import SOAP
+from skipless.optim import SOAP, MuonWithAdamW, param_groups
 from skipless.tasks import IMAGENET_TARGETS, Supervised, SupervisedConfig
 from skipless.training import FitConfig, FitResult, fit
 
@@ -55,7 +55,7 @@ def schedule(step: int) -> float:
 def train(out: Path, optimizer: str = "AdamW", **changes: Any) -> FitResult:
     """Run `fit` on digits; `changes` replace arguments of `fit` or fields of `CONFIG`."""
     task = changes.pop("task", None) or tiny_task()
-    kinds: dict[str, Any] = {"AdamW": torch.optim.AdamW, "SOAP": SOAP, "SGD": torch.optim.SGD}
+    kinds: dict[str, Any] = {"AdamW": torch.optim.AdamW, "SOAP": SOAP, "Muon": MuonWithAdamW, "SGD": torch.optim.SGD}
     arguments: dict[str, Any] = {
         "dataset": changes.pop("dataset", None) or digits(),
         "schedule": changes.pop("schedule", schedule),
@@ -63,7 +63,8 @@ def train(out: Path, optimizer: str = "AdamW", **changes: Any) -> FitResult:
         "measure": changes.pop("measure", None),
         "recipe": changes.pop("recipe", {"optimizer": {"name": optimizer, "lr": 2e-3}}),
     }
-    built = kinds[optimizer](task.parameters(), lr=2e-3)
+    params = param_groups(task, weight_decay=0.1, use_muon=True) if optimizer == "Muon" else task.parameters()
+    built = kinds[optimizer](params, lr=2e-3)
     return fit(task, optimizer=built, out=out, config=replace(CONFIG, **changes), **arguments)
 
 

@@ -25,8 +25,8 @@ PATCHES = {"pooling": "mean", "patch_loss": 1.0}
 
 @pytest.mark.parametrize(
     ("optimizer", "step", "changes"),
-    [("adamw", 7, {}), ("soap", 6, {}), ("adamw", 7, PATCHES), ("soap", 6, PATCHES)],
-    ids=["adamw", "soap", "adamw, patches", "soap, patches"],
+    [("adamw", 7, {}), ("soap", 6, {}), ("muon", 6, {}), ("adamw", 7, PATCHES), ("soap", 6, PATCHES)],
+    ids=["adamw", "soap", "muon", "adamw, patches", "soap, patches"],
 )
 def test_killed_and_resumed_is_bit_identical(optimizer: str, step: int, changes: dict, tmp_path: Path) -> None:
     def dying(at: int) -> float:

@@ -95,6 +95,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def as_a_pair(folder: Path, rank: int) -> None:
     whole = [Run("ddp"), Run("fsdp", "fsdp"), Run("soap", optimizer="SOAP"), Run("dino fsdp", "fsdp")]
+    whole += [Run(f"muon {strategy}", strategy, "Muon") for strategy in ("ddp", "fsdp")]
     do(folder, [*whole, Run("begun alone", "fsdp"), Run("begun soap", optimizer="SOAP", stops=True)], rank)
     do(folder, [Run("begun soap", optimizer="SOAP")], rank)
     task = plain_task()
@@ -152,10 +153,14 @@ def count_synchronisations(folder: Path) -> None:
     assert synchronised == [False, False, False, True] * 5
 
 
-@pytest.mark.parametrize("name", ["ddp", "fsdp", "soap", "begun alone", "begun soap", "deferred", "dino fsdp"])
+@pytest.mark.parametrize(
+    "name",
+    ["ddp", "fsdp", "soap", "muon ddp", "muon fsdp", "begun alone", "begun soap", "deferred", "dino fsdp"],
+)
 def test_two_processes_train_what_one_does(name: str, pair: Path, tmp_path: Path) -> None:
     kind = "dino one" if name.startswith("dino") else "one"
-    one(tmp_path, Run(kind, "auto", "SOAP" if "soap" in name else "AdamW"))
+    optimizer = {"soap": "SOAP", "muon": "Muon"}.get(name.removeprefix("begun ").split()[0], "AdamW")
+    one(tmp_path, Run(kind, "auto", optimizer))
     assert_same_curve(tmp_path / kind, pair / name)
     for alone, shared in zip(lines(tmp_path / kind), lines(pair / name), strict=True):
         if "watch" in alone:

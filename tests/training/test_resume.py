@@ -102,11 +102,12 @@ def test_killed_anywhere_a_run_ends_where_it_would_have(
 
 
 @pytest.mark.parametrize("step", [1, 6, 14])
-def test_soap_resumes_exactly(step: int, tmp_path: Path, undisturbed: Callable[[str], Path]) -> None:
-    killed(lambda: train(tmp_path, "SOAP", schedule=at_call(step + 1, schedule)))
-    train(tmp_path, "SOAP")
-    assert same(tensors(tmp_path), tensors(undisturbed("SOAP")))
-    assert lines(tmp_path) == lines(undisturbed("SOAP"))
+@pytest.mark.parametrize("name", ["SOAP", "Muon"])
+def test_others_resume_exactly(name: str, step: int, tmp_path: Path, undisturbed: Callable[[str], Path]) -> None:
+    killed(lambda: train(tmp_path, name, schedule=at_call(step + 1, schedule)))
+    train(tmp_path, name)
+    assert same(tensors(tmp_path), tensors(undisturbed(name)))
+    assert lines(tmp_path) == lines(undisturbed(name))
 
 
 def test_killed_again_and_again_with_workers(tmp_path: Path, undisturbed: Callable[[str], Path]) -> None:

@@ -50,6 +50,16 @@ def counted(count: float, noun: str, several: str = "") -> str:
     return f"{number} {noun if count == 1 else several or noun + 's'}"
 
 
+def in_a_row(names: Sequence[str]) -> str:
+    """Words one after the other, as a sentence lists them.
+
+    Example:
+        >>> in_a_row(["AdamW"]), in_a_row(["AdamW", "SOAP"]), in_a_row(["AdamW", "SOAP", "Muon"])
+        ('AdamW', 'AdamW and SOAP', 'AdamW, SOAP and Muon')
+    """
+    return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), *names[-1:]])
+
+
 def place_name(place: str | Path) -> str:
     """The name of a data set, a run or a folder, wherever its path starts from.
 

@@ -1,6 +1,7 @@
 # Optimizers
 from skipless.optim.build import build_optimizer as build_optimizer
 from skipless.optim.config import OptimizerConfig as OptimizerConfig
+from skipless.optim.muon import MuonWithAdamW as MuonWithAdamW
 
 # Schedules
 from skipless.optim.schedules import WarmupCosine as WarmupCosine

@@ -5,6 +5,7 @@ from torch.optim import AdamW, Optimizer
 
 from skipless.errors import InputError
 from skipless.optim.config import OptimizerConfig
+from skipless.optim.muon import MuonWithAdamW
 from skipless.optim.soap.optimizer import SOAP
 from skipless.optim.weight_decay import param_groups
 
@@ -16,23 +17,24 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, *, scaled: bool =
         model: the model; it may move to another device afterwards.
         config: the optimizer and its hyperparameters.
         scaled: whether losses will be scaled, as fp16 needs it. AdamW is then not fused: a fused AdamW unscales the
-            gradients inside its step, which is too late to clip them before.
+            gradients inside its step, which is too late to clip them before. `MuonWithAdamW` never does.
 
     Raises:
-        InputError: if a hyperparameter cannot be used, or the model has no trainable parameter.
+        InputError: if a hyperparameter cannot be used, the model has no trainable parameter, or Muon has no matrix.
 
     Example:
         >>> optimizer = build_optimizer(nn.Linear(4, 2), OptimizerConfig(name="soap", lr=3e-3))
         >>> type(optimizer).__name__, [group["weight_decay"] for group in optimizer.param_groups]
         ('SOAP', [0.05, 0.0])
     """
-    soap = config.name == "soap"
+    soap, muon = config.name == "soap", config.name == "muon"
     groups = param_groups(
         model,
         weight_decay=config.weight_decay,
         no_decay=config.no_decay,
-        split_qkv=soap and config.split_qkv,
+        split_qkv=(soap or muon) and config.split_qkv,
         block_lr=config.block_lr,
+        use_muon=muon,
     )
     for group in groups:
         if "lr_scale" in group:
@@ -47,6 +49,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, *, scaled: bool =
             share=config.share,
             **given,
         )
+    if muon:
+        return MuonWithAdamW(groups, lr=config.lr, fused=True, **given)
     try:
         return AdamW(groups, lr=config.lr, fused=not scaled or None, **given)
     except ValueError as error:

@@ -11,15 +11,16 @@ class OptimizerConfig:
     """An optimizer and its hyperparameters; `None` stands for the optimizer's own default.
 
     Args:
-        name: `adamw` (betas 0.9, 0.999) or `soap` (betas 0.95, 0.95).
+        name: `adamw` (betas 0.9, 0.999), `soap` (betas 0.95, 0.95), or `muon`: torch's Muon for the matrices of blocks
+            and AdamW for the rest (see `MuonWithAdamW`).
         lr: learning rate; a schedule may overwrite it at every step.
-        betas: decay of the first and of the second moment.
-        eps: added to the root of the second moment; 1e-8 by default in both.
+        betas: decay of the first and of the second moment; under `muon` AdamW's.
+        eps: added to the root of the second moment; 1e-8 by default; under `muon` AdamW's.
         weight_decay: decoupled decay of the decaying parameters (see `param_groups`).
         no_decay: names of parameters that do not decay, besides vectors and biases.
         precondition_frequency: SOAP: steps between two refreshes of the eigenbases.
         max_precond_dim: SOAP: longer dimensions are not preconditioned.
-        split_qkv: SOAP: treat a fused qkv weight as three matrices.
+        split_qkv: SOAP and Muon: treat a fused qkv weight as three matrices.
         block_lr: learning rate of the transformer blocks relative to that of everything else (see `param_groups`).
         share: SOAP: if several processes train together, each keeps a part of the state. Alone it changes nothing.
     """

@@ -82,6 +82,8 @@ def load_gathered_state_(optimizer: Optimizer, state: Mapping[str, Any]) -> Opti
 
 def _shard_states(optimizer: Optimizer, loaded: dict[str, Any]) -> dict[str, Any]:
     """Shard the full states in a dict as the parameters are sharded."""
+    if missing := {"state", "param_groups"} - loaded.keys():
+        raise InputError(f"no full state of an optimizer: it lacks {', '.join(sorted(missing))}")
     saved = [index for group in loaded["param_groups"] for index in group["params"]]
     params = [param for group in optimizer.param_groups for param in group["params"]]
     if len(saved) != len(params):

@@ -11,13 +11,13 @@ class Assumptions:
 
     Attributes:
         mfu: model FLOPs utilisation: share of the peak FLOP/s, at the run's precision, that forward and backward passes
-            reach.
+            reach; also that of the bf16 peak that Muon's products reach.
         product_share: share of the peak fp32 FLOP/s that the optimizer's matrix products reach.
         qr_share: share of the peak fp32 FLOP/s that SOAP's QR decompositions reach. It is low because the matrices are
             small.
         bandwidth_share: share of the memory bandwidth that element-wise updates reach.
         link: bandwidth between GPUs, in bytes a second and each direction. Gradients are sent during the backward pass
-            of the last micro-batch, and shards of FSDP during any pass. The weights that sharded SOAP sends are not
+            of the last micro-batch, and shards of FSDP during any pass. What sharded SOAP and Muon send is not
             overlapped with computation.
         usable: share of the memory that the counted tensors may fill. The rest is for temporary tensors, fragmentation
             and the driver.

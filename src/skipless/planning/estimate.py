@@ -209,15 +209,16 @@ def plan(work: Workload, setup: Setup, assumed: Assumptions | None = None) -> Pl
         communication=max(0.0, hidden / assumed.link - covering) + bare / assumed.link,
     )
     everyone = total(parameter_costs(work.optimizer))
-    optimizer = everyone.products + _refreshes(work) * (everyone.refresh_products + everyone.factorisation)
+    once = everyone.products + _refreshes(work) * (everyone.refresh_products + everyone.factorisation)
     copies = 1 if _is_shared_soap(work, setup) or setup.strategy == "fsdp" else setup.devices
+    optimizer = copies * once + setup.devices * everyone.whole_products
     evaluation = work.evaluation
     return Plan(
         micro_batch=size,
         accumulation=batch // size,
         flops_per_image=per_image,
-        optimizer_flops=copies * optimizer,
-        flops=work.steps * (work.fit.batch_size * (per_image + again) + copies * optimizer) + evaluation,
+        optimizer_flops=optimizer,
+        flops=work.steps * (work.fit.batch_size * (per_image + again) + optimizer) + evaluation,
         memory=kept,
         time=time,
         hours=(setup.devices * work.steps * time.total + evaluation / peak) / 3600,
@@ -280,7 +281,8 @@ def _optimizer_seconds(work: Workload, setup: Setup, own: list[Cost], assumed: A
     def seconds(cost: Cost) -> float:
         products = cost.products + refreshes * cost.refresh_products
         factorising = refreshes * cost.factorisation / assumed.qr_share
-        return (products / assumed.product_share + factorising) / gpu.single + cost.moved_bytes / bandwidth
+        half = cost.whole_products / assumed.mfu / (gpu.half if gpu.bf16 else gpu.single)
+        return (products / assumed.product_share + factorising) / gpu.single + half + cost.moved_bytes / bandwidth
 
     return max(seconds(cost) for cost in own) + 3 * SINGLE * work.frozen / held / bandwidth
 
@@ -306,14 +308,16 @@ def _communication_bytes(work: Workload, setup: Setup, accumulation: int) -> tup
     With ring algorithms, a reduce-scatter or an all-gather sends (n - 1) / n of the tensor. DDP needs both for the
     gradients. FSDP reduce-scatters the gradients, and gathers weights before the forward and before the backward pass,
     a teacher's once. Sharded SOAP gathers the new weights from their owners, and under FSDP sends the gradients to the
-    owners first.
+    owners first. Muon gathers weights, gradients and momenta under FSDP.
     """
-    way = (setup.devices - 1) / setup.devices * SINGLE
+    share = (setup.devices - 1) / setup.devices
+    way = share * SINGLE
     owners = way * work.parameters * _is_shared_soap(work, setup)
     if setup.strategy == "ddp":
         return 2 * way * work.parameters, owners
     gathered = accumulation * way * (2 * work.parameters + work.frozen)
-    return gathered + way * work.parameters, 2 * owners
+    muon = share * total(parameter_costs(work.optimizer)).gathered_bytes
+    return gathered + way * work.parameters, 2 * owners + muon
 
 
 def _numel(module: nn.Module) -> int:

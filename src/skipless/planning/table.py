@@ -21,7 +21,7 @@ class PlanRow(Record):
 
     Attributes:
         model: name of the model.
-        optimizer: `adamw` or `soap`.
+        optimizer: `adamw`, `soap` or `muon`.
         work: workload of the run.
         setup: hardware of the run.
         plan: time and memory of the run.
@@ -115,6 +115,8 @@ def assumptions_text(lines: Sequence[PlanRow], assumed: Assumptions) -> str:
     gpu = setup.gpu
     sharing = "shared out over them" if setup.share or setup.strategy == "fsdp" else "a whole one on each of them"
     share = f"; SOAP {sharing}" if any(line.optimizer == "soap" for line in lines) else ""
+    if any(line.optimizer == "muon" for line in lines):
+        share += "; Muon's updates computed whole on each of them"
     return "\n".join((
         f"- run: {counted(fit.epochs, 'epoch')} of {work.images:,} images in batches of {fit.batch_size} "
         f"({counted(work.steps, 'step')}), "

@@ -6,9 +6,9 @@ from typing import Any, Literal, get_args
 from skipless.choices import OptimizerName, Row
 from skipless.display.values import few_words
 
-OptimizerLabel = Literal["AdamW", "SOAP"]
+OptimizerLabel = Literal["AdamW", "SOAP", "Muon"]
 OPTIMIZER_LABELS: tuple[OptimizerLabel, ...] = get_args(OptimizerLabel)
-OPTIMIZER_LABEL: Mapping[OptimizerName, OptimizerLabel] = {"adamw": "AdamW", "soap": "SOAP"}
+OPTIMIZER_LABEL: Mapping[OptimizerName, OptimizerLabel] = {"adamw": "AdamW", "soap": "SOAP", "muon": "Muon"}
 
 ROW_CLASS: Mapping[Row, str] = {
     "skip": "skip",

@@ -5,7 +5,7 @@ from itertools import product
 from json import dumps
 from typing import Annotated, Any
 
-from skipless.choices import OPTIMIZERS, OptimizerName, Precision, SharedStrategy
+from skipless.choices import PAPER_OPTIMIZERS, OptimizerName, Precision, SharedStrategy
 from skipless.cli.call import call
 from skipless.cli.named_recipe import paper_recipes, recipe_at_paper_scale
 from skipless.data.config import IMAGENET_TRAIN
@@ -31,7 +31,7 @@ class Options:
     Attributes:
         models: timm's names of plain ViTs, vit_small_patch16_224 vit_base_patch16_224.
         recipe: what is trained, at the paper's scale.
-        optimizer: adamw, soap or both.
+        optimizer: one or more of adamw, soap, muon.
         devices: numbers of GPUs.
         gpu: by its data sheet: v100, a100-40gb, a100, h100, h200, l40s.
         strategy: whole copies on each GPU (ddp) or shards (fsdp).
@@ -52,7 +52,7 @@ class Options:
 
     models: Annotated[tuple[str, ...], Option(positional=True)] = ("vit_base_patch16_224",)
     recipe: Annotated[str, Option(choices=paper_recipes)] = "table1"
-    optimizer: tuple[OptimizerName, ...] = OPTIMIZERS
+    optimizer: tuple[OptimizerName, ...] = PAPER_OPTIMIZERS
     devices: tuple[int, ...] = (1, 8, 64)
     gpu: str = "h100"
     strategy: SharedStrategy = "ddp"

@@ -47,7 +47,8 @@ def dino(
     Args:
         scale: `vit_small` (the paper's: ViT-S/16, ImageNet-1k, 300 epochs) or `scenes` (generated scenes, minutes).
         row: with skips, without, without and initialised as the paper says, or as we do.
-        optimizer: `adamw` (the paper's, and the default at its scale) or `soap` (the default at scale `scenes`).
+        optimizer: `adamw` (the paper's, and the default at its scale), `soap` (the default at scale `scenes`) or `muon`
+            (at AdamW's rate, which is not tuned for it).
         depth: number of blocks; 12 (the paper's Table 4 has 9 to 12), and 6 at scale `scenes`.
         seed: of weights, head, order, augmentation and masks.
         data: the folder of images.
@@ -84,8 +85,8 @@ def _with_our_init(recipe: DinoRecipe) -> DinoRecipe:
 
 
 def _rate(scale: DinoScale, optimizer: OptimizerName | None) -> float | None:
-    """AdamW's peak learning rate at scale `scenes`, where the recipe's is SOAP's; None is the recipe's."""
-    return 5e-4 if scale == "scenes" and optimizer == "adamw" else None
+    """AdamW's peak learning rate at scale `scenes`, where the recipe's is SOAP's, and Muon's; None is the recipe's."""
+    return 5e-4 if scale == "scenes" and optimizer in ("adamw", "muon") else None
 
 
 def _vit_small(seed: int, data: str) -> DinoRecipe:

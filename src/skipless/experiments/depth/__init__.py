@@ -19,7 +19,7 @@ class Options:
         scale: digits (minutes to an hour), fashion (hours) or scenes (generated scenes, a day).
         depths: numbers of blocks.
         rows: models.
-        optimizers: by which they are trained.
+        optimizers: by which they are trained, adamw, soap, muon.
         seeds: runs a cell, with seeds 0, 1, ...
         epochs: another length.
         tune: choose each cell's learning rate anew, on images that no run is trained on.
@@ -55,6 +55,7 @@ EXPERIMENT = Experiment(
             examples=(
                 "skipless reproduce depth --depths 12 36",
                 "skipless reproduce depth --scale fashion --seeds 3 --tune",
+                "skipless reproduce depth --depths 36 --optimizers soap muon --tune",
             ),
         ),
     },

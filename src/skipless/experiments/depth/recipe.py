@@ -37,6 +37,9 @@ POSITIONS_RATE: dict[tuple[DepthScale, OptimizerName], float] = {
     ("fashion", "adamw"): 3e-3,
     ("scenes", "soap"): 3e-3,
     ("scenes", "adamw"): 1e-3,
+    ("digits", "muon"): 1e-3,  # as in Table 1: AdamW's, not tuned
+    ("fashion", "muon"): 3e-3,
+    ("scenes", "muon"): 1e-3,
 }
 GRID = (1 / 3, 1.0, 3.0)  # what `--tune` tries, times the rate of the cell
 

@@ -133,7 +133,12 @@ def write_depth(
         ours=f"{first.data.data}, {first.fit.epochs} epochs",
         numbers="\n".join(table.html() for table in tables),
         figures={figures.CAPTIONS[name]: content for name, content in pictures.items()},
-        notes=notes(images, [len(one.accuracies) for one in found], tuned=tuned),
+        notes=notes(
+            images,
+            [len(one.accuracies) for one in found],
+            tuned=tuned,
+            muon=any(one.cell.optimizer == "muon" for one in found),
+        ),
         made=provenance(torch.device("cpu")),
         command=command,
         files={name: FILE_KINDS[Path(name).suffix] for name in files},

@@ -10,13 +10,14 @@ DESCRIPTION = (
 )
 
 
-def notes(images: int, seeds: Sequence[int], *, tuned: bool) -> list[str]:
+def notes(images: int, seeds: Sequence[int], *, tuned: bool, muon: bool) -> list[str]:
     """How far to trust the numbers.
 
     Args:
         images: that accuracies are on.
         seeds: finished runs of each cell.
         tuned: whether learning rates were tuned for these runs.
+        muon: whether runs by Muon are among them.
     """
     said = [f"Accuracies are on {images} images that no run was trained on; the last epoch counts."]
     if tuned:
@@ -27,6 +28,10 @@ def notes(images: int, seeds: Sequence[int], *, tuned: bool) -> list[str]:
             "`skipless train scenes`, of 6 blocks. For models without skips they fall as 12 / depth, for ours the rate "
             "of the blocks does. --tune chooses each anew."
         )
+    if muon and not tuned:
+        said.append("Muon's own were not tuned: they are AdamW's for the model with skips.")
+    if muon:
+        said.append("Muon updates the matrices of the blocks, AdamW the rest.")
     if min(seeds, default=0) < 2:
         said.append("A cell of one seed has no spread; --seeds 3 shows it.")
     said.append("Token cosines are of the first seed, on 64 validation images.")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from skipless.choices import PAPER_OPTIMIZERS, OptimizerName
 from skipless.experiments.supervised.recipe import Scale, table1_by_data
 from skipless.experiments.supervised.remarks import remarks
 from skipless.experiments.supervised.scenes import scenes
@@ -20,6 +21,7 @@ class Options:
         scale: digits (minutes), fashion (Fashion-MNIST), or paper (says what to run).
         seeds: runs a cell, with seeds 0, 1, ...
         epochs: another length.
+        optimizers: the paper's adamw and soap, or also muon.
         tune: choose each cell's learning rate anew, on images that no run is trained on.
         data: another place for the data.
         out: folder of report and runs.
@@ -29,6 +31,7 @@ class Options:
     scale: Scale = "digits"
     seeds: int = 1
     epochs: Annotated[int | None, Option("the scale's")] = None
+    optimizers: tuple[OptimizerName, ...] = PAPER_OPTIMIZERS
     tune: bool = False
     data: Annotated[str | None, Option("the scale's own", group="data")] = None
     out: Annotated[Path | None, Option("runs/table1-SCALE", group="output")] = None
@@ -46,6 +49,7 @@ def _make(options: Options, command: str) -> Mapping[str, Path]:
         jobs=options.jobs,
         tune=options.tune,
         epochs=options.epochs,
+        optimizers=options.optimizers,
         command=command,
     )
 

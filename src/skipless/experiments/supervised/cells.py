@@ -1,7 +1,7 @@
 """The cells of Table 1: runs that differ in their seed alone, beside the paper's number."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from skipless.choices import ALL_ROWS, Row
@@ -73,6 +73,8 @@ class CellRuns:
 def table1_cells(runs: Mapping[tuple[Row, OptimizerLabel], Sequence[Run]]) -> tuple[CellRuns, ...]:
     """Give the six cells of Table 1 in the paper's order, then ours; a cell without runs stays and says "not run".
 
+    Muon, which the paper has not, has cells where any of it was run.
+
     Example:
         >>> [(cell.row, cell.optimizer, cell.paper) for cell in table1_cells({})][-3:-1]
         [('skipless + init', 'SOAP', 80.8), ('skipless + ours', 'AdamW', None)]
@@ -80,5 +82,20 @@ def table1_cells(runs: Mapping[tuple[Row, OptimizerLabel], Sequence[Run]]) -> tu
     return tuple(
         CellRuns(row, optimizer, paper=PAPER_TABLE1.get((row, optimizer)), runs=tuple(runs.get((row, optimizer), ())))
         for row in ALL_ROWS
-        for optimizer in OPTIMIZER_LABELS
+        for optimizer in _optimizers(optimizer for _, optimizer in runs)
     )
+
+
+def optimizers_of(cells: Sequence[CellRuns]) -> tuple[OptimizerLabel, ...]:
+    """The optimizers that have a column: the paper's two, and those of further cells.
+
+    Example:
+        >>> optimizers_of([CellRuns("skip", "Muon", paper=None)])
+        ('AdamW', 'SOAP', 'Muon')
+    """
+    return _optimizers(cell.optimizer for cell in cells)
+
+
+def _optimizers(given: Iterable[OptimizerLabel]) -> tuple[OptimizerLabel, ...]:
+    shown = {*given, *(optimizer for _, optimizer in PAPER_TABLE1)}
+    return tuple(optimizer for optimizer in OPTIMIZER_LABELS if optimizer in shown)

@@ -1,4 +1,4 @@
-"""Figure 1 of the paper: training loss by epoch, AdamW left, SOAP right, a line for each of the three models."""
+"""Figure 1 of the paper: training loss by epoch, a panel for each optimizer, a line for each model."""
 
 import io
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from skipless.choices import Row
-from skipless.experiments.supervised.cells import CellRuns
+from skipless.experiments.supervised.cells import CellRuns, optimizers_of
 from skipless.report.curves import band, thin
 from skipless.report.figure_style import (
     COLOURS,
@@ -20,15 +20,15 @@ from skipless.report.figure_style import (
     spread_apart,
     style_axes,
 )
-from skipless.report.labels import OPTIMIZER_LABELS, OptimizerLabel
+from skipless.report.labels import OptimizerLabel
 from skipless.report.run_records import Setting
 
 _PANEL = (5.2, 3.5)  # inches
 
 
 def figure1_svg(cells: Sequence[CellRuns], setting: Setting) -> str:
-    """Draw both panels side by side as a standalone SVG."""
-    return _svg(cells, setting, OPTIMIZER_LABELS, background="#ffffff")
+    """Draw all panels side by side as a standalone SVG."""
+    return _svg(cells, setting, optimizers_of(cells), background="#ffffff")
 
 
 def panel_svg(cells: Sequence[CellRuns], setting: Setting, optimizer: OptimizerLabel) -> str:
@@ -37,10 +37,10 @@ def panel_svg(cells: Sequence[CellRuns], setting: Setting, optimizer: OptimizerL
 
 
 def figure1_png(cells: Sequence[CellRuns], setting: Setting, dpi: int = 200) -> bytes:
-    """Draw both panels side by side as a PNG."""
+    """Draw all panels side by side as a PNG."""
     with style_axes(print_fonts()):
         buffer = io.BytesIO()
-        _figure(cells, setting, OPTIMIZER_LABELS).savefig(buffer, format="png", dpi=dpi, facecolor="#ffffff")
+        _figure(cells, setting, optimizers_of(cells)).savefig(buffer, format="png", dpi=dpi, facecolor="#ffffff")
     return buffer.getvalue()
 
 
@@ -114,7 +114,7 @@ def _draw_cell(axes: Axes, cell: CellRuns) -> float | None:
 
 
 def _loss_limit(cells: Sequence[CellRuns], setting: Setting) -> float:
-    """Choose one top for both panels: above chance and every averaged line, unless one is far off."""
+    """Choose one top for all panels: above chance and every averaged line, unless one is far off."""
     lines = [band([run for run in cell.runs if not run.diverged]) for cell in cells]
     highest = max((float(line.mean.max()) for line in lines if line is not None), default=0.0)
     return 1.08 * max(setting.chance_loss, min(highest, 2 * setting.chance_loss))

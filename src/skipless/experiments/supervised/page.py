@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from skipless.choices import ALL_ROWS
-from skipless.experiments.supervised.cells import CellRuns, table1_cells
+from skipless.display.values import in_a_row
+from skipless.experiments.supervised.cells import CellRuns, optimizers_of, table1_cells
 from skipless.experiments.supervised.paper import PAPER_SETTING
 from skipless.experiments.supervised.table import caption, divergence, learning_rate
 from skipless.report.curves import DRAWN
@@ -20,7 +21,7 @@ from skipless.report.html_page import (
     runs_table,
     section,
 )
-from skipless.report.labels import NOT_RUN, OPTIMIZER_LABELS, ROW_CLASS, OptimizerLabel, duration, printed_difference
+from skipless.report.labels import NOT_RUN, ROW_CLASS, OptimizerLabel, duration, printed_difference
 from skipless.report.run_records import Run, Setting
 
 
@@ -62,13 +63,15 @@ def page_html(
 
 
 def _table1(cells: Sequence[CellRuns], setting: Setting) -> str:
-    by_key = {(cell.row, cell.optimizer): cell for cell in (*table1_cells({}), *cells)}
-    groups = "".join(f'<th scope="colgroup" colspan="2">{optimizer}</th>' for optimizer in OPTIMIZER_LABELS)
-    columns = '<col class="model">' + '<col class="theirs"><col class="ours">' * len(OPTIMIZER_LABELS)
-    heads = '<th scope="col">paper</th><th scope="col">ours</th>' * len(OPTIMIZER_LABELS)
+    optimizers = optimizers_of(cells)
+    empty = table1_cells({(row, name): () for row in ALL_ROWS for name in optimizers})
+    by_key = {(cell.row, cell.optimizer): cell for cell in (*empty, *cells)}
+    groups = "".join(f'<th scope="colgroup" colspan="2">{optimizer}</th>' for optimizer in optimizers)
+    columns = '<col class="model">' + '<col class="theirs"><col class="ours">' * len(optimizers)
+    heads = '<th scope="col">paper</th><th scope="col">ours</th>' * len(optimizers)
     rows = []
     for row in ALL_ROWS:
-        values = "".join(_table1_pair(by_key[row, name]) for name in OPTIMIZER_LABELS)
+        values = "".join(_table1_pair(by_key[row, name]) for name in optimizers)
         rows.append(f'<tr><th scope="row" class="{ROW_CLASS[row]}">{row}</th>{values}</tr>')
     text = f"{caption(cells)} Paper: {PAPER_SETTING}. Ours: {setting}. Compare within a column, not across the two."
     return (
@@ -101,16 +104,18 @@ def _reading(cells: Sequence[CellRuns]) -> str:
     """State what the initialisation adds, in words: the difference of what the table prints."""
     by_key = {(cell.row, cell.optimizer): cell for cell in cells}
     clauses = []
-    for optimizer in OPTIMIZER_LABELS:
+    for optimizer in optimizers_of(cells):
         without, with_init = by_key.get(("skipless", optimizer)), by_key.get(("skipless + init", optimizer))
         if without is None or with_init is None or without.mean is None or with_init.mean is None:
             continue
         ours = printed_difference(with_init.mean, without.mean)
-        theirs = printed_difference(with_init.paper or 0.0, without.paper or 0.0)
-        clauses.append(f"{ours} points with {optimizer} (the paper: {theirs})")
+        theirs = "not in the paper"
+        if with_init.paper is not None and without.paper is not None:
+            theirs = f"the paper: {printed_difference(with_init.paper, without.paper)}"
+        clauses.append(f"{ours} points with {optimizer} ({theirs})")
     if not clauses:
         return ""
-    said = f"What the paper's initialisation adds to the skipless model: {' and '.join(clauses)}."
+    said = f"What the paper's initialisation adds to the skipless model: {in_a_row(clauses)}."
     return f"<p>{escape(said)}</p>".replace("-", "−")
 
 

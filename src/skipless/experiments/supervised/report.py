@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from skipless.experiments.supervised.cells import CellRuns
+from skipless.experiments.supervised.cells import CellRuns, optimizers_of
 from skipless.experiments.supervised.page import page_html
 from skipless.experiments.supervised.table import table1_csv, table1_markdown
-from skipless.report.labels import FILE_KINDS, OPTIMIZER_LABELS, OptimizerLabel
+from skipless.report.labels import FILE_KINDS, OptimizerLabel
 from skipless.report.run_records import Setting
 from skipless.report.write_files import drawing
 from skipless.report.write_page import write_report as write_page
@@ -42,7 +42,7 @@ def write_report(
     """
     figure = drawing("skipless.experiments.supervised.figure")
     panels: dict[OptimizerLabel, str] = {
-        optimizer: figure.panel_svg(cells, setting, optimizer) for optimizer in OPTIMIZER_LABELS
+        optimizer: figure.panel_svg(cells, setting, optimizer) for optimizer in optimizers_of(cells)
     }
     contents = {
         "table1.md": table1_markdown(cells, setting),

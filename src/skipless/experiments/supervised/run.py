@@ -1,15 +1,16 @@
 """Table 1 and Figure 1: the runs behind them, made or resumed, and their report."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from skipless.choices import PAPER_OPTIMIZERS, ROWS, OptimizerName
 from skipless.data import load_images
 from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.experiments.supervised.cells import table1_cells
-from skipless.experiments.supervised.recipe import CELLS, PAPER_CELLS, Scale, table1
+from skipless.experiments.supervised.recipe import CELLS, Scale, table1
 from skipless.experiments.supervised.report import write_report
-from skipless.experiments.supervised.text import DESCRIPTION, notes
+from skipless.experiments.supervised.text import description, notes
 from skipless.experiments.supervised.tuning import job_of, tuned_rates
 from skipless.recipes.command import training_command
 from skipless.recipes.read import refuse_other_recipe
@@ -28,6 +29,7 @@ def reproduce_table1(
     jobs: int | None = None,
     tune: bool = False,
     epochs: int | None = None,
+    optimizers: Sequence[OptimizerName] = PAPER_OPTIMIZERS,
     command: str = "",
 ) -> dict[str, Path]:
     """Table 1 and Figure 1 at one scale: run what is missing, go on with what was cut off, write the report.
@@ -40,6 +42,7 @@ def reproduce_table1(
         jobs: runs at a time.
         tune: choose every cell's learning rate anew, on images held out of training; the grid goes to `tuning.json`.
         epochs: another length.
+        optimizers: the paper's two, or also Muon.
         command: what the report names as its origin.
 
     Returns:
@@ -50,10 +53,12 @@ def reproduce_table1(
     """
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: give at least 1")
+    if not optimizers:
+        raise InputError("--optimizers: give at least one")
     first = table1(scale, data=data).with_(fit__epochs=epochs)
     images = load_images(first.data)
-    rates = tuned_rates(scale, out, images, data=data, jobs=jobs, epochs=epochs) if tune else {}
-    chosen = PAPER_CELLS if scale == "paper" else CELLS
+    chosen = [cell for cell in CELLS if cell.optimizer in optimizers and (cell.row in ROWS or scale != "paper")]
+    rates = tuned_rates(scale, out, images, cells=chosen, data=data, jobs=jobs, epochs=epochs) if tune else {}
     planned = {
         (cell, seed): table1(scale, cell.row, cell.optimizer, seed=seed, data=data).with_(
             fit__epochs=epochs, optimizer__lr=rates.get(cell)
@@ -74,9 +79,9 @@ def reproduce_table1(
         out,
         setting=Setting(first.model.title, first.data.data, first.fit.epochs, len(images.classes)),
         title=f"Table 1 at scale {scale}",
-        description=DESCRIPTION,
+        description=description(optimizers),
         command=command,
-        notes=notes(first, cells, len(images.val), as_tuned=tune or (data is None and epochs is None)),
+        notes=notes(first, cells, len(images.val), as_tuned=tune or (data is None and epochs is None), tuned=tune),
     )
 
 

@@ -22,9 +22,9 @@ from skipless.training.config import FitConfig
 
 # Attention diagonals of 0.9 and more at this width, as `skipless init` prints them.
 INIT = SkiplessInit(alpha=0.5, beta=1.5, c=3.0)
-# Tried by hand, not tuned (LOG.md).
-LEARNING_RATES = {"adamw": 1e-3, "soap": 3e-3}
-_OURS = {"adamw": 1e-3, "soap": 6e-3}  # Table 1's at scale digits; not tried here
+# Tried by hand, not tuned (LOG.md); Muon's is AdamW's, untried.
+LEARNING_RATES = {"adamw": 1e-3, "soap": 3e-3, "muon": 1e-3}
+_OURS = {**LEARNING_RATES, "soap": 6e-3}  # Table 1's at scale digits; not tried here
 
 
 def scenes(
@@ -36,18 +36,23 @@ def scenes(
 ) -> SupervisedRecipe:
     """Name the class of a scene's largest object: 6 blocks of width 64, 65 tokens of 8 x 8 pixels.
 
-    Args:
-        row: with skips, without, or without and initialised by the paper's scheme or ours.
-        optimizer: `adamw` or `soap`.
-        seed: of weights, order and augmentation.
-        data: a folder of scenes, as `skipless data scenes --layout imagenet` writes it.
+        Args:
+    <<<<<<< HEAD
+            row: with skips, without, or without and initialised by the paper's scheme or ours.
+            optimizer: `adamw` or `soap`.
+    =======
+            row: with skips, without, or without and initialised.
+            optimizer: `adamw`, `soap` or `muon`.
+    _OURS = {**LEARNING_RATES, "soap": 6e-3}  # Table 1's at scale digits; not tried here
+            seed: of weights, order and augmentation.
+            data: a folder of scenes, as `skipless data scenes --layout imagenet` writes it.
 
-    Raises:
-        InputError: without a folder.
+        Raises:
+            InputError: without a folder.
 
-    Example:
-        >>> scenes("skip", data="scenes/").model.skip
-        True
+        Example:
+            >>> scenes("skip", data="scenes/").model.skip
+            True
     """
     if data is None:
         raise InputError("scenes needs --data; `skipless data scenes --layout imagenet --out DIR` writes a folder")

@@ -76,7 +76,8 @@ def caption(cells: Sequence[CellRuns]) -> str:
         parts.append("Where n is 1 no spread can be given.")
     if any(cell.diverged for cell in cells):
         parts.append("A diverged run has no accuracy: n leaves it out.")
-    return " ".join([*parts, "The paper states one number a cell, without a spread, and none of ours."])
+    muon = " or by Muon" if any(cell.optimizer == "Muon" for cell in cells) else ""
+    return " ".join([*parts, f"The paper states one number a cell, without a spread, and none of ours{muon}."])
 
 
 def accuracy(cell: CellRuns) -> str:

@@ -2,17 +2,35 @@
 
 from collections.abc import Sequence
 
+from skipless.choices import OPTIMIZERS, OptimizerName
+from skipless.display.values import in_a_row
 from skipless.experiments.supervised.cells import CellRuns
 from skipless.recipes.recipe import Recipe
+from skipless.report.labels import OPTIMIZER_LABEL
 
-DESCRIPTION = (
-    "Eight runs of one vision transformer: with skip connections, without them, and without them but started by the "
-    "paper's initialisation or by ours, each trained by AdamW and by SOAP. The paper's claim is that a model without "
-    "skips that its initialisation has started trains as well as a residual one. Ours is for any width and depth."
-)
+_COUNTED = {1: "Four", 2: "Eight", 3: "Twelve"}  # runs, by the number of optimizers
 
 
-def notes(recipe: Recipe, cells: Sequence[CellRuns], images: int, *, as_tuned: bool) -> list[str]:
+def description(optimizers: Sequence[OptimizerName]) -> str:
+    """The page's first paragraph.
+
+    Example:
+        >>> description(("adamw", "soap"))[:40]
+        'Eight runs of one vision transformer: wi'
+    """
+    names = [f"by {OPTIMIZER_LABEL[name]}" for name in OPTIMIZERS if name in optimizers]
+    said = (
+        f"{_COUNTED[len(names)]} runs of one vision transformer: with skip connections, without them, and without them "
+        f"but started by the paper's initialisation or by ours, each trained {in_a_row(names)}. The paper's claim is "
+        "that a model without skips that its initialisation has started trains as well as a residual one. Ours is for "
+        "any width and depth."
+    )
+    if "muon" in optimizers:
+        said += " Muon, which the paper has not, updates the matrices of the blocks, and AdamW the rest."
+    return said
+
+
+def notes(recipe: Recipe, cells: Sequence[CellRuns], images: int, *, as_tuned: bool, tuned: bool) -> list[str]:
     """What a reader must know to trust the numbers neither too much nor too little.
 
     Args:
@@ -20,15 +38,19 @@ def notes(recipe: Recipe, cells: Sequence[CellRuns], images: int, *, as_tuned: b
         cells: of the table.
         images: that accuracies are on.
         as_tuned: whether the runs are those that learning rates were tuned for.
+        tuned: whether rates were tuned for these runs.
     """
     said = [f"Accuracies are on {images} images that no run was trained on; the last epoch counts."]
     if recipe.scale == "paper":
-        said.append("Learning rates were not tuned here: 4e-3 for AdamW as in the recipe, 3e-3 for SOAP.")
+        muon = ", AdamW's for Muon" if any(cell.optimizer == "Muon" for cell in cells) else ""
+        said.append(f"Learning rates were not tuned here: 4e-3 for AdamW as in the recipe, 3e-3 for SOAP{muon}.")
     else:
-        tuned = "" if as_tuned else "the recipe's own data and length, not for these: "
-        said.append(f"Learning rates were tuned for every cell on images held out of training; {tuned}see LOG.md.")
+        other = "" if as_tuned else "the recipe's own data and length, not for these: "
+        said.append(f"Learning rates were tuned for every cell on images held out of training; {other}see LOG.md.")
         if not as_tuned or any(cell.row == "skipless + ours" and cell.runs for cell in cells):
             said.append("Without --tune those of our initialisation were chosen by few runs, not on the grid.")
+        if not tuned and any(cell.optimizer == "Muon" and cell.runs for cell in cells):
+            said.append("Muon's were not: they are AdamW's for the model with skips. --tune finds its own.")
         said.append("The paper's numbers are of ViT-B on ImageNet-1k: compare orders and gaps, not values.")
     said += uncertainty(cells, images)
     if recipe.fit.device == "cpu":

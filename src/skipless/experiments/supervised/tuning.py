@@ -1,5 +1,6 @@
 """Peak learning rates of Table 1's cells: what `--tune` tries, on images held out of training."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from skipless.data import ImageData
@@ -20,11 +21,12 @@ def tuned_rates(
     out: Path,
     images: ImageData,
     *,
+    cells: Sequence[Cell] = CELLS,
     data: str | None = None,
     jobs: int | None = None,
     epochs: int | None = None,
 ) -> dict[Cell, float]:
-    """The best learning rate of every cell's grid, by accuracy on images held out of training.
+    """The best learning rate of each of these cells' grids, by accuracy on images held out of training.
 
     Raises:
         InputError: where nothing in a cell's grid trained, or a run failed.
@@ -32,7 +34,7 @@ def tuned_rates(
     if scale not in HOLDOUT:
         raise InputError(f"--tune holds images out of training at scales {', '.join(HOLDOUT)}, not at {scale!r}")
     made: dict[Cell, dict[float, Job]] = {}
-    for cell in CELLS:
+    for cell in cells:
         base = table1(scale, cell.row, cell.optimizer, seed=TUNING_SEED, data=data)
         for rate in GRID[scale][cell]:
             recipe = base.with_(optimizer__lr=rate, data__holdout=HOLDOUT[scale], fit__epochs=epochs)

@@ -15,8 +15,8 @@ from skipless.report.curves import band, thin
 from skipless.report.figure_style import COLOURS, ROW_COLOUR, print_fonts, style_axes
 from skipless.report.labels import OPTIMIZER_LABEL
 
-_DASHES: Mapping[OptimizerName, tuple[int, ...]] = {"adamw": (), "soap": (4, 2)}
-_MARKERS = {"adamw": "o", "soap": "s"}
+_DASHES: Mapping[OptimizerName, tuple[int, ...]] = {"adamw": (), "soap": (4, 2), "muon": (1, 1)}
+_MARKERS = {"adamw": "o", "soap": "s", "muon": "^"}
 _PANEL = (3.3, 2.5)  # inches
 _TICKS = 8
 _TOP, _LEGEND, _BOTTOM = 0.4, 0.2, 0.25  # for the title, a row of the legend, and the axis' name
@@ -28,7 +28,7 @@ class Curve:
 
     Attributes:
         row: the model.
-        optimizer: `adamw` or `soap`.
+        optimizer: `adamw`, `soap` or `muon`.
         points: position and what was found there; where nothing was, there is no point.
     """
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from skipless.choices import OPTIMIZERS, ROWS, OptimizerName, Row, slug
+from skipless.choices import PAPER_OPTIMIZERS, ROWS, OptimizerName, Row, slug
 from skipless.data.multicrop import load_multicrop
 from skipless.errors import InputError
 from skipless.experiments.dense.paper import EARLY_EPOCH, PAPER_EPOCHS
@@ -56,7 +56,7 @@ def members(what: DenseWhat, full_depth: int, seeds: int, optimizer: OptimizerNa
         pairs = [(row, optimizer, full_depth) for row in ROWS]
         seeds = 1
     else:
-        pairs = [(row, each, full_depth) for each in OPTIMIZERS for row in ROWS]
+        pairs = [(row, each, full_depth) for each in PAPER_OPTIMIZERS for row in ROWS]
     return tuple(Member(*pair, seed) for seed in range(seeds) for pair in pairs)
 
 
