@@ -62,7 +62,8 @@ def depth_recipe(
     if cell.row not in get_args(DepthRow):
         raise InputError(f"no row {cell.row!r}; there is {', '.join(get_args(DepthRow))}")
     positions = cell.row == "skip + positions"
-    base = _twelve_blocks(scale, "skip" if positions else cell.row, cell.optimizer, seed, data)
+    row = "skip" if cell.row == "skip + positions" else cell.row
+    base = _twelve_blocks(scale, row, cell.optimizer, seed, data)
     made = base.with_(
         model__kwargs={**base.model.kwargs, "depth": cell.depth},
         model__positions="orthogonal" if positions else None,
