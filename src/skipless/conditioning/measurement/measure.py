@@ -30,6 +30,7 @@ from skipless.conditioning.spectra.dense import matrix_spectrum
 from skipless.conditioning.spectra.spectrum import spectrum
 from skipless.errors import InputError
 from skipless.models.blocks import SubBlock
+from skipless.models.calls import PLAIN
 
 Forms = Literal["both", "own"]
 Part = Literal["attn", "mlp", "maps", "tokens"]
@@ -134,6 +135,12 @@ def _block(
         attn_x, mlp_x = (torch.randn(x.shape, generator=generator).to(x) for x in (found.attn, found.mlp))
     else:
         attn_x, mlp_x = (found.attn, found.mlp) if at == "normed" else (found.attn_raw, found.mlp_raw)
+
+    if "attn" in parts and tokens is not None and view.context is not PLAIN:
+        raise InputError(
+            f"tokens={tokens}: the attention of {view.name} takes tokens in their places (rotary positions, biases), "
+            "so all of them: tokens=None, or smaller images"
+        )
 
     def measured(part: str, make: Callable[..., LinearOperator], x: Tensor) -> dict[str, ImageSpectra]:
         own = part in view.skips

@@ -12,7 +12,9 @@ from skipless.models.adapters.protocol import Adapter
 
 # The module by which a library is known to have been imported, and its adapter. A model of a library that has not been
 # imported cannot be met, so that no library is imported here.
-_OURS = (("timm", "timm_vit"),)
+_OURS = (
+    ("timm", "timm_vit"),
+)
 _REGISTERED: list[Adapter] = []
 
 
