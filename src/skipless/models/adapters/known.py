@@ -14,6 +14,7 @@ from skipless.models.adapters.protocol import Adapter
 # imported cannot be met, so that no library is imported here.
 _OURS = (
     ("timm", "timm_vit"),
+    ("timm", "timm_eva"),
 )
 _REGISTERED: list[Adapter] = []
 
