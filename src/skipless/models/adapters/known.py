@@ -15,6 +15,7 @@ from skipless.models.adapters.protocol import Adapter
 _OURS = (
     ("timm", "timm_vit"),
     ("timm", "timm_eva"),
+    ("timm", "timm_beit"),
 )
 _REGISTERED: list[Adapter] = []
 
