@@ -16,6 +16,7 @@ _OURS = (
     ("timm", "timm_vit"),
     ("timm", "timm_eva"),
     ("timm", "timm_beit"),
+    ("torchvision", "torchvision_vit"),
 )
 _REGISTERED: list[Adapter] = []
 
