@@ -17,6 +17,7 @@ _OURS = (
     ("timm", "timm_eva"),
     ("timm", "timm_beit"),
     ("torchvision", "torchvision_vit"),
+    ("torch", "torch_encoder"),
 )
 _REGISTERED: list[Adapter] = []
 
