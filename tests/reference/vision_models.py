@@ -46,9 +46,11 @@ OTHERS: dict[str, Callable[..., nn.Module]] = {
 VITS = EVA | BEIT | OTHERS
 
 
-def encoder(*, norm_first: bool, batch_first: bool, layers: int = 2, **kwargs: Any) -> nn.TransformerEncoder:
+def encoder(
+    *, norm_first: bool, batch_first: bool, layers: int = 2, nhead: int = HEADS, **kwargs: Any
+) -> nn.TransformerEncoder:
     given = {"dropout": 0.0, "activation": "gelu", **kwargs}
-    layer = nn.TransformerEncoderLayer(DIM, HEADS, 48, norm_first=norm_first, batch_first=batch_first, **given)
+    layer = nn.TransformerEncoderLayer(DIM, nhead, 48, norm_first=norm_first, batch_first=batch_first, **given)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of nested tensors that it will not use
         return nn.TransformerEncoder(layer, layers)

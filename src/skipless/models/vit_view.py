@@ -157,7 +157,8 @@ def _entering(model: ViTView, images: Float[Tensor, "b c h w"]) -> Entering:
         )
     if not (own or model.any_size):
         raise InputError(
-            f"images of {height} x {width}: `{type(model.transformer).__name__}` takes those of {model.image_size} only"
+            f"images of {height} x {width}: `{type(model.transformer).__name__}` takes those of {model.image_size} "
+            "only; resize them"
         )
     if images.shape[1] != model.channels:
         raise InputError(f"images have {images.shape[1]} channels, the model takes {model.channels}")

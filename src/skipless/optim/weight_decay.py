@@ -13,7 +13,13 @@ from skipless.errors import InputError
 # Weights that hold queries, keys and values as three stacked matrices: timm's, and `nn.MultiheadAttention`'s.
 _FUSED_QKV = ("qkv.weight", "in_proj_weight")
 # Parameters of a transformer block, by the names that libraries give the list of blocks.
-_BLOCK = re.compile(r"(^|\.)(blocks|layers|layer|h)\.\d+\.")
+_BLOCK = re.compile(r"(^|\.)(blocks|layers|layer|h)\.(encoder_layer_)?\d+\.")
+# What other models call the same: they do not decay either. They are not in the default of `no_decay`, because recipes
+# record that default and must not change.
+_ALSO = {
+    "cls_token": ("dist_token", "class_token"),
+    "pos_embed": ("pos_embedding", "position_embeddings", "relative_position_bias_table", "freqs"),
+}
 
 
 def param_groups(
@@ -27,8 +33,10 @@ def param_groups(
     """Sort a model's trainable parameters into groups with and without weight decay.
 
     Vectors, scalars and biases do not decay. Neither do parameters whose own name (the last part of
-    `blocks.0.norm1.weight`) is in `no_decay`. If `cls_token` is in it, `dist_token` of DeiT's distilled models does not
-    decay either. Frozen parameters are left out. A parameter that two modules share comes once, under its first name.
+    `blocks.0.norm1.weight`) is in `no_decay`. If `cls_token` or `pos_embed` is in it, what other models have in its
+    place does not decay either: `dist_token` of DeiT, `class_token` and `pos_embedding` of torchvision, biases by
+    relative position of BEiT, learnt rotary frequencies. Frozen parameters are left out. A parameter that two modules
+    share comes once, under its first name.
 
     Args:
         model: the model.
@@ -59,8 +67,7 @@ def param_groups(
         raise InputError(f"block_lr={block_lr} must be a positive number: a learning rate relative to the others'")
     order = [(weight_decay, 1, 1.0), (weight_decay, 3, 1.0), (0.0, 1, 1.0)]
     members: dict[tuple[float, int, float], list[Tensor]] = {key: [] for key in order}
-    # `dist_token` is not in the default of `no_decay`, because recipes record that default and must not change.
-    exempt = {"bias", *no_decay, *(("dist_token",) if "cls_token" in no_decay else ())}
+    exempt = {"bias", *no_decay, *(also for name in no_decay for also in _ALSO.get(name, ()))}
     for name, param in model.named_parameters():
         if param.requires_grad:
             decays = param.ndim > 1 and name.rpartition(".")[2] not in exempt

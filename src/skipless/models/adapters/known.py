@@ -69,7 +69,7 @@ def find_blocks(model: nn.Module) -> list[tuple[Adapter, str, nn.Module]]:
 def supported() -> str:
     """What all adapters know, whether their library has been imported or not."""
     ours = [import_module(f"skipless.models.adapters.{name}") for library, name in _OURS if find_spec(library)]
-    return "; ".join(one.SUPPORTED for one in (*_REGISTERED, *ours))
+    return "; ".join(one.SUPPORTED for one in (*ours, *_REGISTERED))
 
 
 def no_adapter(family: str) -> InputError:
