@@ -32,14 +32,14 @@ def insert_token_graying_(model: nn.Module, graying: TokenGraying | None = None)
     distributed wrapper.
 
     Args:
-        model: a model that contains one vision transformer that an adapter knows.
+        model: a model that contains exactly one vision transformer that an adapter knows.
         graying: the layer; `TokenGraying()` by default.
 
     Returns:
         The model.
 
     Raises:
-        InputError: if there is not exactly one, no module stands before its blocks, or it has Token Graying already.
+        InputError: if there is not exactly one vision transformer, or it has Token Graying already.
 
     Example:
         >>> import timm
@@ -88,10 +88,11 @@ def input_kappas(tokens: Float[Tensor, "b n d"], grayings: Sequence[TokenGraying
 
 
 def _entrance(model: nn.Module) -> nn.Module:
+    """The module whose output enters the first block."""
     found = find_vit(model)
     if found.entrance is None:
         raise InputError(
-            f"`{type(found.transformer).__name__}` has no module before its blocks whose output they take: Token "
-            "Graying has no place in it"
+            f"Token Graying is for models a module of which gives what enters the first block; "
+            f"`{type(found.transformer).__name__}` has none"
         )
     return found.entrance

@@ -14,11 +14,10 @@ from skipless.errors import InputError
 _FUSED_QKV = ("qkv.weight", "in_proj_weight")
 # Parameters of a transformer block, by the names that libraries give the list of blocks.
 _BLOCK = re.compile(r"(^|\.)(blocks|layers|layer|h)\.(encoder_layer_)?\d+\.")
-# What other models call the same: they do not decay either. They are not in the default of `no_decay`, because recipes
-# record that default and must not change.
-_ALSO = {
+# Other names are not in the default of `no_decay`, because recipes record that default and must not change.
+_ALSO_CALLED = {
+    "pos_embed": ("position_embeddings", "pos_embedding", "relative_position_bias_table", "freqs"),
     "cls_token": ("dist_token", "class_token"),
-    "pos_embed": ("pos_embedding", "position_embeddings", "relative_position_bias_table", "freqs"),
 }
 
 
@@ -67,7 +66,7 @@ def param_groups(
         raise InputError(f"block_lr={block_lr} must be a positive number: a learning rate relative to the others'")
     order = [(weight_decay, 1, 1.0), (weight_decay, 3, 1.0), (0.0, 1, 1.0)]
     members: dict[tuple[float, int, float], list[Tensor]] = {key: [] for key in order}
-    exempt = {"bias", *no_decay, *(also for name in no_decay for also in _ALSO.get(name, ()))}
+    exempt = {"bias", *no_decay, *(also for name in no_decay for also in _ALSO_CALLED.get(name, ()))}
     for name, param in model.named_parameters():
         if param.requires_grad:
             decays = param.ndim > 1 and name.rpartition(".")[2] not in exempt

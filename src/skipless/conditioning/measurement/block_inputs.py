@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,11 +19,12 @@ from skipless.display.axes import legend, ruled
 from skipless.display.drawing import COLOURS
 from skipless.errors import InputError
 from skipless.models import block_views
+from skipless.models.adapters.known import adapters
 from skipless.models.blocks import BlockView, SubBlock
-from skipless.models.calls import first_tensor
+from skipless.models.calls import BlockContext, first_tensor
 from skipless.models.eval_mode import evaluating
 from skipless.models.starting.attention_diagonal import attention_bias, head_logits
-from skipless.models.vit_view import enter, find_vit
+from skipless.models.vit_view import enter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -197,22 +198,18 @@ def _in_context(
     Raises:
         InputError: if it calls them with more than tokens, and no adapter says with what.
     """
-    try:
-        found = find_vit(model)
-    except InputError:
-        found = None
-    if found is not None:
+    placed: dict[nn.Module, BlockContext] = {}
+    for vit in (vit for adapter in adapters() for vit in adapter.vits(model) if vit.contextual):
         with evaluating(model), torch.no_grad():
-            views = enter(found, images)[1]
-        return [(index, replace(views[index], name=view.name)) for index, view in chosen]
+            placed |= {view.block: view.context for view in enter(vit, images)[1]}
     for index, view in chosen:
         named = [str(name) for name, value in given.get(index, {}).items() if value is not None and value is not False]
-        if named:
+        if named and view.block not in placed:
             raise InputError(
                 f"{view.name} is called with more than tokens ({', '.join(named)}), and no adapter says what its "
                 "attention makes of that: measure the model without"
             )
-    return list(chosen)
+    return [(index, view.in_context(placed.get(view.block, view.context))) for index, view in chosen]
 
 
 def select_blocks(model: nn.Module, blocks: Sequence[int] | None) -> list[tuple[int, BlockView]]:

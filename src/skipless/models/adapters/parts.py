@@ -71,7 +71,9 @@ def stacked_blocks(
     """
     if type(model) in known:
         return [("", model)]
-    stacks = [(f"{name}.{stack}.", m.get_submodule(stack)) for name, m in _all(model) if isinstance(m, transformer)]
+    stacks = [
+        (f"{name}.{stack}.", m.get_submodule(stack)) for name, m in model.named_modules() if isinstance(m, transformer)
+    ]
     bare = isinstance(model, nn.Sequential | nn.ModuleList)
     if not stacks and bare and any(type(child) in known for child in model.children()):
         stacks = [("", model)]
@@ -82,10 +84,6 @@ def stacked_blocks(
             why = f": {reasons[kind]}" if reasons and kind in reasons else ""
             raise InputError(f"no adapter for the block `{kind}` at {name}{why}; supported: {supported}")
     return found
-
-
-def _all(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    return list(model.named_modules())
 
 
 def check_dropout(name: str, dropouts: Mapping[SubBlock, nn.Module], sub_blocks: tuple[SubBlock, ...]) -> None:

@@ -90,7 +90,7 @@ def view(name: str, block: Any) -> BlockView:
         block=block,
         dim=attn.proj.out_features,
         heads=attn.num_heads,
-        key_heads=attn.num_heads,
+        key_heads=getattr(attn, "num_kv_heads", attn.num_heads),
         head_dim=attn.head_dim,
         logit_scale=attn.scale,
         attn=attn,
