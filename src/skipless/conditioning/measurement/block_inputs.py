@@ -154,7 +154,7 @@ def block_inputs(
     check_weights(model, "")
     check_same_dtype_and_device(images, model, "images", "")
     captured: dict[tuple[int, str], Tensor] = {}
-    given: dict[int, dict[str, Any]] = {}
+    given: dict[int, dict[Any, Any]] = {}
 
     def capture(index: int, place: str, sequence_first: bool) -> Any:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -172,8 +172,8 @@ def forward_features(
             entering, x = x, view.run(x)
             if (index, "tokens") in keys:
                 captured[index, "tokens"] = model.final_norm(x) if config.norm == "final" else x
-            for kind in [kind for block, kind in keys if block == index and (block, kind) not in captured]:
-                captured[index, kind] = project(view.attn_norm(entering), _projection(view, kind))
+            for key in [key for key in keys if key[0] == index and key not in captured]:
+                captured[key] = project(view.attn_norm(entering), _projection(view, key[1]))
     output_dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
     return {key: captured[key].to(output_dtype) for key in keys}
 

@@ -65,6 +65,7 @@ def view(name: str, block: Any) -> BlockView:
     mlp = block.mlp
     if type(mlp) is not MLPBlock:
         raise InputError(f"no adapter for the MLP `{type(mlp).__name__}` of {name}; supported: {SUPPORTED}")
+    layers: Any = list(mlp)  # linear, activation, dropout, linear, dropout
     return BlockView(
         name=name,
         block=block,
@@ -74,9 +75,9 @@ def view(name: str, block: Any) -> BlockView:
         mlp_norm=block.ln_2,
         attn_scale=nn.Identity(),
         mlp_scale=nn.Identity(),
-        mlp_in=LinearMap.parts(mlp[0]),
-        mlp_out=LinearMap.parts(mlp[3])[0],
-        activation=mlp[1],
+        mlp_in=LinearMap.parts(layers[0]),
+        mlp_out=LinearMap.parts(layers[3])[0],
+        activation=layers[1],
         gate=None,
         norms=norm_modules(block.ln_1, block.ln_2),
         layer_scales=(),
