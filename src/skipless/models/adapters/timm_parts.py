@@ -87,7 +87,6 @@ def vit_view(
     channels = embedding.proj.in_channels
     config: Any = getattr(vit, "pretrained_cfg", None)
     config = config if isinstance(config, Mapping) else {}
-    tokens = (getattr(vit, name, None) for name in ("cls_token", "dist_token", "reg_token"))
     return ViTView(
         transformer=vit,
         views=views,
@@ -104,17 +103,22 @@ def vit_view(
         enter=enter,
         feat_size=lambda height, width: embedding.dynamic_feat_size((height, width)),
         trims=bool(embedding.strict_img_size or embedding.dynamic_img_pad),
-        positions=Positions(
-            patch_embedding=embedding,
-            weights=tuple(embedding.proj.parameters()),
-            normed=not isinstance(embedding.norm, nn.Identity),
-            embedding=vit.pos_embed,
-            has_prefix=not getattr(vit, "no_embed_class", False),
-            prefix=tuple(token for token in tokens if token is not None),
-            grid=embedding.grid_size or (0, 0),
-        ),
+        positions=_positions(vit, embedding),
         contextual=contextual,
         entrance=entrance,
+    )
+
+
+def _positions(vit: Any, embedding: Any) -> Positions:
+    tokens = (getattr(vit, name, None) for name in ("cls_token", "dist_token", "reg_token"))
+    return Positions(
+        patch_embedding=embedding,
+        weights=tuple(embedding.proj.parameters()),
+        normed=not isinstance(embedding.norm, nn.Identity),
+        embedding=vit.pos_embed,
+        has_prefix=not getattr(vit, "no_embed_class", False),
+        prefix=tuple(token for token in tokens if token is not None),
+        grid=embedding.grid_size or (0, 0),
     )
 
 
