@@ -27,12 +27,14 @@ class LinearMap(Record):
         bias: the bias parameter, if there is one.
         rows: the outputs of `weight` and `bias` that are this map's; several maps may be fused (qkv, packed gates).
         transposed: whether the weight is (in, out), as GPT-2's `Conv1D` stores it.
+        bias_rows: the outputs of `bias`, where they are not `rows`: it may be this map's alone, beside a fused weight.
     """
 
     weight: Tensor
     bias: Tensor | None
     rows: slice
     transposed: bool = False
+    bias_rows: slice | None = None
 
     def _summary(self) -> str:
         rows, columns = self.w.shape
@@ -60,20 +62,20 @@ class LinearMap(Record):
     @property
     def b(self) -> Float[Tensor, " o"] | None:
         """The bias that is added to `x @ w`; a view, without gradient history."""
-        return None if self.bias is None else self.bias.detach()[self.rows]
+        rows = self.rows if self.bias_rows is None else self.bias_rows
+        return None if self.bias is None else self.bias.detach()[rows]
 
     @torch.no_grad()
     def write_(self, w: Float[Tensor, "i o"]) -> None:
         """Write `w` into the weight, in the weight's own dtype and on its device, and set the bias to 0."""
         self.w.copy_(w)
-        if self.bias is not None:
-            self.bias[self.rows] = 0
+        self.fill_bias_(0)
 
     @torch.no_grad()
     def fill_bias_(self, value: float) -> None:
         """Set every bias to one value; a map without biases stays as it is."""
-        if self.bias is not None:
-            self.bias[self.rows] = value
+        if self.b is not None:
+            self.b.fill_(value)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -100,9 +102,11 @@ class BlockView(Record):
         norms: every normalisation layer inside the block.
         layer_scales: names of the LayerScale parameters inside the block.
         skips: the sub-blocks that still have their skip connection.
+        position_biases: names of the parameters inside the block that are added to logits by relative position.
         post_norm: whether each norm follows its sub-block and the skip's addition. Without skips such a block is the
             pre-norm one shifted by one norm: `attn_norm` is then the identity, since tokens come normed, `mlp_norm` the
             norm after the attention, and the block ends with a norm of its own.
+        sequence_first: whether the block takes tokens as `(n, b, d)`; `attn` and `mlp` take `(b, n, d)` all the same.
         context: what the block is given besides its tokens, where a model gives it more; see `in_context`.
     """
 
@@ -132,12 +136,16 @@ class BlockView(Record):
     norms: tuple[nn.Module, ...]
     layer_scales: tuple[str, ...]
     skips: tuple[SubBlock, ...]
+    position_biases: tuple[str, ...] = ()
     post_norm: bool = False
+    sequence_first: bool = False
     context: BlockContext = PLAIN
 
     def run(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """The whole block, in its context: tokens to tokens."""
-        return first_tensor(self.block(x, **self.context.block))
+        if not self.sequence_first:
+            return first_tensor(self.block(x, **self.context.block))
+        return first_tensor(self.block(x.transpose(0, 1), **self.context.block)).transpose(0, 1)
 
     def attend(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """The attention alone, in its context, on tokens that have been through `attn_norm`."""
@@ -146,11 +154,6 @@ class BlockView(Record):
     def in_context(self, context: BlockContext) -> "BlockView":
         """The same block, called as a model calls it: with rotary positions, masks and the like."""
         return replace(self, context=context)
-
-    @property
-    def bound_block(self) -> nn.Module:
-        """The block as a module of tokens alone; the block itself if it needs nothing else."""
-        return self.block if self.context is PLAIN else Bound(self.block, self.context.block)
 
     @property
     def bound_attn(self) -> nn.Module:

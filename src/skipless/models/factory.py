@@ -75,12 +75,28 @@ def create_model(
             model = timm.create_model(name, **kwargs)
         except _TIMM_ERRORS as error:
             raise _refused("build", name, kwargs, error) from error
-        if not skip:
-            remove_skips_(model, sub_blocks)
-        if positions != "kept":
-            set_positions_(model, positions)
-        scheme = SkiplessInit.for_model(model) if init == "ours" else init
-        return model if scheme is None else initialize_(model, scheme)
+        return finish_(model, skip=skip, init=init, positions=positions, sub_blocks=sub_blocks)
+
+
+def finish_(
+    model: nn.Module,
+    *,
+    skip: bool,
+    init: SkiplessInit | Literal["ours"] | None,
+    positions: Positions,
+    sub_blocks: Sequence[SubBlock] = ("attn", "mlp"),
+) -> nn.Module:
+    """Make a library's residual model one of the three rows of Table 1, in place; see `create_model`.
+
+    Raises:
+        InputError: for whatever `remove_skips_`, `set_positions_` and `initialize_` refuse.
+    """
+    if not skip:
+        remove_skips_(model, sub_blocks)
+    if positions != "kept":
+        set_positions_(model, positions)
+    scheme = SkiplessInit.for_model(model) if init == "ours" else init
+    return model if scheme is None else initialize_(model, scheme)
 
 
 def load_timm(name: str, *, pretrained: bool = False, seed: int = 0, blank: bool = False, **kwargs: Any) -> nn.Module:

@@ -10,6 +10,7 @@ from skipless.choices import Positions
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
 from skipless.models.factory import create_model
+from skipless.models.torchvision_models import build_torchvision
 
 
 @runtime_checkable
@@ -69,14 +70,14 @@ def patch_size(name: str, kwargs: Mapping[str, Any]) -> int | None:
     return found if isinstance(found, int) else None
 
 
-LIBRARIES: dict[str, ModelBuilder] = {"timm": build_timm}
+LIBRARIES: dict[str, ModelBuilder] = {"timm": build_timm, "torchvision": build_torchvision}
 
 
 def model_builder(library: str) -> ModelBuilder:
     """Look up the model builder of a library.
 
     Raises:
-        InputError: for a library that has no adapter.
+        InputError: for a library whose models are not built here.
 
     Example:
         >>> model_builder("timm") is build_timm

@@ -26,6 +26,7 @@ _MODELS = "timm"
 _OPTIMIZERS = "timm.optim._optim_factory"  # which `import timm` leaves alone, and `import timm.optim` imports
 _SOAP = "skipless.optim.soap.optimizer.SOAP"
 _PLAIN = re.compile(r"vit_(tiny|small|base|large|huge)_patch\d+_(224|384|dinov2|reg4_dinov2)")
+_EVA = re.compile(r"vit_\w+_patch16_dinov3(_qkvb)?")
 # What a twin has in common with the residual model. Licence, paper and tag are those of weights.
 _OF_ARCHITECTURE = (
     "input_size", "test_input_size", "min_input_size", "fixed_input_size", "pool_size", "test_pool_size",
@@ -47,7 +48,7 @@ def register_with_timm() -> None:
 
 
 def register_models(timm: Any) -> tuple[str, ...]:
-    """Register a variant `skipless_NAME` for every plain vision transformer NAME of timm's.
+    """Register a variant `skipless_NAME` for every plain vision transformer NAME of timm's, and for DINOv3's.
 
     The variants take every keyword that timm's own entry points take. They also take `init` (a `SkiplessInit`, or its
     fields as a dict, which timm can save with the model, or `"ours"`), `sub_blocks`, `layer_scale` and `generator`.
@@ -61,6 +62,7 @@ def register_models(timm: Any) -> tuple[str, ...]:
         The registered names; those that are registered already stay as they are.
     """
     names = [name for name in timm.list_models("vit_*", module="vision_transformer") if _PLAIN.fullmatch(name)]
+    names += [name for name in timm.list_models("vit_*", module="eva") if _EVA.fullmatch(name)]
     names += [name for name in _OTHER_PATCH if name not in names]
     for name in names:
         if not timm.is_model(f"skipless_{name}"):

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from skipless.errors import InputError
+from skipless.models.vit_view import find_vit
 from skipless.nn import TokenGraying
 
 _ATTRIBUTE = "_skipless_token_graying"
@@ -27,19 +27,19 @@ class _Hook:
 def insert_token_graying_(model: nn.Module, graying: TokenGraying | None = None) -> nn.Module:
     """Apply Token Graying to the tokens that enter the first block, in place (Always Skip Attention).
 
-    It has no parameters. It is a forward hook of `norm_pre`, the last module before the blocks. So module names,
+    It has no parameters. It is a forward hook of the last module before the blocks, timm's `norm_pre`. So module names,
     state-dict keys and `forward_features` stay, and checkpoints load both ways. Insert it before `torch.compile` or a
     distributed wrapper.
 
     Args:
-        model: a model that contains exactly one of timm's plain vision transformers.
+        model: a model that contains exactly one vision transformer that an adapter knows.
         graying: the layer; `TokenGraying()` by default.
 
     Returns:
         The model.
 
     Raises:
-        InputError: if there is not exactly one plain vision transformer, or it has Token Graying already.
+        InputError: if there is not exactly one vision transformer, or it has Token Graying already.
 
     Example:
         >>> import timm
@@ -48,20 +48,20 @@ def insert_token_graying_(model: nn.Module, graying: TokenGraying | None = None)
         >>> list(insert_token_graying_(model, TokenGraying(0.7, "dct")).state_dict()) == keys
         True
     """
-    norm_pre = _norm_pre(model)
-    if hasattr(norm_pre, _ATTRIBUTE):
+    entrance = _entrance(model)
+    if hasattr(entrance, _ATTRIBUTE):
         raise InputError("the model has Token Graying already; take it out first with remove_token_graying_")
     # A plain attribute, because a submodule would appear among the model's names.
-    object.__setattr__(norm_pre, _ATTRIBUTE, norm_pre.register_forward_hook(_Hook(graying or TokenGraying())))
+    object.__setattr__(entrance, _ATTRIBUTE, entrance.register_forward_hook(_Hook(graying or TokenGraying())))
     return model
 
 
 def remove_token_graying_(model: nn.Module) -> nn.Module:
     """Remove Token Graying from a model, in place; a model without it stays as it is."""
-    norm_pre = _norm_pre(model)
-    if hasattr(norm_pre, _ATTRIBUTE):
-        getattr(norm_pre, _ATTRIBUTE).remove()
-        object.__delattr__(norm_pre, _ATTRIBUTE)
+    entrance = _entrance(model)
+    if hasattr(entrance, _ATTRIBUTE):
+        getattr(entrance, _ATTRIBUTE).remove()
+        object.__delattr__(entrance, _ATTRIBUTE)
     return model
 
 
@@ -87,8 +87,12 @@ def input_kappas(tokens: Float[Tensor, "b n d"], grayings: Sequence[TokenGraying
     return [s[:, 0] / s[:, -1] for s in spectra]
 
 
-def _norm_pre(model: nn.Module) -> nn.Module:
-    found = [module for module in model.modules() if isinstance(module, VisionTransformer)]
-    if len(found) != 1:
-        raise InputError(f"{type(model).__name__} has {len(found)} of timm's plain vision transformers, not one")
-    return found[0].norm_pre
+def _entrance(model: nn.Module) -> nn.Module:
+    """The module whose output enters the first block."""
+    found = find_vit(model)
+    if found.entrance is None:
+        raise InputError(
+            f"Token Graying is for models a module of which gives what enters the first block; "
+            f"`{type(found.transformer).__name__}` has none"
+        )
+    return found.entrance

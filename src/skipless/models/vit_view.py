@@ -68,6 +68,7 @@ class ViTView:
         trims: whether images of `image_size` may have a rest that makes no whole patch.
         positions: where it keeps positions.
         contextual: whether it calls blocks with more than tokens, as with rotary positions.
+        entrance: the module whose output enters the first block; None if that is no module's.
     """
 
     transformer: nn.Module
@@ -87,6 +88,7 @@ class ViTView:
     trims: bool
     positions: Positions
     contextual: bool = False
+    entrance: nn.Module | None = None
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of patches that `embed` makes of an image of this size in pixels."""
@@ -155,25 +157,29 @@ def _entering(model: ViTView, images: Float[Tensor, "b c h w"]) -> Entering:
         )
     if not (own or model.any_size):
         raise InputError(
-            f"images of {height} x {width}: `{type(model.transformer).__name__}` takes those of {model.image_size} only"
+            f"images of {height} x {width}: `{type(model.transformer).__name__}` takes those of {model.image_size} "
+            "only; resize them"
         )
     if images.shape[1] != model.channels:
         raise InputError(f"images have {images.shape[1]} channels, the model takes {model.channels}")
     return model.enter(images)
 
 
-def projection_module(view: BlockView, linear: LinearMap) -> nn.Module:
-    """Find the module in a block's attention that applies a linear map, alone or fused with others (qkv).
+def projection_module(view: BlockView, linear: LinearMap) -> nn.Module | None:
+    """Find the module in a block's attention whose outputs are a linear map's, alone or fused with others (qkv).
 
-    Raises:
-        InputError: if no module of the attention holds the map's weight.
+    There is none where the attention itself holds the weight, or adds the bias. A module that is found need not be
+    called: its attention may use its weight alone.
     """
     for module in view.attn.modules():
         if getattr(module, "weight", None) is linear.weight:
-            return module
-    raise InputError(
-        f"the attention of {view.name} does not apply its projections as modules; their outputs cannot be read"
-    )
+            return module if getattr(module, "bias", None) is linear.bias else None
+    return None
+
+
+def project(x: Float[Tensor, "b n i"], linear: LinearMap) -> Float[Tensor, "b n o"]:
+    """Apply a linear map with its bias."""
+    return nn.functional.linear(x, linear.w.mT, linear.b)
 
 
 def per_channel(values: Any, channels: int) -> tuple[float, ...]:

@@ -12,8 +12,13 @@ from skipless.errors import InputError
 
 # Weights that hold queries, keys and values as three stacked matrices: timm's, and `nn.MultiheadAttention`'s.
 _FUSED_QKV = ("qkv.weight", "in_proj_weight")
-# Parameters of a transformer block, by the names that libraries give the list of blocks; torchvision's last.
-_BLOCK = re.compile(r"(^|\.)((blocks|layers|layer|h)\.\d+|layers\.encoder_layer_\d+)\.")
+# Parameters of a transformer block, by the names that libraries give the list of blocks.
+_BLOCK = re.compile(r"(^|\.)(blocks|layers|layer|h)\.(encoder_layer_)?\d+\.")
+# Other names are not in the default of `no_decay`, because recipes record that default and must not change.
+_ALSO_CALLED = {
+    "pos_embed": ("position_embeddings", "pos_embedding", "relative_position_bias_table", "freqs"),
+    "cls_token": ("dist_token", "class_token"),
+}
 
 
 def param_groups(
@@ -28,8 +33,10 @@ def param_groups(
     """Sort a model's trainable parameters into groups with and without weight decay.
 
     Vectors, scalars and biases do not decay. Neither do parameters whose own name (the last part of
-    `blocks.0.norm1.weight`) is in `no_decay`. If `cls_token` is in it, `dist_token` of DeiT's distilled models does not
-    decay either. Frozen parameters are left out. A parameter that two modules share comes once, under its first name.
+    `blocks.0.norm1.weight`) is in `no_decay`. If `cls_token` or `pos_embed` is in it, what other models have in its
+    place does not decay either: `dist_token` of DeiT, `class_token` and `pos_embedding` of torchvision, biases by
+    relative position of BEiT, learnt rotary frequencies. Frozen parameters are left out. A parameter that two modules
+    share comes once, under its first name.
 
     Args:
         model: the model.
@@ -64,8 +71,7 @@ def param_groups(
     order = [(weight_decay, 1, 1.0, False), (weight_decay, 3, 1.0, False), (0.0, 1, 1.0, False)]
     members: dict[tuple[float, int, float, bool], list[Tensor]] = {key: [] for key in order}
     matrices = _muon_matrices(model) if use_muon else set()
-    # `dist_token` is not in the default of `no_decay`, because recipes record that default and must not change.
-    exempt = {"bias", *no_decay, *(("dist_token",) if "cls_token" in no_decay else ())}
+    exempt = {"bias", *no_decay, *(also for name in no_decay for also in _ALSO_CALLED.get(name, ()))}
     for name, param in model.named_parameters():
         if param.requires_grad:
             decays = param.ndim > 1 and name.rpartition(".")[2] not in exempt

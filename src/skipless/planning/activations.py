@@ -7,13 +7,14 @@ input, which is saved in any case.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 
 from skipless.choices import Precision
 from skipless.models import BlockView, block_views
-from skipless.planning.flops import token_count
+from skipless.models.vit_view import find_vit
+from skipless.planning.flops import heads, token_count
 
 SINGLE = 4
 
@@ -98,10 +99,9 @@ def backbone_bytes(model: nn.Module, image_size: int, keeping: Keeping) -> int:
 
 def _embedding_and_head_bytes(model: nn.Module, image_size: int, tokens: int, last: BlockView, keeping: Keeping) -> int:
     """Return the bytes saved before the first block and after the last."""
-    vit: Any = model
-    image = vit.patch_embed.proj.in_channels * image_size**2 * keeping.width
+    image = find_vit(model).channels * image_size**2 * keeping.width
     norm = tokens * (last.dim * keeping.norm(skip="mlp" in last.skips) + 2 * SINGLE)
-    if not isinstance(getattr(vit, "head", None), nn.Linear):
+    if not any(isinstance(module, nn.Linear) for head in heads(model) for module in head.modules()):
         return image + norm
     # Without a cast, the classifier's input is a view that keeps all normed tokens alive.
     cast = keeping.width < keeping.norm(skip="mlp" in last.skips)
@@ -113,5 +113,5 @@ def cast_bytes(module: nn.Module, keeping: Keeping) -> int:
     """Return the bytes of the trained weights' copies in half precision, which autocast makes once a step."""
     if keeping.precision == "fp32":
         return 0
-    maps = (m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d))
+    maps = (m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.MultiheadAttention))
     return keeping.width * sum(p.numel() for m in maps for p in m.parameters(recurse=False) if p.requires_grad)

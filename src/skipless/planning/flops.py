@@ -5,12 +5,11 @@ forward pass, minus the gradient of the images, which is not computed. Recomputa
 checkpointing is not included.
 """
 
-from typing import Any
-
 from torch import nn
 
 from skipless.errors import InputError
 from skipless.models import BlockView, block_views
+from skipless.models.vit_view import find_vit
 
 
 def token_count(model: nn.Module, image_size: int) -> int:
@@ -19,11 +18,11 @@ def token_count(model: nn.Module, image_size: int) -> int:
     Raises:
         InputError: if the image size is not a multiple of the patch size.
     """
-    vit: Any = model
-    height, width = vit.patch_embed.patch_size
+    found = find_vit(model)
+    height, width = found.patch
     if image_size % height or image_size % width:
         raise InputError(f"images of {image_size} pixels do not fall into patches of {height} x {width}")
-    return (image_size // height) * (image_size // width) + int(vit.num_prefix_tokens)
+    return (image_size // height) * (image_size // width) + found.prefix
 
 
 def forward_flops(model: nn.Module, image_size: int) -> int:
@@ -41,8 +40,14 @@ def forward_flops(model: nn.Module, image_size: int) -> int:
     return (
         _embedding_flops(model, tokens)
         + sum(block_flops(view, tokens) for view in block_views(model))
-        + head_flops(getattr(model, "head", nn.Identity()))
+        + sum(head_flops(head) for head in heads(model))
     )
+
+
+def heads(model: nn.Module) -> list[nn.Module]:
+    """The classifiers of a model: one, or two where DeiT has one for each of two tokens."""
+    found = (getattr(model, name, None) for name in ("head", "head_dist", "heads"))
+    return [head for head in found if isinstance(head, nn.Module)]
 
 
 def backward_flops(model: nn.Module, image_size: int) -> int:
@@ -65,7 +70,7 @@ def head_flops(head: nn.Module) -> int:
 
 
 def _embedding_flops(model: nn.Module, tokens: int) -> int:
-    vit: Any = model
-    if getattr(vit, "attn_pool", None) is not None:
+    found = find_vit(model)
+    if getattr(found.transformer, "attn_pool", None) is not None:
         raise InputError("this model pools its tokens by attention, whose work is not counted; plan one that does not")
-    return 2 * (tokens - int(vit.num_prefix_tokens)) * vit.patch_embed.proj.weight.numel()
+    return 2 * (tokens - found.prefix) * found.positions.weights[0].numel()

@@ -13,6 +13,9 @@ from skipless.display import Record
 from skipless.display.values import place_name
 from skipless.errors import InputError
 from skipless.models import REGISTERED, create_model, load_timm
+from skipless.models.libraries import LIBRARIES
+from skipless.models.torchvision_models import TORCHVISION, load_named
+from skipless.models.vit_view import find_vit
 from skipless.recipes.read import near_run, read_recipe
 from skipless.recipes.recipe import Recipe
 from skipless.training import load_weights, weight_shapes
@@ -65,8 +68,11 @@ class ModelSource(Record):
     @property
     def image_size(self) -> int | None:
         """Side in pixels that the model was built for."""
-        size = getattr(getattr(self.model, "patch_embed", None), "img_size", None)
-        return None if size is None else int(size[0])
+        try:
+            size = find_vit(self.model).image_size
+        except InputError:
+            return None
+        return None if size is None else size[0]
 
 
 def open_model(
@@ -75,7 +81,8 @@ def open_model(
     """Build the model that a run folder or a timm name stands for; the run's training data is not needed.
 
     Args:
-        source: a run folder, or timm's name of a plain ViT, ours (`skipless_vit_small_patch16_224`) among them.
+        source: a run folder, or timm's name of a vision transformer, ours (`skipless_vit_small_patch16_224`) among
+            them, or torchvision's after `torchvision:`.
         weights: other weights than the run's last, or those of the timm model: a safetensors file. A file that says
             which model it is of also says how to build it, and whether it is trained.
         pretrained: take timm's pretrained weights.
@@ -101,13 +108,24 @@ def open_model(
     if weights is not None:
         return _from_weights(source, weights, seed)
     try:
-        model = load_timm(source, pretrained=pretrained, seed=seed)
+        model = load_named(source, pretrained=pretrained, seed=seed)
     except InputError as error:
         near = near_run(folder) if source else ""
         if near:  # timm would speak of Hugging Face first
             raise InputError(f"there is no run at {source!r}; {near} Nor is there such a model: {error}") from error
         raise
-    return ModelSource(source.rpartition(":")[2].replace("/", "--"), model.eval(), trained=pretrained)
+    return ModelSource(place_of(source), model.eval(), trained=pretrained)
+
+
+def place_of(name: str) -> str:
+    """A model's name as that of a folder.
+
+    Example:
+        >>> place_of("hf-hub:timm/vit_small_patch16_224.dino"), place_of("torchvision:vit_b_16")
+        ('timm--vit_small_patch16_224.dino', 'torchvision--vit_b_16')
+    """
+    name = f"{TORCHVISION[:-1]}/{name.removeprefix(TORCHVISION)}" if name.startswith(TORCHVISION) else name
+    return name.rpartition(":")[2].replace("/", "--")
 
 
 def noted_model(note: WeightsNote, shapes: Mapping[str, Size], source: str) -> nn.Module:
@@ -138,7 +156,8 @@ def _from_weights(name: str, weights: Path, seed: int) -> ModelSource:
     """The model of a timm name with weights of a file, which must be of this model where the file says of which."""
     shapes, note = weight_shapes(weights), read_note(weights)
     if note is None:
-        return ModelSource(name, load_weights(load_timm(name, seed=seed, blank=True), weights).eval(), trained=True)
+        model = load_weights(load_named(name, seed=seed, blank=True), weights)
+        return ModelSource(place_of(name), model.eval(), trained=True)
     check_name(note, name, str(weights))
     model = load_weights(noted_model(note, shapes, str(weights)), weights)
     return ModelSource(name, model.eval(), note.trained, statistics_of(note))
@@ -153,36 +172,60 @@ def check_library(recipe: Recipe, folder: Path) -> None:
     if recipe.model.library != "timm":
         raise InputError(
             f"{str(folder)!r} is a run of {recipe.model.library}'s {recipe.model.name!r}; "
-            "only timm's models can be opened"
+            "only timm's models can be read off their weights"
         )
 
 
 def _from_run(folder: Path, weights: Path | None, untrained: bool) -> ModelSource:
     recipe = read_recipe(folder)
-    check_library(recipe, folder)
+    if recipe.model.library not in LIBRARIES:
+        check_library(recipe, folder)
     shapes = weight_shapes(weights or folder)
     note = None if weights is None else read_note(weights)
     if note is not None:
         check_name(note, twin_name(recipe), str(weights))
         check_kwargs(note, recipe.model.kwargs, str(weights))
     config = recipe.model if untrained else replace(recipe.model, init=None)  # what is loaded need not be drawn
-    model = config.build_for(**sizes_of(shapes, str(weights or folder)), seed=recipe.fit.seed)
+    sizes = sizes_of(shapes, str(weights or folder), recipe.data.image_size or 224)
+    model = config.build_for(**sizes, seed=recipe.fit.seed)
     if not untrained:
         load_weights(model, weights or folder)
     trained = not untrained and (note is None or note.trained)
     return ModelSource(place_name(folder), model.eval(), trained, pixel_statistics(recipe.data), recipe)
 
 
-def sizes_of(shapes: Mapping[str, Size], source: str) -> dict[str, int]:
-    """What the data once decided about a model, read off its weights."""
+def _is_rotary(shapes: Mapping[str, Size]) -> bool:
+    """Whether a model without a position embedding is one that has no need of it: DINOv3's, by its blocks' names."""
+    return any(
+        name.startswith("blocks.") and name.endswith(("attn.q_proj.weight", "attn.qkv.weight")) for name in shapes
+    )
+
+
+# Where libraries keep patch embedding, position embedding and head.
+_TIMM_NAMES = ("patch_embed.proj.weight", "pos_embed", "head.weight")
+_TORCHVISION_NAMES = ("conv_proj.weight", "encoder.pos_embedding", "heads.head.weight")
+
+
+def sizes_of(shapes: Mapping[str, Size], source: str, image_size: int = 224) -> dict[str, int]:
+    """What the data once decided about a model, read off its weights.
+
+    Args:
+        shapes: of the weights, by name.
+        source: where they are from, for the error.
+        image_size: what is taken where weights do not say it: a model with rotary positions alone has none of a size.
+
+    Raises:
+        InputError: if they are of no vision transformer.
+    """
+    names = _TORCHVISION_NAMES if "encoder.pos_embedding" in shapes else _TIMM_NAMES
     try:
-        _, channels, patch, _ = shapes["patch_embed.proj.weight"]
-        tokens = shapes["pos_embed"][1]
+        _, channels, patch, _ = shapes[names[0]]
+        tokens = shapes[names[1]][1] if names[1] in shapes or not _is_rotary(shapes) else (image_size // patch) ** 2
     except (KeyError, ValueError) as error:
         raise InputError(f"{source!r} holds no plain ViT's weights: {error} is not as expected") from error
     side = int(tokens**0.5)  # one more token, or a few, do not make another square
     return {
         "image_size": side * patch,
         "channels": channels,
-        "classes": shapes["head.weight"][0] if "head.weight" in shapes else 0,
+        "classes": shapes[names[2]][0] if names[2] in shapes else 0,
     }

@@ -142,7 +142,7 @@ def discover(
     out.
 
     Args:
-        model: any plain ViT of timm's, on the device where it shall run.
+        model: a vision transformer that an adapter knows, on the device where it shall run.
         data: images with boxes.
         config: settings of the study.
         out: parent of the study's folder, which gets `result.json`, `table.md`, `pictures.png` and a journal.

@@ -114,7 +114,7 @@ def nearest_neighbours(
     """Classify the validation images by their nearest training images. Features are stored and reused.
 
     Args:
-        model: any plain ViT of timm's, on the device where it shall run.
+        model: a vision transformer that an adapter knows, on the device where it shall run.
         data: images without augmentation.
         config: settings of the study.
         out: parent of the study's folder.

@@ -82,7 +82,7 @@ def pool(
     """Compute one feature vector for each image and block, for both splits. Vectors on disk are reused.
 
     Args:
-        model: any plain ViT of timm's, on the device where it shall run.
+        model: a vision transformer that an adapter knows, on the device where it shall run.
         data: images without augmentation.
         config: which features, and how they are pooled.
         out: parent of the folder of the vectors.

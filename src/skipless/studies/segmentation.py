@@ -114,7 +114,7 @@ def segment(
     """Probe a model's dense features for segmentation. Features are stored on disk, so the backbone runs only once.
 
     Args:
-        model: any plain ViT of timm's, on the device where it shall run.
+        model: a vision transformer that an adapter knows, on the device where it shall run.
         train: training images and masks.
         val: images and masks to score.
         config: settings of the study.

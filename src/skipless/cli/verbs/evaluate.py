@@ -49,8 +49,9 @@ class _Source:
     """Which model, and where results go.
 
     Attributes:
-        source: a run folder of skipless train, timm's name of a plain ViT, or a file of weights: what skipless export
-            wrote, or a published DINO checkpoint (.pth), of which nothing is run.
+        source: a run folder of skipless train, timm's name of a vision transformer (torchvision's as
+            torchvision:vit_b_16), or a file of weights: what skipless export wrote, or a published DINO checkpoint
+            (.pth), of which nothing is run.
         model: timm's name of what a file of weights is of, where the file does not say it.
         weights: other weights, a safetensors file.
         pretrained: take timm's pretrained weights.
@@ -155,7 +156,7 @@ _HELP = """\
 usage: skipless eval SOURCE [STUDY] [OPTIONS]
 
 Measure what a model, or each of its blocks, is worth; what is done is kept, and the same command goes on. SOURCE is a
-run folder, timm's name of a plain ViT, or a file of weights.
+run folder, timm's name of a vision transformer (torchvision's as torchvision:vit_b_16), or a file of weights.
 
 {studies}
 

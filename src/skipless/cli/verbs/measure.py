@@ -26,7 +26,8 @@ class Options:
     """What is measured, of which model, and where.
 
     Attributes:
-        model: a run folder of skipless train, or timm's name of a plain ViT, skipless_vit_small_patch16_224 too.
+        model: a run folder of skipless train, or timm's name of a vision transformer, skipless_vit_small_patch16_224
+            too, or torchvision:vit_b_16.
         blocks: counted from 0: 0 4 7 11.
         images: how many images to measure at, each by itself; the table has the median.
         data: digits, fashion, or a folder of images.

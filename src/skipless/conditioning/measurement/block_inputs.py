@@ -1,7 +1,7 @@
 """The inputs of each sub-block in a forward pass, the attention maps there, and the distribution of the tokens."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,12 @@ from skipless.display.axes import legend, ruled
 from skipless.display.drawing import COLOURS
 from skipless.errors import InputError
 from skipless.models import block_views
+from skipless.models.adapters.known import adapters
 from skipless.models.blocks import BlockView, SubBlock
-from skipless.models.calls import first_tensor
+from skipless.models.calls import BlockContext, first_tensor
 from skipless.models.eval_mode import evaluating
 from skipless.models.starting.attention_diagonal import attention_bias, head_logits
+from skipless.models.vit_view import enter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -152,24 +154,62 @@ def block_inputs(
     check_weights(model, "")
     check_same_dtype_and_device(images, model, "images", "")
     captured: dict[tuple[int, str], Tensor] = {}
+    given: dict[int, dict[Any, Any]] = {}
 
-    def capture(index: int, place: str) -> Any:
+    def capture(index: int, place: str, sequence_first: bool) -> Any:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            given = args[0] if args else next(iter(kwargs.values()))
-            captured.setdefault((index, place), first_tensor(given).detach().clone())
+            tokens = first_tensor(args[0] if args else next(iter(kwargs.values()))).detach()
+            captured.setdefault((index, place), (tokens.transpose(0, 1) if sequence_first else tokens).clone())
+            if place == "block":
+                given.setdefault(index, {**dict(enumerate(args[1:], start=1)), **kwargs})
 
         return hook
 
     handles = [
-        getattr(view, module).register_forward_pre_hook(capture(index, place), with_kwargs=True)
+        getattr(view, module).register_forward_pre_hook(capture(index, place, view.sequence_first), with_kwargs=True)
         for index, view in chosen
-        for module, place in (("attn_norm", "attn_raw"), ("attn", "attn"), ("mlp_norm", "mlp_raw"), ("mlp", "mlp"))
+        for module, place in _HOOKED
     ]
     forward_with_hooks(model, images, handles)
-    if len(captured) < 4 * len(chosen):
+    views = _in_context(model, images, chosen, given)
+    with evaluating(model), math_attention(images.device), torch.no_grad():
+        return tuple(_inputs(index, view, captured) for index, view in views)
+
+
+_HOOKED = (("block", "block"), ("attn_norm", "attn_raw"), ("attn", "attn"), ("mlp_norm", "mlp_raw"), ("mlp", "mlp"))
+
+
+def _inputs(index: int, view: BlockView, captured: Mapping[tuple[int, str], Tensor]) -> BlockInputs:
+    """What the hooks of a block saw; what it does not call as a module is computed from what comes before."""
+    seen = {place: captured.get((index, place)) for _, place in _HOOKED}
+    attn_raw = seen["block"] if seen["attn_raw"] is None else seen["attn_raw"]
+    if attn_raw is None or seen["mlp_raw"] is None:
         raise InputError("the model does not call its sub-blocks as modules; of a compiled one give `model._orig_mod`")
-    places = ("attn_raw", "attn", "mlp_raw", "mlp")
-    return tuple(BlockInputs(index, view, *(captured[index, place] for place in places)) for index, view in chosen)
+    attn = view.attn_norm(attn_raw) if seen["attn"] is None else seen["attn"]
+    mlp = view.mlp_norm(seen["mlp_raw"]) if seen["mlp"] is None else seen["mlp"]
+    return BlockInputs(index, view, attn_raw, attn, seen["mlp_raw"], mlp)
+
+
+def _in_context(
+    model: nn.Module, images: Tensor, chosen: Sequence[tuple[int, BlockView]], given: Mapping[int, Mapping[Any, Any]]
+) -> list[tuple[int, BlockView]]:
+    """The blocks as the model has called them.
+
+    Raises:
+        InputError: if it calls them with more than tokens, and no adapter says with what.
+    """
+    placed: dict[nn.Module, BlockContext] = {}
+    for vit in (vit for adapter in adapters() for vit in adapter.vits(model) if vit.contextual):
+        with evaluating(model), torch.no_grad():
+            placed |= {view.block: view.context for view in enter(vit, images)[1]}
+    for index, view in chosen:
+        named = [str(name) for name, value in given.get(index, {}).items() if value is not None and value is not False]
+        if named and view.block not in placed:
+            raise InputError(
+                f"{view.name} is called with more than tokens ({', '.join(named)}), and no adapter says what its "
+                "attention makes of that: measure the model without"
+            )
+    return [(index, view.in_context(placed.get(view.block, view.context))) for index, view in chosen]
 
 
 def select_blocks(model: nn.Module, blocks: Sequence[int] | None) -> list[tuple[int, BlockView]]:

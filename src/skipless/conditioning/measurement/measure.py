@@ -29,7 +29,8 @@ from skipless.conditioning.operators.validate import check_input, check_weights
 from skipless.conditioning.spectra.dense import matrix_spectrum
 from skipless.conditioning.spectra.spectrum import spectrum
 from skipless.errors import InputError
-from skipless.models.blocks import SubBlock
+from skipless.models.blocks import BlockView, SubBlock
+from skipless.models.calls import PLAIN
 
 Forms = Literal["both", "own"]
 Part = Literal["attn", "mlp", "maps", "tokens"]
@@ -135,6 +136,9 @@ def _block(
     else:
         attn_x, mlp_x = (found.attn, found.mlp) if at == "normed" else (found.attn_raw, found.mlp_raw)
 
+    if "attn" in parts and tokens is not None:
+        _check_places(view, tokens)
+
     def measured(part: str, make: Callable[..., LinearOperator], x: Tensor) -> dict[str, ImageSpectra]:
         own = part in view.skips
         wanted = {"both": (False, True), "own": (own,)}[forms] if part in parts else ()
@@ -158,6 +162,15 @@ def _block(
         heads=_attention_map_spectra(found) if "maps" in parts else None,
         tokens=tuple(token_distribution(x, view.name, part) for x, part in distributions if "tokens" in parts),
     )
+
+
+def _check_places(view: BlockView, tokens: int) -> None:
+    """Refuse some tokens where attention depends on the places of all."""
+    if view.context is not PLAIN:
+        raise InputError(
+            f"tokens={tokens}: the attention of {view.name} takes tokens in their places (rotary positions, biases), "
+            "so all of them: tokens=None, or smaller images"
+        )
 
 
 def _subsample(x: Float[Tensor, "b n d"], tokens: int | None) -> Float[Tensor, "b m d"]:

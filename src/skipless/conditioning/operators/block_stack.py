@@ -20,16 +20,18 @@ BlockCall = tuple[tuple[Any, ...], dict[str, Any]]  # the arguments of a block b
 class BlockStack(nn.Module):
     """A sequence of blocks, each called as its model calls it, and an optional final norm."""
 
-    def __init__(self, blocks: Sequence[nn.Module], norm: nn.Module | None) -> None:
+    def __init__(self, views: Sequence[BlockView], norm: nn.Module | None) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = nn.ModuleList(view.block for view in views)
         self.norm = nn.Identity() if norm is None else norm
+        self.sequence_first = views[0].sequence_first
 
     def forward(self, x: Float[Tensor, "b n d"], calls: Sequence[BlockCall]) -> Float[Tensor, "b n d"]:
         """Tokens to tokens."""
+        x = x.transpose(0, 1) if self.sequence_first else x
         for block, (args, kwargs) in zip(self.blocks, calls, strict=True):
             x = first_tensor(block(x, *args, **kwargs))
-        return self.norm(x)
+        return self.norm(x.transpose(0, 1) if self.sequence_first else x)
 
 
 def select_parameters(views: Sequence[BlockView], params: str | Sequence[str], norms: bool) -> tuple[int, list[str]]:
@@ -97,6 +99,7 @@ class _ForwardTrace:
 
     def __init__(self, views: Sequence[BlockView]) -> None:
         self.blocks = [view.block for view in views]
+        self.sequence_first = views[0].sequence_first
         self.called: list[nn.Module] = []
         self.calls: list[BlockCall] = []
         self.tokens: Tensor | None = None
@@ -105,7 +108,7 @@ class _ForwardTrace:
 
     def block(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not self.called:
-            self.tokens = args[0].detach().clone()
+            self.tokens = _batch_first(args[0], self.sequence_first).detach().clone()
         self.called.append(module)
         self.calls.append((args[1:], kwargs))
 
@@ -123,6 +126,10 @@ class _ForwardTrace:
         if final_norm and "norm" not in type(self.norm).__name__.lower():
             raise InputError(f"no norm follows the last block (there is {type(self.norm).__name__}): final_norm=False")
         return self.tokens, self.calls, self.norm
+
+
+def _batch_first(tokens: Tensor, sequence_first: bool) -> Tensor:
+    return tokens.transpose(0, 1) if sequence_first else tokens
 
 
 def _parameter_names(view: BlockView, wanted: Sequence[str], norms: bool) -> list[str]:

@@ -177,7 +177,7 @@ def param_jacobian(
     check_same_dtype_and_device(images, model, "images", "")
     first, names = select_parameters(views, params, norms)
     x, calls, norm = trace_block_stack(model, images, views[first:], final_norm)
-    stack = frozen_copy(BlockStack([view.block for view in views[first:]], norm))[0]
+    stack = frozen_copy(BlockStack(views[first:], norm))[0]
     kept_tokens = _index_tensor(tokens, x.shape[1], "tokens", x)
     kept_outputs = _index_tensor(outputs, x.shape[2], "outputs", x)
     found = dict(stack.named_parameters(remove_duplicate=False))

@@ -20,8 +20,9 @@ from skipless.data.folder import to_mode
 from skipless.display import Record
 from skipless.display.values import counted
 from skipless.errors import InputError
+from skipless.models.blocks import BlockView, LinearMap
 from skipless.models.eval_mode import evaluating
-from skipless.models.vit_view import ViTView, enter, find_vit, projection_module
+from skipless.models.vit_view import ViTView, enter, find_vit, project, projection_module
 
 Key = tuple[int, Kind]
 
@@ -108,7 +109,7 @@ def features(
     """Compute features of a batch of images, with one forward pass for each chunk.
 
     Args:
-        model: any plain ViT of timm's, with skips or without; its training mode is restored.
+        model: a vision transformer that an adapter knows, with skips or without; its training mode is restored.
         images: normalised as the model expects them. Height and width are multiples of the patch size, or the size that
             the model was built for. The features are on the images' device, which may differ from the model's.
         config: which features; by default the output of every block, with the final norm applied.
@@ -168,27 +169,40 @@ def forward_features(
                 hooks.enter_context(_capture_projection(model, block, kind, captured))
         x, views = enter(model, images.to(parameter))
         for index, view in enumerate(views[: 1 + max(block for block, _ in keys)]):
-            x = view.run(x)
+            entering, x = x, view.run(x)
             if (index, "tokens") in keys:
                 captured[index, "tokens"] = model.final_norm(x) if config.norm == "final" else x
+            for key in [key for key in keys if key[0] == index and key not in captured]:
+                captured[key] = project(view.attn_norm(entering), _projection(view, key[1]))
     output_dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
     return {key: captured[key].to(output_dtype) for key in keys}
 
 
 @contextmanager
 def _capture_projection(model: ViTView, block: int, kind: Kind, captured: dict[Key, Tensor]) -> Iterator[None]:
-    """Capture the output of one projection while the model runs; timm's fused qkv has it among its outputs."""
+    """Capture the output of one projection while the model runs; timm's fused qkv has it among its outputs.
+
+    Where the attention does not apply it as a module, nothing is captured, and it is computed afterwards.
+    """
     view = model.views[block]
-    linear = {"q": view.query, "k": view.key, "v": view.value}[kind]
+    linear = _projection(view, kind)
+    module = projection_module(view, linear)
+    if module is None:
+        yield
+        return
 
     def capture(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
         captured[block, kind] = output[..., linear.rows]
 
-    handle = projection_module(view, linear).register_forward_hook(capture)
+    handle = module.register_forward_hook(capture)
     try:
         yield
     finally:
         handle.remove()
+
+
+def _projection(view: BlockView, kind: Kind) -> LinearMap:
+    return {"q": view.query, "k": view.key, "v": view.value}[kind]
 
 
 def pad_to_patch(images: Float[Tensor, "*b h w"], patch: int | tuple[int, int]) -> Float[Tensor, "*b height width"]:

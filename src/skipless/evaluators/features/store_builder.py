@@ -59,7 +59,7 @@ def build_store(
     must be shared.
 
     Args:
-        model: any plain ViT of timm's, on the device where it shall run.
+        model: a vision transformer that an adapter knows, on the device where it shall run.
         load: maps an image number to a picture. If it raises `InputError` or what Pillow raises on damaged files, the
             image is recorded as unreadable and left out.
         count: number of images.

@@ -35,7 +35,8 @@ def probe_model(
     """Probe a model: compute the features of both data sets unless they are on disk, then run `linear_probe`.
 
     Args:
-        model: any plain ViT of timm's, on the device where it shall run; the heads are trained there, too.
+        model: a vision transformer that an adapter knows, on the device where it shall run; the heads are trained
+            there, too.
         train: training images and masks.
         val: images and masks to score.
         folder: folder for the features.

@@ -12,7 +12,13 @@ from skipless.models.adapters.protocol import Adapter
 
 # The module by which a library is known to have been imported, and its adapter. A model of a library that has not been
 # imported cannot be met, so that no library is imported here.
-_OURS = (("timm", "timm_vit"),)
+_OURS = (
+    ("timm", "timm_vit"),
+    ("timm", "timm_eva"),
+    ("timm", "timm_beit"),
+    ("torchvision", "torchvision_vit"),
+    ("torch", "torch_encoder"),
+)
 _REGISTERED: list[Adapter] = []
 
 
@@ -63,7 +69,7 @@ def find_blocks(model: nn.Module) -> list[tuple[Adapter, str, nn.Module]]:
 def supported() -> str:
     """What all adapters know, whether their library has been imported or not."""
     ours = [import_module(f"skipless.models.adapters.{name}") for library, name in _OURS if find_spec(library)]
-    return "; ".join(one.SUPPORTED for one in (*_REGISTERED, *ours))
+    return "; ".join(one.SUPPORTED for one in (*ours, *_REGISTERED))
 
 
 def no_adapter(family: str) -> InputError:

@@ -299,6 +299,7 @@ def _flags(block: BlockInit, view: BlockView, init: SkiplessInit | None) -> list
         size = weight[0] if scaled and norm is view.query_norm and weight is not None else 1.0  # by `calibrate_`
         if (weight is not None and not weight.eq(size).all()) or (bias is not None and bias.any()):
             flags.append(f"a {type(norm).__name__} is not the identity")
+    flags += [f"{name} is not 0" for name in view.position_biases if view.block.get_parameter(name).any()]
     flags += [f"{name} is LayerScale" for name in view.layer_scales]
     return flags
 

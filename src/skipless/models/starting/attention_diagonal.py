@@ -79,9 +79,10 @@ def centre_queries_(view: BlockView, x: Float[Tensor, "b n d"]) -> None:
         view: of the block.
         x: tokens that have been through the block's norm.
     """
-    if view.query.bias is not None:
+    bias = view.query.b
+    if bias is not None:
         mean = x.double().mean((0, 1))
-        view.query.bias[view.query.rows] = -(mean @ view.w_q.double()).to(view.query.bias)
+        bias.copy_(-(mean @ view.w_q.double()))
 
 
 @torch.no_grad()
@@ -149,9 +150,9 @@ def _scale_heads_(view: BlockView, scale: Float[Tensor, " h"]) -> None:
     for linear, power in ((view.query, 1.0 if shared else 0.5), (view.key, 0.0 if shared else 0.5)):
         factor = scale.pow(power)[: view.key_heads if linear is view.key else view.heads]
         factor = factor.repeat_interleave(view.head_dim).to(linear.weight)
-        linear.weight[linear.rows] *= factor[:, None]
-        if linear.bias is not None:
-            linear.bias[linear.rows] *= factor
+        linear.w.mul_(factor)
+        if linear.b is not None:
+            linear.b.mul_(factor)
 
 
 def _scale_norm_(view: BlockView, scale: float) -> None:

@@ -48,11 +48,12 @@ def initialize_(
 ) -> nn.Module:
     """Give every block the paper's initialisation, in place (section 5; MLP: section 6.1), or what `init` says beyond.
 
-    `init` draws W_Q, W_K, W_V, W_O and the MLP. Biases are set to 0 and norms to the identity. Any other parameter of a
-    block is an error, except that LayerScale keeps its value. Patch embedding, class and register tokens, final norm,
-    attention pooling and head keep the library's values, because the paper says nothing about them. With
-    `init.positions` the position embedding and the prefix tokens are set too, and with `init.attention_diagonal` the
-    logits of every head are scaled, block by block, by what the tokens need that reach it (`calibrate_`).
+    `init` draws W_Q, W_K, W_V, W_O and the MLP. Biases are set to 0, those by relative position too, and norms to the
+    identity. Any other parameter of a block is an error, except that LayerScale keeps its value. Patch embedding, class
+    and register tokens, final norm, attention pooling and head keep the library's values, because the paper says
+    nothing about them. With `init.positions` the position embedding and the prefix tokens are set too, and with
+    `init.attention_diagonal` the logits of every head are scaled, block by block, by what the tokens need that reach it
+    (`calibrate_`).
 
     Args:
         model: a model with blocks that an adapter knows, on a real device, of any floating dtype.
@@ -95,9 +96,7 @@ def initialize_(
             for linears, matrices in written:
                 for linear, w in zip(linears, matrices, strict=True):
                     linear.write_(w)
-            for norm in view.norms:
-                for name, parameter in norm.named_parameters():
-                    parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+            _reset_rest_(view)
             if init.mlp == "mirrored" and view.gate is not None:
                 view.mlp_in[view.gate].fill_bias_(GATE_BIAS)
             report(done, len(views))
@@ -106,6 +105,15 @@ def initialize_(
     if init.attention_diagonal is not None:
         calibrate_(model, init.diagonals(len(views)), images=images)
     return model
+
+
+def _reset_rest_(view: BlockView) -> None:
+    """Set norms to the identity, and what is added to logits by relative position to 0."""
+    for norm in view.norms:
+        for name, parameter in norm.named_parameters():
+            parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+    for name in view.position_biases:
+        view.block.get_parameter(name).zero_()
 
 
 def _draw(
@@ -201,7 +209,7 @@ def _check_covered(view: BlockView) -> None:
     for norm in view.norms:
         covered |= {id(parameter) for name, parameter in norm.named_parameters() if name in ("weight", "bias")}
     for name, parameter in view.block.named_parameters():
-        if id(parameter) not in covered and name not in view.layer_scales:
+        if id(parameter) not in covered and name not in (*view.layer_scales, *view.position_biases):
             raise InputError(
                 f"no rule for the parameter {view.name}.{name} {tuple(parameter.shape)}: the scheme has rules for the "
                 f"matrices and biases of attention and MLP, and for norms; supported: {supported()}"

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from skipless.errors import InputError
 from skipless.models import block_views
+from skipless.models.vit_view import find_vit
 from skipless.tasks.dino.collapse import MAX_IMAGES, REMEDY, class_tokens, measure_collapse
 from skipless.tasks.dino.config import DINOConfig
 from skipless.tasks.dino.encoder import check_tokens, encode, grid_of, token_width
@@ -275,6 +276,15 @@ def _set_drop_path_(backbone: nn.Module, rate: float) -> nn.Module:
     return backbone
 
 
+def _size_of_images(backbone: nn.Module) -> tuple[int, int] | None:
+    """The one size of images that a vision transformer takes; None if it takes others, or nobody knows."""
+    try:
+        found = find_vit(backbone)
+    except InputError:
+        return None
+    return None if found.any_size else found.image_size
+
+
 def _feature_width(backbone: nn.Module, in_dim: int | None) -> int:
     """Return the width of a backbone's features, and refuse backbones that DINO cannot train."""
     kind = type(backbone).__name__
@@ -282,6 +292,11 @@ def _feature_width(backbone: nn.Module, in_dim: int | None) -> int:
         raise InputError(f"`{kind}` keeps a classifier of {backbone.num_classes} classes; build it with num_classes=0")
     if getattr(backbone, "dynamic_img_size", True) is False:
         raise InputError(f"`{kind}` takes one image size only; build it with dynamic_img_size=True for local crops")
+    if _size_of_images(backbone) is not None:
+        raise InputError(
+            f"`{kind}` takes images of {_size_of_images(backbone)} only; DINO's crops have several sizes: take a "
+            "backbone that embeds any"
+        )
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in backbone.modules()):
         raise InputError(
             f"`{kind}` has BatchNorm, whose running statistics the teacher, a mean of weights, would never have; take "
