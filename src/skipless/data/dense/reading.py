@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import UInt8, UInt16
 from PIL import Image
 
+from skipless.data.decoding import decode_text
 from skipless.data.folder import read_image
-from skipless.data.text import decode_text
 from skipless.errors import InputError
 
 _LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")  # formats that do not keep ids as they are

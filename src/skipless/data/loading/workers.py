@@ -4,6 +4,7 @@ import os
 
 from skipless.data.loading.loader import BatchedDataset
 from skipless.data.memory import MemoryImages
+from skipless.data.text.windows import TextWindows
 
 MAX_WORKERS = 16  # at 6 ms an image (docs/data.md) they load 2,700 images/s, more than a GPU trains on
 
@@ -14,7 +15,7 @@ def count_workers(asked: int | None, dataset: BatchedDataset) -> int:
 
 
 def default_workers(dataset: BatchedDataset) -> int:
-    """Return the number of workers that keep the cores busy: 0 for images in memory, else one for each core.
+    """Return the number of workers that keep the cores busy: 0 for images in memory and text, else one a core.
 
     The cores are those that the process may run on (its affinity), divided by the number of processes that `torchrun`
     has started on the machine. There are at most `MAX_WORKERS`.
@@ -24,7 +25,7 @@ def default_workers(dataset: BatchedDataset) -> int:
         >>> default_workers(load_images(ImageConfig("digits")).train)
         0
     """
-    if isinstance(dataset, MemoryImages):
+    if isinstance(dataset, MemoryImages | TextWindows):
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(max(cores // max(_local_processes(), 1), 1), MAX_WORKERS)

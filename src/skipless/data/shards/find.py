@@ -39,7 +39,7 @@ class Shards(Record):
 
     def split(self, split: Literal["train", "val"]) -> "Shards":
         """Return the tars with `train` or `val` (or `validation`) in their name, or else in their folder's name."""
-        return Shards(self.named, self.root, tuple(file for file in self.files if _split_of(file) == split))
+        return Shards(self.named, self.root, tuple(file for file in self.files if split_of(file) == split))
 
 
 def find_shards(named: str) -> Shards | None:
@@ -161,10 +161,11 @@ def _alternatives(inner: str, named: str) -> list[str]:
     return [name for choice in choices for name in expand_braces(choice, named)]
 
 
-def _split_of(file: Path) -> str | None:
+def split_of(file: Path) -> Literal["train", "val"] | None:
+    """The split that a file's name tells, or else its folder's: `c4-train.00000.json.gz`, `validation/part.parquet`."""
     for name in (file.name, file.parent.name):
         if found := _WORD.search(name.lower()):
-            return found[1]
+            return "train" if found[1] == "train" else "val"
     return None
 
 

@@ -18,11 +18,11 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from skipless.data.builtin import cache_folder
+from skipless.data.decoding import decode_text
 from skipless.data.folder import EXTENSIONS
 from skipless.data.shards.find import Shards
 from skipless.data.shards.shard_files import ShardFiles
 from skipless.data.shards.tar import Member, tar_members
-from skipless.data.text import decode_text
 from skipless.errors import InputError
 
 _VERSION = 2  # version of the index file; a file of another version is not read

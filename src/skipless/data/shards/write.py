@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
+from skipless.data.decoding import decode_text
 from skipless.data.folder import scan_split
-from skipless.data.text import decode_text
 from skipless.display import Record, Table
 from skipless.display.values import counted
 from skipless.errors import InputError
