@@ -31,6 +31,9 @@ from skipless.models.inspection.token_report import (
     inspect_tokens as inspect_tokens,
 )
 
+# What a language model predicts
+from skipless.models.logits import next_token_logits as next_token_logits
+
 # How a model starts: attention with a given diagonal, weights, positions
 from skipless.models.starting.calibration import calibrate_ as calibrate_
 from skipless.models.starting.initialization import initialize_ as initialize_

@@ -15,7 +15,10 @@ from skipless.models.torchvision_models import build_torchvision
 
 @runtime_checkable
 class ModelBuilder(Protocol):
-    """Builds a library's model for images of a given size; the weights are a function of the seed."""
+    """Builds a library's model for images of a given size; the weights are a function of the seed.
+
+    Of a causal model, `channels` is 0, `image_size` the context in tokens, and `classes` the size of the vocabulary.
+    """
 
     def __call__(
         self,
@@ -49,8 +52,13 @@ def build_timm(
     """Build a plain vision transformer by timm's name.
 
     Raises:
-        InputError: if timm has no such model or refuses the keywords, or if the images are smaller than a patch.
+        InputError: if timm has no such model or refuses the keywords, if the images are smaller than a patch, or if it
+            is asked for a language model.
     """
+    if not channels:
+        raise InputError(
+            f"timm's {name!r} takes images and predicts no tokens; give a language model of another library"
+        )
     patch = patch_size(name, kwargs)
     if patch is not None and image_size < patch:
         raise InputError(f"images of {image_size} pixels are smaller than a patch of {patch} of {name}")

@@ -16,7 +16,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from skipless.data import ImageData, Order, count_workers, train_batches
+from skipless.data import ImageData, Order, TextData, count_workers, train_batches
 from skipless.data.loading.loader import BatchedDataset
 from skipless.data.loading.steps import steps_per_epoch
 from skipless.data.memory import MemoryImages
@@ -137,7 +137,8 @@ def profile_run(recipe: Recipe, *, seconds: float = 8.0) -> RunProfile:
     if not seconds > 0:
         raise InputError(f"--seconds {seconds}: give a number above 0")
     fabric = launch(recipe.fit.device, recipe.fit.precision)
-    train, labelled = recipe.load()
+    loaded = recipe.load()
+    train, labelled = loaded.train, loaded.labelled if loaded.text is None else loaded.text
     loader = _loader_rate(train, recipe, seconds / 2)
     timer = _StepTimer(seconds)
     with tempfile.TemporaryDirectory(prefix="skipless-doctor-") as folder:
@@ -189,7 +190,9 @@ def _checkpoint_seconds(timer: _StepTimer, folder: Path) -> float:
     return time.perf_counter() - start
 
 
-def _evaluation_seconds(recipe: Recipe, fabric: Fabric, task: nn.Module, data: ImageData | None) -> float | None:
+def _evaluation_seconds(
+    recipe: Recipe, fabric: Fabric, task: nn.Module, data: ImageData | TextData | None
+) -> float | None:
     """Return the seconds of one evaluation, extrapolated from a part of it after a warm-up."""
     if data is None:
         return None

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from skipless.data.config import IMAGENET_CLASSES, IMAGENET_TRAIN, IMAGENET_VAL
+from skipless.data.loading.steps import steps_per_epoch
 from skipless.display import Record, Table
 from skipless.display.values import counted
 from skipless.errors import InputError
@@ -131,8 +132,8 @@ class Workload(Record):
     @property
     def evaluations(self) -> int:
         """Number of evaluations of the run, the last one included."""
-        every = self.fit.evaluate_every
-        return -(-self.fit.epochs // every) if every else 1
+        every = self.fit.evaluate_steps or self.fit.evaluate_every * steps_per_epoch(self.images, self.fit.batch_size)
+        return -(-self.steps // every) if every else 1
 
     def kept(self, keeping: Keeping) -> int:
         """Return the bytes that autograd saves for each training image."""

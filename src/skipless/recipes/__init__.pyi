@@ -7,7 +7,12 @@ from skipless.experiments.supervised.scenes import scenes as scenes
 from skipless.recipes.export import Exported as Exported, export_backbone as export_backbone, open_file as open_file
 
 # What a run is
-from skipless.recipes.kinds import DinoRecipe as DinoRecipe, Recipe as Recipe, SupervisedRecipe as SupervisedRecipe
+from skipless.recipes.kinds import (
+    DinoRecipe as DinoRecipe,
+    LanguageRecipe as LanguageRecipe,
+    Recipe as Recipe,
+    SupervisedRecipe as SupervisedRecipe,
+)
 from skipless.recipes.model import ModelConfig as ModelConfig
 from skipless.recipes.read import read_any_recipe as read_any_recipe, read_recipe as read_recipe
 from skipless.recipes.recipe import ScheduleConfig as ScheduleConfig, run as run

@@ -65,6 +65,13 @@ class ModelConfig:
             kwargs=self.kwargs,
         )
 
+    def build_language(self, vocabulary: int, context: int, seed: int) -> Module:
+        """The causal model for a vocabulary, and for a context in tokens.
+
+        The library's builder is asked for `context` as the image size, 0 channels, and the vocabulary as classes.
+        """
+        return self.build_for(context, 0, vocabulary, seed)
+
     def check_covers(self, image_size: int, data: str) -> None:
         """Refuse images of which the model's patches would leave rows and columns out: timm drops these silently.
 

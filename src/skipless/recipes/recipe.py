@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from skipless.choices import ModelState
-from skipless.data.config import ImageConfig
 from skipless.display import Record, Table
 from skipless.display.values import counted, few_words
 from skipless.errors import InputError
-from skipless.frozen import changed, from_json, to_json
+from skipless.frozen import added, changed, from_json, to_json
 from skipless.optim.config import OptimizerConfig
 from skipless.recipes.model import ModelConfig
 from skipless.training.config import FitConfig
@@ -25,12 +24,13 @@ if TYPE_CHECKING:
 
     from torch.nn import Module
 
-    from skipless.data import BatchedDataset, ImageData
+    from skipless.data import BatchedDataset, ImageData, TextData
     from skipless.training import FitResult
 else:  # a recipe is described without torch, which is imported when it is run
-    BatchedDataset = FitResult = ImageData = Module = Self = Any
+    BatchedDataset = FitResult = ImageData = Module = Self = TextData = Any
 
 Evaluate = Callable[[Module], Mapping[str, float]]
+Measure = Callable[[Module], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,27 @@ class ScheduleConfig:
     Attributes:
         warmup: its share of the run's steps, 0 to 1.
         final_lr: learning rate at the end of the cosine.
+        warmup_steps: its steps, in place of the share.
+        final_share: learning rate at the end as a share of the peak's, in place of `final_lr`.
     """
 
     warmup: float = 0.1
     final_lr: float = 1e-6
+    warmup_steps: int | None = added(None)
+    final_share: float | None = added(None)
+
+    def warmup_of(self, total: int) -> int:
+        """Steps of the warm-up of a run of so many.
+
+        Example:
+            >>> ScheduleConfig(0.1).warmup_of(70), ScheduleConfig(warmup_steps=1024).warmup_of(20480)
+            (7, 1024)
+        """
+        return round(self.warmup * total) if self.warmup_steps is None else self.warmup_steps
+
+    def final_of(self, peak: float) -> float:
+        """Learning rate at the end, after a peak."""
+        return self.final_lr if self.final_share is None else self.final_share * peak
 
 
 class Loaded(NamedTuple):
@@ -52,10 +69,12 @@ class Loaded(NamedTuple):
     Attributes:
         train: what is trained on, in batches.
         labelled: images with labels, never augmented but in training; None where there are none to evaluate on.
+        text: of a language model, what it is trained and evaluated on.
     """
 
     train: BatchedDataset
     labelled: ImageData | None
+    text: TextData | None = None
 
 
 class Prepared(NamedTuple):
@@ -95,17 +114,19 @@ class Recipe(Record):
     """One run: model, data, optimizer, schedule and length, and what its kind adds.
 
     `Recipe(...)` makes the kind that has the given parts: with `targets` a `SupervisedRecipe`, with `task` a
-    `DinoRecipe`.
+    `DinoRecipe`, with `objective` a `LanguageRecipe`.
 
     Attributes:
         name: of the experiment, `table1`.
         scale: at which size, `digits`.
         model: what is trained.
-        data: on what.
+        data: on what; its kind says of which type it is.
         optimizer: with which optimizer, at which peak learning rate.
         schedule: of the learning rate.
         fit: how long, and with which seed.
         metric: which number of the evaluation runs are compared by.
+        lower_is_better: whether a lower one is better.
+        metric_unit: its unit, with the blank before it.
         classifies: whether the model that comes out names classes.
         outcome: whose weights come out.
         options: what `skipless train` lets one change, by the name of the option: the dotted name of the field.
@@ -114,11 +135,13 @@ class Recipe(Record):
     name: str
     scale: str
     model: ModelConfig
-    data: ImageConfig
+    data: Any
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     fit: FitConfig
     metric: ClassVar[str] = ""
+    lower_is_better: ClassVar[bool] = False
+    metric_unit: ClassVar[str] = " %"
     classifies: ClassVar[bool] = False
     outcome: ClassVar[ModelState] = "trained"
     options: ClassVar[Mapping[str, str]] = {
@@ -159,7 +182,7 @@ class Recipe(Record):
 
     def _summary(self) -> str:
         model = f"{self.model.name}, {'with' if self.model.skip else 'without'} skips"
-        length = counted(self.fit.epochs, "epoch")
+        length = counted(*((self.fit.epochs, "epoch") if self.fit.steps is None else (self.fit.steps, "step")))
         how = f"{self.optimizer.name} at lr {self.optimizer.lr:g}, {length} of {self.data.data}"
         return f"{self.name} {self.scale}, {model}, {how}, seed {self.fit.seed}"
 
@@ -204,13 +227,11 @@ class Recipe(Record):
         Raises:
             InputError: whatever of the recipe, the data or the folder cannot be used.
         """
-        from skipless.conditioning.measurement.tracking import training_measure
         from skipless.optim import WarmupCosine, build_optimizer
         from skipless.training import fit
 
         loaded = self.load() if loaded is None else loaded
-        if loaded.labelled is None and self.fit.measure_every:
-            raise InputError(f"measure_every needs validation images in {str(Path(self.data.data) / 'val')!r}")
+        measure = self.measure(loaded) if self.fit.measure_every else None
         made = self.prepare(Path(out), loaded)
         total = self.fit.total_steps(len(loaded.train))
         return fit(
@@ -220,13 +241,13 @@ class Recipe(Record):
             WarmupCosine(
                 self.optimizer.lr,
                 total,
-                warmup_steps=round(self.schedule.warmup * total),
-                final=self.schedule.final_lr,
+                warmup_steps=self.schedule.warmup_of(total),
+                final=self.schedule.final_of(self.optimizer.lr),
             ),
             out=out,
             config=self.fit,
             evaluate=made.evaluate,
-            measure=training_measure(loaded.labelled) if loaded.labelled and self.fit.measure_every else None,
+            measure=measure,
             recipe=self.as_json(),
             notes=made.notes,
         )
@@ -247,6 +268,18 @@ class Recipe(Record):
         """
         raise NotImplementedError
 
+    def measure(self, loaded: Loaded) -> Measure:
+        """What measures the model's conditioning in training.
+
+        Raises:
+            InputError: if there is nothing to measure it at.
+        """
+        from skipless.conditioning.measurement.tracking import training_measure
+
+        if loaded.labelled is None:
+            raise InputError(f"measure_every needs validation images in {str(Path(self.data.data) / 'val')!r}")
+        return training_measure(loaded.labelled)
+
     def blank_task(self, steps: int, classes: int) -> Module:
         """The task for so many steps of a run, whose data need not be there; for shapes, on the meta device."""
         raise NotImplementedError
@@ -259,18 +292,19 @@ class Recipe(Record):
         """
         raise NotImplementedError
 
-    def evaluation(self, data: ImageData, most: int | None = None) -> Evaluate:
-        """How a run evaluates its model, on at most so many images of a split."""
+    def evaluation(self, data: Any, most: int | None = None) -> Evaluate:
+        """How a run evaluates its model, on at most so many images of a split, or tokens of its text."""
         raise NotImplementedError
 
-    def evaluated(self, data: ImageData, most: int | None = None) -> int:
-        """How many images that is."""
+    def evaluated(self, data: Any, most: int | None = None) -> int:
+        """How many images or tokens that is."""
         raise NotImplementedError
 
     def bare(self) -> Self:
         """The same training without evaluations, records and files on its way."""
         return self.with_(
             fit__evaluate_every=0,
+            fit__evaluate_steps=0,
             fit__checkpoint_every=2**31,
             fit__measure_every=0,
             fit__progress="none",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from skipless.choices import ModelState
+from skipless.data.config import ImageConfig
 from skipless.data.multicrop.config import MultiCropConfig
 from skipless.errors import InputError
 from skipless.recipes.neighbours_config import NeighboursConfig
@@ -30,6 +31,7 @@ class DinoRecipe(Recipe):
     The optimizer's weight decay is where the task's schedule of it starts.
 
     Attributes:
+        data: its images.
         crops: how images are augmented.
         task: the self-distillation.
         neighbours: the evaluation on the way.
@@ -40,6 +42,7 @@ class DinoRecipe(Recipe):
         InputError: if two parts contradict each other.
     """
 
+    data: ImageConfig
     crops: MultiCropConfig
     task: DINOConfig
     neighbours: NeighboursConfig = field(default_factory=NeighboursConfig)
@@ -69,6 +72,8 @@ class DinoRecipe(Recipe):
             raise InputError(f"crops.pixels {self.crops.pixels!r}: the task takes normalised crops; give 'float32'")
         if self.fit.clip_norm is not None:
             raise InputError("fit.clip_norm: DINO clips on its own; give task.clip='global' and task.clip_norm instead")
+        if self.fit.steps is not None or self.fit.evaluate_steps:
+            raise InputError("fit.steps, fit.evaluate_steps: DINO's schedules count epochs; give fit.epochs instead")
         between = self.fit.evaluate_every
         if self.keep_every < 0 or (self.keep_every and (not between or self.keep_every % between)):
             raise InputError(

@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from skipless.data.config import ImageConfig
 from skipless.display.values import counted
 from skipless.errors import InputError
+from skipless.recipes.begun import is_begun, recorded
 from skipless.recipes.recipe import Evaluate, Loaded, Passes, Prepared, Recipe
 from skipless.tasks.targets import SupervisedConfig
 from skipless.training.config import FitConfig
@@ -27,9 +29,11 @@ class SupervisedRecipe(Recipe):
     """One supervised run.
 
     Attributes:
+        data: its images.
         targets: mixup, cutmix and label smoothing.
     """
 
+    data: ImageConfig
     targets: SupervisedConfig
     metric: ClassVar[str] = "top1"
     classifies: ClassVar[bool] = True
@@ -48,7 +52,7 @@ class SupervisedRecipe(Recipe):
 
         data = loaded.labelled
         assert data is not None
-        if _is_begun(out):
+        if is_begun(out):
             _refuse_other_classes(out, data.classes, self.data.data)
         else:  # what was begun before this was refused goes on
             self.model.check_covers(data.image_size, self.data.data)
@@ -103,18 +107,8 @@ def evaluate_top1(model: Module, data: ImageData, config: FitConfig) -> dict[str
 
 def recorded_classes(folder: Path) -> tuple[str, ...] | None:
     """Names of the classes that a run has learned, by label; None where its `run.json` does not say them."""
-    from skipless.training.run_folder.atomic import read_json
-
-    held: Any = read_json(folder / "run.json")
-    classes = held.get("classes") if isinstance(held, dict) else None
+    classes = recorded(folder, "classes")
     return None if classes is None else tuple(classes)
-
-
-def _is_begun(out: Path) -> bool:
-    """Whether a folder holds a run that goes on, or is finished."""
-    from skipless.training.run_folder.checkpoint import CHECKPOINT, PREVIOUS
-
-    return any((out / name).exists() for name in (CHECKPOINT, PREVIOUS))
 
 
 def _refuse_other_classes(out: Path, classes: tuple[str, ...], data: str) -> None:

@@ -99,8 +99,8 @@ class Job(Record):
             f"{values['epoch']:.3g}" if "epoch" in values else "",
             f"loss {values['loss']:.3f}" if "loss" in values else "",
             f"{100 * values['accuracy']:.1f} %" if "accuracy" in values else "",
-            f"{name} {self.score:.1f} %" if self.score is not None else "",
-            f"{values['images_per_second']:.0f}/s" if "images_per_second" in values else "",
+            _with_unit(name, self.score, self.recipe.metric_unit) if self.score is not None else "",
+            next((f"{value:.0f}/s" for key, value in values.items() if key.endswith("_per_second")), ""),
             f"{left:.0f} s" if left else "",
             self.error or self.ending,
         )
@@ -195,6 +195,11 @@ class Call(Record):
         """Wait for the process to end."""
         if self._child is not None:
             self._child.process.join()
+
+
+def _with_unit(name: str, score: float, unit: str) -> str:
+    """A score as a cell: percentages with one digit behind the point, anything else with four digits."""
+    return f"{name} {score:.1f}{unit}" if unit == " %" else f"{name} {score:.4g}{unit}"
 
 
 def _train(recipe: Recipe, out: Path) -> None:

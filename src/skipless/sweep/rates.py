@@ -34,17 +34,19 @@ def tune_learning_rates(
         for cell, grid in grids.items()
     }
     for cell, scores in reached.items():
-        if (best := best_rate(cell, scores)) in (min(scores), max(scores)):
+        lowest = any(job.recipe.lower_is_better for job in grids[cell].values())
+        if (best := best_rate(cell, scores, lowest=lowest)) in (min(scores), max(scores)):
             print(f"note: {best:g}, the best for {', '.join(cell)}, ends its grid", file=sys.stderr)
     return reached
 
 
-def best_rate(cell: tuple[str, str], scores: Mapping[float, float | None]) -> float:
-    """The rate of the highest score; None is a run that diverged.
+def best_rate(cell: tuple[str, str], scores: Mapping[float, float | None], *, lowest: bool = False) -> float:
+    """The rate of the highest score, or of the lowest; None is a run that diverged.
 
     Args:
         cell: model and optimizer, for the message.
         scores: by rate.
+        lowest: whether a lower score is better, as of a loss.
 
     Raises:
         InputError: if all of them diverged.
@@ -52,4 +54,4 @@ def best_rate(cell: tuple[str, str], scores: Mapping[float, float | None]) -> fl
     finished = {rate: value for rate, value in scores.items() if value is not None}
     if not finished:
         raise InputError(f"{', '.join(cell)}: every learning rate of {list(scores)} diverged; extend its grid")
-    return max(finished, key=finished.__getitem__)
+    return (min if lowest else max)(finished, key=finished.__getitem__)

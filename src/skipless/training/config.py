@@ -6,6 +6,7 @@ from typing import Annotated
 from skipless.choices import Device, Precision, ProgressKind, Strategy
 from skipless.data.loading.steps import steps_per_epoch
 from skipless.errors import InputError
+from skipless.frozen import added
 from skipless.options import Option
 
 
@@ -36,6 +37,8 @@ class FitConfig:
         progress: a progress bar, plain lines, or nothing; `auto` shows a bar on a terminal and lines elsewhere.
         tensorboard: write TensorBoard event files to the run folder.
         wandb: send metrics to Weights & Biases.
+        steps: optimizer steps of the run, in place of `epochs`: as many passes over the training set as they take.
+        evaluate_steps: steps between evaluations, in place of `evaluate_every`; 0 counts epochs.
     """
 
     epochs: int = 30
@@ -56,10 +59,12 @@ class FitConfig:
     progress: Annotated[ProgressKind, Option(group="machine")] = "auto"
     tensorboard: Annotated[bool, Option(group="machine")] = False
     wandb: Annotated[bool, Option(group="machine")] = False
+    steps: Annotated[int | None, Option("as many as the epochs take")] = added(None)
+    evaluate_steps: int = added(0)
 
     def __post_init__(self) -> None:
-        least = {"epochs": 1, "batch_size": 1, "accumulation": 1, "log_every": 1}
-        for name in (*least, "evaluate_every", "checkpoint_every", "measure_every", "workers"):
+        least = {"epochs": 1, "batch_size": 1, "accumulation": 1, "log_every": 1, "steps": 1}
+        for name in (*least, "evaluate_every", "evaluate_steps", "checkpoint_every", "measure_every", "workers"):
             if (value := getattr(self, name)) is not None and value < least.get(name, 0):
                 raise InputError(f"{name} {value} is too small; give at least {least.get(name, 0)}")
         if self.clip_norm is not None and not self.clip_norm > 0:
@@ -67,7 +72,8 @@ class FitConfig:
 
     def total_steps(self, samples: int) -> int:
         """Count the optimizer steps of the run on a training set of `samples` samples."""
-        return self.epochs * steps_per_epoch(samples, self.batch_size)
+        of_epochs = self.epochs * steps_per_epoch(samples, self.batch_size)  # refuses a batch that does not fit
+        return of_epochs if self.steps is None else self.steps
 
 
 CHANGEABLE = frozenset(

@@ -33,6 +33,7 @@ from skipless.training.loop.profiler import profiled, unprofiled
 from skipless.training.loop.progress import Progress, show_progress
 from skipless.training.loop.result import DIVERGED_REMEDY, FitResult, TrainingDiverged, finished_result
 from skipless.training.loop.signals import StopRequest, TrainingStopped
+from skipless.training.loop.units import Unit, unit_of
 from skipless.training.processes.collectives import check_same_step, report_lost_processes
 from skipless.training.processes.launch import launch
 from skipless.training.run_folder.async_writer import CheckpointWriter
@@ -96,7 +97,9 @@ def fit(
             return result
         measurements = PeriodicMeasurement(measure, config.measure_every, folder)
         engine = Engine(fabric, task, optimizer, config)
-        run = _Run(fabric, engine, schedule, evaluate, measurements, config, folder, expected, len(dataset))
+        run = _Run(
+            fabric, engine, schedule, evaluate, measurements, config, folder, expected, len(dataset), unit_of(dataset)
+        )
         note = run.resume()
         record = _write_run_json(folder, run, recipe or {}, notes or {})
         with run.writer:
@@ -115,6 +118,8 @@ class _Run:
         logged: step and seconds at the last log line.
         metrics: metrics of the last evaluation.
         began: step at which this call went on.
+        unit: what the log counts a second.
+        faults: what the task's monitor has found and the user has been told.
     """
 
     fabric: Fabric
@@ -126,11 +131,13 @@ class _Run:
     folder: RunFolder
     expected: Mapping[str, Any]
     samples: int
+    unit: Unit
     step: int = 0
     seconds: float = 0.0
     logged: tuple[int, float] = (0, 0.0)
     metrics: dict[str, float] = field(default_factory=dict)
     began: int = 0
+    faults: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.steps_per_epoch = steps_per_epoch(self.samples, self.config.batch_size)
@@ -220,16 +227,19 @@ class _Run:
                 for output in outputs:
                     self.meter.add(output)
                 if found is not None:
-                    self._log_monitor(found)
+                    self._log_monitor(found, progress)
                 self.writer.check()
                 traced()
                 progress.advance(self.step)
                 self._after_step(stop, progress, logger)
 
-    def _log_monitor(self, found: Mapping[str, Any]) -> None:
-        """Log the line that a task's `after_step` returned, and end the run if the line says `stop`."""
+    def _log_monitor(self, found: Mapping[str, Any], progress: Progress) -> None:
+        """Log the line that a task's `after_step` returned, tell of a new fault, and end the run at `stop`."""
         self._update_seconds()
         self.folder.log({"step": self.step, "epoch": self.epoch, "seconds": self.seconds, "watch": found})
+        if (kind := found.get("fault_kind")) is not None and kind not in self.faults:
+            self.faults.add(kind)
+            progress.note(f"! step {self.step}: {found['fault']}; {found['remedy']}")
         if "stop" in found:
             raise self._diverged(f"{found['stop']} at step {self.step}", found.get("remedy", DIVERGED_REMEDY))
 
@@ -241,13 +251,14 @@ class _Run:
             self.folder.log(line)
             progress.report(line)
             logger(self.step, {f"train/{name}": value for name, value in line.items()})
-        evaluation_steps = config.evaluate_every * self.steps_per_epoch
+        evaluation_steps = config.evaluate_steps or config.evaluate_every * self.steps_per_epoch
         if self.evaluate is not None and (last or (evaluation_steps and self.step % evaluation_steps == 0)):
             self.metrics = self._run_evaluation(self.evaluate)
             self.folder.log(
                 {"step": self.step, "epoch": self.epoch, "seconds": self.seconds, "evaluation": self.metrics}
             )
-            progress.note(f"epoch {self.epoch:g}  " + "  ".join(f"{k} {v:.5g}" for k, v in self.metrics.items()))
+            where = f"step {self.step}" if config.evaluate_steps else f"epoch {self.epoch:g}"
+            progress.note(f"{where}  " + "  ".join(f"{k} {v:.5g}" for k, v in self.metrics.items()))
             logger(self.step, {f"evaluation/{name}": value for name, value in self.metrics.items()})
         if self.measurements.due(self.step, last=last):
             self._run_measurement(progress)
@@ -275,7 +286,7 @@ class _Run:
             "epoch": self.epoch,
             **self.meter.means(),
             "lr": self.schedule(self.step - 1),
-            "images_per_second": steps * self.config.batch_size / seconds,
+            self.unit.rate: steps * self.config.batch_size * self.unit.of_a_sample / seconds,
             "seconds": self.seconds,
         }
 

@@ -12,6 +12,7 @@ from skipless.choices import ProgressKind
 BAR_REFRESH_S = 0.2  # drawing costs about a millisecond
 LINE_EVERY_S = 10.0
 NAME_WIDTH = 12  # all of the bar's columns fit into 80 characters
+_RATES = {"images_per_second": "img/s", "tokens_per_second": "tok/s"}
 
 
 @runtime_checkable
@@ -40,7 +41,7 @@ class Progress(Protocol):
 
 
 class ProgressBar:
-    """A progress bar with loss, accuracy, images/s and the remaining time."""
+    """A progress bar with loss, accuracy or bits per byte, images or tokens a second, and the remaining time."""
 
     def __init__(self, name: str, steps: int, console: Console) -> None:
         self._bar = RichProgress(
@@ -125,10 +126,15 @@ def summary(values: Mapping[str, Any]) -> str:
     Example:
         >>> summary({"step": 20, "loss": 2.30259, "accuracy": 0.125, "images_per_second": 3141.6})
         'loss 2.303  acc 12.5 %  3142 img/s'
+        >>> summary({"step": 20, "loss": 2.30259, "bits_per_byte": 1.25, "tokens_per_second": 31415.9})
+        'loss 2.303  1.250 bits/byte  31416 tok/s'
     """
     parts = [f"loss {values['loss']:.3f}"] if "loss" in values else []
     if "accuracy" in values:
         parts.append(f"acc {100 * values['accuracy']:.1f} %")
-    if "images_per_second" in values:
-        parts.append(f"{values['images_per_second']:.0f} img/s")
+    if "bits_per_byte" in values:
+        parts.append(f"{values['bits_per_byte']:.3f} bits/byte")
+    for name, short in _RATES.items():
+        if name in values:
+            parts.append(f"{values[name]:.0f} {short}")
     return "  ".join(parts)

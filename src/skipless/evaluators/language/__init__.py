@@ -1,0 +1,7 @@
+"""Language: bits per byte of held-out text beside floors, loss by position, and samples of text."""
+
+from skipless.evaluators.language.floors import TextFloors, text_floors
+from skipless.evaluators.language.held_out import TextScore, score_text
+from skipless.evaluators.language.sample import TextSample, sample_text
+
+__all__ = ["TextFloors", "TextSample", "TextScore", "sample_text", "score_text", "text_floors"]
