@@ -6,7 +6,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from skipless.data.decoding import decode_text
 from skipless.errors import InputError, did_you_mean
@@ -71,7 +71,7 @@ def read_documents(file: Path, form: Form, *, field: str, parts: Parts) -> Itera
         raise InputError(f"{str(file)!r} cannot be read to its end ({error}); fetch it again") from error
 
 
-def _open(file: Path) -> IO[bytes] | gzip.GzipFile:
+def _open(file: Path) -> Any:
     return gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb")
 
 

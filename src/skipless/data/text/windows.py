@@ -58,5 +58,7 @@ class TextWindows(Record):
         """Return windows of `context + 1` ids."""
         ids, context = self.split.ids, self.context
         starts = [index * context for index in key.indices.tolist()]
-        windows = np.stack([ids[start : start + context + 1] for start in starts]) if starts else ids[:0][:, None]
-        return (torch.from_numpy(windows.astype(np.int64)),)
+        windows = np.zeros((len(starts), context + 1), dtype=np.int64)
+        for row, start in enumerate(starts):
+            windows[row] = ids[start : start + context + 1]
+        return (torch.from_numpy(windows),)

@@ -97,7 +97,8 @@ class Preparation:
             held = json.loads((self.folder / JOURNAL).read_text(encoding="utf-8"))
             if held.pop("asked") != json.loads(json.dumps(self.asked)):
                 return None
-            return _State(**held)
+            written: Any = {name: (tokens, documents) for name, (tokens, documents) in held.pop("written").items()}
+            return _State(**held, written=written)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
