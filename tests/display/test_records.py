@@ -31,6 +31,7 @@ mpl.use("Agg")
 PUBLIC = (
     *("skipless", "skipless.conditioning", "skipless.conditioning.measurement.network_jacobian", "skipless.data"),
     *("skipless.data.dense", "skipless.data.multicrop", "skipless.data.scenes", "skipless.data.shards"),
+    *("skipless.data.text", "skipless.evaluators.language"),
     *("skipless.evaluators", "skipless.init", "skipless.models", "skipless.nn", "skipless.optim", "skipless.planning"),
     *("skipless.planning.bottlenecks", "skipless.planning.profiling", "skipless.planning.table", "skipless.recipes"),
     *("skipless.report.condition_number", "skipless.report.run_records", "skipless.studies", "skipless.studies.top1"),
@@ -41,9 +42,9 @@ ONE_BLOCK = {"depth": 1, "embed_dim": 8, "patch_size": 2}
 SETTINGS = frozenset({
     *("Assumptions", "ClassificationProtocol", "ClassifierConfig", "Crops", "DINOConfig"),
     *("DenseProtocol", "DiscoveryConfig", "EvalLoader", "FeatureConfig", "FitConfig", "HeadOptimizer"),
-    *("ImageConfig", "ImageTransform", "Keeping", "ModelConfig", "MultiCropConfig", "NeighbourConfig"),
-    *("NeighboursConfig", "OptimizerConfig", "Order", "PhotoTransform", "PictureConfig", "PoolConfig", "ProbeConfig"),
-    *("Rows", "ScheduleConfig", "Setting", "SkiplessInit", "SupervisedConfig", "Top1Config"),
+    *("ImageConfig", "ImageTransform", "Keeping", "LanguageConfig", "ModelConfig", "MultiCropConfig"),
+    *("NeighbourConfig", "NeighboursConfig", "OptimizerConfig", "Order", "PhotoTransform", "PictureConfig", "PoolConfig"),
+    *("ProbeConfig", "Rows", "ScheduleConfig", "Setting", "SkiplessInit", "SupervisedConfig", "TextConfig", "Top1Config"),
     *("BoxItem", "SegmentationItem", "Skipped"),
 })  # fmt: skip
 # Tables have tests of their own, the base of recipes has kinds, the others would take files.

@@ -20,21 +20,24 @@ from skipless.data.scenes.write import WrittenScenes
 from skipless.data.shards.find import Shards
 from skipless.data.shards.shard_files import ShardFiles
 from skipless.data.shards.write import ShardsWritten
+from skipless.data.text import TextConfig, TextWindows, load_text
 from skipless.display import Record
 from skipless.evaluators.classification.linear_classification import ClassificationRate, ClassificationScore
 from skipless.evaluators.features.store import FeatureStore
 from skipless.evaluators.probe.dense_set import Skipped
 from skipless.init import CorrelationMap
 from skipless.optim import WarmupCosine
+from skipless.optim.config import OptimizerConfig
 from skipless.planning.bottlenecks import RunProfile, Seconds
 from skipless.planning.table import PlanRow
-from skipless.recipes import Exported, ModelSource, dino, table1
+from skipless.recipes import Exported, LanguageRecipe, ModelConfig, ModelSource, ScheduleConfig, dino, table1
 from skipless.report.condition_number import ConditionNumber
 from skipless.report.run_records import read_run
 from skipless.sweep import Call, Job
+from skipless.tasks import LanguageConfig, LanguageModel
 from skipless.tasks.dino.collapse import CollapseReport
 from skipless.tasks.dino.config import DINOSchedules
-from skipless.training import FitResult
+from skipless.training import FitConfig, FitResult
 
 NAME = '<b>"A" & B</b>'  # what a user may call a model, a class or a folder
 
@@ -42,7 +45,17 @@ NAME = '<b>"A" & B</b>'  # what a user may call a model, a class or a folder
 @cache
 def samples() -> dict[str, Record]:
     """One of each, by the name of its class."""
-    makers = (_of_models, _of_conditioning, _of_theory, _of_evaluators, _of_studies, _of_planning, _of_runs, _of_data)
+    makers = (
+        _of_text,
+        _of_models,
+        _of_conditioning,
+        _of_theory,
+        _of_evaluators,
+        _of_studies,
+        _of_planning,
+        _of_runs,
+        _of_data,
+    )
     found: list[Any] = [record for make in makers for record in make()]
     return {type(record).__name__: record for record in found}
 
@@ -139,6 +152,21 @@ def _probe() -> evaluators.ProbeResult:
     skipped = (Skipped("train", 3, NAME),)
     names = (NAME, "dog", "cat")
     return evaluators.ProbeResult(protocol, "val", "tokens", "final", names, (4, 4), blocks, 9, 5, 5, 7, 0, skipped)
+
+
+def _of_text() -> list[Any]:
+    text = load_text(TextConfig("pydoc"), cache=Path(mkdtemp()))
+    task = LanguageModel(torch.nn.Embedding(257, 257))
+    score = evaluators.score_text(task.model, text.val, context=64, most=1000)
+    return [
+        *(replace(text, source=NAME, empty=1), text.val, TextWindows(text.train, 64), score),
+        evaluators.text_floors(text.train, text.val, vocabulary=257),
+        evaluators.TextSample(NAME, NAME, (1, 2), 1.0, 0),
+        LanguageRecipe(
+            name=NAME, scale="toy", model=ModelConfig(NAME), data=TextConfig(NAME), optimizer=OptimizerConfig(),
+            schedule=ScheduleConfig(), fit=FitConfig(), objective=LanguageConfig(),
+        ),
+    ]  # fmt: skip
 
 
 def _of_studies() -> list[Any]:
