@@ -43,9 +43,9 @@ SETTINGS = frozenset({
     *("Assumptions", "ClassificationProtocol", "ClassifierConfig", "Crops", "DINOConfig"),
     *("DenseProtocol", "DiscoveryConfig", "EvalLoader", "FeatureConfig", "FitConfig", "HeadOptimizer"),
     *("ImageConfig", "ImageTransform", "Keeping", "LanguageConfig", "ModelConfig", "MultiCropConfig"),
-    *("NeighbourConfig", "NeighboursConfig", "OptimizerConfig", "Order", "PhotoTransform", "PictureConfig", "PoolConfig"),
-    *("ProbeConfig", "Rows", "ScheduleConfig", "Setting", "SkiplessInit", "SupervisedConfig", "TextConfig", "Top1Config"),
-    *("BoxItem", "SegmentationItem", "Skipped"),
+    *("NeighbourConfig", "NeighboursConfig", "OptimizerConfig", "Order", "PhotoTransform", "PictureConfig"),
+    *("PoolConfig", "ProbeConfig", "Rows", "ScheduleConfig", "Setting", "SkiplessInit", "SupervisedConfig"),
+    *("TextConfig", "Top1Config", "BoxItem", "SegmentationItem", "Skipped"),
 })  # fmt: skip
 # Tables have tests of their own, the base of recipes has kinds, the others would take files.
 FOUND_ELSEWHERE = frozenset({"DenseSet", "Recipe", "StoredImages", "Table"})

@@ -68,8 +68,11 @@ class TextScore(Record):
         how = "windows side by side" if self.stride == self.context else f"a window every {self.stride} tokens"
         size = f"{self.tokens:,} tokens and {self.bytes:,} bytes of {self.documents:,} documents"
         caption = f"{size}; context {self.context}, {how}"
-        ranges = [(f"{low} to {high - 1}", f"{value:.4f}") for low, high, value in self.ranges()]
-        positions = Table(("tokens before it, less one", "loss, nats"), ranges, caption, align="lr")
+        ranges = [
+            (str(high) if high - low == 1 else f"{low + 1} to {high}", f"{value:.4f}")
+            for low, high, value in self.ranges()
+        ]
+        positions = Table(("tokens before it", "loss, nats"), ranges, "mean over the positions of a window", align="lr")
         return (Table(("held-out text", "value"), rows, caption, align="lr"), positions)
 
     def ranges(self) -> list[tuple[int, int, float]]:
