@@ -22,6 +22,8 @@ from skipless.evaluators import score_text
 from skipless.frozen import to_json
 from skipless.optim import WarmupCosine, build_optimizer
 from skipless.recipes import LanguageRecipe, ModelConfig, Recipe, ScheduleConfig, read_recipe
+from skipless.report.runs_index.cells import run_cells
+from skipless.report.runs_index.run_line import read_run_line
 from skipless.sweep.rates import best_rate
 from skipless.training import FitConfig, TrainingDiverged, fit, load_weights
 
@@ -256,6 +258,17 @@ def test_earlier_records_lack_what_is_new(tmp_path: Path) -> None:
     assert not {"steps", "evaluate_steps"} & to_json(FitConfig()).keys()
     assert to_json(ScheduleConfig()).keys() == {"warmup", "final_lr"}
     assert write_run(tmp_path / "run").is_dir()
+
+
+def test_the_index_of_runs_takes_the_lowest_and_counts_steps(recipe: LanguageRecipe, tmp_path: Path) -> None:
+    recipe.run(tmp_path / "runs/a")
+    line = read_run_line(tmp_path / "runs/a", ["top1", "knn_best", "bits_per_byte"])
+    assert not isinstance(line, str)
+    bits = [one["evaluation"]["bits_per_byte"] for one in lines(tmp_path / "runs/a") if "evaluation" in one]
+    assert (line.metric, line.last, line.best) == ("bits_per_byte", bits[-1], min(bits))
+    per_epoch = len(recipe.load().train) // 8
+    assert line.epochs == 20 / per_epoch
+    assert "bits per byte" in run_cells(line, tmp_path, [], tmp_path / "index.html")[2]
 
 
 def test_the_lowest_loss_is_the_best_rate() -> None:

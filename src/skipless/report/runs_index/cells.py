@@ -36,7 +36,7 @@ CAPTION = (
     "curve: training loss over the planned length of the run; a cross marks where it diverged. Final loss: mean "
     "training loss over the last tenth of what was trained. Time: of training alone."
 )
-_METRICS = {"top1": "top-1, %", "knn_best": "k-NN, %"}
+_METRICS = {"top1": "top-1, %", "knn_best": "k-NN, %", "bits_per_byte": "bits per byte"}
 
 
 def run_cells(run: RunLine, root: Path, pages: Sequence[Entry], page: Path) -> list[str]:
@@ -50,7 +50,7 @@ def run_cells(run: RunLine, root: Path, pages: Sequence[Entry], page: Path) -> l
     """
     inner = run.folder.relative_to(root)
     name = shown(inner if inner.parts else run.folder.resolve().name).replace("/", "/<wbr>")
-    epochs, seed = finite(run.at("fit.epochs")), finite(run.at("seed"))
+    epochs, seed = run.epochs, finite(run.at("seed"))
     optimizer, commit = str(run.at("recipe.optimizer.name", "–")), str(run.at("commit", ""))
     started = str(run.at("started", ""))
     best_at = "" if run.best_epoch is None else f"epoch {run.best_epoch:.3g}"

@@ -60,6 +60,12 @@ class RunLine:
         return "skipless + ours" if ours else "skipless + init"
 
     @property
+    def epochs(self) -> float | None:
+        """Passes over the training set that were asked for; of a run that counts steps, those that they take."""
+        steps, of_an_epoch = finite(self.at("fit.steps")), finite(self.at("steps_per_epoch"))
+        return finite(self.at("fit.epochs")) if not (steps and of_an_epoch) else steps / of_an_epoch
+
+    @property
     def final_loss(self) -> float | None:
         """Mean training loss over the last tenth of what was trained."""
         end = self.curve[-1][0] if self.curve else 0.0
@@ -88,7 +94,9 @@ def read_run_line(folder: Path, metrics: Sequence[str]) -> RunLine | str:
         seconds = max((s for line in logged if (s := finite(line.get("seconds"))) is not None), default=None)
     state, detail = _state(folder, result, step, steps, problems)
     metric, scores = _scores(lines, result, metrics)
-    best = (min if "loss" in metric else max)(scores, key=lambda one: one[1], default=None)
+    best = (min if any(word in metric for word in _LOWER_IS_BETTER) else max)(
+        scores, key=lambda one: one[1], default=None
+    )
     return RunLine(
         folder, state, detail, record, step, steps, metric, scores[-1][1] if scores else None,
         None if best is None else best[1], None if best is None else best[0], _curve(logged), seconds,
@@ -198,4 +206,5 @@ def _at(values: Any, path: str, default: Any = None) -> Any:
     return default if values is None else values
 
 
+_LOWER_IS_BETTER = ("loss", "bits_per_byte", "perplexity")  # in a metric's name
 _NO_METRICS = ("loss", "n", "status", "diverged", "steps", "epochs", "seconds", "reason", "last_evaluation")
