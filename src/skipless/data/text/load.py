@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from skipless.data.builtin import cache_folder
+from skipless.data.text.bpe import bpe_vocabulary
 from skipless.data.text.config import TextConfig
 from skipless.data.text.prepare import asked_identity, prepare_text
 from skipless.data.text.prepared import RECORD, TextData, open_text
@@ -39,11 +40,17 @@ def load_text(config: TextConfig, *, cache: Path | None = None) -> TextData:
 
 
 def _checked(data: TextData, config: TextConfig) -> TextData:
-    if config.tokenizer is not None:
-        asked, held = load_tokenizer(config.tokenizer, config.end_token), data.about["tokenizer"]
-        if asked.sha256 != held["sha256"]:
-            raise InputError(
-                f"{str(data.folder)!r} was tokenised by {held['name']!r}, not {config.tokenizer!r} (their hashes "
-                "differ); leave the tokenizer out, or prepare the text again with the other"
-            )
+    if config.tokenizer is None:
+        return data
+    held = data.about["tokenizer"]
+    if bpe_vocabulary(config.tokenizer) is not None:
+        same, why = held["name"] == config.tokenizer, "it was not trained"
+    else:
+        same = load_tokenizer(config.tokenizer, config.end_token).sha256 == held["sha256"]
+        why = "their hashes differ"
+    if not same:
+        raise InputError(
+            f"{str(data.folder)!r} was tokenised by {held['name']!r}, not {config.tokenizer!r} ({why}); leave the "
+            "tokenizer out, or prepare the text again with the other"
+        )
     return data

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from skipless.data.text.bpe import bpe_vocabulary, train_bpe
 from skipless.data.text.config import TextConfig
 from skipless.data.text.prepared import FORMAT, RECORD, TextData, open_text, read_record
 from skipless.data.text.source import TextSource, find_text
 from skipless.data.text.split_writer import PAIRS
-from skipless.data.text.tokenizer import FileTokenizer, Tokenizer, load_tokenizer
+from skipless.data.text.tokenizer import TOKENIZER_FILE, FileTokenizer, Tokenizer, load_tokenizer
 from skipless.data.text.writing import PARTIAL, Preparation
 from skipless.errors import InputError
 from skipless.progress import progress_bar
@@ -47,30 +48,41 @@ def prepare_text(
         (dtype('uint16'), 256, True)
     """
     out = Path(out).expanduser()
-    source, tokenizer = find_text(config), load_tokenizer(config.tokenizer, config.end_token)
-    identity = _identity(config, source, tokenizer)
+    source = find_text(config)
+    identity = _identity(config, source)
     if _is_ready(out, identity, remake):
         return open_text(out)
     with _written_alone(out):
         if not _is_ready(out, identity, remake):
             (out / RECORD).unlink(missing_ok=True)
             with progress_bar("text", "files", show=progress is None, after=2.0) as shown:
+                tokenizer = _tokenizer(config, source, out / PARTIAL)
                 work = Preparation(source, tokenizer, config.validation, out / PARTIAL, identity)
                 work.run(progress or shown)
-            _publish(out, tokenizer)
+                _publish(out, tokenizer)
     return open_text(out)
 
 
 def asked_identity(config: TextConfig) -> dict[str, Any]:
     """What decides the tokens of a config, as JSON."""
-    return _identity(config, find_text(config), load_tokenizer(config.tokenizer, config.end_token))
+    return _identity(config, find_text(config))
 
 
-def _identity(config: TextConfig, source: TextSource, tokenizer: Tokenizer) -> dict[str, Any]:
+def _tokenizer(config: TextConfig, source: TextSource, partial: Path) -> Tokenizer:
+    """The tokenizer of a config; a BPE of the text's own is trained first."""
+    if (vocabulary := bpe_vocabulary(config.tokenizer)) is None:
+        return load_tokenizer(config.tokenizer, config.end_token)
+    if config.end_token is not None:
+        raise InputError(f"end_token {config.end_token!r}: {config.tokenizer} has an end of its own; leave it out")
+    return train_bpe(source, config.validation, vocabulary, partial / TOKENIZER_FILE)
+
+
+def _identity(config: TextConfig, source: TextSource) -> dict[str, Any]:
+    own = bpe_vocabulary(config.tokenizer) is not None
     return {
         "format": FORMAT,
         "files": source.states(),
-        "tokenizer": tokenizer.sha256,
+        "tokenizer": config.tokenizer if own else load_tokenizer(config.tokenizer, config.end_token).sha256,
         "validation": config.validation,
         "field": source.field,
         "documents": source.parts,
@@ -114,7 +126,7 @@ def _publish(out: Path, tokenizer: Tokenizer) -> None:
     """Move what is whole out of `.partial`, the record last. It can be cut off and done again."""
     partial = out / PARTIAL
     if isinstance(tokenizer, FileTokenizer):
-        shutil.copyfile(tokenizer.file, out / "tokenizer.json")
+        shutil.copyfile(tokenizer.file, out / TOKENIZER_FILE)
     for name in ("train", "val"):
         if (partial / name).is_dir():
             (partial / name / PAIRS).unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """TextSource: the files that a name, a folder or a pattern stands for, and what each is for."""
 
 import glob
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -66,6 +67,17 @@ class TextSource:
         """Path, size, time of change and split of each file: equal ones stand for equal text."""
         stats = [(file, file.file.stat()) for file in self.files]
         return [[str(file.file.resolve()), stat.st_size, stat.st_mtime_ns, file.split] for file, stat in stats]
+
+
+def split_by_hash(content: bytes, validation: float) -> Split:
+    """The split of a document, a function of its text alone: two of the same text are never in both splits.
+
+    Args:
+        content: its text in UTF-8.
+        validation: share that is held out.
+    """
+    drawn = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+    return "val" if drawn < validation * 2**64 else "train"
 
 
 def find_text(config: TextConfig) -> TextSource:

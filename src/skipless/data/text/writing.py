@@ -1,6 +1,5 @@
 """Preparation: documents in, token files out, with a journal of how far it has come."""
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +10,7 @@ from typing import Any
 
 from skipless.data.text.documents import Document
 from skipless.data.text.prepared import FORMAT, RECORD
-from skipless.data.text.source import Split, TextSource
+from skipless.data.text.source import Split, TextSource, split_by_hash
 from skipless.data.text.split_writer import SplitWriter
 from skipless.data.text.tokenizer import FileTokenizer, Tokenizer
 from skipless.errors import InputError
@@ -78,18 +77,13 @@ class Preparation:
             state.note_empty(batch, {document.place for document, _ in kept})
             for document, ids in kept:
                 content = document.text.encode()
-                writers[split or self._split(content)].add(ids, len(content))
+                writers[split or split_by_hash(content, self.validation)].add(ids, len(content))
                 state.unsaved += len(content)
                 if self.tokenizer.unknown is not None:
                     state.unknown += int((ids == self.tokenizer.unknown).sum())
             if state.unsaved >= JOURNAL_BYTES:
                 self._save(state, writers)
         state.file, state.record = index + 1, 0
-
-    def _split(self, content: bytes) -> Split:
-        """A function of the text alone: two documents with the same text are never in both splits."""
-        drawn = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
-        return "val" if drawn < self.validation * 2**64 else "train"
 
     def _journal(self) -> "_State | None":
         """What a preparation of the same text has written; None if there is nothing to go on from."""
