@@ -165,19 +165,22 @@ def test_accumulation_changes_rounding_alone(recipe: LanguageRecipe, tmp_path: P
             assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
 
 
-def _run_on_a_rank(folder: Path, rank: int) -> None:
+def _run_on_a_rank(folder: Path, strategy: str, rank: int) -> None:
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache-of-ranks")
     recipe = tiny_recipe(folder / "data/sentences.txt", model=ModelConfig("deaf", library="toy"))
-    watched = recipe.with_(objective__watch_every=4, objective__watch_after=4, optimizer__lr=0.3)
+    watched = recipe.with_(
+        objective__watch_every=4, objective__watch_after=4, optimizer__lr=0.3, fit__strategy=strategy
+    )
     with toy_library():
         watched.run(folder / "two")
 
 
-def test_two_ranks_make_the_run_of_one(recipe: LanguageRecipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_make_the_run_of_one(strategy: str, recipe: LanguageRecipe, tmp_path: Path) -> None:
     """They also prepare the text together, from nothing."""
     plain = recipe.with_(model=ModelConfig("deaf", library="toy"), optimizer__lr=0.3)
     plain.with_(objective__watch_every=4, objective__watch_after=4).run(tmp_path / "one")
-    run_apart(2, functools.partial(_run_on_a_rank, tmp_path), tmp_path / "log")
+    run_apart(2, functools.partial(_run_on_a_rank, tmp_path, strategy), tmp_path / "log")
     one, two = lines(tmp_path / "one"), lines(tmp_path / "two")
     assert [line.keys() for line in one] == [line.keys() for line in two]
     assert sum("watch" in line for line in two) == 5
