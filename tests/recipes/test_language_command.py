@@ -1,6 +1,7 @@
 """A language model's recipe on the command line, as an experiment would register it."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,7 +33,7 @@ def _registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(registry, "EXPERIMENTS", ["toy_room"])
     room = SimpleNamespace(EXPERIMENT=Experiment(recipes={"language": NamedRecipe(language)}))
-    monkeypatch.setattr(registry.importlib, "import_module", lambda _: room)
+    monkeypatch.setitem(sys.modules, "toy_room", room)  # pyright: ignore[reportArgumentType]
     with toy_library():
         yield
 

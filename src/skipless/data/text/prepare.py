@@ -44,7 +44,7 @@ def prepare_text(
     Example:
         >>> from tempfile import mkdtemp
         >>> data = prepare_text(TextConfig("pydoc"), mkdtemp() + "/pydoc")
-        >>> data.train.ids.dtype, int(data.train.ids[0]), data.train.ids[-1] == data.end
+        >>> data.train.ids.dtype, int(data.train.ids[0]), int(data.train.ids[-1]) == data.end
         (dtype('uint16'), 256, True)
     """
     out = Path(out).expanduser()
