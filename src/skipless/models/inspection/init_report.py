@@ -45,7 +45,7 @@ class BlockInit(Record):
     Attributes:
         name: the block's path in the model.
         skips: the skip connections it has.
-        kappa_vo: kappa(W_V W_O) over the first min(d, heads x d_h) singular values; 1 in the scheme.
+        kappa_vo: kappa(W_V W_O) over the first min(d, key heads x d_h) singular values; 1 in the scheme.
         scale_vo: geometric mean of those singular values; c^2 in the scheme.
         trace: for each head, tr(W_Q W_K^T) / d: the part of beta that truncation to d_h directions keeps.
         diagonal: for each head, the mean of the attention matrix's diagonal for layer-normed Gaussian tokens.
@@ -226,8 +226,8 @@ def inspect_init(
 
 
 def _measure(view: BlockView, init: SkiplessInit | None, tokens: int, seed: int) -> BlockInit:
-    rank = min(view.dim, view.heads * view.head_dim)
-    s = torch.linalg.svdvals(view.w_v.double() @ view.w_o.double())[:rank]
+    rank = min(view.dim, view.key_heads * view.head_dim)
+    s = torch.linalg.svdvals(_value_output(view))[:rank]
     products = _head_products(view)
     maps = [linear.w.double() for linear in (*view.mlp_in, view.mlp_out)]
     spectra = [torch.linalg.svdvals(w) for w in maps]
@@ -246,6 +246,12 @@ def _measure(view: BlockView, init: SkiplessInit | None, tokens: int, seed: int)
         flags=(),
     )
     return replace(measured, flags=tuple(_flags(measured, view, init)))
+
+
+def _value_output(view: BlockView) -> Float[Tensor, "d d"]:
+    """W_V W_O of all heads, with the values that each head sees."""
+    values = view.w_v.double().unflatten(1, (view.key_heads, view.head_dim))
+    return values.repeat_interleave(view.heads // view.key_heads, dim=1).flatten(1) @ view.w_o.double()
 
 
 def _head_products(view: BlockView) -> Float[Tensor, "h d d"]:
@@ -274,6 +280,9 @@ def _flags(block: BlockInit, view: BlockView, init: SkiplessInit | None) -> list
         flags.append(f"kappa(W_V W_O) is {_format(block.kappa_vo)}, not 1: not a scaled rotation")
     elif init is not None and not _is_close(block.scale_vo, init.c**2, TOLERANCE):
         flags.append(f"singular values of W_V W_O are {_format(block.scale_vo)}, not c^2 = {_format(init.c**2)}")
+    rank = view.key_heads * view.head_dim
+    if view.key_heads != view.heads and rank < view.dim:
+        flags.append(f"W_V W_O has rank {rank}, not d = {view.dim}: heads share values, and other directions are lost")
     if init is not None and init.factors != "sliced" and init.attention_diagonal is None:
         flags += _query_key_flags(block, view, init)
     scaled = init is not None and init.attention_diagonal is not None  # as diffuse as the scheme wants it, elsewhere

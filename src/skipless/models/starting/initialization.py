@@ -120,20 +120,38 @@ def _draw(
     view: BlockView, init: SkiplessInit, depth: int, generator: Generator | None, device: torch.device | None
 ) -> list[Drawn]:
     """Draw a block's random matrices: queries and keys, values and outputs, then the MLP's maps."""
-    inner = view.heads * view.head_dim
     sizes = (view.dim, view.heads, view.head_dim, view.key_heads)
     drawn: list[Drawn] = [
         ((view.query, view.key), init.draw_query_key(*sizes, generator, device)),
-        ((view.value, view.output), init.draw_value_output(view.dim, inner, generator, device)),
+        ((view.value, view.output), _draw_value_output(view, init, generator, device)),
     ]
     if init.mlp == "mirrored":
         drawn.append(_draw_near_linear(view, init.linearity(view.activation, depth), generator, device))
     elif init.mlp == "orthogonal":
-        for linear in (*view.mlp_in, view.mlp_out):
-            fan_in, fan_out = linear.w.shape
+        equal = init.gates == "equal" and view.gate is not None
+        alike = (view.mlp_in,) if equal else tuple((linear,) for linear in view.mlp_in)
+        for linears in (*alike, (view.mlp_out,)):
+            fan_in, fan_out = linears[0].w.shape
             work = init.draw_mlp_map(fan_in, fan_out, generator, device)
-            drawn.append(((linear,), lambda work=work: (work(),)))
+            drawn.append((linears, lambda work=work, count=len(linears): (work(),) * count))
     return drawn
+
+
+def _draw_value_output(
+    view: BlockView, init: SkiplessInit, generator: Generator | None, device: torch.device | None
+) -> Callable[[], tuple[Tensor, ...]]:
+    """Values and outputs. Heads that share values have one output map between them, each a part of it."""
+    shared = view.heads // view.key_heads
+    work = init.draw_value_output(view.dim, view.key_heads * view.head_dim, generator, device)
+    if shared == 1:
+        return work
+
+    def repeated() -> tuple[Tensor, ...]:
+        w_v, w_o = work()
+        by_head = (w_o / shared).unflatten(0, (view.key_heads, view.head_dim)).repeat_interleave(shared, dim=0)
+        return w_v, by_head.flatten(0, 1)
+
+    return repeated
 
 
 def _draw_near_linear(
@@ -195,6 +213,7 @@ def _check(
     for view in views:
         _check_covered(view)
         _check_linear(view, init)
+        _check_grouped(view, init)
         if init.attention_diagonal is not None:
             check_scalable(view)
     if images is not None:
@@ -221,6 +240,17 @@ def _check_covered(view: BlockView) -> None:
             )
         if not parameter.is_floating_point():
             raise InputError(f"{view.name}.{name} is {parameter.dtype}: initialise before quantising")
+
+
+def _check_grouped(view: BlockView, init: SkiplessInit) -> None:
+    """Refuse shared values that cannot hold a scaled rotation, unless the scheme says what to do then."""
+    rank = view.key_heads * view.head_dim
+    if rank < view.dim and view.key_heads != view.heads and init.grouped == "refused":
+        raise InputError(
+            f"{view.name} has {view.key_heads} key heads of {view.head_dim} for {view.heads} heads: W_V W_O has rank "
+            f"{rank} at most, and cannot be a scaled rotation of d = {view.dim}; grouped='repeated' takes {rank} "
+            "directions and loses the others, or build the model with a key head for each head"
+        )
 
 
 def _check_linear(view: BlockView, init: SkiplessInit) -> None:
