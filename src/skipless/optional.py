@@ -2,12 +2,13 @@
 
 from importlib.util import find_spec
 
-# What `import X` is installed by: the lines of the extras `demo` and `loggers` in pyproject.toml.
+# What `import X` is installed by: the lines of the extras `demo`, `loggers` and `hf` in pyproject.toml.
 REQUIREMENT = {
     "sklearn": "scikit-learn>=1.5",
     "matplotlib": "matplotlib>=3.9",
     "tensorboard": "tensorboard>=2.17",
     "wandb": "wandb>=0.19",
+    "transformers": "transformers>=5.20,<6",
 }
 
 

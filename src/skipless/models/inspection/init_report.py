@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
@@ -22,6 +22,7 @@ from skipless.init import SkiplessInit
 from skipless.models.blocks import BlockView, LinearMap
 from skipless.models.inspection.token_report import TokenReport, inspect_tokens
 from skipless.models.starting.attention_diagonal import mean_diagonals
+from skipless.models.starting.first_tokens import TOKENS, in_own_context, one_of, text_length
 from skipless.models.surgery import block_views
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class InitReport(Record):
     tokens: int
     seed: int
     on_images: TokenReport | None = None
+    seen: str = ""
 
     @property
     def token_cosine(self) -> tuple[float, ...]:
@@ -129,7 +131,8 @@ class InitReport(Record):
     def tables(self) -> tuple[Table, ...]:
         """A table of weights, with a row for each block; with images, a second one of what becomes of their tokens."""
         verdict = [f"! {flag}" for flag in self._summed_up()] or ["nothing departs from the scheme"]
-        about = f"diagonals: {self.tokens} layer-normed Gaussian tokens, seed {self.seed}"
+        seen = f", with {self.seen}" if self.seen else ""
+        about = f"diagonals: {self.tokens} layer-normed Gaussian tokens, seed {self.seed}{seen}"
         weights = Table(_HEAD, [_row(block) for block in self.blocks], about, verdict)
         return (weights,) if self.on_images is None else (weights, *self.on_images.tables())
 
@@ -176,7 +179,8 @@ def inspect_init(
     init: SkiplessInit | None = None,
     *,
     images: Float[Tensor, "b c h w"] | None = None,
-    tokens: int = 197,
+    inputs: Int[Tensor, "b n"] | None = None,
+    tokens: int | None = None,
     seed: int = 0,
 ) -> InitReport:
     """Measure every block's initialisation, and flag what departs from the scheme (section 5).
@@ -191,7 +195,10 @@ def inspect_init(
         init: the scheme that the model should follow. Without it, nothing is flagged that depends on alpha, beta or c.
         images: normalised images. With them the report also has what becomes of their tokens from block to block: the
             theory supposes isotropic ones, and in a real forward pass tokens grow alike (`TokenReport`).
-        tokens: n, the number of tokens of the attention matrix.
+        inputs: the same for a language model: token ids.
+        tokens: n, the number of tokens of the attention matrix; 197 by default, or a language model's longest input, up
+            to 1,024. Rotary positions and causal masks are the model's own. A vision transformer with rotary positions
+            has as many tokens as it makes of its own image, whatever is asked for.
         seed: seed of the tokens.
 
     Raises:
@@ -213,6 +220,8 @@ def inspect_init(
             if parameter.is_meta or not parameter.isfinite().all():
                 what = "on the meta device: materialise the model first" if parameter.is_meta else "not finite"
                 raise InputError(f"{view.name}.{name} is {what}; there is nothing to inspect")
+    wanted = (text_length(model) or TOKENS) if tokens is None else tokens
+    views, tokens = in_own_context(model, views, wanted)
     blocks = tuple(_measure(view, init, tokens, seed) for view in views)
     if len({block.skips for block in blocks}) > 1:
         most = max((block.skips for block in blocks), key=[block.skips for block in blocks].count)
@@ -222,7 +231,20 @@ def inspect_init(
             else replace(block, flags=(*block.flags, "its skips are not the other blocks'"))
             for block in blocks
         )
-    return InitReport(blocks, tokens, seed, None if images is None else inspect_tokens(model, images))
+    given = one_of(images, inputs)
+    on_given = None if given is None else inspect_tokens(model, given)
+    return InitReport(blocks, tokens, seed, on_given, _seen_by(views[0]))
+
+
+def _seen_by(view: BlockView) -> str:
+    """What the model gives attention besides tokens, in words."""
+    bias = view.context.bias
+    parts = [] if view.context.rotate is None else ["rotary positions"]
+    if bias is not None:
+        later = torch.ones_like(bias, dtype=torch.bool).triu(1)
+        causal = bool(bias[later].isneginf().all()) and bias.shape[-1] > 1
+        parts.append("a causal mask" if causal else "a bias by position")
+    return " and ".join(parts)
 
 
 def _measure(view: BlockView, init: SkiplessInit | None, tokens: int, seed: int) -> BlockInit:

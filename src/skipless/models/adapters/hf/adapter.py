@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from skipless.errors import InputError
-from skipless.models.adapters.hf.classes import PREFIX, Path, known_class, own_class, path_of, residual_class
+from skipless.models.adapters.hf.classes import Path, known_class, own_class, path_of, residual_class
 from skipless.models.adapters.hf.prenorm import check_unsharded
 from skipless.models.adapters.hf.saved import note_
 from skipless.models.adapters.protocol import LayerScaleChoice

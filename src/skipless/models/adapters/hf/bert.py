@@ -49,7 +49,7 @@ class Attention(nn.Module):
 
 
 KNOWN = {"BertLayer": (_HOME, Forward)}
-_PARTS = {name: (_HOME, Forward) for name in ("BertSelfOutput", "BertOutput")}
+_PARTS = {"BertSelfOutput": (_HOME, Forward), "BertOutput": (_HOME, Forward)}
 
 
 def __getattr__(name: str) -> Any:
