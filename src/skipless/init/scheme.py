@@ -59,9 +59,9 @@ class SkiplessInit:
             paper's reading has it, or start `"equal"`, W_up = W_gate. Apart, MLP(x) is bilinear in two independent
             images of a token: it doubles small differences in every block, and a language model of 12 blocks trains
             worse (docs/huggingface.md has the numbers).
-        grouped: in grouped-query attention r heads share values, and W_V W_O has the rank key heads x d_h at most. Where
-            that is below d no scaled rotation fits. `"repeated"` then takes a rotation of as many directions and loses
-            the others: W_O is the same for the r heads of a group, and 1 / r of what it is with a value head each.
+        grouped: in grouped-query attention r heads share values, and W_V W_O has the rank key heads x d_h at most.
+            Where that is below d no scaled rotation fits. `"repeated"` then takes a rotation of as many directions and
+            loses the others: W_O is the same for the r heads of a group, 1 / r of what it is with a value head each.
 
     The paper's scheme supposes isotropic tokens. `for_model` chooses what keeps tokens apart at any width and depth.
 

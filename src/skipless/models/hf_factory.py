@@ -127,11 +127,20 @@ def from_pretrained(
     cls = _class(names[0])
     _check_shards(folder)
     try:
-        model, told = cls.from_pretrained(folder, output_loading_info=True, **kwargs)
+        model, told = cls.from_pretrained(
+            folder, output_loading_info=True, **{"ignore_mismatched_sizes": True} | kwargs
+        )
     except InputError:
         raise
     except _ERRORS as error:
         raise InputError(f"transformers cannot load {folder}: {_line(error)}") from error
+    unlike = [] if kwargs.get("ignore_mismatched_sizes") else sorted(told["mismatched_keys"])
+    if unlike:
+        name, found, expected = unlike[0]
+        raise InputError(
+            f"{name} in {folder} is {tuple(found)}, by config.json {tuple(expected)}: the weights are another model's, or "
+            "its vocabulary was resized"
+        )
     if missing := sorted(told["missing_keys"]):
         raise InputError(f"the weights in {folder} lack {', '.join(missing[:3])}{' and more' * (len(missing) > 3)}")
     return remove_skips_(model, sub_blocks, layer_scale=layer_scale) if sub_blocks else model
@@ -157,7 +166,9 @@ def load_tokenizer(folder: str | Path, model: Any = None) -> Any:
     if model is not None:
         most, rows = max(tokenizer.get_vocab().values()), model.get_input_embeddings().weight.shape[0]
         if most >= rows:
-            raise InputError(f"the tokenizer of {folder} has ids up to {most}, the model {rows} of them: another model's?")
+            raise InputError(
+                f"the tokenizer of {folder} has ids up to {most}, the model {rows} of them: another model's?"
+            )
     return tokenizer
 
 

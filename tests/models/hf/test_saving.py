@@ -37,7 +37,9 @@ def test_what_is_saved_comes_back_as_it_was(name, layer_scale, tmp_path):
     assert not told["unexpected_keys"]
     for loaded in (again, from_pretrained(tmp_path)):
         assert _skips(loaded) == [(), ()]
-        assert torch.equal(_out(loaded, family.inputs()), expected)
+        # DINOv3's frequencies are no weights: the model in float64 has them in float64, the loaded one in float32.
+        tolerance = 1e-5 if name.startswith("dinov3") else 0.0
+        torch.testing.assert_close(_out(loaded, family.inputs()), expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("sub_block", ["attn", "mlp"])
@@ -156,7 +158,7 @@ def test_what_cannot_be_loaded_is_told_in_a_line(tmp_path):
     assert len(load_tokenizer(tmp_path)) == 40
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "vocab_size": 50}))
-    with pytest.raises(InputError, match="embed_tokens.weight"):
+    with pytest.raises(InputError, match=r"lm_head.weight in .* is \(31, 16\), by config.json \(50, 16\)"):
         from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["NoSuchModel"]}))
     with pytest.raises(InputError, match="transformers has no class 'NoSuchModel'"):

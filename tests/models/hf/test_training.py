@@ -93,6 +93,8 @@ def test_a_recipe_names_an_image_classifier():
     build = model_builder("transformers")
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
     options = {"skip": False, "init": SkiplessInit(), "positions": "kept", "seed": 0}
-    model = build("ViTForImageClassification", 8, 3, 5, **options, kwargs={**sizes, "patch_size": 4, "hidden_dropout_prob": 0.0})
+    model = build(
+        "ViTForImageClassification", 8, 3, 5, **options, kwargs={**sizes, "patch_size": 4, "hidden_dropout_prob": 0.0}
+    )
     assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 5)
     assert [view.skips for view in block_views(model)] == [(), ()]

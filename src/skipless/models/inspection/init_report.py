@@ -233,18 +233,7 @@ def inspect_init(
         )
     given = one_of(images, inputs)
     on_given = None if given is None else inspect_tokens(model, given)
-    return InitReport(blocks, tokens, seed, on_given, _seen_by(views[0]))
-
-
-def _seen_by(view: BlockView) -> str:
-    """What the model gives attention besides tokens, in words."""
-    bias = view.context.bias
-    parts = [] if view.context.rotate is None else ["rotary positions"]
-    if bias is not None:
-        later = torch.ones_like(bias, dtype=torch.bool).triu(1)
-        causal = bool(bias[later].isneginf().all()) and bias.shape[-1] > 1
-        parts.append("a causal mask" if causal else "a bias by position")
-    return " and ".join(parts)
+    return InitReport(blocks, tokens, seed, on_given, views[0].context.in_words)
 
 
 def _measure(view: BlockView, init: SkiplessInit | None, tokens: int, seed: int) -> BlockInit:
