@@ -138,8 +138,8 @@ def from_pretrained(
     if unlike:
         name, found, expected = unlike[0]
         raise InputError(
-            f"{name} in {folder} is {tuple(found)}, by config.json {tuple(expected)}: the weights are another model's, or "
-            "its vocabulary was resized"
+            f"{name} in {folder} is {tuple(found)}, by config.json {tuple(expected)}: another model's weights, or "
+            "of another vocabulary"
         )
     if missing := sorted(told["missing_keys"]):
         raise InputError(f"the weights in {folder} lack {', '.join(missing[:3])}{' and more' * (len(missing) > 3)}")

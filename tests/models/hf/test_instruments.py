@@ -6,7 +6,7 @@ from reference.hf_models import FAMILIES
 
 from skipless.conditioning import measure_conditioning
 from skipless.errors import InputError
-from skipless.evaluators.features import FeatureConfig, features
+from skipless.evaluators.features.extraction import FeatureConfig, features
 from skipless.models import remove_skips_
 from skipless.models.token_graying import insert_token_graying_, remove_token_graying_
 from skipless.nn import TokenGraying

@@ -62,7 +62,7 @@ def test_a_compiled_model_has_no_graph_break(name):
     torch._dynamo.reset()
 
 
-@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_(en|dis)able` is deprecated:FutureWarning")
 @pytest.mark.parametrize("first", ["skips", "checkpointing"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_checkpointing_runs_blocks_twice_and_changes_no_gradient(name, first):
@@ -75,6 +75,7 @@ def test_checkpointing_runs_blocks_twice_and_changes_no_gradient(name, first):
 
     def gradients():
         model.train()
+        torch.manual_seed(0)  # DINOv3 jitters its rotary positions in training
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
@@ -148,6 +149,7 @@ def test_blocks_are_kept_whole_by_their_new_name(name):
         assert not {one.removeprefix("Skipless") for one in classes} & set(model._no_split_modules)
 
 
+@pytest.mark.filterwarnings("ignore:Current model requires:UserWarning")
 def test_accelerate_puts_a_block_on_one_device():
     from accelerate import infer_auto_device_map
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from skipless.errors import InputError
 from skipless.models.adapters.hf.classes import Path, class_by_name, expect, known_class, linear_maps, norms_of
-from skipless.models.adapters.hf.prenorm import check_dropout, leave_out_, skips
+from skipless.models.adapters.hf.prenorm import UNPACKED, check_dropout, leave_out_, skips
 from skipless.models.adapters.protocol import LayerScaleChoice
 from skipless.models.blocks import BlockView, SubBlock
 
@@ -83,6 +83,7 @@ def view(name: str, block: Any) -> BlockView:
         norms=norms_of(block.ln_1, block.ln_2),
         layer_scales=(),
         skips=skips(block),
+        context=UNPACKED,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from skipless.models.adapters.hf.classes import class_by_name, expect, known_class, linear_maps, norms_of
-from skipless.models.adapters.hf.prenorm import leave_out_, skips
+from skipless.models.adapters.hf.prenorm import UNPACKED, leave_out_, skips
 from skipless.models.adapters.protocol import LayerScaleChoice
 from skipless.models.blocks import BlockView, SubBlock
 
@@ -93,6 +93,7 @@ def view(name: str, block: Any) -> BlockView:
         norms=norms_of(block.input_layernorm, block.post_attention_layernorm, query_norm, key_norm),
         layer_scales=(),
         skips=skips(block),
+        context=UNPACKED,
     )
 
 

@@ -7,6 +7,10 @@ from torch import nn
 from skipless.errors import InputError
 from skipless.models.adapters.hf.classes import is_sharded, own_class, residual_class, skipless_class
 from skipless.models.blocks import SubBlock
+from skipless.models.calls import BlockContext
+
+UNPACKED = BlockContext()
+"""Of attention that is called with tokens alone, and returns them in a tuple with its weights: it is to be unpacked."""
 
 DROPOUT = (
     "without that skip it would fall on the whole signal, twice a block, and not on a branch beside it; build the "

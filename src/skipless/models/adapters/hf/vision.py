@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from skipless.models.adapters.hf.classes import Path, class_by_name, expect, known_class, linear_maps, norms_of
-from skipless.models.adapters.hf.prenorm import check_drop_path, check_dropout, leave_out_, skips
+from skipless.models.adapters.hf.prenorm import UNPACKED, check_drop_path, check_dropout, leave_out_, skips
 from skipless.models.adapters.protocol import LayerScaleChoice
 from skipless.models.blocks import BlockView, LinearMap, SubBlock
 
@@ -96,6 +96,7 @@ def view(name: str, block: Any) -> BlockView:
         norms=norms_of(*norms),
         layer_scales=() if plain else tuple(f"{module}.lambda1" for module in _present(block)),
         skips=skips(block),
+        context=UNPACKED,
     )
 
 
