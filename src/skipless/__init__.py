@@ -3,6 +3,7 @@
 from typing import Any
 
 from skipless.lazy import attach_stub
+from skipless.models.hf_registry import register_with_transformers
 from skipless.models.timm_registry import register_with_timm
 
 _get, _names, __all__ = attach_stub(__name__, __file__)
@@ -25,3 +26,4 @@ def __dir__() -> list[str]:
 
 
 register_with_timm()
+register_with_transformers()

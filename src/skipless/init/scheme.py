@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from jaxtyping import Float
 
-from skipless.choices import Factors, LogitScale, MLPInit, Noise, Positions
+from skipless.choices import Factors, Gates, Grouped, LogitScale, MLPInit, Noise, Positions
 from skipless.errors import InputError, did_you_mean
 from skipless.frozen import added
 from skipless.init.validate import check_choice, check_diagonals, check_start, check_target
@@ -55,6 +55,13 @@ class SkiplessInit:
             them at the size of the patch embeddings: `"orthogonal"` (`orthogonal_positions`), or `"smooth"`
             (`smooth_positions`).
         position_scale: their size relative to that of the patch embeddings.
+        gates: with an `"orthogonal"` gated MLP, whether the gate's map and the other input map are drawn apart, as the
+            paper's reading has it, or start `"equal"`, W_up = W_gate. Apart, MLP(x) is bilinear in two independent
+            images of a token: it doubles small differences in every block, and a language model of 12 blocks trains
+            worse (docs/huggingface.md has the numbers).
+        grouped: in grouped-query attention r heads share values, and W_V W_O has the rank key heads x d_h at most.
+            Where that is below d no scaled rotation fits. `"repeated"` then takes a rotation of as many directions and
+            loses the others: W_O is the same for the r heads of a group, 1 / r of what it is with a value head each.
 
     The paper's scheme supposes isotropic tokens. `for_model` chooses what keeps tokens apart at any width and depth.
 
@@ -81,12 +88,18 @@ class SkiplessInit:
     last_diagonal: float | None = added(None)
     positions: Positions = added("kept")
     position_scale: float = added(1.0)
+    gates: Gates = added("independent")
+    grouped: Grouped = added("refused")
 
     def __post_init__(self) -> None:
         check_target(self.alpha, self.beta, self.factors, self.noise)
         check_choice("logit_scale", self.logit_scale, get_args(LogitScale))
         check_choice("mlp", self.mlp, get_args(MLPInit))
         check_choice("positions", self.positions, get_args(Positions))
+        check_choice("gates", self.gates, get_args(Gates))
+        check_choice("grouped", self.grouped, get_args(Grouped))
+        if self.gates == "equal" and self.mlp != "orthogonal":
+            raise InputError(f"gates='equal' is for mlp='orthogonal', not mlp={self.mlp!r}")
         check_start(self.mlp, self.mlp_linearity, self.positions, self.position_scale)
         check_diagonals(self.attention_diagonal, self.last_diagonal)
         if not (math.isfinite(self.c) and self.c > 0):

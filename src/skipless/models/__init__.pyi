@@ -12,6 +12,13 @@ from skipless.models.factory import (
     load_timm as load_timm,
 )
 
+# Hugging Face's models, with skips or without
+from skipless.models.hf_factory import (
+    create_hf_model as create_hf_model,
+    from_pretrained as from_pretrained,
+    load_tokenizer as load_tokenizer,
+)
+
 # Checks of a model's initialisation
 from skipless.models.inspection.init_report import (
     BlockInit as BlockInit,

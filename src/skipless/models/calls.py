@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -25,6 +26,16 @@ class BlockContext:
     attn: Mapping[str, Any] = field(default_factory=dict)
     rotate: Callable[[Float[Tensor, "b h n k"]], Float[Tensor, "b h n k"]] | None = None
     bias: Float[Tensor, "h n n"] | None = None
+
+    @property
+    def in_words(self) -> str:
+        """What attention is given besides tokens; nothing if nothing is."""
+        parts = [] if self.rotate is None else ["rotary positions"]
+        if self.bias is not None:
+            later = torch.ones_like(self.bias, dtype=torch.bool).triu(1)
+            causal = self.bias.shape[-1] > 1 and bool(self.bias[later].isneginf().all())
+            parts.append("a causal mask" if causal else "a bias by position")
+        return " and ".join(parts)
 
 
 PLAIN = BlockContext()

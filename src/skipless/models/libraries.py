@@ -10,6 +10,7 @@ from skipless.choices import Positions
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
 from skipless.models.factory import create_model
+from skipless.models.hf_factory import ImageLogits, create_hf_model
 from skipless.models.torchvision_models import build_torchvision
 
 
@@ -78,7 +79,37 @@ def patch_size(name: str, kwargs: Mapping[str, Any]) -> int | None:
     return found if isinstance(found, int) else None
 
 
-LIBRARIES: dict[str, ModelBuilder] = {"timm": build_timm, "torchvision": build_torchvision}
+def build_transformers(
+    name: str,
+    image_size: int,
+    channels: int,
+    classes: int,
+    *,
+    skip: bool,
+    init: SkiplessInit | None,
+    positions: Positions,
+    seed: int,
+    kwargs: Mapping[str, Any],
+) -> nn.Module:
+    """Build one of Hugging Face's image classifiers by the name of its class; `kwargs` are fields of its configuration.
+
+    Raises:
+        InputError: if there is no such class, or it refuses the fields, or the images are smaller than a patch.
+    """
+    sizes = {"image_size": image_size, "num_channels": channels, "num_labels": classes, **kwargs}
+    patch = kwargs.get("patch_size", 16)
+    if not name.endswith("ForImageClassification"):
+        raise InputError(f"{name!r} of transformers classifies no images; give one such as 'ViTForImageClassification'")
+    if isinstance(patch, int) and sizes["image_size"] < patch:
+        raise InputError(f"images of {image_size} pixels are smaller than a patch of {patch} of {name}")
+    return ImageLogits(create_hf_model(name, skip=skip, init=init, positions=positions, seed=seed, **sizes))
+
+
+LIBRARIES: dict[str, ModelBuilder] = {
+    "timm": build_timm,
+    "torchvision": build_torchvision,
+    "transformers": build_transformers,
+}
 
 
 def model_builder(library: str) -> ModelBuilder:

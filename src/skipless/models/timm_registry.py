@@ -8,16 +8,12 @@ a model is asked for, or two threads might wait for each other.
 import importlib
 import re
 import sys
-from collections.abc import Callable, Iterable
 from dataclasses import replace
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
-from threading import local
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from skipless.errors import InputError
+from skipless.models.after_import import after_import
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,11 +36,8 @@ default_cfgs: dict[str, dict[str, Any]] = {}
 
 def register_with_timm() -> None:
     """Register the skipless models and SOAP with timm, now or once timm is imported."""
-    for name, register in ((_MODELS, register_models), (_OPTIMIZERS, _register_soap)):
-        if name in sys.modules:
-            register(sys.modules[name])
-        elif not any(isinstance(finder, _PostImportFinder) and finder.name == name for finder in sys.meta_path):
-            sys.meta_path.insert(0, _PostImportFinder(name, register))
+    after_import(_MODELS, register_models)
+    after_import(_OPTIMIZERS, _register_soap)
 
 
 def register_models(timm: Any) -> tuple[str, ...]:
@@ -150,49 +143,3 @@ def _register_soap(factory: ModuleType) -> None:
         has_betas=True,
     )
     factory.default_registry.register(info)
-
-
-class _PostImportFinder(MetaPathFinder):
-    """Waits for the import of one module, and has it loaded by a `_PostImportLoader`; who only looks gets that, too."""
-
-    def __init__(self, name: str, register: Callable[[Any], Any]) -> None:
-        self.name, self.register = name, register
-        self._looking = local()
-
-    def find_spec(
-        self, fullname: str, path: Iterable[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname != self.name or getattr(self._looking, "now", False):
-            return None
-        self._looking.now = True
-        try:
-            spec = find_spec(fullname)
-        finally:
-            self._looking.now = False
-        if spec is not None and spec.loader is not None:
-            spec.loader = _PostImportLoader(spec.loader, self)
-        return spec
-
-
-class _PostImportLoader(Loader):
-    """Loads a module by its own loader, then registers what is ours with it; otherwise it is that loader."""
-
-    def __init__(self, loader: Loader, finder: _PostImportFinder) -> None:
-        self.loader, self.finder = loader, finder
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "loader":  # before it is made, as when it is copied
-            raise AttributeError(name)
-        return getattr(self.loader, name)
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self.loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        if module.__spec__ is not None:
-            module.__spec__.loader = self.loader  # leave no trace of the wrapper
-        module.__loader__ = self.loader
-        self.loader.exec_module(module)
-        if self.finder in sys.meta_path:
-            sys.meta_path.remove(self.finder)
-        self.finder.register(module)

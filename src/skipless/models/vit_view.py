@@ -36,6 +36,8 @@ class Positions:
         has_prefix: whether its first rows are those of the prefix tokens.
         prefix: class and register tokens, `(1, p, d)`, in the order in which they enter.
         grid: rows and columns of the embedding's patches.
+        covered: how many of the prefix tokens the embedding has rows for, where not all of them; None stands for all if
+            `has_prefix`, else for none.
     """
 
     patch_embedding: Callable[[Tensor], Tensor]
@@ -45,6 +47,7 @@ class Positions:
     has_prefix: bool
     prefix: tuple[nn.Parameter, ...]
     grid: tuple[int, int]
+    covered: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,12 +12,14 @@ from skipless.errors import InputError
 
 # Weights that hold queries, keys and values as three stacked matrices: timm's, and `nn.MultiheadAttention`'s.
 _FUSED_QKV = ("qkv.weight", "in_proj_weight")
+# GPT-2's `c_attn` has the three in columns, (d, 3d). SOAP splits rows, so that this weight stays one matrix.
 # Parameters of a transformer block, by the names that libraries give the list of blocks.
 _BLOCK = re.compile(r"(^|\.)(blocks|layers|layer|h)\.(encoder_layer_)?\d+\.")
 # Other names are not in the default of `no_decay`, because recipes record that default and must not change.
 _ALSO_CALLED = {
     "pos_embed": ("position_embeddings", "pos_embedding", "relative_position_bias_table", "freqs"),
-    "cls_token": ("dist_token", "class_token"),
+    "cls_token": ("dist_token", "class_token", "distillation_token", "mask_token"),
+    "reg_token": ("register_tokens",),
 }
 
 
@@ -35,8 +37,8 @@ def param_groups(
     Vectors, scalars and biases do not decay. Neither do parameters whose own name (the last part of
     `blocks.0.norm1.weight`) is in `no_decay`. If `cls_token` or `pos_embed` is in it, what other models have in its
     place does not decay either: `dist_token` of DeiT, `class_token` and `pos_embedding` of torchvision, biases by
-    relative position of BEiT, learnt rotary frequencies. Frozen parameters are left out. A parameter that two modules
-    share comes once, under its first name.
+    relative position of BEiT, learnt rotary frequencies, Hugging Face's `distillation_token` and `mask_token`. Frozen
+    parameters are left out. A parameter that two modules share comes once, under its first name.
 
     Args:
         model: the model.

@@ -18,6 +18,7 @@ _OURS = (
     ("timm", "timm_beit"),
     ("torchvision", "torchvision_vit"),
     ("torch", "torch_encoder"),
+    ("transformers", "hf.adapter"),
 )
 _REGISTERED: list[Adapter] = []
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
@@ -22,6 +22,7 @@ from skipless.init import SkiplessInit
 from skipless.models.blocks import BlockView, LinearMap
 from skipless.models.inspection.token_report import TokenReport, inspect_tokens
 from skipless.models.starting.attention_diagonal import mean_diagonals
+from skipless.models.starting.first_tokens import TOKENS, in_own_context, one_of, text_length
 from skipless.models.surgery import block_views
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class BlockInit(Record):
     Attributes:
         name: the block's path in the model.
         skips: the skip connections it has.
-        kappa_vo: kappa(W_V W_O) over the first min(d, heads x d_h) singular values; 1 in the scheme.
+        kappa_vo: kappa(W_V W_O) over the first min(d, key heads x d_h) singular values; 1 in the scheme.
         scale_vo: geometric mean of those singular values; c^2 in the scheme.
         trace: for each head, tr(W_Q W_K^T) / d: the part of beta that truncation to d_h directions keeps.
         diagonal: for each head, the mean of the attention matrix's diagonal for layer-normed Gaussian tokens.
@@ -103,6 +104,7 @@ class InitReport(Record):
     tokens: int
     seed: int
     on_images: TokenReport | None = None
+    seen: str = ""
 
     @property
     def token_cosine(self) -> tuple[float, ...]:
@@ -129,7 +131,8 @@ class InitReport(Record):
     def tables(self) -> tuple[Table, ...]:
         """A table of weights, with a row for each block; with images, a second one of what becomes of their tokens."""
         verdict = [f"! {flag}" for flag in self._summed_up()] or ["nothing departs from the scheme"]
-        about = f"diagonals: {self.tokens} layer-normed Gaussian tokens, seed {self.seed}"
+        seen = f", with {self.seen}" if self.seen else ""
+        about = f"diagonals: {self.tokens} layer-normed Gaussian tokens, seed {self.seed}{seen}"
         weights = Table(_HEAD, [_row(block) for block in self.blocks], about, verdict)
         return (weights,) if self.on_images is None else (weights, *self.on_images.tables())
 
@@ -176,7 +179,8 @@ def inspect_init(
     init: SkiplessInit | None = None,
     *,
     images: Float[Tensor, "b c h w"] | None = None,
-    tokens: int = 197,
+    inputs: Int[Tensor, "b n"] | None = None,
+    tokens: int | None = None,
     seed: int = 0,
 ) -> InitReport:
     """Measure every block's initialisation, and flag what departs from the scheme (section 5).
@@ -191,7 +195,10 @@ def inspect_init(
         init: the scheme that the model should follow. Without it, nothing is flagged that depends on alpha, beta or c.
         images: normalised images. With them the report also has what becomes of their tokens from block to block: the
             theory supposes isotropic ones, and in a real forward pass tokens grow alike (`TokenReport`).
-        tokens: n, the number of tokens of the attention matrix.
+        inputs: the same for a language model: token ids.
+        tokens: n, the number of tokens of the attention matrix; 197 by default, or a language model's longest input, up
+            to 1,024. Rotary positions and causal masks are the model's own. A vision transformer with rotary positions
+            has as many tokens as it makes of its own image, whatever is asked for.
         seed: seed of the tokens.
 
     Raises:
@@ -213,6 +220,8 @@ def inspect_init(
             if parameter.is_meta or not parameter.isfinite().all():
                 what = "on the meta device: materialise the model first" if parameter.is_meta else "not finite"
                 raise InputError(f"{view.name}.{name} is {what}; there is nothing to inspect")
+    wanted = (text_length(model) or TOKENS) if tokens is None else tokens
+    views, tokens = in_own_context(model, views, wanted)
     blocks = tuple(_measure(view, init, tokens, seed) for view in views)
     if len({block.skips for block in blocks}) > 1:
         most = max((block.skips for block in blocks), key=[block.skips for block in blocks].count)
@@ -222,12 +231,14 @@ def inspect_init(
             else replace(block, flags=(*block.flags, "its skips are not the other blocks'"))
             for block in blocks
         )
-    return InitReport(blocks, tokens, seed, None if images is None else inspect_tokens(model, images))
+    given = one_of(images, inputs)
+    on_given = None if given is None else inspect_tokens(model, given)
+    return InitReport(blocks, tokens, seed, on_given, views[0].context.in_words)
 
 
 def _measure(view: BlockView, init: SkiplessInit | None, tokens: int, seed: int) -> BlockInit:
-    rank = min(view.dim, view.heads * view.head_dim)
-    s = torch.linalg.svdvals(view.w_v.double() @ view.w_o.double())[:rank]
+    rank = min(view.dim, view.key_heads * view.head_dim)
+    s = torch.linalg.svdvals(_value_output(view))[:rank]
     products = _head_products(view)
     maps = [linear.w.double() for linear in (*view.mlp_in, view.mlp_out)]
     spectra = [torch.linalg.svdvals(w) for w in maps]
@@ -246,6 +257,12 @@ def _measure(view: BlockView, init: SkiplessInit | None, tokens: int, seed: int)
         flags=(),
     )
     return replace(measured, flags=tuple(_flags(measured, view, init)))
+
+
+def _value_output(view: BlockView) -> Float[Tensor, "d d"]:
+    """W_V W_O of all heads, with the values that each head sees."""
+    values = view.w_v.double().unflatten(1, (view.key_heads, view.head_dim))
+    return values.repeat_interleave(view.heads // view.key_heads, dim=1).flatten(1) @ view.w_o.double()
 
 
 def _head_products(view: BlockView) -> Float[Tensor, "h d d"]:
@@ -274,6 +291,9 @@ def _flags(block: BlockInit, view: BlockView, init: SkiplessInit | None) -> list
         flags.append(f"kappa(W_V W_O) is {_format(block.kappa_vo)}, not 1: not a scaled rotation")
     elif init is not None and not _is_close(block.scale_vo, init.c**2, TOLERANCE):
         flags.append(f"singular values of W_V W_O are {_format(block.scale_vo)}, not c^2 = {_format(init.c**2)}")
+    rank = view.key_heads * view.head_dim
+    if view.key_heads != view.heads and rank < view.dim:
+        flags.append(f"W_V W_O has rank {rank}, not d = {view.dim}: heads share values, and other directions are lost")
     if init is not None and init.factors != "sliced" and init.attention_diagonal is None:
         flags += _query_key_flags(block, view, init)
     scaled = init is not None and init.attention_diagonal is not None  # as diffuse as the scheme wants it, elsewhere

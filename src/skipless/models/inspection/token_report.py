@@ -14,7 +14,7 @@ from skipless.display.values import few_words
 from skipless.models.blocks import BlockView
 from skipless.models.eval_mode import evaluating
 from skipless.models.starting.attention_diagonal import attention, mean_diagonals
-from skipless.models.starting.first_tokens import first_tokens
+from skipless.models.starting.first_tokens import Given, first_tokens
 from skipless.models.surgery import block_views
 
 if TYPE_CHECKING:
@@ -108,15 +108,15 @@ class TokenReport(Record):
 
 
 @torch.no_grad()
-def inspect_tokens(model: nn.Module, images: Float[Tensor, "b c h w"]) -> TokenReport:
-    """Measure every block on the tokens of images, in one pass.
+def inspect_tokens(model: nn.Module, images: Given) -> TokenReport:
+    """Measure every block on the tokens of images, or of rows of token ids, in one pass.
 
     Args:
         model: a model with blocks that an adapter knows.
-        images: normalised as for the model.
+        images: normalised as for the model; for a language model, token ids `(b, n)`.
 
     Raises:
-        InputError: if no adapter knows the model, or it does not take the images.
+        InputError: if no adapter knows the model, or it does not take the images or ids.
     """
     views = block_views(model)
     with evaluating(model):

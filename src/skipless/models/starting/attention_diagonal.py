@@ -120,12 +120,20 @@ def scale_logits_(view: BlockView, x: Float[Tensor, "b n d"], target: float) -> 
         found = own.double().mean((0, 2)).cpu()
         return found.mean().expand_as(found) if together else found
 
-    log_scale = _solve(reached, view.heads, target, 1 / count)
+    log_scale = _solve(reached, view.heads, target, _uniform(bias, queries, count))
     if together:
         _scale_norm_(view, log_scale[0].exp().item())
     else:
         _scale_heads_(view, log_scale.exp())
     return reached(log_scale)
+
+
+def _uniform(bias: Float[Tensor, "*hrn"], queries: Int[Tensor, " r"], count: int) -> float:
+    """The mean diagonal of attention that looks at all tokens alike: where some are masked, more than 1 / n."""
+    if bias.ndim == 0:
+        return 1 / count
+    own = bias.double().softmax(-1).take_along_dim(queries[None, :, None], 2)
+    return own.mean().item()
 
 
 def _solve(

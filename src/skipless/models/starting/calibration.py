@@ -3,19 +3,23 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from skipless.errors import InputError
 from skipless.models.eval_mode import evaluating
 from skipless.models.starting.attention_diagonal import centre_queries_, check_scalable, scale_logits_
-from skipless.models.starting.first_tokens import first_tokens
+from skipless.models.starting.first_tokens import first_tokens, one_of
 from skipless.models.surgery import block_views
 
 
 @torch.no_grad()
 def calibrate_(
-    model: nn.Module, diagonal: float | Sequence[float], *, images: Float[Tensor, "b c h w"] | None = None
+    model: nn.Module,
+    diagonal: float | Sequence[float],
+    *,
+    images: Float[Tensor, "b c h w"] | None = None,
+    inputs: Int[Tensor, "b n"] | None = None,
 ) -> nn.Module:
     """Scale the logits of every head, first block to last, so that its attention has a mean diagonal, in place.
 
@@ -29,7 +33,9 @@ def calibrate_(
         model: a model with blocks that an adapter knows.
         diagonal: mean A_ii, between 0 and 1; one for all blocks, or one a block.
         images: normalised images. By default normal tokens, as many as the model makes of an image, enter the first
-            block.
+            block. Those of a language model are as many as it takes, up to 1,024, and its blocks see them as the model
+            has them, with rotary positions and masks.
+        inputs: token ids, for a language model.
 
     Returns:
         The model.
@@ -54,7 +60,7 @@ def calibrate_(
     for view in views:
         check_scalable(view)
     with evaluating(model):
-        x, views = first_tokens(model, views, images)
+        x, views = first_tokens(model, views, one_of(images, inputs))
         for view, target in zip(views, targets, strict=True):
             normed = view.attn_norm(x)
             centre_queries_(view, normed)

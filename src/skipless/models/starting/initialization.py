@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from skipless.errors import InputError
@@ -19,11 +19,11 @@ from skipless.init.correlation_map import odd_slope
 from skipless.init.gated import GATE_BIAS, check_gated, draw_gated_mlp
 from skipless.init.mirrored import check_mirrored, draw_mirrored_mlp
 from skipless.init.random_matrices import LARGE
-from skipless.models.adapters.known import supported
+from skipless.models.adapters.known import find_blocks, supported
 from skipless.models.blocks import BlockView, LinearMap
 from skipless.models.starting.attention_diagonal import check_scalable
 from skipless.models.starting.calibration import calibrate_
-from skipless.models.starting.first_tokens import check_taken
+from skipless.models.starting.first_tokens import check_taken, one_of
 from skipless.models.starting.positions import check_positions, patch_rms, set_positions_
 from skipless.models.surgery import block_views
 from skipless.progress import progress_bar
@@ -42,6 +42,7 @@ def initialize_(
     init: SkiplessInit | None = None,
     *,
     images: Float[Tensor, "b c h w"] | None = None,
+    inputs: Int[Tensor, "b n"] | None = None,
     generator: Generator | None = None,
     device: torch.device | str | None = None,
     progress: bool | None = None,
@@ -62,6 +63,7 @@ def initialize_(
         images: a batch of normalised images, on which sizes and attention are measured. Without it the patch embeddings
             are sized by formula, and attention is measured on normal tokens; whatever `init` leaves as the paper has it
             needs neither.
+        inputs: the same for a language model: token ids.
         generator: source of randomness, torch's global CPU generator by default. A CPU generator gives the same weights
             on every device, up to rounding and the parameter's dtype.
         device: where matrices are factorised, from a width of 256 on. By default on the model's own device if that is
@@ -86,7 +88,7 @@ def initialize_(
     """
     init = SkiplessInit() if init is None else init
     views = block_views(model)
-    _check(model, views, init, images)
+    _check(model, views, init, images, inputs)
     given = None if device is None else torch.device(device)
     drawn = (_draw(view, init, len(views), generator, _factorised_on(view, given)) for view in views)
     factorise = _in_threads if _worth_threads(views, given) else _in_turn
@@ -103,7 +105,8 @@ def initialize_(
     if init.positions != "kept":
         set_positions_(model, init.positions, init.position_scale, images=images, generator=generator)
     if init.attention_diagonal is not None:
-        calibrate_(model, init.diagonals(len(views)), images=images)
+        calibrate_(model, init.diagonals(len(views)), images=images, inputs=inputs)
+    _note_initialized_(model, views)
     return model
 
 
@@ -116,24 +119,48 @@ def _reset_rest_(view: BlockView) -> None:
         view.block.get_parameter(name).zero_()
 
 
+def _note_initialized_(model: nn.Module, views: list[BlockView]) -> None:
+    """Tell libraries whose own initialisation may be called again that the blocks have theirs."""
+    for adapter in dict.fromkeys(adapter for adapter, _, _ in find_blocks(model)):
+        getattr(adapter, "note_initialized_", lambda _: None)(views)
+
+
 def _draw(
     view: BlockView, init: SkiplessInit, depth: int, generator: Generator | None, device: torch.device | None
 ) -> list[Drawn]:
     """Draw a block's random matrices: queries and keys, values and outputs, then the MLP's maps."""
-    inner = view.heads * view.head_dim
     sizes = (view.dim, view.heads, view.head_dim, view.key_heads)
     drawn: list[Drawn] = [
         ((view.query, view.key), init.draw_query_key(*sizes, generator, device)),
-        ((view.value, view.output), init.draw_value_output(view.dim, inner, generator, device)),
+        ((view.value, view.output), _draw_value_output(view, init, generator, device)),
     ]
     if init.mlp == "mirrored":
         drawn.append(_draw_near_linear(view, init.linearity(view.activation, depth), generator, device))
     elif init.mlp == "orthogonal":
-        for linear in (*view.mlp_in, view.mlp_out):
-            fan_in, fan_out = linear.w.shape
+        equal = init.gates == "equal" and view.gate is not None
+        alike = (view.mlp_in,) if equal else tuple((linear,) for linear in view.mlp_in)
+        for linears in (*alike, (view.mlp_out,)):
+            fan_in, fan_out = linears[0].w.shape
             work = init.draw_mlp_map(fan_in, fan_out, generator, device)
-            drawn.append(((linear,), lambda work=work: (work(),)))
+            drawn.append((linears, lambda work=work, linears=linears: (work(),) * len(linears)))
     return drawn
+
+
+def _draw_value_output(
+    view: BlockView, init: SkiplessInit, generator: Generator | None, device: torch.device | None
+) -> Callable[[], tuple[Tensor, ...]]:
+    """Values and outputs. Heads that share values have one output map between them, each a part of it."""
+    shared = view.heads // view.key_heads
+    work = init.draw_value_output(view.dim, view.key_heads * view.head_dim, generator, device)
+    if shared == 1:
+        return work
+
+    def repeated() -> tuple[Tensor, ...]:
+        w_v, w_o = work()
+        by_head = (w_o / shared).unflatten(0, (view.key_heads, view.head_dim)).repeat_interleave(shared, dim=0)
+        return w_v, by_head.flatten(0, 1)
+
+    return repeated
 
 
 def _draw_near_linear(
@@ -189,16 +216,18 @@ def _in_threads(blocks: Iterable[list[Drawn]]) -> Iterator[list[Factorised]]:
 
 
 def _check(
-    model: nn.Module, views: list[BlockView], init: SkiplessInit, images: Float[Tensor, "b c h w"] | None
+    model: nn.Module, views: list[BlockView], init: SkiplessInit, images: Tensor | None, inputs: Tensor | None
 ) -> None:
     """Refuse what cannot be done, before anything is written."""
     for view in views:
         _check_covered(view)
         _check_linear(view, init)
+        _check_grouped(view, init)
         if init.attention_diagonal is not None:
             check_scalable(view)
-    if images is not None:
-        check_taken(model, images)
+    given = one_of(images, inputs)
+    if given is not None:
+        check_taken(model, given)
     if init.positions != "kept":
         patch_rms(check_positions(model, init.positions), images)
 
@@ -221,6 +250,17 @@ def _check_covered(view: BlockView) -> None:
             )
         if not parameter.is_floating_point():
             raise InputError(f"{view.name}.{name} is {parameter.dtype}: initialise before quantising")
+
+
+def _check_grouped(view: BlockView, init: SkiplessInit) -> None:
+    """Refuse shared values that cannot hold a scaled rotation, unless the scheme says what to do then."""
+    rank = view.key_heads * view.head_dim
+    if rank < view.dim and view.key_heads != view.heads and init.grouped == "refused":
+        raise InputError(
+            f"{view.name} has {view.key_heads} key heads of {view.head_dim} for {view.heads} heads: W_V W_O has rank "
+            f"{rank} at most, and cannot be a scaled rotation of d = {view.dim}; grouped='repeated' takes {rank} "
+            "directions and loses the others, or build the model with a key head for each head"
+        )
 
 
 def _check_linear(view: BlockView, init: SkiplessInit) -> None:

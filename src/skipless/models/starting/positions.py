@@ -53,8 +53,8 @@ def set_positions_(
         check_taken(model, images)
     rms = scale * patch_rms(found, images)
     embedded = 0 if places.embedding is None else places.embedding.shape[1]
-    in_embedding = places.embedding is not None and places.has_prefix
-    patches = embedded - found.prefix if in_embedding else embedded
+    covered = _covered(found)
+    patches = max(embedded - covered, 0)
     if kind == "orthogonal":
         rows = orthogonal_positions(found.prefix + patches, found.dim, rms, generator=generator)
     else:
@@ -63,13 +63,21 @@ def set_positions_(
         grid = [smooth_positions(down, across, found.dim, rms, generator=generator)] if patches else []
         rows = torch.cat([*first, *grid])
     if places.embedding is not None:
-        places.embedding.copy_(rows[None] if in_embedding else rows[None, found.prefix :])
+        places.embedding.copy_(torch.cat((rows[:covered], rows[found.prefix :]))[None])
     start = 0
     for token in places.prefix:
         stop = start + token.shape[1]
-        token.copy_(torch.zeros_like(token) if in_embedding else rows[None, start:stop])
+        token.copy_(torch.zeros_like(token) if start < covered else rows[None, start:stop])
         start = stop
     return model
+
+
+def _covered(found: ViTView) -> int:
+    """How many prefix tokens have rows in the position embedding."""
+    places = found.positions
+    if places.embedding is None or not places.has_prefix:
+        return 0
+    return found.prefix if places.covered is None else places.covered
 
 
 def check_positions(model: nn.Module, kind: str) -> ViTView:

@@ -29,6 +29,8 @@ def suited_init(model: nn.Module) -> SkiplessInit:
         suited = replace(suited, mlp="orthogonal")
     elif views[0].gate is None:
         suited = replace(suited, mlp_linearity=solve_linearity(views[0].activation, len(views), COSINE))
+    if any(view.key_heads != view.heads and view.key_heads * view.head_dim < view.dim for view in views):
+        suited = replace(suited, grouped="repeated")
     if not all(_may_be_scaled(view) for view in views):
         suited = replace(suited, attention_diagonal=None, last_diagonal=None)
     return suited if _has_positions(model) else replace(suited, positions="kept")
