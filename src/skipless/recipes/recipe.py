@@ -155,6 +155,7 @@ class Recipe(Record):
         "beta": "model__init__beta",
         "c": "model__init__c",
         "mlp_linearity": "model__init__mlp_linearity",
+        "last_diagonal": "model__init__last_diagonal",
         "block_lr": "optimizer__block_lr",
         "workers": "fit__workers",
         "corrupt_limit": "data__corrupt_limit",
