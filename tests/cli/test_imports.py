@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "timm", "torchvision", "lightning_fabric", "matplotlib", "sklearn", "PIL", "scipy")
+HEAVY = ("torch", "timm", "torchvision", "transformers", "lightning_fabric", "matplotlib", "sklearn", "PIL", "scipy")
 
 
 def imported(code: str) -> list[str]:
@@ -95,9 +95,26 @@ optimizer = timm.optim.create_optimizer_v2([weight], "soap", lr=0.1)
 import skipless
 assert type(optimizer) is skipless.SOAP
 assert not type(sys.modules["timm.optim._optim_factory"].__loader__).__name__.startswith("_")
-assert sum("PostImport" in type(finder).__name__ for finder in sys.meta_path) == 0
+waiting = [finder.name for finder in sys.meta_path if "PostImport" in type(finder).__name__]
+assert not any(name.startswith("timm") for name in waiting), waiting
 """
     assert "timm" in imported(code)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("imports", ["import skipless, transformers", "import transformers, skipless"])
+def test_transformers_is_hooked_whoever_comes_first(imports) -> None:
+    code = f"""
+{imports}
+import sys
+from transformers import LlamaConfig, LlamaModel, PreTrainedModel
+assert PreTrainedModel.post_init.skipless
+sizes = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=5)
+model = LlamaModel(LlamaConfig(**sizes, skipless=dict(sub_blocks=["attn", "mlp"], layer_scale="remove")))
+assert type(model.layers[0]).__name__ == "SkiplessLlamaDecoderLayer"
+assert not any("PostImport" in type(f).__name__ and f.name.startswith("transformers") for f in sys.meta_path)
+"""
+    assert "transformers" in imported(code)
 
 
 def test_timm_alone_does_not_import_its_optimizers_for_us() -> None:
