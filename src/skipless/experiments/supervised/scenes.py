@@ -36,23 +36,18 @@ def scenes(
 ) -> SupervisedRecipe:
     """Name the class of a scene's largest object: 6 blocks of width 64, 65 tokens of 8 x 8 pixels.
 
-        Args:
-    <<<<<<< HEAD
-            row: with skips, without, or without and initialised by the paper's scheme or ours.
-            optimizer: `adamw` or `soap`.
-    =======
-            row: with skips, without, or without and initialised.
-            optimizer: `adamw`, `soap` or `muon`.
-    _OURS = {**LEARNING_RATES, "soap": 6e-3}  # Table 1's at scale digits; not tried here
-            seed: of weights, order and augmentation.
-            data: a folder of scenes, as `skipless data scenes --layout imagenet` writes it.
+    Args:
+        row: with skips, without, or without and initialised by the paper's scheme or ours.
+        optimizer: `adamw`, `soap` or `muon`.
+        seed: of weights, order and augmentation.
+        data: a folder of scenes, as `skipless data scenes --layout imagenet` writes it.
 
-        Raises:
-            InputError: without a folder.
+    Raises:
+        InputError: without a folder.
 
-        Example:
-            >>> scenes("skip", data="scenes/").model.skip
-            True
+    Example:
+        >>> scenes("skip", data="scenes/").model.skip
+        True
     """
     if data is None:
         raise InputError("scenes needs --data; `skipless data scenes --layout imagenet --out DIR` writes a folder")
