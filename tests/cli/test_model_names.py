@@ -12,8 +12,6 @@ OTHERS = (
     "mobilenetv3_small_050",
     "mixer_s32_224",
     "swin_tiny_patch4_window7_224",
-    "eva02_tiny_patch14_224",
-    "beit_base_patch16_224",
     "cait_xxs24_224",
     "vit_relpos_small_patch16_224",
     "naflexvit_base_patch16_gap",

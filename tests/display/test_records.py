@@ -40,7 +40,7 @@ PUBLIC = (
 ONE_BLOCK = {"depth": 1, "embed_dim": 8, "patch_size": 2}
 # What is given in, not found out: its own `repr` is what one would type.
 SETTINGS = frozenset({
-    *("Assumptions", "ClassificationProtocol", "ClassifierConfig", "Crops", "DINOConfig"),
+    *("Assumptions", "BlockContext", "ClassificationProtocol", "ClassifierConfig", "Crops", "DINOConfig"),
     *("DenseProtocol", "DiscoveryConfig", "EvalLoader", "FeatureConfig", "FitConfig", "HeadOptimizer"),
     *("ImageConfig", "ImageTransform", "Keeping", "LanguageConfig", "ModelConfig", "MultiCropConfig"),
     *("NeighbourConfig", "NeighboursConfig", "OptimizerConfig", "Order", "PhotoTransform", "PictureConfig"),

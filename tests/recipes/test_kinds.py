@@ -62,7 +62,10 @@ def test_kinds_are_told_by_their_parts() -> None:
 
 
 def test_a_model_says_whose_it_is(monkeypatch) -> None:
-    with pytest.raises(InputError, match="no models of library 'keras'; there is timm; to add one: docs/adapters"):
+    with pytest.raises(
+        InputError,
+        match="no models of library 'keras'; there is timm, torchvision, transformers; to add one: docs/adapters",
+    ):
         ModelConfig("vit", library="keras").build_for(8, 1, 10, 0)
     asked = []
     monkeypatch.setitem(LIBRARIES, "other", lambda *given, **named: asked.append((given, named)))

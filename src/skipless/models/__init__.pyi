@@ -1,5 +1,8 @@
 # Adapters of your own
-from skipless.models.adapters.known import register_adapter as register_adapter
+from skipless.models.adapters.known import (
+    register_adapter as register_adapter,
+    unregister_adapter as unregister_adapter,
+)
 
 # Views of a block
 from skipless.models.blocks import BlockView as BlockView, LinearMap as LinearMap, SubBlock as SubBlock

@@ -6,9 +6,18 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from skipless.errors import InputError
-from skipless.models import REGISTERED, block_views, create_model, inspect_init
+from skipless.models import (
+    REGISTERED,
+    block_views,
+    create_model,
+    inspect_init,
+    register_adapter,
+    unregister_adapter,
+)
+from skipless.models.adapters.known import adapters
 from skipless.models.libraries import model_builder
 from skipless.models.torchvision_models import load_named
 from skipless.recipes.source import open_model, place_of
@@ -89,3 +98,30 @@ def test_dinov3_has_twins() -> None:
     assert not any(view.layer_scales for view in block_views(twin))
     ours = create_model("vit_small_patch16_dinov3", init="ours", seed=0, embed_dim=48, num_heads=2, depth=2)
     assert {view.skips for view in block_views(ours)} == {()}
+
+
+class _Nothing:
+    SUPPORTED = "nothing at all"
+
+    def blocks(self, model: nn.Module) -> list[tuple[str, nn.Module]]:
+        return []
+
+    vits = blocks
+    view = check_removable = remove_skips_ = note_removed_ = blocks
+
+
+def test_an_adapter_is_known_until_it_is_taken_back() -> None:
+    mine = register_adapter(_Nothing())
+    try:
+        assert register_adapter(mine) in adapters()
+        with pytest.raises(InputError, match="nothing at all"):
+            block_views(nn.Linear(2, 2))
+    finally:
+        unregister_adapter(mine)
+    unregister_adapter(mine)
+    assert mine not in adapters()
+
+
+def test_what_is_no_adapter_is_told_what_it_lacks(unchecked) -> None:
+    with pytest.raises(InputError, match=r"is no adapter: it lacks SUPPORTED, blocks, .*see docs/adapters.md"):
+        register_adapter(object())

@@ -43,6 +43,12 @@ def register_adapter(adapter: Adapter) -> Adapter:
     return adapter
 
 
+def unregister_adapter(adapter: Adapter) -> None:
+    """Take an adapter of your own back; one that is not registered changes nothing."""
+    if adapter in _REGISTERED:
+        _REGISTERED.remove(adapter)
+
+
 _NAMES = ("SUPPORTED", "blocks", "view", "check_removable", "remove_skips_", "note_removed_", "vits")
 
 
