@@ -14,6 +14,7 @@ EXPERIMENTS = [
     "skipless.experiments.conditioning",
     "skipless.experiments.token_graying",
     "skipless.experiments.depth",
+    "skipless.experiments.language",
 ]
 """Packages that hold an `EXPERIMENT`."""
 

@@ -91,11 +91,15 @@ def build_transformers(
     seed: int,
     kwargs: Mapping[str, Any],
 ) -> nn.Module:
-    """Build one of Hugging Face's image classifiers by the name of its class; `kwargs` are fields of its configuration.
+    """Build one of Hugging Face's image classifiers by its class's name; without channels, a causal language model.
+
+    `kwargs` are fields of its configuration. A language model has `classes` tokens and a context of `image_size`.
 
     Raises:
         InputError: if there is no such class, or it refuses the fields, or the images are smaller than a patch.
     """
+    if not channels:
+        return _causal(name, image_size, classes, kwargs, skip=skip, init=init, positions=positions, seed=seed)
     sizes = {"image_size": image_size, "num_channels": channels, "num_labels": classes, **kwargs}
     patch = kwargs.get("patch_size", 16)
     if not name.endswith("ForImageClassification"):
@@ -103,6 +107,13 @@ def build_transformers(
     if isinstance(patch, int) and sizes["image_size"] < patch:
         raise InputError(f"images of {image_size} pixels are smaller than a patch of {patch} of {name}")
     return ImageLogits(create_hf_model(name, skip=skip, init=init, positions=positions, seed=seed, **sizes))
+
+
+def _causal(name: str, context: int, vocabulary: int, kwargs: Mapping[str, Any], **start: Any) -> nn.Module:
+    if not name.endswith(("ForCausalLM", "LMHeadModel")):
+        raise InputError(f"{name!r} of transformers predicts no next tokens; give one such as 'LlamaForCausalLM'")
+    sizes = {"vocab_size": vocabulary, "max_position_embeddings": context}
+    return create_hf_model(name, **start, **{**sizes, **kwargs})
 
 
 LIBRARIES: dict[str, ModelBuilder] = {

@@ -49,6 +49,8 @@ class LanguageRecipe(Recipe):
         "warmup_steps": "schedule__warmup_steps",
         "tokenizer": "data__tokenizer",
         "context": "data__context",
+        "documents": "data__documents",
+        "validation": "data__validation",
         "held_out": "held_out",
         "loss_chunk": "objective__loss_chunk",
         "on_stuck": "objective__on_stuck",
