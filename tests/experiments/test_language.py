@@ -72,8 +72,9 @@ def test_what_makes_no_sense_is_refused(asked: dict, message: str, unchecked) ->
 @pytest.mark.parametrize("row", [["--ours"], ["--reading", "compensated", "--optimizer", "soap"]])
 def test_a_run_from_a_command_line(row, tmp_path: Path, capsys, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    words = ["train", "language", "--data", str(write_lines(tmp_path / "data")), "--documents", "line", *row]
-    short = ["--tokenizer", "bytes", "--depth", "1", "--steps", "3", "--context", "16", "--batch-size", "4", "--progress", "none"]
-    code, _, err = skipless(capsys, *words, *short, "--workers", "0", "--out", str(tmp_path / "run"))
+    words = ["train", "language", "--data", str(write_lines(tmp_path / "data")), "--documents", "line"]
+    words += ["--tokenizer", "bytes", "--workers", "0", "--out", str(tmp_path / "run"), *row]
+    short = ["--depth", "1", "--steps", "3", "--context", "16", "--batch-size", "4", "--progress", "none"]
+    code, _, err = skipless(capsys, *words, *short)
     assert code == 0, err
     assert json.loads((tmp_path / "run/result.json").read_text())["bits_per_byte"] > 0
