@@ -124,5 +124,5 @@ def test_what_is_not_its_own_is_refused(capsys, tmp_path) -> None:
 
 
 def test_a_recipe_that_nobody_named_is_refused() -> None:
-    with pytest.raises(InputError, match="no recipe 'castle'; there is table1, scenes, dino, toy"):
+    with pytest.raises(InputError, match="no recipe 'castle'; there is table1, scenes, dino, language, toy"):
         registry.recipe_named("castle")
