@@ -118,6 +118,7 @@ def _score_on_a_rank(folder: Path, rank: int) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_share_the_windows(text: TextData, tmp_path: Path) -> None:
     run_apart(2, functools.partial(_score_on_a_rank, tmp_path), tmp_path / "log")
     score = score_text(model(), text.val, context=CONTEXT)

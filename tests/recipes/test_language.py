@@ -175,6 +175,7 @@ def _run_on_a_rank(folder: Path, strategy: str, rank: int) -> None:
         watched.run(folder / "two")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_ranks_make_the_run_of_one(strategy: str, recipe: LanguageRecipe, tmp_path: Path) -> None:
     """They also prepare the text together, from nothing."""

@@ -195,6 +195,7 @@ def test_half_precision_is_computed_in_float32_under_autocast() -> None:
         PatchLoss(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [MASKS, {"pooling": "mean"}, {"pooling": "mean", **MASKS}], ids=str)
 def test_backbones_compile_in_place_and_checkpoint(changes: dict) -> None:
     (crops,) = batches(1, dtype=torch.float32)

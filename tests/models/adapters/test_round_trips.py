@@ -77,6 +77,7 @@ def test_copies_pickles_and_removing_twice(family: str) -> None:
     torch.testing.assert_close(parted(x), model(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_compiles_whole_and_runs_under_autocast(family: str) -> None:
     model, x = ready(family), inputs(family)
