@@ -142,6 +142,13 @@ def test_our_scheme_suits_every_kind(name):
     assert all(math.isfinite(value) for value in report.attention_diagonal)
 
 
+@pytest.mark.parametrize(("name", "last"), [("llama", 0.95), ("gpt2", 0.95), ("bert", 0.95), ("vit", 0.15)])
+def test_language_models_start_near_the_identity_in_every_block(name, last):
+    init = SkiplessInit.for_model(remove_skips_(FAMILIES[name].build()))
+    assert init.diagonals(4)[0] == pytest.approx(0.95)
+    assert init.diagonals(4)[-1] == pytest.approx(last)
+
+
 @pytest.mark.parametrize("name", ["vit", "deit", "dinov2", "dinov2-registers", "dinov3"])
 def test_positions_and_prefix_tokens_get_orthogonal_rows(name):
     from skipless.models import set_positions_

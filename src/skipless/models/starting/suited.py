@@ -13,6 +13,7 @@ from skipless.init.scheme import COSINE
 from skipless.models.blocks import BlockView
 from skipless.models.starting.attention_diagonal import check_scalable
 from skipless.models.surgery import block_views
+from skipless.models.text_view import find_texts
 from skipless.models.vit_view import find_vit
 
 
@@ -33,6 +34,8 @@ def suited_init(model: nn.Module) -> SkiplessInit:
         suited = replace(suited, grouped="repeated")
     if not all(_may_be_scaled(view) for view in views):
         suited = replace(suited, attention_diagonal=None, last_diagonal=None)
+    elif find_texts(model):  # what is predicted at every token wants its neighbours whole, not their mean (LOG.md)
+        suited = replace(suited, last_diagonal=None)
     return suited if _has_positions(model) else replace(suited, positions="kept")
 
 
