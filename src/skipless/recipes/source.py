@@ -8,6 +8,7 @@ from typing import Any
 from torch import Size, nn
 
 from skipless.choices import ModelState
+from skipless.data.config import ImageConfig
 from skipless.data.images import pixel_statistics
 from skipless.display import Record
 from skipless.display.values import place_name
@@ -178,6 +179,8 @@ def check_library(recipe: Recipe, folder: Path) -> None:
 
 def _from_run(folder: Path, weights: Path | None, untrained: bool) -> ModelSource:
     recipe = read_recipe(folder)
+    if not isinstance(recipe.data, ImageConfig):
+        raise InputError(f"{str(folder)!r} is a run of {recipe.name}, a model of text: this takes models of images")
     if recipe.model.library not in LIBRARIES:
         check_library(recipe, folder)
     shapes = weight_shapes(weights or folder)
