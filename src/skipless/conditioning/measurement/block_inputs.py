@@ -24,7 +24,7 @@ from skipless.models.blocks import BlockView, SubBlock
 from skipless.models.calls import BlockContext, first_tensor
 from skipless.models.eval_mode import evaluating
 from skipless.models.starting.attention_diagonal import attention_bias, head_logits
-from skipless.models.vit_view import enter
+from skipless.models.vit_view import enter, project
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -236,8 +236,8 @@ def attention_maps(view: BlockView, x: Float[Tensor, "b n d"]) -> Float[Tensor, 
     """
     group = view.heads // view.key_heads
     maps = (head_logits(view, x) + attention_bias(view, x)).softmax(-1)
-    values = _project(x, view.value).unflatten(-1, (view.key_heads, -1)).transpose(1, 2).repeat_interleave(group, dim=1)
-    found = _project((maps @ values).transpose(1, 2).flatten(2), view.output)
+    values = project(x, view.value).unflatten(-1, (view.key_heads, -1)).transpose(1, 2).repeat_interleave(group, dim=1)
+    found = project((maps @ values).transpose(1, 2).flatten(2), view.output)
     with math_attention(x.device), torch.no_grad(), evaluating(view.attn):
         expected = view.attend(x)
     if found.shape != expected.shape or not (found - expected).norm() <= AGREEMENT_RTOL * expected.norm():
@@ -290,7 +290,3 @@ def token_distribution(x: Float[Tensor, "b n d"], block: str, sub_block: SubBloc
         edges=tuple(edges.tolist()),
         density=tuple((counts / (counts.sum() * edges.diff())).tolist()),
     )
-
-
-def _project(x: Float[Tensor, "b n i"], linear: Any) -> Float[Tensor, "b n o"]:
-    return x @ linear.w if linear.b is None else x @ linear.w + linear.b
