@@ -18,6 +18,8 @@ def training_command(recipe: Recipe, out: Path, *more: object) -> str:
     """
     words = [*LAUNCH, recipe.name, "--scale", recipe.scale, "--data", recipe.data.data]
     words += ["--skip" if recipe.model.skip else "--no-skip", "--init" if recipe.model.init else "--no-init"]
-    words += ["--ours"] if recipe.model.init is not None and recipe.model.init.mlp == "mirrored" else []
-    words += ["--optimizer", recipe.optimizer.name, *more, "--epochs", recipe.fit.epochs]
+    init, fit = recipe.model.init, recipe.fit
+    words += ["--ours"] if init is not None and init.attention_diagonal is not None else []
+    length = ("--epochs", fit.epochs) if fit.steps is None else ("--steps", fit.steps)
+    words += ["--optimizer", recipe.optimizer.name, *more, *length]
     return shlex.join(map(str, [*words, "--seed", recipe.fit.seed, "--out", out]))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from skipless.data.text.config import TextConfig
 from skipless.errors import InputError
+from skipless.frozen import added
 from skipless.recipes.begun import is_begun, recorded
 from skipless.recipes.recipe import Evaluate, Loaded, Measure, Passes, Prepared, Recipe
 from skipless.tasks.language_config import LanguageConfig
@@ -33,11 +34,13 @@ class LanguageRecipe(Recipe):
         data: its text.
         objective: the loss, and the monitor of models that learn nothing.
         held_out: tokens of the held-out text that each evaluation takes, up to the end of a document; 0 takes all.
+        held_out_after: tokens of the held-out text that are left to others: no document that is begun in them is taken.
     """
 
     data: TextConfig
     objective: LanguageConfig
     held_out: int = 0
+    held_out_after: int = added(0)
     metric: ClassVar[str] = "bits_per_byte"
     lower_is_better: ClassVar[bool] = True
     metric_unit: ClassVar[str] = ""
@@ -57,8 +60,9 @@ class LanguageRecipe(Recipe):
     }
 
     def __post_init__(self) -> None:
-        if self.held_out < 0:
-            raise InputError(f"held_out {self.held_out}: give tokens, or 0 for all of them")
+        for name, tokens in (("held_out", self.held_out), ("held_out_after", self.held_out_after)):
+            if tokens < 0:
+                raise InputError(f"{name} {tokens}: give tokens, 0 or more")
 
     def load(self) -> Loaded:
         """Windows of the training text; the text is prepared if it has not been."""
@@ -117,7 +121,8 @@ class LanguageRecipe(Recipe):
         def evaluate(model: Module) -> dict[str, float]:
             context = self.data.context
             batch = max(1, EVALUATED_TOKENS // context)
-            score = score_text(model, data.val, context=context, batch_size=batch, most=min(asked, default=None))
+            part = {"most": min(asked, default=None), "after": self.held_out_after}
+            score = score_text(model, data.val, context=context, batch_size=batch, **part)
             found = {"bits_per_byte": score.bits_per_byte, "loss": score.loss, "perplexity": score.perplexity}
             return {**found, "n": float(score.tokens)}
 
@@ -125,7 +130,8 @@ class LanguageRecipe(Recipe):
 
     def evaluated(self, data: Any, most: int | None = None) -> int:
         """Held-out tokens."""
-        return min([data.val.tokens - 1, *(tokens for tokens in (self.held_out, most) if tokens)])
+        left = data.val.tokens - 1 - self.held_out_after
+        return min([left, *(tokens for tokens in (self.held_out, most) if tokens)])
 
     def _model(self, vocabulary: int) -> Module:
         """The model; where this process only takes shards of the first one's weights, its shapes alone."""

@@ -70,6 +70,8 @@ class Run(Record):
         epoch: positions of the logged losses in epochs, increasing.
         loss: training losses at these positions, in nats and finite.
         record: the content of `run.json`.
+        bits_per_byte: of a language model on held-out text; None for any other model, and for a diverged run.
+        held_out_loss: of a language model on held-out text, in nats a token.
     """
 
     folder: Path
@@ -83,9 +85,11 @@ class Run(Record):
     epoch: Float[np.ndarray, " points"]
     loss: Float[np.ndarray, " points"]
     record: Mapping[str, Any] = field(repr=False)
+    bits_per_byte: float | None = None
+    held_out_loss: float | None = None
 
     def _summary(self) -> str:
-        found = f"diverged: {self.reason}" if self.diverged else f"top-1 {self.top1:.2f} %"
+        found = f"diverged: {self.reason}" if self.diverged else " ".join(self._score)
         loss = "" if self.final_loss is None else f", final loss {self.final_loss:.3f}"
         how = f"{counted(self.steps, 'step')}, lr {self.learning_rate:g}, seed {self.seed}"
         return f"{place_name(self.folder)}, {found}{loss}, {how}"
@@ -93,7 +97,7 @@ class Run(Record):
     def tables(self) -> tuple[Table, ...]:
         """What came out, and how it was trained."""
         rows = [
-            ("top-1", "diverged" if self.top1 is None else f"{self.top1:.2f} %"),
+            (self._score[0], "diverged") if self.diverged else self._score,
             ("final training loss", "" if self.final_loss is None else f"{self.final_loss:.4f} nats"),
             ("steps", f"{self.steps:,}"),
             ("epochs", f"{self.epoch[-1]:g}" if self.epoch.size else ""),
@@ -119,6 +123,12 @@ class Run(Record):
         legend(axes)
 
     @property
+    def _score(self) -> tuple[str, str]:
+        if self.bits_per_byte is not None:
+            return "bits per byte", f"{self.bits_per_byte:.4g}"
+        return "top-1", "" if self.top1 is None else f"{self.top1:.2f} %"
+
+    @property
     def final_loss(self) -> float | None:
         """Mean training loss over the last tenth of the run; None if no loss was logged."""
         if not self.loss.size:
@@ -139,11 +149,14 @@ def read_run(folder: Path | str) -> Run:
     result = read_record(folder / "result.json")
     epoch, loss = training_curve(folder / "metrics.jsonl")
     diverged = bool(result.get("diverged", False))
+    of_text = {"bits_per_byte": "bits_per_byte", "held_out_loss": "loss"}
+    scores = {} if diverged else of_text if "bits_per_byte" in result else {"top1": "top1"}
+    found = {field: number_at(result, name, folder / "result.json") for field, name in scores.items()}
     return Run(
         folder=folder,
         seed=int(number_at(record, "seed", folder / "run.json")),
         learning_rate=number_at(record, "recipe.optimizer.lr", folder / "run.json"),
-        top1=None if diverged else number_at(result, "top1", folder / "result.json"),
+        **{"top1": None, **found},
         steps=int(number_at(result, "steps", folder / "result.json")),
         seconds=number_at(result, "seconds", folder / "result.json"),
         diverged=diverged,

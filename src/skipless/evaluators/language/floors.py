@@ -7,6 +7,7 @@ import numpy as np
 
 from skipless.data.text import TextSplit
 from skipless.display import Record, Table
+from skipless.evaluators.language.held_out import document_range
 
 MOST = 20_000_000
 """Training tokens that are counted at most: pairs are sorted in memory, 8 bytes each."""
@@ -55,7 +56,9 @@ class TextFloors(Record):
         return (Table(("floor", "nats a token", "bits per byte"), rows, caption, align="lrr"),)
 
 
-def text_floors(train: TextSplit, val: TextSplit, *, vocabulary: int, most: int = MOST) -> TextFloors:
+def text_floors(
+    train: TextSplit, val: TextSplit, *, vocabulary: int, most: int = MOST, held_out: int | None = None
+) -> TextFloors:
     """Count tokens and pairs in a training split, and predict a held-out one by them.
 
     Args:
@@ -63,6 +66,7 @@ def text_floors(train: TextSplit, val: TextSplit, *, vocabulary: int, most: int 
         val: what is predicted.
         vocabulary: number of ids.
         most: training tokens at most.
+        held_out: tokens of `val` after which no further document is begun, as `most` of `score_text`.
 
     Example:
         >>> from skipless.data import TextConfig, load_text
@@ -72,7 +76,9 @@ def text_floors(train: TextSplit, val: TextSplit, *, vocabulary: int, most: int 
         True
     """
     known = np.asarray(train.ids[:most], dtype=np.int64)
-    held = np.asarray(val.ids, dtype=np.int64)
+    _, documents = document_range(val, held_out)
+    held = np.asarray(val.ids[: val.starts[documents]], dtype=np.int64)
+    size = int(val.byte_counts[:documents].sum())
     single = (np.bincount(known[1:], minlength=vocabulary) + 1) / (len(known) - 1 + vocabulary)
     before, wanted = held[:-1], held[1:]
     alone = single[wanted]
@@ -90,8 +96,8 @@ def text_floors(train: TextSplit, val: TextSplit, *, vocabulary: int, most: int 
         entropy=float(-(own[own > 0] * np.log(own[own > 0])).sum()),
         unigram=float(-np.log(alone).mean()),
         bigram=float(-np.log(paired).mean()),
-        unigram_bits=float(-np.log(alone[text]).sum()) / math.log(2) / val.bytes,
-        bigram_bits=float(-np.log(paired[text]).sum()) / math.log(2) / val.bytes,
+        unigram_bits=float(-np.log(alone[text]).sum()) / math.log(2) / size,
+        bigram_bits=float(-np.log(paired[text]).sum()) / math.log(2) / size,
         tokens=len(wanted),
         train_tokens=len(known) - 1,
     )

@@ -103,6 +103,7 @@ def score_text(
     stride: int | None = None,
     batch_size: int = 16,
     most: int | None = None,
+    after: int = 0,
 ) -> TextScore:
     """Measure how well a model predicts the documents of a split, each token once.
 
@@ -121,9 +122,10 @@ def score_text(
         stride: tokens between the beginnings of two windows; None is the context.
         batch_size: windows at once, on each process.
         most: tokens after which no further document is begun; None takes all of them.
+        after: tokens within which no document is begun, to measure on other text than one of `most` tokens did.
 
     Raises:
-        InputError: if the stride does not fit.
+        InputError: if the stride does not fit, or no document is left.
 
     Example:
         >>> from skipless.data import TextConfig, load_text
@@ -134,12 +136,10 @@ def score_text(
     stride = context if stride is None else stride
     if not 1 <= stride <= context:
         raise InputError(f"stride {stride}: give 1 to the context, {context}")
-    documents = len(split.byte_counts)
-    if most is not None:
-        documents = min(int(np.searchsorted(split.starts, most)) or 1, documents)
-    length, size = int(split.starts[documents]), int(split.byte_counts[:documents].sum())
-    end = int(split.ids[0])
-    sums, counts, of_ends = _sums(model, split.ids, length, context, stride, batch_size, end)
+    first, last = document_range(split, most, after)
+    ids = split.ids[split.starts[first] - 1 : split.starts[last]]  # from the end of the document before the first
+    size = int(split.byte_counts[first:last].sum())
+    sums, counts, of_ends = _sums(model, ids, context, stride, batch_size)
     total, n = sums.sum(), int(counts.sum())
     means = (sums / counts).tolist()
     return TextScore(
@@ -147,19 +147,39 @@ def score_text(
         bits_per_byte=float(total - of_ends) / math.log(2) / size,
         tokens=n,
         bytes=size,
-        documents=documents,
+        documents=last - first,
         context=context,
         stride=stride,
         by_position=tuple(mean if math.isfinite(mean) else None for mean in means),
     )
 
 
+def document_range(split: TextSplit, most: int | None = None, after: int = 0) -> tuple[int, int]:
+    """Which documents are begun behind the first `after` tokens of a split, and within the `most` next of them.
+
+    Returns:
+        The number of the first of these documents, and of the one behind the last: at least one lies between.
+
+    Raises:
+        InputError: if none is left.
+    """
+    documents = len(split.byte_counts)
+    first = int(np.searchsorted(split.starts, after)) if after else 0
+    if first >= documents:
+        raise InputError(f"after {after:,} tokens no document begins: the held-out text has {split.tokens:,} of them")
+    if most is None:
+        return first, documents
+    until = most + (int(split.starts[first]) - 1 if after else 0)
+    return first, min(max(int(np.searchsorted(split.starts, until)), first + 1), documents)
+
+
 @torch.inference_mode()
 def _sums(
-    model: nn.Module, ids: np.ndarray, length: int, context: int, stride: int, batch_size: int, end: int
+    model: nn.Module, ids: np.ndarray, context: int, stride: int, batch_size: int
 ) -> tuple[Float[Tensor, " t"], Float[Tensor, " t"], float]:
     """Summed loss and number of tokens by position, and the summed loss of ends of documents."""
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    length, end = len(ids), int(ids[0])
     sums, counts = torch.zeros(2, context, dtype=torch.float64)
     of_ends = torch.zeros((), dtype=torch.float64)
     training = model.training

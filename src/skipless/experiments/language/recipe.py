@@ -2,17 +2,18 @@
 
 | scale | command | takes | paper | ours |
 |---|---|---|---|---|
-| tiny | `skipless train language` | minutes of a CPU core | none | LOG.md |
+| tiny | `skipless train language` | minutes of a CPU core | none | docs/language.md |
 | paper | `skipless train language --scale paper --data C4 --tokenizer FILE` | 4.7e18 FLOP | Table 7 | not run |
 
-The paper's readings of its scheme for a causal model with gated MLPs differ in what trains; see `Reading`.
+The paper's readings of its scheme for a causal model with gated MLPs differ in what trains; see `READINGS`.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, NamedTuple
 
-from skipless.choices import OptimizerName, Row
+from skipless.choices import OptimizerName, Row, slug
 from skipless.data.text.config import TextConfig
 from skipless.errors import InputError, did_you_mean
+from skipless.experiments.language.scales import LANGUAGE_ROWS, LanguageRow, LanguageScale, Reading
 from skipless.init.scheme import DIAGONALS, SkiplessInit
 from skipless.optim.config import OptimizerConfig
 from skipless.options import Option
@@ -23,8 +24,28 @@ from skipless.recipes.recipe import ScheduleConfig
 from skipless.tasks.language_config import LanguageConfig
 from skipless.training.config import FitConfig
 
-LanguageScale = Literal["tiny", "paper"]
-Reading = Literal["paper", "compensated", "sharp"]
+
+class LanguageCell(NamedTuple):
+    """A model of Table 7, and its optimizer."""
+
+    row: LanguageRow
+    optimizer: OptimizerName
+
+    @property
+    def slug(self) -> str:
+        """Its name as part of a path.
+
+        Example:
+            >>> LanguageCell("skipless + init, sharp", "soap").slug
+            'skipless-init-sharp-soap'
+        """
+        return f"{slug(self.row).replace(', ', '-')}-{self.optimizer}"
+
+    @property
+    def reading(self) -> Reading:
+        """How its row reads the paper's scheme."""
+        return next((reading for reading in READINGS if self.row.endswith(reading)), "paper")
+
 
 READINGS: dict[Reading, SkiplessInit] = {
     "paper": SkiplessInit.preset("language"),
@@ -88,6 +109,33 @@ def language(
         fit__seed=seed,
     )
     return made.with_(optimizer__block_lr=BLOCK_LR / blocks) if row == "skipless + ours" else made
+
+
+def table7_recipe(
+    scale: LanguageScale,
+    cell: LanguageCell,
+    *,
+    seed: int = 0,
+    data: str | None = None,
+    tokenizer: str | None = None,
+    steps: int | None = None,
+) -> LanguageRecipe:
+    """One run of Table 7.
+
+    Raises:
+        InputError: for a row that does not exist, or no data at scale `paper`.
+
+    Example:
+        >>> table7_recipe("tiny", LanguageCell("skipless + init, sharp", "soap"), steps=300).model.init.beta
+        3.0
+    """
+    if cell.row not in LANGUAGE_ROWS:
+        raise InputError(
+            f"no row {cell.row!r}; {did_you_mean(cell.row, LANGUAGE_ROWS)}there is {', '.join(LANGUAGE_ROWS)}"
+        )
+    row: Row = "skipless + init" if cell.row.startswith("skipless + init") else cell.row
+    recipe = language(scale, row, cell.optimizer, reading=cell.reading, seed=seed, data=data)
+    return recipe.with_(fit__steps=steps, data__tokenizer=tokenizer)
 
 
 def _init(row: Row, reading: Reading) -> SkiplessInit | None:

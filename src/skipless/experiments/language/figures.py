@@ -1,0 +1,73 @@
+"""The picture of Table 7: losses through training, beside what counting tokens reaches."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from skipless.evaluators.language import TextFloors
+from skipless.experiments.language.report import LanguageRuns
+from skipless.experiments.language.scales import LanguageRow
+from skipless.report.curves import smooth
+from skipless.report.figure_style import COLOURS, print_fonts, style_axes
+from skipless.report.kappa_figure import png
+from skipless.report.labels import OPTIMIZER_LABEL
+
+COLOUR: Mapping[LanguageRow, str] = {
+    "skip": COLOURS["skip"],
+    "skipless": COLOURS["skipless"],
+    "skipless + init": COLOURS["init"],
+    "skipless + init, compensated": COLOURS["init"],
+    "skipless + init, sharp": COLOURS["init"],
+    "skipless + ours": COLOURS["own"],
+}
+STYLE: Mapping[LanguageRow, str] = {"skipless + init": ":", "skipless + init, compensated": "--"}
+CAPTIONS = {
+    "table7-loss.png": "Loss of the first seed: lines on training text, smoothed; points on held-out text. Grey: what "
+    "counts of tokens, and of pairs of tokens, reach on the held-out text"
+}
+_PANEL = (5.2, 3.6)  # inches
+
+
+def loss_png(found: Sequence[LanguageRuns], floors: TextFloors) -> bytes:
+    """Training and held-out loss by step, a panel for each optimizer."""
+    panels: dict[str, list[LanguageRuns]] = {}
+    for one in found:
+        panels.setdefault(OPTIMIZER_LABEL[one.cell.optimizer], []).append(one)
+    with style_axes(print_fonts()):
+        figure = Figure(figsize=(_PANEL[0] * len(panels), _PANEL[1] + 0.5), layout="constrained")
+        labels = {}
+        for index, (title, cells) in enumerate(panels.items()):
+            axes = figure.add_subplot(1, len(panels), index + 1)
+            for one in cells:
+                _lines(axes, one)
+            _floors(axes, floors)
+            axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+            labels |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(labels.values(), labels.keys(), loc="outside upper left", ncols=3, frameon=False, fontsize=8)
+        return png(figure)
+
+
+def _lines(axes: Axes, one: LanguageRuns) -> None:
+    """Training loss as a line, evaluations as points."""
+    run, colour, style = one.runs[0], COLOUR[one.cell.row], STYLE.get(one.cell.row, "-")
+    if run.epoch.size > 1 and run.steps:
+        step = run.epoch / run.epoch[-1] * run.steps
+        at = np.linspace(step[0], step[-1], 200)
+        width = max(0.015 * float(step[-1] - step[0]), float(np.median(np.diff(step))))
+        axes.plot(at, smooth(step, run.loss, at, width), style, color=colour, linewidth=1.3, label=one.cell.row)
+    if points := one.held_out():
+        axes.plot(*zip(*points, strict=True), "o", color=colour, markersize=3)
+
+
+def _floors(axes: Axes, floors: TextFloors) -> None:
+    """What counting reaches, and the frame around what lies between."""
+    for name, level in (("tokens", floors.unigram), ("pairs of tokens", floors.bigram)):
+        axes.axhline(level, color=COLOURS["muted"], linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.annotate(name, (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7,
+                      color=COLOURS["muted"])  # fmt: skip
+    axes.set_ylim(top=floors.unigram + 0.25 * max(floors.unigram - floors.bigram, 0.1) + 0.2)
+    axes.set_xlabel("step", loc="right", labelpad=2)
+    axes.set_ylabel("loss, nats a token")
+    axes.grid(axis="y", color=COLOURS["hairline"], linewidth=0.6)

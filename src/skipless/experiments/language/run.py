@@ -1,0 +1,109 @@
+"""The runs behind Table 7, made or resumed; what becomes of their tokens; and the files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from skipless.data.text import TextData, load_text
+from skipless.errors import InputError
+from skipless.evaluators.language import text_floors
+from skipless.experiments.language import Options
+from skipless.experiments.language.recipe import LanguageCell, table7_recipe
+from skipless.experiments.language.report import LanguageRuns, write_table7
+from skipless.recipes.command import training_command
+from skipless.recipes.language import LanguageRecipe
+from skipless.recipes.read import refuse_other_recipe
+from skipless.report.labels import OPTIMIZER_LABEL
+from skipless.report.run_records import read_run
+from skipless.report.write_files import write_files
+from skipless.sweep import Job, run_jobs
+from skipless.sweep.rates import best_rate, tune_learning_rates
+
+GRID = (1 / 3, 1.0, 3.0)  # what `--tune` tries, times the rate of the cell
+TUNING_SEED = 1000
+
+
+def reproduce_table7(options: Options, out: Path, *, command: str = "") -> dict[str, Path]:
+    """Table 7 at one scale: run what is missing, go on with what was cut off, write the report.
+
+    Args:
+        options: which models, optimizers and seeds.
+        out: folder of the report; the runs go into `out/runs`.
+        command: what the report names as its origin.
+
+    Returns:
+        The report's files by name.
+
+    Raises:
+        InputError: for text that cannot be used, runs that fail, or folders that hold other runs; at scale `paper`, for
+            runs that are missing, with the commands that make them.
+    """
+    if options.seeds < 1:
+        raise InputError(f"--seeds {options.seeds}: give at least 1")
+    if not (options.rows and options.optimizers):
+        raise InputError("--rows and --optimizers: give at least one of each")
+    if options.tune and options.scale == "paper":
+        raise InputError("--tune trains here, and the models of scale 'paper' are for GPUs: tune them by their --lr")
+    cells = [LanguageCell(row, optimizer) for optimizer in options.optimizers for row in options.rows]
+    planned = {(cell, seed): _recipe(options, cell, seed) for cell in cells for seed in range(options.seeds)}
+    folders = {key: out / "runs" / f"{key[0].slug}-seed{key[1]}" for key in planned}
+    first = planned[cells[0], 0]
+    if options.scale == "paper":
+        _require_finished({folders[key]: (key[0], recipe) for key, recipe in planned.items()})
+    text = load_text(first.data)
+    if options.scale != "paper":
+        rates = _tuned(options, cells, out, text) if options.tune else {}
+        planned = {key: recipe.with_(optimizer__lr=rates.get(key[0])) for key, recipe in planned.items()}
+        run_jobs(
+            [_job(cell, f"seed {seed}", planned[cell, seed], folders[cell, seed], text) for cell, seed in planned],
+            parallel=options.jobs,
+        )
+    found = [
+        LanguageRuns(cell, tuple(read_run(folders[cell, seed]) for seed in range(options.seeds))) for cell in cells
+    ]
+    floors = text_floors(text.train, text.val, vocabulary=text.vocabulary, held_out=first.held_out or None)
+    return write_table7(found, out, first=first, floors=floors, tuned=options.tune, command=command)
+
+
+def _recipe(options: Options, cell: LanguageCell, seed: int) -> LanguageRecipe:
+    return table7_recipe(
+        options.scale, cell, seed=seed, data=options.data, tokenizer=options.tokenizer, steps=options.steps
+    )
+
+
+def _tuned(options: Options, cells: Sequence[LanguageCell], out: Path, text: TextData) -> dict[LanguageCell, float]:
+    """The best learning rate of every cell's grid, by the loss on held-out text behind that of the table."""
+    made: dict[LanguageCell, dict[float, Job]] = {}
+    for cell in cells:
+        base = _recipe(options, cell, TUNING_SEED)
+        if base.held_out == 0:
+            raise InputError("--tune needs a part of the held-out text for itself, and the table takes all of it")
+        base = base.with_(held_out_after=base.held_out)
+        for factor in GRID:
+            rate = float(f"{base.optimizer.lr * factor:.2g}")
+            folder = out / "tuning" / f"{cell.slug}-lr{rate:g}"
+            job = _job(cell, f"lr {rate:g}", base.with_(optimizer__lr=rate), folder, text)
+            made.setdefault(cell, {})[rate] = job
+    reached = tune_learning_rates(made, jobs=options.jobs)
+    write_files(out, {"tuning.json": [{"cell": cell.slug, "bits_per_byte": reached[cell]} for cell in made]})
+    return {cell: best_rate(cell, reached[cell], lowest=True) for cell in made}
+
+
+def _job(cell: LanguageCell, last: str, recipe: LanguageRecipe, out: Path, text: TextData) -> Job:
+    windows = (text.train.tokens - 1) // recipe.data.context
+    return Job((cell.row, OPTIMIZER_LABEL[cell.optimizer], last), recipe, out, recipe.fit.total_steps(windows))
+
+
+def _require_finished(planned: Mapping[Path, tuple[LanguageCell, LanguageRecipe]]) -> None:
+    """At the paper's scale a run is GPU hours: say what to run, do not start it here."""
+    commands = []
+    for folder, (cell, recipe) in planned.items():
+        if (folder / "result.json").exists():
+            refuse_other_recipe(folder, recipe)
+            continue
+        if recipe.data.tokenizer is None and not (Path(recipe.data.data) / "text.json").is_file():
+            raise InputError("table7 at scale 'paper' needs --tokenizer: the tokenizer.json of a model of 32,000 ids")
+        more = [] if recipe.data.tokenizer is None else ["--tokenizer", recipe.data.tokenizer]
+        commands.append(training_command(recipe, folder, "--reading", cell.reading, *more))
+    if commands:
+        head = f"{len(commands)} language models of 109.5 M parameters are not finished; run each of"
+        raise InputError("\n  ".join([head, *commands]))

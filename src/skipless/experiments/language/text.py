@@ -1,0 +1,59 @@
+"""What the report of Table 7 says in words."""
+
+from collections.abc import Sequence
+
+from skipless.recipes.language import LanguageRecipe
+
+TITLE = "Table 7: a language model without skips"
+DESCRIPTION = (
+    "One language model of Llama's architecture: with skip connections, without them, and without them but started by "
+    "the paper's initialisation, in three readings of it, or by ours. Models are compared by how well they predict "
+    "held-out text. The paper compares zero-shot accuracies, which a small model cannot move off chance."
+)
+
+
+def differences(recipe: LanguageRecipe) -> list[str]:
+    """What is otherwise than in the paper."""
+    said = [
+        "The paper does not say how its scheme is read for a gated MLP, nor whether beta is compensated for the "
+        "softmax's 1 / sqrt(d_h). As it stands, (0, 0.5), attention starts diffuse. `compensated` has the logits of "
+        "the formula; `sharp` is (0, 3) with gates that start equal.",
+        "The paper trains by AdamW alone.",
+    ]
+    if recipe.scale == "tiny":
+        said.append(
+            "The paper's model has 110 M parameters and 5.4e9 tokens of C4: compare orders and gaps, not values."
+        )
+    return said
+
+
+def notes(seeds: Sequence[int], *, tuned: bool, cpu: bool) -> list[str]:
+    """How far to trust the numbers.
+
+    Args:
+        seeds: finished runs of each cell.
+        tuned: whether learning rates were tuned for these runs.
+        cpu: whether the runs were made by the report itself, one thread each.
+    """
+    said = ["Losses are on documents that no run was trained on."]
+    if tuned:
+        said.append(
+            "Every cell's learning rate is the best of three, by one run of another seed, on documents that are "
+            "neither trained on nor in the table."
+        )
+    else:
+        said.append("Learning rates are those of `skipless train language`, tuned for its own text and 300 steps.")
+    said.append("The counts are of the whole training text, of which a short run sees a part.")
+    said.append(
+        "A loss at that of the frequencies of tokens is how a model without skips fails: nothing is not finite, and "
+        "the blocks pass nothing on."
+    )
+    said.append(
+        "Of the paper's tasks BoolQ alone carries its average gain, and both of its numbers there are below the most "
+        "frequent answer's."
+    )
+    if min(seeds, default=0) < 2:
+        said.append("A cell of one seed has no spread; --seeds 3 shows it.")
+    if cpu:
+        said.append("Every run had one thread: the numbers repeat exactly on one kind of machine.")
+    return said
