@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_sample_images
-from timm.layers import GluMlp
+from timm.layers import GluMlp, SwiGLU
 from torch import Tensor, nn
 
 from skipless.conditioning import attention_correlation, predict_token_cosine
@@ -118,9 +118,26 @@ def test_other_activations(options: dict) -> None:
     assert predict_token_cosine(model, images("noise")).error < 0.05
 
 
-@pytest.mark.parametrize("chosen", [{}, {"mlp": "mirrored"}, {"mlp": "mirrored", "mlp_linearity": 1.0}], ids=str)
-def test_gated_mlps(chosen: dict) -> None:
-    sizes = {"depth": 3, "img_size": 112, "seed": 0, "mlp_layer": GluMlp, "act_layer": "silu"}
+GATED = [
+    ({}, {}),
+    ({"mlp": "mirrored"}, {}),
+    ({"mlp": "mirrored", "mlp_linearity": 1.0}, {}),
+    ({"gates": "equal"}, {"proj_bias": False}),
+    ({"mlp": "mirrored"}, {"proj_bias": False}),
+    ({"mlp": "mirrored", "mlp_linearity": 0.7}, {"proj_bias": False}),
+]
+
+
+@pytest.mark.parametrize(("chosen", "options"), GATED, ids=str)
+def test_gated_mlps(chosen: dict, options: dict) -> None:
+    sizes = {
+        "depth": 3,
+        "img_size": 112,
+        "seed": 0,
+        "mlp_layer": SwiGLU if options else GluMlp,
+        "act_layer": "silu",
+        **options,
+    }
     model = create_model("vit_small_patch16_224", init=SkiplessInit(1.8, 1.0, **chosen), **sizes)
     assert predict_token_cosine(model, images("photographs")).error < 0.05
 

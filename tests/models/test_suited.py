@@ -48,7 +48,7 @@ def test_what_suits_a_model_can_be_put_into_it_and_departs_from_nothing(name: st
     initialize_(model, init, generator=Generator().manual_seed(0))
     flags = [flag for flag in inspect_init(model, init).flags if "skip" not in flag and "qk-norm resc" not in flag]
     assert "without weights" in name or not flags
-    assert init.mlp == ("orthogonal" if name in ("tanh", "narrow", "no biases") else "mirrored")
+    assert init.mlp == ("orthogonal" if name in ("tanh", "narrow") else "mirrored")
     assert init.positions == ("kept" if name == "no positions" else "orthogonal")
     assert (init.diagonals(1) == ()) == (name == "qk-norm without weights")
     assert init == from_json(SkiplessInit, to_json(init))
@@ -114,7 +114,9 @@ def test_gates_start_open_and_other_biases_at_zero() -> None:
 REFUSED = [
     ({"act_layer": "tanh"}, {"mlp": "mirrored"}, None, "has no linear odd part"),
     ({"mlp_ratio": 1.0}, {"mlp": "mirrored"}, None, "this one has 48: use mlp='orthogonal'"),
-    (KINDS["no biases"], {"mlp": "mirrored"}, None, "of blocks.0 has no biases, .*use mlp='orthogonal'"),
+    (KINDS["no biases"], {"mlp": "mirrored", "mlp_linearity": 0.9}, None, "has a linear share of 0.*leave it out, or"),
+    ({**KINDS["no biases"], "mlp_ratio": 1.0}, {"mlp": "mirrored"}, None, "at least 96; this one has 48"),
+    ({**KINDS["no biases"], "act_layer": "tanh"}, {"mlp": "mirrored"}, None, "is odd, and pairs of opposite"),
     (KINDS["no positions"], {"positions": "smooth"}, None, "neither a position embedding nor prefix tokens"),
     (KINDS["qk-norm without weights"], {"attention_diagonal": 0.9}, None, "use attention_diagonal=None"),
     ({}, {"attention_diagonal": 0.9}, torch.zeros(1, 3, 15, 15), "15 x 15 are not whole patches"),

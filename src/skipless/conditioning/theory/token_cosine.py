@@ -13,6 +13,7 @@ from skipless.display.axes import legend, lines_by_name
 from skipless.errors import InputError
 from skipless.init import CorrelationMap
 from skipless.init.correlation_map import odd_slope
+from skipless.init.mirrored_gated import odd_product
 from skipless.models import block_views, inspect_tokens
 from skipless.models.blocks import BlockView
 from skipless.models.eval_mode import evaluating
@@ -109,7 +110,9 @@ def compose_cosines(
 
 
 def mlp_correlation(view: BlockView) -> CorrelationMap:
-    """The C-map of a block's MLP as it is initialised: mirrored, gated, or between two random maps."""
+    """The C-map of a block's MLP as it is initialised: mirrored, gated, both, or between two random maps."""
+    if view.gate is not None and (scale := _gate_scale(view)):
+        return _one_map(view, scale)
     if view.gate is not None:
         gate = view.mlp_in[view.gate]
         bias = 0.0 if gate.b is None else gate.b.double().mean().item()
@@ -122,11 +125,34 @@ def mlp_correlation(view: BlockView) -> CorrelationMap:
     own = CorrelationMap.of(view.activation)
     w_1, w_2 = view.mlp_in[0].w.double(), view.mlp_out.w.double()
     pairs = w_1.shape[1] // 2
-    if w_1.shape[1] % 2 or not torch.allclose(w_1[:, :pairs], -w_1[:, pairs:], rtol=1e-2, atol=1e-4):
+    if w_1.shape[1] % 2 or not _opposite(w_1[:, :pairs], w_1[:, pairs:]):
         return own
     odd = (w_2[:pairs] - w_2[pairs:]) / 2
     share = odd.square().sum().item() * odd_slope(view.activation) ** 2 * pairs / view.dim**2
     return own.with_linearity(min(share, 1.0))
+
+
+def _gate_scale(view: BlockView) -> float:
+    """s where the gates' map is s times the other input map; 0 where it is not, or the gates have biases."""
+    assert view.gate is not None
+    gate, up = view.mlp_in[view.gate], view.mlp_in[1 - view.gate].w.double()
+    if gate.b is not None and gate.b.any():
+        return 0.0
+    scale = (gate.w.double() * up).sum() / up.square().sum()
+    return scale.item() if torch.allclose(gate.w.double(), scale * up, rtol=1e-2, atol=1e-4) else 0.0
+
+
+def _one_map(view: BlockView, scale: float) -> CorrelationMap:
+    """The C-map of a gated MLP whose gates and values come of one map: of u f(s u), or of its odd part in pairs."""
+    up, down = view.mlp_in[1 - (view.gate or 0)].w.double(), view.mlp_out.w.double()
+    pairs = up.shape[1] // 2
+    if _opposite(up[:, :pairs], up[:, pairs : 2 * pairs]) and _opposite(down[:pairs], down[pairs : 2 * pairs]):
+        return CorrelationMap.of(odd_product(view.activation, scale))
+    return CorrelationMap.of(lambda u: u * view.activation(scale * u))
+
+
+def _opposite(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, -other, rtol=1e-2, atol=1e-4)
 
 
 @torch.no_grad()

@@ -42,7 +42,7 @@ def loss_png(found: Sequence[LanguageRuns], floors: TextFloors) -> bytes:
             axes = figure.add_subplot(1, len(panels), index + 1)
             for one in cells:
                 _lines(axes, one)
-            _floors(axes, floors)
+            _floors(axes, floors, [loss for one in cells for loss in one.losses])
             axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
             labels |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         figure.legend(labels.values(), labels.keys(), loc="outside upper left", ncols=3, frameon=False, fontsize=8)
@@ -61,13 +61,13 @@ def _lines(axes: Axes, one: LanguageRuns) -> None:
         axes.plot(*zip(*points, strict=True), "o", color=colour, markersize=3)
 
 
-def _floors(axes: Axes, floors: TextFloors) -> None:
+def _floors(axes: Axes, floors: TextFloors, reached: Sequence[float]) -> None:
     """What counting reaches, and the frame around what lies between."""
     for name, level in (("tokens", floors.unigram), ("pairs of tokens", floors.bigram)):
         axes.axhline(level, color=COLOURS["muted"], linewidth=0.8, linestyle=(0, (4, 3)))
         axes.annotate(name, (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7,
                       color=COLOURS["muted"])  # fmt: skip
-    axes.set_ylim(top=floors.unigram + 0.25 * max(floors.unigram - floors.bigram, 0.1) + 0.2)
+    axes.set_ylim(top=max(floors.unigram, *reached) + 0.1 * max(floors.unigram - floors.bigram, 0.1) + 0.1)
     axes.set_xlabel("step", loc="right", labelpad=2)
     axes.set_ylabel("loss, nats a token")
     axes.grid(axis="y", color=COLOURS["hairline"], linewidth=0.6)

@@ -139,9 +139,9 @@ def table7_recipe(
 
 
 def _init(row: Row, reading: Reading) -> SkiplessInit | None:
-    """Ours starts near the identity in every block: a diagonal that falls, as for images, learns nothing (LOG.md)."""
+    """Ours is what `SkiplessInit.for_model` gives: near the identity in every block (docs/language.md)."""
     if row == "skipless + ours":
-        return SkiplessInit(0.0, 1.0, gates="equal", attention_diagonal=DIAGONALS[0])
+        return SkiplessInit(0.0, 1.0, mlp="mirrored", attention_diagonal=DIAGONALS[0])
     return READINGS[reading] if row == "skipless + init" else None
 
 

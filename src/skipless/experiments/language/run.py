@@ -6,6 +6,7 @@ from pathlib import Path
 from skipless.data.text import TextData, load_text
 from skipless.errors import InputError
 from skipless.evaluators.language import text_floors
+from skipless.evaluators.language.held_out import document_range
 from skipless.experiments.language import Options
 from skipless.experiments.language.recipe import LanguageCell, table7_recipe
 from skipless.experiments.language.report import LanguageRuns, write_table7
@@ -75,8 +76,7 @@ def _tuned(options: Options, cells: Sequence[LanguageCell], out: Path, text: Tex
     made: dict[LanguageCell, dict[float, Job]] = {}
     for cell in cells:
         base = _recipe(options, cell, TUNING_SEED)
-        if base.held_out == 0:
-            raise InputError("--tune needs a part of the held-out text for itself, and the table takes all of it")
+        _check_left(text, base)
         base = base.with_(held_out_after=base.held_out)
         for factor in GRID:
             rate = float(f"{base.optimizer.lr * factor:.2g}")
@@ -86,6 +86,16 @@ def _tuned(options: Options, cells: Sequence[LanguageCell], out: Path, text: Tex
     reached = tune_learning_rates(made, jobs=options.jobs)
     write_files(out, {"tuning.json": [{"cell": cell.slug, "bits_per_byte": reached[cell]} for cell in made]})
     return {cell: best_rate(cell, reached[cell], lowest=True) for cell in made}
+
+
+def _check_left(text: TextData, recipe: LanguageRecipe) -> None:
+    """Refuse to tune where the table takes all of the held-out text."""
+    try:
+        document_range(text.val, recipe.held_out, recipe.held_out)
+    except InputError as error:
+        raise InputError(
+            f"--tune needs held-out text that the table does not take, and there is none: {error}"
+        ) from error
 
 
 def _job(cell: LanguageCell, last: str, recipe: LanguageRecipe, out: Path, text: TextData) -> Job:

@@ -344,12 +344,18 @@ def _skip_flags(block: BlockInit, init: SkiplessInit | None) -> list[str]:
 
 def _mirrored_flags(view: BlockView) -> list[str]:
     """Hidden units that are not in pairs of opposite sign."""
-    if view.gate is not None:
+    if view.gate is not None and view.mlp_in[view.gate].bias is not None:
+        return []  # its gates start open
+    w = view.mlp_in[0 if view.gate is None else 1 - view.gate].w
+    pairs, odd = divmod(w.shape[1], 2)
+    parted = not (w[:, :pairs] + w[:, pairs : 2 * pairs]).norm() <= TOLERANCE * w.norm()
+    if parted or (odd and view.gate is None):
+        return ["its MLP is not mirrored: W_1 is not [A, -A]"]
+    if view.gate is None:
         return []
-    w = view.mlp_in[0].w
-    pairs = w.shape[1] // 2
-    parted = 2 * pairs != w.shape[1] or not (w[:, :pairs] + w[:, pairs:]).norm() <= TOLERANCE * w.norm()
-    return ["its MLP is not mirrored: W_1 is not [A, -A]"] if parted else []
+    gate = view.mlp_in[view.gate].w
+    alike = nn.functional.cosine_similarity(gate.double().flatten(), w.double().flatten(), dim=0)
+    return [] if alike >= 1 - TOLERANCE else ["its gates' map is no multiple of the other input map"]
 
 
 def _biased_maps(view: BlockView, init: SkiplessInit) -> tuple[LinearMap, ...]:

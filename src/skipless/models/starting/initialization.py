@@ -18,6 +18,7 @@ from skipless.init import SkiplessInit
 from skipless.init.correlation_map import odd_slope
 from skipless.init.gated import GATE_BIAS, check_gated, draw_gated_mlp
 from skipless.init.mirrored import check_mirrored, draw_mirrored_mlp
+from skipless.init.mirrored_gated import check_mirrored_gated, draw_mirrored_gated_mlp, solve_gate_scale
 from skipless.init.random_matrices import LARGE
 from skipless.models.adapters.known import find_blocks, supported
 from skipless.models.blocks import BlockView, LinearMap
@@ -135,7 +136,7 @@ def _draw(
         ((view.value, view.output), _draw_value_output(view, init, generator, device)),
     ]
     if init.mlp == "mirrored":
-        drawn.append(_draw_near_linear(view, init.linearity(view.activation, depth), generator, device))
+        drawn.append(_draw_near_linear(view, init, depth, generator, device))
     elif init.mlp == "orthogonal":
         equal = init.gates == "equal" and view.gate is not None
         alike = (view.mlp_in,) if equal else tuple((linear,) for linear in view.mlp_in)
@@ -164,14 +165,17 @@ def _draw_value_output(
 
 
 def _draw_near_linear(
-    view: BlockView, linearity: float, generator: Generator | None, device: torch.device | None
+    view: BlockView, init: SkiplessInit, depth: int, generator: Generator | None, device: torch.device | None
 ) -> Drawn:
-    hidden = view.mlp_out.w.shape[0]
+    """An MLP near a rotation: in pairs of opposite sign, or of gates that start open where these have biases."""
+    sizes = (view.dim, view.mlp_out.w.shape[0], view.activation)
     if view.gate is None:
-        work = draw_mirrored_mlp(view.dim, hidden, view.activation, linearity, generator=generator, device=device)
+        work = draw_mirrored_mlp(*sizes, init.linearity(view.activation, depth), generator=generator, device=device)
         return (*view.mlp_in, view.mlp_out), work
-    work = draw_gated_mlp(view.dim, hidden, view.activation, linearity, generator=generator, device=device)
-    return (view.mlp_in[view.gate], view.mlp_in[1 - view.gate], view.mlp_out), work
+    maps = (view.mlp_in[view.gate], view.mlp_in[1 - view.gate], view.mlp_out)
+    if view.mlp_in[view.gate].bias is None:
+        return maps, draw_mirrored_gated_mlp(*sizes, init.mlp_linearity, generator=generator, device=device)
+    return maps, draw_gated_mlp(*sizes, init.linearity(view.activation, depth), generator=generator, device=device)
 
 
 def _factorised_on(view: BlockView, device: torch.device | None) -> torch.device | None:
@@ -272,9 +276,9 @@ def _check_linear(view: BlockView, init: SkiplessInit) -> None:
         check_mirrored(view.dim, hidden)
         odd_slope(view.activation)
         return
-    check_gated(view.dim, hidden)
-    if view.mlp_in[view.gate].bias is None:
-        raise InputError(
-            f"the gated MLP of {view.name} has no biases, so its gates cannot start open and it cannot start near a "
-            "rotation; use mlp='orthogonal': without biases its even part has no mean, and tokens stay apart"
-        )
+    if view.mlp_in[view.gate].bias is not None:
+        check_gated(view.dim, hidden)
+        return
+    check_mirrored_gated(view.dim, hidden, view.activation)
+    if init.mlp_linearity is not None:
+        solve_gate_scale(view.activation, init.mlp_linearity)

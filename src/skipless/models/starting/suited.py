@@ -9,6 +9,7 @@ from skipless.init import SkiplessInit, solve_linearity
 from skipless.init.correlation_map import odd_slope
 from skipless.init.gated import check_gated
 from skipless.init.mirrored import check_mirrored
+from skipless.init.mirrored_gated import check_mirrored_gated
 from skipless.init.scheme import COSINE
 from skipless.models.blocks import BlockView
 from skipless.models.starting.attention_diagonal import check_scalable
@@ -44,8 +45,11 @@ def _may_be_linear(view: BlockView) -> bool:
     hidden = view.mlp_out.w.shape[0]
     try:
         if view.gate is not None:
-            check_gated(view.dim, hidden)
-            return view.mlp_in[view.gate].bias is not None
+            if view.mlp_in[view.gate].bias is None:
+                check_mirrored_gated(view.dim, hidden, view.activation)
+            else:
+                check_gated(view.dim, hidden)
+            return True
         check_mirrored(view.dim, hidden)
         odd_slope(view.activation)
     except InputError:
