@@ -54,9 +54,10 @@ def _hook_models(module: Any) -> None:
         return save(self, *args, **kwargs)
 
     @wraps(load)
-    def load_and_check(cls: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
-        subfolder = kwargs.get("subfolder", "")
-        result = load(cls, name, *args, **kwargs)
+    def load_and_check(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        name = args[0] if args else kwargs.get("pretrained_model_name_or_path")
+        subfolder = kwargs.get("subfolder") or ""
+        result = load(cls, *args, **kwargs)
         _saved().check_loaded(result[0] if isinstance(result, tuple) else result, name, subfolder)
         return result
 

@@ -167,3 +167,19 @@ def test_what_cannot_be_loaded_is_told_in_a_line(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="has no weights"):
         from_pretrained(tmp_path)
+
+
+def test_a_model_is_loaded_by_keyword_and_from_a_state_dict_alone(tmp_path):
+    """As transformers' own code calls it: no folder, or the folder by its name."""
+    family = FAMILIES["llama"]
+    for skips in (True, False):
+        model = family.build() if skips else remove_skips_(family.build())
+        cls, weights = type(model), model.state_dict()
+        loaded = cls.from_pretrained(pretrained_model_name_or_path=None, config=model.config, state_dict=weights)
+        assert all(bool(one) == skips for one in _skips(loaded))
+        model.save_pretrained(tmp_path / str(skips))
+        named = cls.from_pretrained(pretrained_model_name_or_path=tmp_path / str(skips), subfolder="")
+        assert all(bool(one) == skips for one in _skips(named))
+    other = transformers.LlamaConfig.from_pretrained(tmp_path / "True")
+    with pytest.raises(InputError, match="has a skipless model"):
+        cls.from_pretrained(pretrained_model_name_or_path=tmp_path / "False", config=other)
