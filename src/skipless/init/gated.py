@@ -12,6 +12,7 @@ from jaxtyping import Float64
 from torch import Generator, Tensor
 
 from skipless.errors import InputError
+from skipless.init.context_heads import Rotation
 from skipless.init.correlation_map import Activation, check_linearity, gaussian_mean
 from skipless.init.random_matrices import draw_haar
 
@@ -27,6 +28,7 @@ def draw_gated_mlp(
     *,
     generator: Generator | None = None,
     device: torch.device | None = None,
+    rotation: Rotation | None = None,
 ) -> Callable[[], tuple[Float64[Tensor, "d h"], Float64[Tensor, "d h"], Float64[Tensor, "h d"]]]:
     """Draw the gate's map, the other input map and the output map now, to be orthonormalised later.
 
@@ -36,7 +38,8 @@ def draw_gated_mlp(
 
     of which x R is the linear part. With the gates' mean m and variance v it has the share m^2 / (m^2 + v d / h) of the
     mean square: A^T passes on d of the h directions in which gates vary. e is solved from the share. The rest has no
-    part that all tokens share, so orthogonal tokens stay orthogonal whatever the share is.
+    part that all tokens share, so orthogonal tokens stay orthogonal whatever the share is. `rotation` takes the place
+    of R.
 
     Raises:
         InputError: if there are fewer hidden units than d, or for a share out of range.
@@ -46,13 +49,12 @@ def draw_gated_mlp(
     spread = solve_gate_spread(activation, linearity, dim / hidden)
     rms = math.sqrt(sum(_linear_and_rest(activation, spread, dim / hidden)))
     gain = math.sqrt(hidden / dim)
-    gate, into, rotation = (
-        draw_haar(*shape, generator=generator, device=device) for shape in ((dim, hidden), (dim, hidden), (dim, dim))
-    )
+    gate, into = (draw_haar(dim, hidden, generator=generator, device=device) for _ in range(2))
+    turn = rotation or draw_haar(dim, dim, generator=generator, device=device)
 
     def orthonormalise() -> tuple[Tensor, Tensor, Tensor]:
         a = gain * into()
-        return spread * gain * gate(), a, a.mT @ rotation() / (gain**2 * rms)
+        return spread * gain * gate(), a, a.mT @ turn() / (gain**2 * rms)
 
     return orthonormalise
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Float64
 from torch import Generator, Tensor
 
 from skipless.errors import InputError
+from skipless.init.context_heads import Rotation
 from skipless.init.correlation_map import Activation, check_linearity, even_part, gaussian_mean, odd_slope
 from skipless.init.random_matrices import draw_haar
 
@@ -73,20 +74,24 @@ def draw_mirrored_mlp(
     *,
     generator: Generator | None = None,
     device: torch.device | None = None,
+    rotation: Rotation | None = None,
 ) -> Callable[[], Maps]:
-    """Draw A, R and S now, to be orthonormalised later, on a device if one is given; see `random_matrices`."""
+    """Draw A, R and S now, to be orthonormalised later, on a device if one is given; see `random_matrices`.
+
+    `rotation` takes the place of R.
+    """
     check_linearity(linearity)
     check_mirrored(dim, hidden)
     slope, rms = odd_slope(activation), even_rms(activation, linearity)
     pairs = hidden // 2
     gain = math.sqrt(pairs / dim)  # so that u has the mean square of x
-    into, rotation, out_of = (
-        draw_haar(*shape, generator=generator, device=device) for shape in ((dim, pairs), (dim, dim), (pairs, dim))
-    )
+    into = draw_haar(dim, pairs, generator=generator, device=device)
+    turn = rotation or draw_haar(dim, dim, generator=generator, device=device)
+    out_of = draw_haar(pairs, dim, generator=generator, device=device)
 
     def orthonormalise() -> Maps:
         a = gain * into()
-        odd = math.sqrt(linearity) / (slope * gain**2) * (a.mT @ rotation())
+        odd = math.sqrt(linearity) / (slope * gain**2) * (a.mT @ turn())
         even = (math.sqrt(1 - linearity) / (2 * rms) if linearity < 1 else 0.0) * out_of()
         return torch.cat((a, -a), dim=1), torch.cat((even + odd, even - odd))
 

@@ -12,6 +12,7 @@ from jaxtyping import Float64
 from torch import Generator, Tensor
 
 from skipless.errors import InputError
+from skipless.init.context_heads import Rotation
 from skipless.init.correlation_map import Activation, check_linearity, even_part, gaussian_mean
 from skipless.init.random_matrices import draw_haar
 
@@ -31,6 +32,7 @@ def draw_mirrored_gated_mlp(
     *,
     generator: Generator | None = None,
     device: torch.device | None = None,
+    rotation: Rotation | None = None,
 ) -> Callable[[], tuple[Float64[Tensor, "d h"], Float64[Tensor, "d h"], Float64[Tensor, "h d"]]]:
     """Draw the gates' map, the other input map and the output map now, to be orthonormalised later.
 
@@ -49,6 +51,7 @@ def draw_mirrored_gated_mlp(
         linearity: the linear share of the output's mean square; None takes that of `GATE_SCALE`.
         generator: source of randomness.
         device: where the matrices are orthonormalised.
+        rotation: takes the place of R.
 
     Raises:
         InputError: for sizes that leave no room for a pair a direction, an odd activation, or a share out of reach.
@@ -58,11 +61,12 @@ def draw_mirrored_gated_mlp(
     pairs = hidden // 2
     gain = math.sqrt(pairs / dim)  # so that u has the mean square of x
     rms = math.sqrt(gaussian_mean(odd_product(activation, scale), power=2))
-    into, rotation = (draw_haar(*shape, generator=generator, device=device) for shape in ((dim, pairs), (dim, dim)))
+    into = draw_haar(dim, pairs, generator=generator, device=device)
+    turn = rotation or draw_haar(dim, dim, generator=generator, device=device)
 
     def orthonormalise() -> tuple[Tensor, Tensor, Tensor]:
         a = gain * into()
-        out = a.mT @ rotation() / (gain**2 * rms)
+        out = a.mT @ turn() / (gain**2 * rms)
         up, down = torch.cat((a, -a), dim=1), torch.cat((out, -out))
         if hidden % 2:
             up, down = torch.cat((up, up.new_zeros(dim, 1)), dim=1), torch.cat((down, down.new_zeros(1, dim)))

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from skipless.choices import Factors, Gates, Grouped, LogitScale, MLPInit, Noise, Positions
 from skipless.errors import InputError, did_you_mean
 from skipless.frozen import added
-from skipless.init.validate import check_choice, check_diagonals, check_start, check_target
+from skipless.init.validate import check_choice, check_context_heads, check_diagonals, check_start, check_target
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, device as Device
@@ -53,6 +53,9 @@ class SkiplessInit:
             it.
         last_diagonal: the same in the last block, towards which those between fall (or rise) geometrically; None has
             one diagonal in all blocks.
+        context_heads: share of the heads of every block that look around, in directions of their own, while the others
+            keep the token (`init/context_heads.py`). All blocks are then alike: heads that keep the token have
+            `attention_diagonal`, the others `last_diagonal`.
         positions: `"kept"` leaves the library's position embeddings and prefix tokens, as the paper does. Ours start
             them at the size of the patch embeddings: `"orthogonal"` (`orthogonal_positions`), or `"smooth"`
             (`smooth_positions`).
@@ -92,6 +95,7 @@ class SkiplessInit:
     position_scale: float = added(1.0)
     gates: Gates = added("independent")
     grouped: Grouped = added("refused")
+    context_heads: float = added(0.0)
 
     def __post_init__(self) -> None:
         check_target(self.alpha, self.beta, self.factors, self.noise)
@@ -104,6 +108,7 @@ class SkiplessInit:
             raise InputError(f"gates='equal' is for mlp='orthogonal', not mlp={self.mlp!r}")
         check_start(self.mlp, self.mlp_linearity, self.positions, self.position_scale)
         check_diagonals(self.attention_diagonal, self.last_diagonal)
+        check_context_heads(self.context_heads, self.mlp, self.attention_diagonal, self.last_diagonal)
         if not (math.isfinite(self.c) and self.c > 0):
             raise InputError(f"c={self.c} must be a positive number: W_V W_O has singular values c^2 (section 5.1)")
 
@@ -211,6 +216,23 @@ class SkiplessInit:
         from skipless.init.orthonormal import draw_value_output
 
         return draw_value_output(dim, self.c, inner=inner, generator=generator, device=device)
+
+    def head_diagonals(self, depth: int, heads: int) -> tuple[float, ...] | tuple[tuple[float, ...], ...]:
+        """The mean attention diagonal of every block, and of every head where there are two kinds.
+
+        Example:
+            >>> init = SkiplessInit(mlp="mirrored", attention_diagonal=0.9, last_diagonal=0.2, context_heads=0.5)
+            >>> init.head_diagonals(2, 4)
+            ((0.9, 0.9, 0.2, 0.2), (0.9, 0.9, 0.2, 0.2))
+        """
+        from skipless.init.context_heads import context_count
+
+        if not self.context_heads:
+            return self.diagonals(depth)
+        assert self.attention_diagonal is not None
+        assert self.last_diagonal is not None
+        around = context_count(heads, self.context_heads)
+        return ((self.attention_diagonal,) * (heads - around) + (self.last_diagonal,) * around,) * depth
 
     def diagonals(self, depth: int) -> tuple[float, ...]:
         """The mean attention diagonal of every block, from the first to the last; nothing if none is asked for.

@@ -47,6 +47,23 @@ def check_start(mlp: str, mlp_linearity: float | None, positions: str, position_
         raise InputError(f"position_scale={position_scale} is of positions='orthogonal' or 'smooth', not of 'kept'")
 
 
+def check_context_heads(share: float, mlp: str, first: float | None, last: float | None) -> None:
+    """Refuse two kinds of heads where nothing tells them apart, or the MLP would mix what they keep apart.
+
+    Raises:
+        InputError: if so, or for a share out of range.
+    """
+    if not 0 <= share < 1:
+        raise InputError(f"context_heads={share} is a share of the heads: give a number from 0 to below 1")
+    if share and mlp != "mirrored":
+        raise InputError(f"context_heads={share} needs mlp='mirrored': mlp={mlp!r} would mix what heads keep apart")
+    if share and (first is None or last is None):
+        raise InputError(
+            f"context_heads={share} needs attention_diagonal, that of the heads that keep the token, and "
+            "last_diagonal, that of those that look around"
+        )
+
+
 def check_diagonals(first: float | None, last: float | None) -> None:
     """Refuse mean attention diagonals that are no weights, and a last one without a first.
 

@@ -1,7 +1,7 @@
 """Attention matrices of a block on given tokens, and the scale of its logits that gives them a mean diagonal."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Float64, Int
@@ -86,7 +86,7 @@ def centre_queries_(view: BlockView, x: Float[Tensor, "b n d"]) -> None:
 
 
 @torch.no_grad()
-def scale_logits_(view: BlockView, x: Float[Tensor, "b n d"], target: float) -> Float[Tensor, " h"]:
+def scale_logits_(view: BlockView, x: Float[Tensor, "b n d"], target: float | Sequence[float]) -> Float[Tensor, " h"]:
     """Scale W_Q and W_K of every head so that the mean diagonal of its attention is the target, as far as it can be.
 
     The scale of logits is what beta is when alpha / beta is fixed. Heads that share a key are scaled by W_Q alone. With
@@ -97,7 +97,7 @@ def scale_logits_(view: BlockView, x: Float[Tensor, "b n d"], target: float) -> 
     Args:
         view: of the block.
         x: tokens that have been through the block's norm.
-        target: mean diagonal, between 0 and 1.
+        target: mean diagonal, between 0 and 1; one, or one a head. With qk-norm the mean of these is aimed at.
 
     Returns:
         The mean diagonals that were reached.
@@ -120,7 +120,10 @@ def scale_logits_(view: BlockView, x: Float[Tensor, "b n d"], target: float) -> 
         found = own.double().mean((0, 2)).cpu()
         return found.mean().expand_as(found) if together else found
 
-    log_scale = _solve(reached, view.heads, target, _uniform(bias, queries, count))
+    targets = torch.tensor(target, dtype=torch.float64).expand(view.heads)
+    log_scale = _solve(
+        reached, targets.mean().expand_as(targets) if together else targets, _uniform(bias, queries, count)
+    )
     if together:
         _scale_norm_(view, log_scale[0].exp().item())
     else:
@@ -137,13 +140,13 @@ def _uniform(bias: Float[Tensor, "*hrn"], queries: Int[Tensor, " r"], count: int
 
 
 def _solve(
-    reached: Callable[[Float64[Tensor, " h"]], Float64[Tensor, " h"]], heads: int, target: float, uniform: float
+    reached: Callable[[Float64[Tensor, " h"]], Float64[Tensor, " h"]], targets: Float64[Tensor, " h"], uniform: float
 ) -> Float64[Tensor, " h"]:
     """Logarithms of the least scale that reaches the target; where none does, of one that nearly reaches the most."""
     grid = torch.linspace(-_WIDEST, _WIDEST, _GRID, dtype=torch.float64, device="cpu")
-    values = torch.stack([reached(point.expand(heads)) for point in grid])
+    values = torch.stack([reached(point.expand_as(targets)) for point in grid])
     most = values.amax(0)
-    goal = (uniform + _SATURATED * (most - uniform)).clamp_max(target)
+    goal = (uniform + _SATURATED * (most - uniform)).minimum(targets)
     place = (values >= goal).int().argmax(0)
     high, low = grid[place], grid[(place - 1).clamp_min(0)]
     for _ in range(_HALVINGS):

@@ -1,12 +1,14 @@
 """calibrate_: the attention of every block given a mean diagonal on the tokens that reach it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from skipless.errors import InputError
+from skipless.models.blocks import BlockView
 from skipless.models.eval_mode import evaluating
 from skipless.models.starting.attention_diagonal import centre_queries_, check_scalable, scale_logits_
 from skipless.models.starting.first_tokens import first_tokens, one_of
@@ -16,7 +18,7 @@ from skipless.models.surgery import block_views
 @torch.no_grad()
 def calibrate_(
     model: nn.Module,
-    diagonal: float | Sequence[float],
+    diagonal: float | Sequence[float] | Sequence[Sequence[float]],
     *,
     images: Float[Tensor, "b c h w"] | None = None,
     inputs: Int[Tensor, "b n"] | None = None,
@@ -31,7 +33,7 @@ def calibrate_(
 
     Args:
         model: a model with blocks that an adapter knows.
-        diagonal: mean A_ii, between 0 and 1; one for all blocks, or one a block.
+        diagonal: mean A_ii, between 0 and 1; one for all blocks, one a block, or for each block one a head.
         images: normalised images. By default normal tokens, as many as the model makes of an image, enter the first
             block. Those of a language model are as many as it takes, up to 1,024, and its blocks see them as the model
             has them, with rotary positions and masks.
@@ -55,8 +57,7 @@ def calibrate_(
     """
     views = block_views(model)
     targets = [diagonal] * len(views) if isinstance(diagonal, int | float) else list(diagonal)
-    if len(targets) != len(views) or not all(0 < target < 1 for target in targets):
-        raise InputError(f"diagonal={diagonal}: give a number between 0 and 1, or one for each of {len(views)} blocks")
+    _check_targets(views, targets, diagonal)
     for view in views:
         check_scalable(view)
     with evaluating(model):
@@ -67,3 +68,13 @@ def calibrate_(
             scale_logits_(view, normed, target)
             x = view.run(x)
     return model
+
+
+def _check_targets(views: list[BlockView], targets: list[Any], given: object) -> None:
+    """Refuse diagonals of another number than blocks, or heads, and those that are no weights."""
+    by_head = [target if isinstance(target, Sequence) else (target,) for target in targets]
+    if len(targets) != len(views) or not all(0 < value < 1 for heads in by_head for value in heads):
+        raise InputError(f"diagonal={given}: give a number between 0 and 1, or one for each of {len(views)} blocks")
+    for view, target, heads in zip(views, targets, by_head, strict=True):
+        if isinstance(target, Sequence) and len(heads) != view.heads:
+            raise InputError(f"diagonal: {len(heads)} numbers for {view.name}, which has {view.heads} heads")

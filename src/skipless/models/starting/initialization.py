@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +16,12 @@ from torch import Generator, Tensor, nn
 
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
+from skipless.init.context_heads import (
+    context_count,
+    draw_parted_value_output,
+    draw_turned_rotation,
+    solve_turn,
+)
 from skipless.init.correlation_map import odd_slope
 from skipless.init.gated import GATE_BIAS, check_gated, draw_gated_mlp
 from skipless.init.mirrored import check_mirrored, draw_mirrored_mlp
@@ -106,7 +113,7 @@ def initialize_(
     if init.positions != "kept":
         set_positions_(model, init.positions, init.position_scale, images=images, generator=generator)
     if init.attention_diagonal is not None:
-        calibrate_(model, init.diagonals(len(views)), images=images, inputs=inputs)
+        calibrate_(model, init.head_diagonals(len(views), views[0].heads), images=images, inputs=inputs)
     _note_initialized_(model, views)
     return model
 
@@ -151,6 +158,8 @@ def _draw_value_output(
     view: BlockView, init: SkiplessInit, generator: Generator | None, device: torch.device | None
 ) -> Callable[[], tuple[Tensor, ...]]:
     """Values and outputs. Heads that share values have one output map between them, each a part of it."""
+    if init.context_heads:
+        return draw_parted_value_output(view.dim, init.c, _kept(view, init), generator=generator, device=device)
     shared = view.heads // view.key_heads
     work = init.draw_value_output(view.dim, view.key_heads * view.head_dim, generator, device)
     if shared == 1:
@@ -169,13 +178,20 @@ def _draw_near_linear(
 ) -> Drawn:
     """An MLP near a rotation: in pairs of opposite sign, or of gates that start open where these have biases."""
     sizes = (view.dim, view.mlp_out.w.shape[0], view.activation)
+    given: dict[str, Any] = {"generator": generator, "device": device}
+    if init.context_heads:
+        given["rotation"] = draw_turned_rotation(view.dim, _kept(view, init), solve_turn(depth), **given)
     if view.gate is None:
-        work = draw_mirrored_mlp(*sizes, init.linearity(view.activation, depth), generator=generator, device=device)
-        return (*view.mlp_in, view.mlp_out), work
+        return (*view.mlp_in, view.mlp_out), draw_mirrored_mlp(*sizes, init.linearity(view.activation, depth), **given)
     maps = (view.mlp_in[view.gate], view.mlp_in[1 - view.gate], view.mlp_out)
     if view.mlp_in[view.gate].bias is None:
-        return maps, draw_mirrored_gated_mlp(*sizes, init.mlp_linearity, generator=generator, device=device)
-    return maps, draw_gated_mlp(*sizes, init.linearity(view.activation, depth), generator=generator, device=device)
+        return maps, draw_mirrored_gated_mlp(*sizes, init.mlp_linearity, **given)
+    return maps, draw_gated_mlp(*sizes, init.linearity(view.activation, depth), **given)
+
+
+def _kept(view: BlockView, init: SkiplessInit) -> int:
+    """Directions that belong to the heads that keep the token."""
+    return (view.heads - context_count(view.heads, init.context_heads)) * view.head_dim
 
 
 def _factorised_on(view: BlockView, device: torch.device | None) -> torch.device | None:
@@ -227,6 +243,7 @@ def _check(
         _check_covered(view)
         _check_linear(view, init)
         _check_grouped(view, init)
+        _check_context_heads(view, init)
         if init.attention_diagonal is not None:
             check_scalable(view)
     given = one_of(images, inputs)
@@ -265,6 +282,20 @@ def _check_grouped(view: BlockView, init: SkiplessInit) -> None:
             f"{rank} at most, and cannot be a scaled rotation of d = {view.dim}; grouped='repeated' takes {rank} "
             "directions and loses the others, or build the model with a key head for each head"
         )
+
+
+def _check_context_heads(view: BlockView, init: SkiplessInit) -> None:
+    """Refuse two kinds of heads where values are shared, or one scale serves the logits of all heads."""
+    if not init.context_heads:
+        return
+    context_count(view.heads, init.context_heads)
+    if view.key_heads != view.heads or view.heads * view.head_dim != view.dim:
+        raise InputError(
+            f"{view.name} has {view.heads} heads of {view.head_dim} with {view.key_heads} keys at d = {view.dim}: "
+            "context_heads needs a key head for each head, and heads x head_dim = d; use context_heads=0"
+        )
+    if not isinstance(view.query_norm, nn.Identity):
+        raise InputError(f"{view.name} has qk-norm, one scale for all heads: use context_heads=0")
 
 
 def _check_linear(view: BlockView, init: SkiplessInit) -> None:
