@@ -1,10 +1,10 @@
 """Two kinds of heads: those that keep the token, and those that look around, in a subspace of their own.
 
-Without a skip, attention has two tasks that exclude each other: to pass a token on, and to fetch what others hold. Heads
-that start at the identity do the first so well that gradients hardly move them: their softmax is saturated. Diffuse
-heads mix all tokens. So some heads start at the identity, the others diffuse, and W_V W_O maps the directions that each
-kind reads onto themselves. The MLP's rotation turns the two subspaces into each other by a small angle, which brings
-something new to where it is mixed, and what was found to where it is kept.
+Without a skip, attention has two tasks that exclude each other: to pass a token on, and to fetch what others hold.
+Heads that start at the identity do the first so well that gradients hardly move them: their softmax is saturated.
+Diffuse heads mix all tokens. So some heads start at the identity, the others diffuse, and W_V W_O maps the directions
+that each kind reads onto themselves. The MLP's rotation turns the two subspaces into each other by a small angle, which
+brings something new to where it is mixed, and what was found to where it is kept.
 """
 
 import math
@@ -18,7 +18,7 @@ from skipless.errors import InputError
 from skipless.init.random_matrices import draw_haar
 
 KEPT = 0.3
-"""Share of a token's mean square that has never been in the heads that look around, after all blocks; see `solve_turn`."""
+"""Share of a token's mean square that was in no head that looks around, after all blocks; see `solve_turn`."""
 
 Rotation = Callable[[], Float64[Tensor, "d d"]]
 
