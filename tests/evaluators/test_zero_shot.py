@@ -74,9 +74,8 @@ def word_tokenizer(folder: Path) -> Path:
     )
     made.train_from_iterator([json.dumps(rows) for rows in ROWS.values()], trainer)
     made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    transformers.PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>").save_pretrained(
-        folder
-    )
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>")
+    fast.save_pretrained(folder)
     return folder
 
 

@@ -93,7 +93,7 @@ def _plain(text: str) -> str:
 
 
 def pairs(name: str, row: dict[str, Any]) -> tuple[list[tuple[str, str]], list[str], int]:
-    """Question and continuation of every answer, the answers as acc_norm counts their characters, and which is right."""
+    """Question and continuation of every answer; the answers, whose characters acc_norm counts; which is right."""
     if name == "boolq":
         prompt = f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:"
         return [(prompt, " no"), (prompt, " yes")], ["no", "yes"], row["label"]

@@ -16,7 +16,10 @@ from skipless.evaluators.language.zero_shot.tasks import TaskName, task_named
 _STOCK = Path(lm_eval.tasks.__file__).parent
 
 
-class Harnessed(HFLM):
+_Model: Any = HFLM  # its decorator hides from type checkers what it is
+
+
+class Harnessed(_Model):
     """The harness' model of transformers, which counts what did not fit into the context."""
 
     asked = 0
@@ -58,8 +61,8 @@ def load_task(name: TaskName, folder: Path, *, on_hub: bool) -> Any:
         task = task_named(name)
         if on_hub:
             raise InputError(
-                f"{name} cannot be fetched from the hub ({task.hub}): {told[:200]}; give a folder of local copies (data, "
-                f"--data-dir) with {name}/validation.jsonl or .parquet in it, of {', '.join(task.fields)}"
+                f"{name} cannot be fetched from the hub ({task.hub}): {told[:200]}; give a folder of local copies "
+                f"(data, --data-dir) with {name}/validation.jsonl or .parquet in it, of {', '.join(task.fields)}"
             ) from error
         raise InputError(f"the data of {name} cannot be read: {told}") from error
 

@@ -5,6 +5,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,8 @@ def score_tasks(
         InputError: if lm-eval is missing, a task is unknown, its data is not there or of another form, the model is not
             transformers', or the tokenizer has more ids than the model.
     """
-    names = _checked(tasks)
-    if not (is_installed("lm_eval") and is_installed("peft")):  # which `lm-eval` alone lacks, `lm-eval[hf]` not
-        raise InputError(f"zero-shot tasks are scored by lm-eval: {how_to_install('lm_eval')}")
+    names = checked_tasks(tasks)
+    needs_harness()
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit}: give at least 1 question, or none for all")
     folder = None if data is None else _folder(data)
@@ -66,10 +66,8 @@ def score_tasks(
             found = _run(lm, name, local[name], Path(place), limit)
             scores.append(_score(name, found, lm.cut / lm.asked))
             lm.asked = lm.cut = 0
-    from lm_eval import __version__ as harness
-
     begun = lm.tok_encode("a")[:1] == [lm.tokenizer.bos_token_id]
-    return TaskScores(tuple(scores), lm.max_length, begun, harness, limit)
+    return TaskScores(tuple(scores), lm.max_length, begun, version("lm_eval"), limit)
 
 
 def _run(lm: Any, name: TaskName, local: Any, place: Path, limit: int | None) -> dict[str, Any]:
@@ -103,7 +101,22 @@ def _quiet() -> Iterator[None]:
             enable_progress_bar()
 
 
-def _checked(tasks: Sequence[str]) -> list[TaskName]:
+def needs_harness() -> None:
+    """Refuse to go on without lm-eval, and what its models of transformers need.
+
+    Raises:
+        InputError: that says how to install it.
+    """
+    if not (is_installed("lm_eval") and is_installed("peft")):  # which `lm-eval` alone lacks, `lm-eval[hf]` not
+        raise InputError(f"zero-shot tasks are scored by lm-eval: {how_to_install('lm_eval')}")
+
+
+def checked_tasks(tasks: Sequence[str]) -> list[TaskName]:
+    """The tasks of some names, in the order of Table 7.
+
+    Raises:
+        InputError: for an unknown one, or none.
+    """
     if isinstance(tasks, str) or not tasks:
         raise InputError(f"tasks {tasks!r}: give a list of {', '.join(ZERO_SHOT_TASKS)}")
     for name in tasks:
@@ -141,11 +154,10 @@ def _harnessed(model: Any, tokenizer: Any, context: int | None, batch_size: int,
         raise InputError(f"the tokenizer has ids up to {most}, the model {rows} of them: it is another model's")
     from skipless.evaluators.language.zero_shot.harness import Harnessed
 
+    begin = True if ours and begins is None else begins
+    options = {"batch_size": batch_size, "max_length": context, "add_bos_token": begin}
     with _quiet():
-        return Harnessed(
-            pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size, max_length=context,
-            add_bos_token=True if ours and begins is None else begins,
-        )  # fmt: skip
+        return Harnessed(pretrained=model, tokenizer=tokenizer, backend="causal", **options)
 
 
 def _score(name: TaskName, found: dict[str, Any], cut: float) -> TaskScore:

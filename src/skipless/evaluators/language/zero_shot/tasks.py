@@ -64,7 +64,7 @@ ZERO_SHOT_TASKS: Mapping[TaskName, ZeroShotTask] = {
 """By the name that the harness has for it; versions 2.0, 1.0, 1.0, 1.0 and 0.0 of lm-eval 0.4.13."""
 
 
-def task_named(name: str) -> ZeroShotTask:
+def task_named(name: TaskName | str) -> ZeroShotTask:
     """The task of a name.
 
     Raises:
@@ -74,7 +74,8 @@ def task_named(name: str) -> ZeroShotTask:
         >>> task_named("piqa").fields
         ('goal', 'sol1', 'sol2', 'label')
     """
-    if name not in ZERO_SHOT_TASKS:
+    found = next((task for known, task in ZERO_SHOT_TASKS.items() if known == name), None)
+    if found is None:
         near = did_you_mean(name, ZERO_SHOT_TASKS)
         raise InputError(f"no task {name!r}; {near}there is {', '.join(ZERO_SHOT_TASKS)}")
-    return ZERO_SHOT_TASKS[name]
+    return found
