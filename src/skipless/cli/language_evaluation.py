@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from skipless.choices import Device
+from skipless.choices import Device, Documents
 from skipless.cli.listing import examples
 from skipless.cli.signature import Argument, arguments_of, build
 from skipless.errors import InputError
@@ -26,6 +26,7 @@ class _Source:
         weights: other weights, a safetensors file.
         data: text to measure on, as for skipless train language.
         tokenizer: a tokenizer.json, a folder that holds one, or bytes.
+        documents: what a document is in another text: a file, a paragraph or a line.
         data_dir: folder of local copies of the tasks' data sets, boolq/validation.jsonl or .parquet; no network is
             used then.
         out: where results go.
@@ -36,6 +37,7 @@ class _Source:
     weights: Annotated[Path | None, Option("the run's last", group="model")] = None
     data: Annotated[str | None, Option("the run's own", group="data")] = None
     tokenizer: Annotated[str | None, Option("the model's own", group="data")] = None
+    documents: Annotated[Documents | None, Option("the run's own, or auto", group="data")] = None
     data_dir: Annotated[Path | None, Option("the hub", group="data")] = None
     out: Annotated[Path | None, Option("eval/ in the run's folder, or eval/MODEL here", group="output")] = None
     device: Annotated[Device, Option(group="machine")] = "auto"
@@ -97,7 +99,8 @@ def _measured(values: Mapping[str, Any], command: str) -> "HeldOutResult | ZeroS
     out = values["out"] or (Path("eval") / source.name if source.recipe is None else Path(values["source"]) / "eval")
     shared = {"tokenizer": values["tokenizer"], "out": out, "origin": Origin(source.state, command)}
     if not values["tasks"]:
-        return held_out_text(source, build(HeldOutConfig, values), data=values["data"], **shared)
+        of = {"data": values["data"], "documents": values["documents"]}
+        return held_out_text(source, build(HeldOutConfig, values), **of, **shared)
     from skipless.experiments.language.paper import PAPER_SETTING, PAPER_TABLE7, TASKS
 
     published = Published(
@@ -114,5 +117,5 @@ def _refuse_unused(values: Mapping[str, Any], tasks: tuple[str, ...]) -> None:
     defaults = {name: vars(config()) for name, config in (("text", HeldOutConfig), ("tasks", ZeroShotConfig))}
     other, where = ("text", "zero-shot tasks") if tasks else ("tasks", "held-out text (--tasks asks for them)")
     given = {name: values[name] for name, value in defaults[other].items() if values[name] != value}
-    given |= {"data": values["data"]} if tasks else {"data_dir": values["data_dir"]}
+    given |= {name: values[name] for name in (("data", "documents") if tasks else ("data_dir",))}
     refuse_given(where, **{name: value for name, value in given.items() if name not in (*_SHARED, "tasks")})

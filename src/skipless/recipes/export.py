@@ -151,6 +151,17 @@ def open_file(path: Path, name: str | None = None) -> ModelSource:
     return ModelSource(path.stem, loaded, trained=note.trained, statistics=statistics_of(note))
 
 
+def of_images(source: ModelSource, named: str) -> ModelSource:
+    """Refuse a model of text where one of images is evaluated.
+
+    Raises:
+        InputError: that says how it is evaluated.
+    """
+    if source.context is not None:
+        raise InputError(f"{named!r} is a model of text, and this study takes images: `skipless eval {named} language`")
+    return source
+
+
 def open_source(
     source: str, name: str | None = None, *, weights: Path | None = None, pretrained: bool = False, seed: int = 0
 ) -> ModelSource:
@@ -163,7 +174,7 @@ def open_source(
     if path.suffix not in (".safetensors", *PICKLED) and not path.is_file():
         if name is not None:
             raise InputError(f"--model is for a file of weights; {source!r} is none")
-        return open_model(source, weights=weights, pretrained=pretrained, seed=seed)
+        return of_images(open_model(source, weights=weights, pretrained=pretrained, seed=seed), source)
     if weights is not None or pretrained:
         raise InputError(f"--weights and --pretrained are for runs and names; {source!r} has weights of its own")
     return open_file(path, name)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from skipless.choices import Documents
 from skipless.data.text import TextConfig, TextData, Tokenizer, load_text, load_tokenizer
 from skipless.data.text.bpe import bpe_vocabulary
 from skipless.data.text.prepared import RECORD
@@ -66,40 +67,51 @@ def saved_statistics(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]
         return None
 
 
-def run_tokenizer(recipe: LanguageRecipe, folder: Path) -> Tokenizer:
+def run_tokenizer(recipe: LanguageRecipe, folder: Path, named: str | None = None) -> Tokenizer:
     """The tokenizer of a run. One that was trained on the run's text, or lies in prepared text, is taken from there.
+
+    Args:
+        recipe: of the run.
+        folder: of the run.
+        named: where the tokenizer lies now, if not where it was.
 
     Raises:
         InputError: if it is not there any more, or is another one by now.
     """
-    data = recipe.data
+    data = recipe.data if named is None else replace(recipe.data, tokenizer=named, data="")
     prepared = (Path(data.data).expanduser() / RECORD).is_file()
     of_text = prepared or (data.tokenizer is not None and bpe_vocabulary(data.tokenizer) is not None)
     found = load_text(data).tokenizer if of_text else load_tokenizer(data.tokenizer, data.end_token)
     before = _identity(folder).get("tokenizer")
     if before is not None and before != found.sha256:
         raise InputError(
-            f"{str(folder)!r} was trained with another tokenizer than {data.tokenizer or found.name!r} is now (their "
-            "hashes differ): name that of before by --tokenizer"
+            f"{str(folder)!r} was trained with another tokenizer than {data.tokenizer or found.name!r} (their hashes "
+            "differ): name that of before by --tokenizer"
         )
     return found
 
 
-def run_text(recipe: LanguageRecipe, folder: Path, data: str | None, tokenizer: str | None) -> TextData:
+def run_text(
+    recipe: LanguageRecipe, folder: Path, data: str | None, tokenizer: str | None, documents: Documents | None = None
+) -> TextData:
     """The text of a run, or another text by the run's tokenizer.
 
     Args:
         recipe: of the run.
         folder: of the run.
         data: another text; None takes the run's own.
-        tokenizer: another tokenizer file of the same ids; None takes the run's own.
+        tokenizer: where the run's tokenizer lies now, if not where it was.
+        documents: what a document is in another text; None takes what the run took.
 
     Raises:
         InputError: if text or tokenizer are not there, or the run's own text has changed.
     """
     if data is not None:
-        named = _tokenizer_file(load_tokenizer(tokenizer) if tokenizer else run_tokenizer(recipe, folder))
-        return load_text(replace(recipe.data, data=data, tokenizer=named[0], end_token=named[1]))
+        name, end = _tokenizer_file(run_tokenizer(recipe, folder, tokenizer))
+        asked = {"data": data, "tokenizer": name, "end_token": end}
+        return load_text(replace(recipe.data, documents=documents or recipe.data.documents, **asked))
+    if tokenizer is not None:
+        run_tokenizer(recipe, folder, tokenizer)
     text = load_text(replace(recipe.data, tokenizer=tokenizer or recipe.data.tokenizer))
     before = _identity(folder)
     changed = [name for name, value in text.identity.items() if before.get(name, value) != value]
@@ -111,7 +123,9 @@ def run_text(recipe: LanguageRecipe, folder: Path, data: str | None, tokenizer: 
     return text
 
 
-def saved_text(folder: Path, context: int, data: str | None, tokenizer: str | None) -> TextData:
+def saved_text(
+    folder: Path, context: int, data: str | None, tokenizer: str | None, documents: Documents | None = None
+) -> TextData:
     """A text by the tokenizer of a folder that Hugging Face's `save_pretrained` has written.
 
     Raises:
@@ -123,7 +137,7 @@ def saved_text(folder: Path, context: int, data: str | None, tokenizer: str | No
         raise InputError(
             f"{str(folder)!r} has no tokenizer.json: give --tokenizer, or copy that of the model's own folder there"
         )
-    return load_text(TextConfig(data, tokenizer or str(folder), context))
+    return load_text(TextConfig(data, tokenizer or str(folder), context, documents=documents or "auto"))
 
 
 def check_vocabulary(model: Any, vocabulary: int, tokenizer: str) -> None:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skipless.choices import Documents
 from skipless.data.text import TextData
 from skipless.display import Record, Table
 from skipless.display.axes import bars
@@ -87,6 +88,7 @@ def held_out_text(
     *,
     data: str | None = None,
     tokenizer: str | None = None,
+    documents: Documents | None = None,
     out: Path,
     origin: Origin = UNSAID,
 ) -> HeldOutResult:
@@ -97,6 +99,7 @@ def held_out_text(
         config: settings of the study.
         data: another text, as `skipless train language --data` takes it; None takes the run's own.
         tokenizer: another tokenizer file; None takes the model's own.
+        documents: what a document is in another text, as in `TextConfig`.
         out: parent of the study's folder.
         origin: whose weights these are and which command asks for it.
 
@@ -105,7 +108,7 @@ def held_out_text(
     """
     config = config or HeldOutConfig()
     of = subject(source, tokenizer=tokenizer, context=config.context)
-    text = of.text(data)
+    text = of.text(data, documents)
     named = place_name(text.source)
     settings = {"text": text.identity, "model": of.identity, "context": of.context, "config": asdict(config)}
     folder = StudyFolder(out, f"language-{named}", settings, state=origin.state)

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from skipless.data.text import TextData
+from skipless.choices import Documents
+from skipless.data.text import TextData, load_tokenizer
 from skipless.errors import InputError
 from skipless.evaluators.features.store_builder import tensors_hash
 from skipless.models import block_views, load_tokenizer as load_saved_tokenizer
@@ -24,13 +25,13 @@ class Subject:
         model: from ids to logits.
         context: tokens that it sees at most.
         tokenizer: loads its tokenizer: ours, or of a folder of Hugging Face's transformers'.
-        text: loads a text by its tokenizer: that of a name, or its own.
+        text: loads a text by its tokenizer: that of a name, or its own; and what a document is in it.
     """
 
     model: nn.Module
     context: int
     tokenizer: Callable[[], Any]
-    text: Callable[[str | None], TextData]
+    text: Callable[[str | None, Documents | None], TextData]
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -65,22 +66,20 @@ def subject(source: ModelSource, *, tokenizer: str | None = None, context: int |
     length = source.context if context is None else context
 
     def own_tokenizer() -> Any:
-        if tokenizer is not None:
-            from skipless.data.text import load_tokenizer
-
-            found: Any = load_tokenizer(tokenizer)
-        elif isinstance(recipe, LanguageRecipe):
-            found = run_tokenizer(recipe, folder)
+        if isinstance(recipe, LanguageRecipe):
+            found: Any = run_tokenizer(recipe, folder, tokenizer)
+        elif tokenizer is not None:
+            found = load_tokenizer(tokenizer)
         else:
             return load_saved_tokenizer(folder, model)
         check_vocabulary(model, found.vocabulary, found.name)
         return found
 
-    def text(data: str | None) -> TextData:
+    def text(data: str | None, documents: Documents | None) -> TextData:
         found = (
-            run_text(recipe, folder, data, tokenizer)
+            run_text(recipe, folder, data, tokenizer, documents)
             if isinstance(recipe, LanguageRecipe)
-            else saved_text(folder, length, data, tokenizer)
+            else saved_text(folder, length, data, tokenizer, documents)
         )
         check_vocabulary(model, found.vocabulary, found.about["tokenizer"]["name"])
         return found
