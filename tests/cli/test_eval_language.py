@@ -236,3 +236,26 @@ def test_a_language_run_opens_as_a_model(run: Path) -> None:
     for name, value in fresh.state_dict().items():
         assert torch.equal(untrained.model.state_dict()[name], value)
     assert not torch.equal(untrained.model.model.embed_tokens.weight, source.model.model.embed_tokens.weight)
+
+
+def test_an_exported_run_is_the_same_model_by_transformers(run: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "models/llama"
+    code, printed, err = skipless(capsys, "export", str(run), "--out", str(out))
+    assert code == 0, err
+    assert "from_pretrained" in printed
+    model, tokenizer = from_pretrained(out), load_tokenizer(out)
+    ids = tokenizer("the cat", return_tensors="pt").input_ids
+    assert ids[0].tolist() == [256, *b"the cat"]
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, open_model(str(run)).model(ids).logits)
+    assert model.config.eos_token_id == 256
+    code, _, err = skipless(capsys, "export", str(run), "--out", str(out))
+    assert (code, "is there already" in err) == (2, True)
+    code, _, err = skipless(capsys, "export", str(run), "--out", str(tmp_path / "x"), "--epoch", "1")
+    assert (code, "--epoch 1 is for teachers of DINO" in err) == (2, True)
+    words = ["--data", "pydoc", "--held-out", "300", "--context", "64", "--sample-tokens", "4"]
+    for source in (run, out):
+        code, _, err = skipless(capsys, "eval", str(source), "language", *words, "--out", str(tmp_path / source.name))
+        assert code == 0, err
+    one, other = (results(tmp_path / source.name, "language-pydoc")["score"]["loss"] for source in (run, out))
+    assert one == pytest.approx(other, rel=1e-5)

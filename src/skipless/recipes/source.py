@@ -170,6 +170,19 @@ def noted_model(note: WeightsNote, shapes: Mapping[str, Size], source: str) -> n
     return load_timm(note.model, blank=True, **kwargs)
 
 
+def sized(name: str, shapes: Mapping[str, Size], source: str) -> nn.Module | None:
+    """torchvision's model of a name for weights of these shapes, whatever its head and images; None of other libraries.
+
+    Raises:
+        InputError: if the shapes are no plain ViT's, or torchvision has no such model.
+    """
+    if not name.startswith(TORCHVISION):
+        return None
+    sizes = sizes_of(shapes, source)
+    start: dict[str, Any] = {"skip": True, "init": None, "positions": "kept", "seed": 0}
+    return LIBRARIES["torchvision"](name.removeprefix(TORCHVISION), **sizes, **start, kwargs={})
+
+
 def statistics_of(note: WeightsNote) -> Statistics | None:
     """By what the images of a noted model are normalised; None where its own configuration says."""
     return note.statistics if note.run is None else pixel_statistics(read_recipe(note.run).data)
@@ -184,7 +197,8 @@ def _from_weights(name: str, weights: Path, seed: int) -> ModelSource:
     """The model of a timm name with weights of a file, which must be of this model where the file says of which."""
     shapes, note = weight_shapes(weights), read_note(weights)
     if note is None:
-        model = load_weights(load_named(name, seed=seed, blank=True), weights)
+        blank = sized(name, shapes, str(weights)) or load_named(name, seed=seed, blank=True)
+        model = load_weights(blank, weights)
         return ModelSource(place_of(name), model.eval(), trained=True)
     check_name(note, name, str(weights))
     model = load_weights(noted_model(note, shapes, str(weights)), weights)
