@@ -146,6 +146,20 @@ def test_a_checkpoint_of_torchvisions_is_evaluated_by_its_name(
     assert list((tmp_path / "eval").glob("weights/knn-*/result.json"))
 
 
+def test_a_run_of_a_vit_of_hugging_faces_opens(photos: Path, tmp_path: Path, capsys) -> None:
+    sizes = {**{key: value for key, value in TINY.items() if key != "image_size"}, "intermediate_size": 24}
+    recipe = table1("digits", "skipless", "adamw", data=str(photos)).with_(
+        model=ModelConfig("ViTForImageClassification", kwargs=sizes, library="transformers"),
+        data__image_size=32, fit__epochs=1, fit__batch_size=8, fit__workers=0, fit__progress="none", fit__device="cpu",
+    )  # fmt: skip
+    recipe.run(tmp_path / "v1")
+    source = open_model(str(tmp_path / "v1"))
+    assert (source.image_size, source.trained) == (32, True)
+    code, printed, err = skipless(capsys, "eval", str(tmp_path / "v1"), "knn", "--ks", "3")
+    assert code == 0, err
+    assert "| v1, untrained |" in printed
+
+
 def test_a_run_of_torchvisions_is_not_exported_to_timm(torchvision_run: Path, tmp_path: Path, capsys) -> None:
     code, _, err = skipless(capsys, "export", str(torchvision_run), "--out", str(tmp_path / "x.safetensors"))
     assert (code, err.count("\n")) == (2, 1)

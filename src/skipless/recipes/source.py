@@ -251,6 +251,18 @@ _TIMM_NAMES = ("patch_embed.proj.weight", "pos_embed", "head.weight")
 _TORCHVISION_NAMES = ("conv_proj.weight", "encoder.pos_embedding", "heads.head.weight")
 
 
+_SAVED_PATCHES = "embeddings.patch_embeddings.projection.weight"  # of transformers' models, below their own name
+
+
+def _names(shapes: Mapping[str, Size]) -> tuple[str, str, str]:
+    """The names of patch embedding, position embedding and head."""
+    patches = next((name for name in shapes if name.endswith(_SAVED_PATCHES)), None)
+    if patches is not None:
+        places = f"{patches.removesuffix('patch_embeddings.projection.weight')}position_embeddings"
+        return patches, places, "model.classifier.weight"
+    return _TORCHVISION_NAMES if "encoder.pos_embedding" in shapes else _TIMM_NAMES
+
+
 def sizes_of(shapes: Mapping[str, Size], source: str, image_size: int = 224) -> dict[str, int]:
     """What the data once decided about a model, read off its weights.
 
@@ -262,7 +274,7 @@ def sizes_of(shapes: Mapping[str, Size], source: str, image_size: int = 224) -> 
     Raises:
         InputError: if they are of no vision transformer.
     """
-    names = _TORCHVISION_NAMES if "encoder.pos_embedding" in shapes else _TIMM_NAMES
+    names = _names(shapes)
     try:
         _, channels, patch, _ = shapes[names[0]]
         tokens = shapes[names[1]][1] if names[1] in shapes or not _is_rotary(shapes) else (image_size // patch) ** 2
