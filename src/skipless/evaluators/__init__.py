@@ -7,7 +7,17 @@ from skipless.evaluators.discovery import CorLoc, Discovery, corloc, draw_discov
 from skipless.evaluators.features.extraction import FeatureConfig, Features, ImageTransform, features, pad_to_patch
 from skipless.evaluators.features.store import FeatureStore, store_bytes
 from skipless.evaluators.features.store_builder import build_store, files_identity
-from skipless.evaluators.language import TextFloors, TextSample, TextScore, sample_text, score_text, text_floors
+from skipless.evaluators.language import (
+    TaskScore,
+    TaskScores,
+    TextFloors,
+    TextSample,
+    TextScore,
+    sample_text,
+    score_tasks,
+    score_text,
+    text_floors,
+)
 from skipless.evaluators.pictures.pca import PcaColours, pca_colours, pca_picture
 from skipless.evaluators.probe.dense_set import DenseSet
 from skipless.evaluators.probe.linear_probe import TrainedProbe, linear_probe
@@ -33,6 +43,8 @@ __all__ = [
     "ProbeResult",
     "RateScore",
     "SegmentationScores",
+    "TaskScore",
+    "TaskScores",
     "TextFloors",
     "TextSample",
     "TextScore",
@@ -55,6 +67,7 @@ __all__ = [
     "probe_model",
     "protocol_named",
     "sample_text",
+    "score_tasks",
     "score_text",
     "segmentation_scores",
     "store_bytes",

@@ -14,12 +14,12 @@ from skipless.errors import InputError, did_you_mean
 from skipless.init import SkiplessInit
 from skipless.models.adapters.protocol import LayerScaleChoice
 from skipless.models.blocks import SubBlock
+from skipless.models.hf_shards import check_shards
 from skipless.models.starting.initialization import initialize_
 from skipless.models.starting.positions import set_positions_
 from skipless.models.surgery import remove_skips_
 from skipless.optional import how_to_install, is_installed
 
-_INDEX = "model.safetensors.index.json"
 # What the library raises for fields, folders and weights that it cannot use.
 _ERRORS = (TypeError, ValueError, KeyError, AssertionError, ArithmeticError, RuntimeError, OSError)
 
@@ -117,15 +117,15 @@ def from_pretrained(
         **kwargs: for `from_pretrained` of the class.
 
     Raises:
-        InputError: for a folder without configuration or weights, missing shards, weights of other sizes than the
-            configuration has, missing weights, and whatever `remove_skips_` refuses.
+        InputError: for a folder without configuration or weights, missing or damaged shards, weights of other sizes
+            than the configuration has, missing weights, and whatever `remove_skips_` refuses.
     """
     folder = Path(folder)
     names = _config(folder).get("architectures") or ()
     if not names:
         raise InputError(f"{folder / 'config.json'} names no class of a model (architectures)")
     cls = _class(names[0])
-    _check_shards(folder)
+    check_shards(folder)
     try:
         model, told = cls.from_pretrained(
             folder, output_loading_info=True, **{"ignore_mismatched_sizes": True} | kwargs
@@ -180,18 +180,6 @@ def _config(folder: Path) -> dict[str, Any]:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{file} is no JSON: {_line(error)}") from error
-
-
-def _check_shards(folder: Path) -> None:
-    """Refuse a folder that lacks its weights, or some of them."""
-    index = folder / _INDEX
-    if index.is_file():
-        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        for shard in shards:
-            if not (folder / shard).is_file():
-                raise InputError(f"{folder} lacks the shard {shard}, one of {len(shards)} that {_INDEX} names")
-    elif not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
-        raise InputError(f"{folder} has no weights (model.safetensors)")
 
 
 def _line(error: Exception) -> str:

@@ -161,7 +161,7 @@ def _entering(model: ViTView, images: Float[Tensor, "b c h w"]) -> Entering:
     if not (own or model.any_size):
         raise InputError(
             f"images of {height} x {width}: `{type(model.transformer).__name__}` takes those of {model.image_size} "
-            "only; resize them"
+            f"only; resize them, by --size {model.image_size[0] if model.image_size else 0} of a study"
         )
     if images.shape[1] != model.channels:
         raise InputError(f"images have {images.shape[1]} channels, the model takes {model.channels}")

@@ -1,5 +1,6 @@
 """Backbones as files: what `skipless export` writes and timm loads, and files that `skipless eval` takes for a run."""
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +10,20 @@ from skipless.data.images import pixel_statistics
 from skipless.display import Record, Table
 from skipless.errors import InputError
 from skipless.models import REGISTERED, load_timm
+from skipless.models.hf_tokenizer import fast_tokenizer
+from skipless.recipes.language import LanguageRecipe
 from skipless.recipes.read import read_recipe
 from skipless.recipes.source import (
     ModelSource,
-    check_library,
     noted_model,
     open_model,
+    sized,
     sizes_of,
     statistics_of,
     twin_name,
 )
 from skipless.recipes.teacher_snapshots import kept_teachers
+from skipless.recipes.text_models import run_tokenizer
 from skipless.tasks.dino.checkpoint import read_dino_checkpoint
 from skipless.training.run_folder.checkpoint import (
     check_safetensors_name,
@@ -43,24 +47,28 @@ class Exported(Record):
         file: the file.
         name: timm's name of the model; `skipless_...` needs `import skipless`.
         kwargs: for `timm.create_model`, beside `num_classes=0`.
+        loading: lines that load what is no model of timm's.
     """
 
     file: Path
     name: str
     kwargs: dict[str, Any]
+    loading: str = ""
 
     def _summary(self) -> str:
         return f"{self.file.name}, {self.name}"
 
     def tables(self) -> tuple[Table, ...]:
         """The file, its model, and the lines that load it."""
-        rows = [("file", str(self.file)), ("timm's name", self.name)]
+        rows = [("file", str(self.file)), ("timm's name" if not self.loading else "class", self.name)]
         rows += [(name, str(value)) for name, value in self.kwargs.items()]
         return (Table(("backbone", "value"), rows, "to load it:", self.python.splitlines(), align="ll"),)
 
     @property
     def python(self) -> str:
         """Lines that load it."""
+        if self.loading:
+            return self.loading
         twin = self.name.startswith("skipless_")
         first = "import skipless, timm" if twin else "import timm"
         init = ", init=False" if twin else ""  # what is loaded need not be drawn
@@ -75,17 +83,29 @@ class Exported(Record):
 def export_backbone(run: Path, out: Path, *, epoch: int | None = None) -> Exported:
     """Write a run's backbone (of DINO the teacher's) as a `.safetensors` file, once timm's model has taken it.
 
+    A language model becomes a folder instead, as Hugging Face's `save_pretrained` writes it, with its tokenizer. One
+    without skips comes back without, by `skipless.models.from_pretrained`, or by transformers once skipless has been
+    imported.
+
     Args:
         run: a run folder of `skipless train`.
-        out: the file.
+        out: the file; of a language model, the folder.
         epoch: the teacher after this epoch, if the run kept it; the last weights by default.
 
     Raises:
         InputError: if there is no such run or teacher, the file cannot be written, or timm has no such model.
     """
-    check_safetensors_name(out)
     recipe, weights = read_recipe(run), None
-    check_library(recipe, run)
+    if isinstance(recipe, LanguageRecipe):
+        if epoch is not None:
+            raise InputError(f"--epoch {epoch} is for teachers of DINO; {str(run)!r} is a run of a language model")
+        return _export_language(recipe, run, out)
+    check_safetensors_name(out)
+    if recipe.model.library != "timm":
+        raise InputError(
+            f"{str(run)!r} is a run of {recipe.model.library}'s {recipe.model.name!r}; backbones are written for timm. "
+            f"Load it in Python: skipless.open_model({str(run)!r}).model, and save its state_dict()"
+        )
     if epoch is not None:
         kept = kept_teachers(run)
         if epoch not in kept:
@@ -101,6 +121,35 @@ def export_backbone(run: Path, out: Path, *, epoch: int | None = None) -> Export
     taken = load_tensors_(load_timm(name, num_classes=0, blank=True, **kwargs), tensors, str(run))
     note = note_of(name, kwargs, pixel_statistics(recipe.data))
     return Exported(save_weights(taken, out, note=note), name, kwargs)
+
+
+def _export_language(recipe: LanguageRecipe, run: Path, out: Path) -> Exported:
+    """A language model and its tokenizer as a folder of Hugging Face's."""
+    out = out.expanduser()
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise InputError(f"{str(out)!r} is there already: a language model is written as a new folder")
+    model: Any = open_model(str(run)).model
+    if not hasattr(model, "save_pretrained"):
+        raise InputError(f"{str(run)!r} holds a `{type(model).__name__}`, which is none of transformers' models")
+    tokenizer: Any = run_tokenizer(recipe, run)
+    file = getattr(tokenizer, "file", None)
+    fast = fast_tokenizer() if file is None else fast_tokenizer(file, tokenizer.end_token)
+    model.config.bos_token_id = model.config.eos_token_id = tokenizer.end
+    if getattr(model, "generation_config", None) is not None:
+        model.generation_config.bos_token_id = model.generation_config.eos_token_id = tokenizer.end
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent) as place:
+            model.save_pretrained(Path(place) / "model")
+            fast.save_pretrained(Path(place) / "model")
+            (Path(place) / "model").replace(out)
+    except OSError as error:
+        raise InputError(f"cannot write {str(out)!r} ({error.strerror or error}); choose another --out") from error
+    lines = (
+        "from skipless.models import from_pretrained, load_tokenizer\n"
+        f"model, tokenizer = from_pretrained({str(out)!r}), load_tokenizer({str(out)!r})"
+    )
+    return Exported(out, type(model).__name__, {}, lines)
 
 
 def note_of(
@@ -141,6 +190,9 @@ def open_file(path: Path, name: str | None = None) -> ModelSource:
             raise InputError(
                 f"{str(path)!r} does not say what it is of; give --model, timm's name: vit_small_patch16_224"
             )
+        blank = sized(name, {key: value.shape for key, value in tensors.items()}, str(path))
+        if blank is not None:
+            return ModelSource(path.stem, load_tensors_(blank, tensors, str(path)).eval(), trained=True)
         note = WeightsNote(name, statistics=_IMAGENET if pickled else None)
     elif name is not None:
         check_name(note, name, str(path))
@@ -149,6 +201,17 @@ def open_file(path: Path, name: str | None = None) -> ModelSource:
     check_model(note, model, str(path))
     loaded = load_tensors_(model, tensors, str(path)).eval()
     return ModelSource(path.stem, loaded, trained=note.trained, statistics=statistics_of(note))
+
+
+def of_images(source: ModelSource, named: str) -> ModelSource:
+    """Refuse a model of text where one of images is evaluated.
+
+    Raises:
+        InputError: that says how it is evaluated.
+    """
+    if source.context is not None:
+        raise InputError(f"{named!r} is a model of text, and this study takes images: `skipless eval {named} language`")
+    return source
 
 
 def open_source(
@@ -163,7 +226,7 @@ def open_source(
     if path.suffix not in (".safetensors", *PICKLED) and not path.is_file():
         if name is not None:
             raise InputError(f"--model is for a file of weights; {source!r} is none")
-        return open_model(source, weights=weights, pretrained=pretrained, seed=seed)
+        return of_images(open_model(source, weights=weights, pretrained=pretrained, seed=seed), source)
     if weights is not None or pretrained:
         raise InputError(f"--weights and --pretrained are for runs and names; {source!r} has weights of its own")
     return open_file(path, name)

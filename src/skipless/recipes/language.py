@@ -41,6 +41,7 @@ class LanguageRecipe(Recipe):
     objective: LanguageConfig
     held_out: int = 0
     held_out_after: int = added(0)
+    reads_text: ClassVar[bool] = True
     metric: ClassVar[str] = "bits_per_byte"
     lower_is_better: ClassVar[bool] = True
     metric_unit: ClassVar[str] = ""

@@ -128,6 +128,7 @@ class Recipe(Record):
         lower_is_better: whether a lower one is better.
         metric_unit: its unit, with the blank before it.
         classifies: whether the model that comes out names classes.
+        reads_text: whether it takes token ids, not images.
         outcome: whose weights come out.
         options: what `skipless train` lets one change, by the name of the option: the dotted name of the field.
     """
@@ -143,6 +144,7 @@ class Recipe(Record):
     lower_is_better: ClassVar[bool] = False
     metric_unit: ClassVar[str] = " %"
     classifies: ClassVar[bool] = False
+    reads_text: ClassVar[bool] = False
     outcome: ClassVar[ModelState] = "trained"
     options: ClassVar[Mapping[str, str]] = {
         "lr": "optimizer__lr",

@@ -8,7 +8,6 @@ from typing import Any
 from torch import Size, nn
 
 from skipless.choices import ModelState
-from skipless.data.config import ImageConfig
 from skipless.data.images import pixel_statistics
 from skipless.display import Record
 from skipless.display.values import place_name
@@ -17,8 +16,10 @@ from skipless.models import REGISTERED, create_model, load_timm
 from skipless.models.libraries import LIBRARIES
 from skipless.models.torchvision_models import TORCHVISION, load_named
 from skipless.models.vit_view import find_vit
+from skipless.recipes.language import LanguageRecipe
 from skipless.recipes.read import near_run, read_recipe
 from skipless.recipes.recipe import Recipe
+from skipless.recipes.text_models import SAVED, language_model, saved_model, saved_statistics
 from skipless.training import load_weights, weight_shapes
 from skipless.training.run_folder.weights_note import (
     TWIN,
@@ -28,6 +29,9 @@ from skipless.training.run_folder.weights_note import (
     check_name,
     read_note,
 )
+
+HF = "hf:"
+"""What may go before a folder of Hugging Face's `save_pretrained`."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -41,6 +45,8 @@ class ModelSource(Record):
         statistics: mean and standard deviation of each channel that its images are normalised by; None where its own
             configuration says.
         recipe: of the run; None for a timm name.
+        context: of a language model, the tokens that it sees at most; None of a model of images.
+        folder: of the run, or of a checkpoint of Hugging Face's; None where there is none.
     """
 
     name: str
@@ -48,6 +54,8 @@ class ModelSource(Record):
     trained: bool
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     recipe: Recipe | None = None
+    context: int | None = None
+    folder: Path | None = None
 
     def _summary(self) -> str:
         count = sum(parameter.numel() for parameter in self.model.parameters())
@@ -82,8 +90,9 @@ def open_model(
     """Build the model that a run folder or a timm name stands for; the run's training data is not needed.
 
     Args:
-        source: a run folder, or timm's name of a vision transformer, ours (`skipless_vit_small_patch16_224`) among
-            them, or torchvision's after `torchvision:`.
+        source: a run folder, of a language model too; a folder that Hugging Face's `save_pretrained` has written, with
+            `hf:` before it or not; timm's name of a vision transformer, ours (`skipless_vit_small_patch16_224`) among
+            them; or torchvision's after `torchvision:`.
         weights: other weights than the run's last, or those of the timm model: a safetensors file. A file that says
             which model it is of also says how to build it, and whether it is trained.
         pretrained: take timm's pretrained weights.
@@ -99,10 +108,14 @@ def open_model(
         >>> source.name, source.trained, source.recipe
         ('skipless_vit_tiny_patch16_224', False, None)
     """
-    folder = Path(source).expanduser()
+    folder = Path(source.removeprefix(HF)).expanduser()
+    if source.startswith(HF) and not folder.is_dir():
+        raise InputError(f"{source!r}: there is no folder {str(folder)!r}; download it first, by `hf download`")
     if source and folder.is_dir():
         if pretrained:
             raise InputError(f"--pretrained is for timm's names; {source!r} is a run folder, with weights of its own")
+        if is_saved(folder):
+            return _from_saved(folder, weights, untrained)
         return _from_run(folder, weights, untrained)
     if weights is not None and pretrained:
         raise InputError(f"--weights {str(weights)!r} and --pretrained: give one of them")
@@ -116,6 +129,20 @@ def open_model(
             raise InputError(f"there is no run at {source!r}; {near} Nor is there such a model: {error}") from error
         raise
     return ModelSource(place_of(source), model.eval(), trained=pretrained)
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether Hugging Face's `save_pretrained` has written a folder."""
+    return (folder / SAVED).is_file() and not (folder / "run.json").is_file()
+
+
+def _from_saved(folder: Path, weights: Path | None, untrained: bool) -> ModelSource:
+    if weights is not None or untrained:
+        asked = "--untrained" if untrained else f"--weights {str(weights)!r}"
+        raise InputError(f"{asked}: {str(folder)!r} is a model of Hugging Face's, which has weights of its own")
+    model, context = saved_model(folder)
+    statistics = saved_statistics(folder) if context is None else None
+    return ModelSource(place_name(folder), model.eval(), True, statistics, context=context, folder=folder)
 
 
 def place_of(name: str) -> str:
@@ -143,6 +170,19 @@ def noted_model(note: WeightsNote, shapes: Mapping[str, Size], source: str) -> n
     return load_timm(note.model, blank=True, **kwargs)
 
 
+def sized(name: str, shapes: Mapping[str, Size], source: str) -> nn.Module | None:
+    """torchvision's model of a name for weights of these shapes, whatever its head and images; None of other libraries.
+
+    Raises:
+        InputError: if the shapes are no plain ViT's, or torchvision has no such model.
+    """
+    if not name.startswith(TORCHVISION):
+        return None
+    sizes = sizes_of(shapes, source)
+    start: dict[str, Any] = {"skip": True, "init": None, "positions": "kept", "seed": 0}
+    return LIBRARIES["torchvision"](name.removeprefix(TORCHVISION), **sizes, **start, kwargs={})
+
+
 def statistics_of(note: WeightsNote) -> Statistics | None:
     """By what the images of a noted model are normalised; None where its own configuration says."""
     return note.statistics if note.run is None else pixel_statistics(read_recipe(note.run).data)
@@ -157,7 +197,8 @@ def _from_weights(name: str, weights: Path, seed: int) -> ModelSource:
     """The model of a timm name with weights of a file, which must be of this model where the file says of which."""
     shapes, note = weight_shapes(weights), read_note(weights)
     if note is None:
-        model = load_weights(load_named(name, seed=seed, blank=True), weights)
+        blank = sized(name, shapes, str(weights)) or load_named(name, seed=seed, blank=True)
+        model = load_weights(blank, weights)
         return ModelSource(place_of(name), model.eval(), trained=True)
     check_name(note, name, str(weights))
     model = load_weights(noted_model(note, shapes, str(weights)), weights)
@@ -179,8 +220,9 @@ def check_library(recipe: Recipe, folder: Path) -> None:
 
 def _from_run(folder: Path, weights: Path | None, untrained: bool) -> ModelSource:
     recipe = read_recipe(folder)
-    if not isinstance(recipe.data, ImageConfig):
-        raise InputError(f"{str(folder)!r} is a run of {recipe.name}, a model of text: this takes models of images")
+    if isinstance(recipe, LanguageRecipe):
+        model, trained = language_model(recipe, folder, weights, untrained).eval(), not untrained
+        return ModelSource(place_name(folder), model, trained, None, recipe, recipe.data.context, folder)
     if recipe.model.library not in LIBRARIES:
         check_library(recipe, folder)
     shapes = weight_shapes(weights or folder)
@@ -194,7 +236,7 @@ def _from_run(folder: Path, weights: Path | None, untrained: bool) -> ModelSourc
     if not untrained:
         load_weights(model, weights or folder)
     trained = not untrained and (note is None or note.trained)
-    return ModelSource(place_name(folder), model.eval(), trained, pixel_statistics(recipe.data), recipe)
+    return ModelSource(place_name(folder), model.eval(), trained, pixel_statistics(recipe.data), recipe, None, folder)
 
 
 def _is_rotary(shapes: Mapping[str, Size]) -> bool:
@@ -209,6 +251,18 @@ _TIMM_NAMES = ("patch_embed.proj.weight", "pos_embed", "head.weight")
 _TORCHVISION_NAMES = ("conv_proj.weight", "encoder.pos_embedding", "heads.head.weight")
 
 
+_SAVED_PATCHES = "embeddings.patch_embeddings.projection.weight"  # of transformers' models, below their own name
+
+
+def _names(shapes: Mapping[str, Size]) -> tuple[str, str, str]:
+    """The names of patch embedding, position embedding and head."""
+    patches = next((name for name in shapes if name.endswith(_SAVED_PATCHES)), None)
+    if patches is not None:
+        places = f"{patches.removesuffix('patch_embeddings.projection.weight')}position_embeddings"
+        return patches, places, "model.classifier.weight"
+    return _TORCHVISION_NAMES if "encoder.pos_embedding" in shapes else _TIMM_NAMES
+
+
 def sizes_of(shapes: Mapping[str, Size], source: str, image_size: int = 224) -> dict[str, int]:
     """What the data once decided about a model, read off its weights.
 
@@ -220,7 +274,7 @@ def sizes_of(shapes: Mapping[str, Size], source: str, image_size: int = 224) -> 
     Raises:
         InputError: if they are of no vision transformer.
     """
-    names = _TORCHVISION_NAMES if "encoder.pos_embedding" in shapes else _TIMM_NAMES
+    names = _names(shapes)
     try:
         _, channels, patch, _ = shapes[names[0]]
         tokens = shapes[names[1]][1] if names[1] in shapes or not _is_rotary(shapes) else (image_size // patch) ** 2

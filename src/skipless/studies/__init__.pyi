@@ -3,14 +3,22 @@ from skipless.studies.classifier import ClassifierResult as ClassifierResult, cl
 from skipless.studies.config import (
     ClassifierConfig as ClassifierConfig,
     DiscoveryConfig as DiscoveryConfig,
+    HeldOutConfig as HeldOutConfig,
     NeighbourConfig as NeighbourConfig,
     PictureConfig as PictureConfig,
     PoolConfig as PoolConfig,
     ProbeConfig as ProbeConfig,
     Top1Config as Top1Config,
+    ZeroShotConfig as ZeroShotConfig,
 )
 from skipless.studies.discovery import DiscoveryResult as DiscoveryResult, discover as discover
 from skipless.studies.feature_pictures import draw_features as draw_features, find_pictures as find_pictures
+from skipless.studies.language.held_out import HeldOutResult as HeldOutResult, held_out_text as held_out_text
+from skipless.studies.language.zero_shot import (
+    Published as Published,
+    ZeroShotResult as ZeroShotResult,
+    zero_shot as zero_shot,
+)
 from skipless.studies.neighbours import NeighbourResult as NeighbourResult, nearest_neighbours as nearest_neighbours
 from skipless.studies.pooled import PooledData as PooledData
 from skipless.studies.segmentation import (

@@ -169,3 +169,48 @@ class PictureConfig:
     scope: Literal["set", "image"] = "set"
     foreground: bool = False
     precision: Precision = "fp32"
+
+
+@dataclass(frozen=True)
+class HeldOutConfig:
+    """Settings of the study on held-out text.
+
+    Attributes:
+        context: tokens that the model sees at most.
+        stride: tokens between the beginnings of two windows; fewer than the context give every token more before it,
+            and take longer.
+        held_out: tokens of the held-out text, up to the end of a document.
+        prompt: text that the model continues for the sample.
+        sample_tokens: length of the sample at most.
+        temperature: divides the logits of the sample; 0 takes the most probable token.
+        seed: of the sample.
+    """
+
+    context: Annotated[int | None, Option("the model's")] = None
+    stride: Annotated[int | None, Option("the context")] = None
+    held_out: Annotated[int | None, Option("all")] = None
+    prompt: str = ""
+    sample_tokens: int = 200
+    temperature: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ZeroShotConfig:
+    """Settings of the zero-shot tasks.
+
+    Attributes:
+        tasks: boolq, hellaswag, winogrande, piqa, social_iqa, with commas or blanks between; without any, the model is
+            measured on held-out text.
+        limit: take the first questions of each task only.
+        context: tokens that the model sees at most.
+        batch_size: answers that go through the model at once.
+        begins: a beginning-of-text token before each question; auto leaves it to the model's tokenizer, and puts one
+            before it for a run, as in training.
+    """
+
+    tasks: Annotated[tuple[str, ...], Option("none")] = ()
+    limit: Annotated[int | None, Option("all")] = None
+    context: Annotated[int | None, Option("the model's")] = None
+    batch_size: int = 16
+    begins: Literal["auto", "yes", "no"] = "auto"

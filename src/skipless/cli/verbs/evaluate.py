@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from skipless.choices import Device
+from skipless.cli.language_evaluation import DESCRIPTION, evaluate_language, language_arguments
 from skipless.cli.listing import examples, listed
 from skipless.cli.loading import RUNS, load
 from skipless.cli.numbers import words as named_numbers
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
     from skipless.studies.comparison.asked import Told
 
 TOP1 = "top1"
-_TITLES = {TOP1: "accuracy of a run's own classifier (the default)"} | {
-    name: study.title for name, study in STUDIES.items()
+LANGUAGE = "language"
+_TITLES = {
+    TOP1: "accuracy of a run's own classifier (the default)",
+    **{name: study.title for name, study in STUDIES.items()},
+    LANGUAGE: "a language model: held-out text, or zero-shot tasks (Table 7)",
 }
 
 
@@ -50,8 +54,8 @@ class _Source:
 
     Attributes:
         source: a run folder of skipless train, timm's name of a vision transformer (torchvision's as
-            torchvision:vit_b_16), or a file of weights: what skipless export wrote, or a published DINO checkpoint
-            (.pth), of which nothing is run.
+            torchvision:vit_b_16), a folder that Hugging Face's save_pretrained has written, or a file of weights: what
+            skipless export wrote, or a published DINO checkpoint (.pth), of which nothing is run.
         model: timm's name of what a file of weights is of, where the file does not say it.
         weights: other weights, a safetensors file.
         pretrained: take timm's pretrained weights.
@@ -77,6 +81,7 @@ def main(words: list[str]) -> None:
     if not words or (asks_for_help(words) and not any(word in _TITLES for word in words)):
         told(_HELP.format(studies=listed(_TITLES)), words)
     candidates = {TOP1: arguments_of(_Top1), **{one: _arguments(study) for one, study in STUDIES.items()}}
+    candidates[LANGUAGE] = language_arguments()
     _refuse_no_source(words, candidates)
     name, rest = choose("eval", words, candidates, after=0 if asks_for_help(words) else 1)
     name = name or TOP1
@@ -86,6 +91,11 @@ def main(words: list[str]) -> None:
         lines = ("skipless eval runs/s1 top1", "skipless eval runs/s1 top1 --data imagenet/")
         description = f"Accuracy of a run's own classifier on validation images.\n\n{examples(lines)}"
         _top1(parse(candidates[TOP1], rest, prog=prog, description=description, elsewhere=elsewhere), command)
+        return
+    if name == LANGUAGE:
+        values = parse(candidates[name], rest, prog=prog, description=DESCRIPTION, elsewhere=elsewhere)
+        load(*RUNS)
+        evaluate_language(values, command)
         return
     study = STUDIES[name]
     description = (
@@ -156,7 +166,8 @@ _HELP = """\
 usage: skipless eval SOURCE [STUDY] [OPTIONS]
 
 Measure what a model, or each of its blocks, is worth; what is done is kept, and the same command goes on. SOURCE is a
-run folder, timm's name of a vision transformer (torchvision's as torchvision:vit_b_16), or a file of weights.
+run folder, timm's name of a vision transformer (torchvision's as torchvision:vit_b_16), a folder that Hugging Face's
+save_pretrained has written, or a file of weights.
 
 {studies}
 

@@ -12,6 +12,7 @@ def main(words: list[str]) -> None:
     lines = (
         "skipless export runs/d1 --out teacher.safetensors",
         "skipless export runs/d1 --out t200.safetensors --epoch 200",
+        "skipless export runs/l1 --out llama/",
     )
     call(export, words, prog="skipless export", examples=lines)
 
@@ -24,9 +25,11 @@ def export(
 ) -> None:
     """Write the backbone of a run (of DINO the teacher's) as a safetensors file that timm loads.
 
+    A language model is written as a folder with its tokenizer, which transformers loads.
+
     Args:
         run: a run folder of skipless train.
-        out: the file, NAME.safetensors.
+        out: the file, NAME.safetensors; of a language model, a new folder.
         epoch: the teacher after this epoch, where the run kept it.
     """
     from skipless.recipes.export import export_backbone

@@ -26,11 +26,11 @@ class Options:
     """What is measured, of which model, and where.
 
     Attributes:
-        model: a run folder of skipless train, or timm's name of a vision transformer, skipless_vit_small_patch16_224
-            too, or torchvision:vit_b_16.
+        model: a run folder of skipless train, of a language model too; a folder that Hugging Face's save_pretrained has
+            written; timm's name of a vision transformer, skipless_vit_small_patch16_224 too; or torchvision:vit_b_16.
         blocks: counted from 0: 0 4 7 11.
-        images: how many images to measure at, each by itself; the table has the median.
-        data: digits, fashion, or a folder of images.
+        images: how many images to measure at, or texts of a language model, each by itself; the table has the median.
+        data: digits, fashion, or a folder of images; of a language model, a text, as for skipless train language.
         weights: other weights than the run's last, or those of the timm model: a safetensors file.
         pretrained: take timm's pretrained weights.
         untrained: measure a run's model as it was before its first step.
@@ -38,7 +38,7 @@ class Options:
         network: measure kappa(J J^T) of the whole network as well (Table 5), at --rows.
         rows: images, tokens and features whose rows of J are taken.
         at: take K at the tokens after the norm, before it, or at N(0, I) tokens, which the paper's theory supposes.
-        tokens: give the attention so many of its tokens only, spread evenly.
+        tokens: give the attention so many of its tokens only, spread evenly; of a language model, the length of a text.
         dtype: float64 measures a copy in double precision.
         method: how singular values are found; see skipless.conditioning.spectrum.
         iterations: of Lanczos at most; about kappa / 3 are needed.
@@ -50,7 +50,7 @@ class Options:
     model: Annotated[str, Option(positional=True)]
     blocks: Annotated[tuple[int, ...] | None, Option("every block")] = None
     images: int = 1
-    data: Annotated[str | None, Option("the run's own; N(0, 1) pixels for a timm name", group="data")] = None
+    data: Annotated[str | None, Option("the run's own; random pixels or ids for others", group="data")] = None
     weights: Annotated[Path | None, Option("the run's last", group="model")] = None
     pretrained: Annotated[bool, Option(group="model")] = False
     untrained: Annotated[bool, Option(group="model")] = False
@@ -58,7 +58,7 @@ class Options:
     network: bool = False
     rows: tuple[int, int, int] = (4, 4, 8)
     at: TokensAt = "normed"
-    tokens: Annotated[int | None, Option("all")] = None
+    tokens: Annotated[int | None, Option("all; 64 of a language model")] = None
     dtype: Annotated[Literal["float32", "float64"] | None, Option("the model's")] = None
     method: SpectrumMethod = "auto"
     iterations: int = 1000
@@ -90,15 +90,18 @@ def measure(asked: Options) -> None:
         drawing("skipless.report.kappa_figure")
         check_writable(asked.out)
     count = max(asked.images, asked.rows[0]) if asked.network else asked.images
-    pixels, named = _pixels(source, count, asked.data, asked.seed)
-    found = _measured(source.model, pixels, asked)
+    if source.context is None:
+        given, named = _pixels(source, count, asked.data, asked.seed)
+    else:
+        given, named = _ids(source, count, asked.data, asked.tokens, asked.seed)
+    found = _measured(source.model, given, asked)
     print(f"{source.name}, {'trained' if source.trained else 'not trained'}, {named}\n{found}")
     if asked.out is not None:
         about = {"model": source.name, "trained": source.trained, "data": named}
         _write(asked, {**about, **found.as_json()}, f"{source.name}, {named}", source.model, found.tables())
 
 
-def _measured(model: Any, pixels: Any, asked: Options) -> Any:
+def _measured(model: Any, given: Any, asked: Options) -> Any:
     import torch
 
     from skipless.conditioning.measurement.measure import measure_conditioning
@@ -106,14 +109,17 @@ def _measured(model: Any, pixels: Any, asked: Options) -> Any:
     from skipless.training.processes.launch import launch
 
     fabric = launch(asked.device, "fp32")
+    if any(one.dtype in (torch.float16, torch.bfloat16) for one in model.parameters()):
+        model = model.float()  # in half precision small singular values are rounding noise
+    text = given.ndim == 2
     return measure_conditioning(
         fabric.to_device(model),
-        fabric.to_device(pixels),
+        fabric.to_device(given),
         blocks=asked.blocks,
         parts=("attn", "mlp", "maps", "tokens") if asked.full else ("attn", "maps", "tokens"),
         forms="both" if asked.full else "own",
         at=asked.at,
-        tokens=asked.tokens,
+        tokens=None if text else asked.tokens,
         network=Rows(*asked.rows) if asked.network else None,
         dtype=None if asked.dtype is None else getattr(torch, asked.dtype),
         method=asked.method,
@@ -168,6 +174,31 @@ def _pixels(source: Any, count: int, data: str | None, seed: int) -> tuple[Any, 
     )
     words = f"{count} validation image{'s' if count > 1 else ''} of {config.data}"
     return first_images(load_images(config), count), words
+
+
+TEXT_LENGTH = 64  # tokens: K of a text of d = 64 is then 4,096 x 4,096
+
+
+def _ids(source: Any, count: int, data: str | None, tokens: int | None, seed: int) -> tuple[Any, str]:
+    """Token ids of held-out text, or random ones, and what they are in words."""
+    import torch
+
+    from skipless.display.values import counted, place_name
+    from skipless.models.text_view import find_text
+    from skipless.studies.language.subject import subject
+
+    length = min(source.context, TEXT_LENGTH) if tokens is None else tokens
+    if count < 1 or length < 2:
+        raise InputError(f"--images {count} --tokens {length}: give at least 1 text of at least 2 tokens")
+    if source.recipe is None and data is None:
+        generator = torch.Generator().manual_seed(seed)
+        ids = torch.randint(find_text(source.model).vocabulary, (count, length), generator=generator)
+        return ids, f"{counted(count, 'text')} of {length} random token ids"
+    text = subject(source).text(data, None)
+    if count * length > text.val.tokens:
+        raise InputError(f"{count} texts of {length} tokens: the held-out text has {text.val.tokens}; ask for less")
+    ids = torch.from_numpy(text.val.ids[: count * length].astype("int64")).view(count, length)
+    return ids, f"{counted(count, 'held-out text')} of {length} tokens of {place_name(text.source)}"
 
 
 def _series(blocks: list[Mapping[str, Any]]) -> dict[str, list[tuple[int, Any]]]:

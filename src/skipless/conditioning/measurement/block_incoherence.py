@@ -18,6 +18,7 @@ from skipless.conditioning.measurement.network_jacobian import (
     select_columns,
     sub_block_columns,
 )
+from skipless.conditioning.operators.given import as_dtype
 from skipless.conditioning.operators.linear_operator import LinearOperator
 from skipless.conditioning.spectra.estimates import Estimate, Spectrum, spectra_table
 from skipless.conditioning.spectra.spectrum import spectrum
@@ -25,6 +26,7 @@ from skipless.conditioning.theory.concatenation import ConcatenationBound, conca
 from skipless.display import Record, Table
 from skipless.display.axes import name_ticks
 from skipless.errors import InputError
+from skipless.models.starting.first_tokens import Given
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -139,7 +141,7 @@ class AssumptionReport(Record):
 
 
 @torch.inference_mode(False)
-def check_assumptions(model: nn.Module, images: Float[Tensor, "b c h w"], rows: Rows | None = None) -> AssumptionReport:
+def check_assumptions(model: nn.Module, images: Given, rows: Rows | None = None) -> AssumptionReport:
     """Measure the assumptions of sections 4.2 and A.4.4: Eq. 6, rho and tau, and that stacking images is harmless.
 
     Some rows of J are formed in float64 and split into the J_l and J^_l of all sub-blocks, which include the parameters
@@ -154,7 +156,7 @@ def check_assumptions(model: nn.Module, images: Float[Tensor, "b c h w"], rows: 
 
     Args:
         model: a model with blocks that an adapter knows.
-        images: at least `rows.images` of them.
+        images: at least `rows.images` of them; of a language model, as many rows of token ids.
         rows: which rows of J to form; `Rows()` gives 128. Memory is about 3 x rows x parameters x 8 bytes.
 
     Raises:
@@ -205,10 +207,10 @@ def certainly_at_most(left: Estimate, right: list[Estimate]) -> bool | None:
     return None
 
 
-def _jacobian(model: nn.Module, images: Tensor, rows: Rows) -> tuple[RowIndices, Float[Tensor, "r p"]]:
+def _jacobian(model: nn.Module, images: Given, rows: Rows) -> tuple[RowIndices, Float[Tensor, "r p"]]:
     entering = block_inputs(model, images[:1], [0])[0].attn_raw
     choice = rows.of((len(images), entering.shape[1], entering.shape[2]))
-    return choice, jacobian_rows(copy.deepcopy(model).double(), images.double(), choice)
+    return choice, jacobian_rows(copy.deepcopy(model).double(), as_dtype(images, torch.float64), choice)
 
 
 def _spectrum(matrix: Float[Tensor, "r p"], name: str) -> Spectrum:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from skipless.conditioning.operators.autodiff import math_attention
 from skipless.conditioning.operators.block_stack import forward_with_hooks
-from skipless.conditioning.operators.validate import check_input, check_same_dtype_and_device, check_weights
+from skipless.conditioning.operators.given import check_given, is_text
+from skipless.conditioning.operators.validate import check_weights
 from skipless.conditioning.spectra.dense import matrix_spectrum
 from skipless.conditioning.spectra.estimates import Spectrum
 from skipless.display import Record, Table
@@ -24,6 +25,8 @@ from skipless.models.blocks import BlockView, SubBlock
 from skipless.models.calls import BlockContext, first_tensor
 from skipless.models.eval_mode import evaluating
 from skipless.models.starting.attention_diagonal import attention_bias, head_logits
+from skipless.models.starting.first_tokens import Given
+from skipless.models.text_view import enter_text, find_text
 from skipless.models.vit_view import enter, project
 
 if TYPE_CHECKING:
@@ -126,21 +129,20 @@ class TokenDistribution(Record):
         return {**vars(self), "covariance": self.covariance.as_json()}
 
 
-def block_inputs(
-    model: nn.Module, images: Float[Tensor, "b c h w"], blocks: Sequence[int] | None = None
-) -> tuple[BlockInputs, ...]:
+def block_inputs(model: nn.Module, images: Given, blocks: Sequence[int] | None = None) -> tuple[BlockInputs, ...]:
     """Capture the inputs of the sub-blocks of some blocks in one forward pass of the model.
 
     The pass runs in eval mode, without autocast and gradients. The model is left unchanged.
 
     Args:
         model: a model with blocks that an adapter knows.
-        images: normalised as the model expects them.
+        images: normalised as the model expects them; of a language model, token ids `(b, n)`.
         blocks: positions of blocks; negative ones count from the end; all by default.
 
     Raises:
         InputError: if no adapter knows the model, a position is out of range, there are no images, or images or
-            weights are not finite, in half precision, on the meta device, or refused by the model.
+            weights are not finite, in half precision, on the meta device, or refused by the model, or token ids are
+            not the model's.
 
     Example:
         >>> from skipless.models import create_model
@@ -150,9 +152,8 @@ def block_inputs(
         ('blocks.2', (2, 5, 24))
     """
     chosen = select_blocks(model, blocks)
-    check_input(images, "images")
     check_weights(model, "")
-    check_same_dtype_and_device(images, model, "images", "")
+    check_given(model, images)
     captured: dict[tuple[int, str], Tensor] = {}
     given: dict[int, dict[Any, Any]] = {}
 
@@ -191,17 +192,14 @@ def _inputs(index: int, view: BlockView, captured: Mapping[tuple[int, str], Tens
 
 
 def _in_context(
-    model: nn.Module, images: Tensor, chosen: Sequence[tuple[int, BlockView]], given: Mapping[int, Mapping[Any, Any]]
+    model: nn.Module, images: Given, chosen: Sequence[tuple[int, BlockView]], given: Mapping[int, Mapping[Any, Any]]
 ) -> list[tuple[int, BlockView]]:
     """The blocks as the model has called them.
 
     Raises:
         InputError: if it calls them with more than tokens, and no adapter says with what.
     """
-    placed: dict[nn.Module, BlockContext] = {}
-    for vit in (vit for adapter in adapters() for vit in adapter.vits(model) if vit.contextual):
-        with evaluating(model), torch.no_grad():
-            placed |= {view.block: view.context for view in enter(vit, images)[1]}
+    placed = _contexts(model, images)
     for index, view in chosen:
         named = [str(name) for name, value in given.get(index, {}).items() if value is not None and value is not False]
         if named and view.block not in placed:
@@ -210,6 +208,15 @@ def _in_context(
                 "attention makes of that: measure the model without"
             )
     return [(index, view.in_context(placed.get(view.block, view.context))) for index, view in chosen]
+
+
+def _contexts(model: nn.Module, images: Given) -> dict[nn.Module, BlockContext]:
+    """What an adapter says that each block is called with."""
+    with evaluating(model), torch.no_grad():
+        if is_text(images):
+            return {view.block: view.context for view in enter_text(find_text(model), images)[1]}
+        vits = (vit for adapter in adapters() for vit in adapter.vits(model) if vit.contextual)
+        return {view.block: view.context for vit in vits for view in enter(vit, images)[1]}
 
 
 def select_blocks(model: nn.Module, blocks: Sequence[int] | None) -> list[tuple[int, BlockView]]:

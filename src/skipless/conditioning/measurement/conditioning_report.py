@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from skipless.choices import TokensAt
 from skipless.conditioning.measurement.block_inputs import TokenDistribution
@@ -185,6 +185,7 @@ class ConditioningReport(Record):
         images: number of images.
         dtype: dtype of the measurement.
         seed: seed of iterative methods and of Gaussian tokens.
+        kind: what `images` counts: images, or texts of a language model.
     """
 
     blocks: tuple[BlockConditioning, ...]
@@ -194,6 +195,7 @@ class ConditioningReport(Record):
     images: int
     dtype: str
     seed: int
+    kind: Literal["image", "text"] = "image"
 
     def as_json(self) -> dict[str, Any]:
         """Plain values that `json` writes."""
@@ -205,6 +207,7 @@ class ConditioningReport(Record):
             "images": self.images,
             "dtype": self.dtype,
             "seed": self.seed,
+            **({} if self.kind == "image" else {"kind": self.kind}),
         }
 
     def _summary(self) -> str:
@@ -250,7 +253,7 @@ class ConditioningReport(Record):
         return "k(K K^T)" if forms == {False} else "k((K+I)(K+I)^T)" if forms == {True} else "k(Gram)"
 
     def _setting(self) -> str:
-        several = f"median of {self.images} images" if self.images > 1 else "1 image"
+        several = f"median of {self.images} {self.kind}s" if self.images > 1 else f"1 {self.kind}"
         few = "" if self.tokens is None else f"{self.tokens} of the "
         return f"{several}, {self.dtype}, {few}{TOKENS_AT_TEXT[self.at]}, seed {self.seed}"
 

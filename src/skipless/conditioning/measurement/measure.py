@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from skipless.choices import SpectrumMethod, TokensAt
@@ -23,6 +23,7 @@ from skipless.conditioning.measurement.conditioning_report import (
     ImageSpectra,
 )
 from skipless.conditioning.measurement.network_jacobian import Rows, evenly_spaced, network_conditioning
+from skipless.conditioning.operators.given import as_dtype, chosen, dtype_at, is_text
 from skipless.conditioning.operators.jacobian import attn_jacobian, mlp_jacobian
 from skipless.conditioning.operators.linear_operator import LinearOperator
 from skipless.conditioning.operators.validate import check_input, check_weights
@@ -31,6 +32,7 @@ from skipless.conditioning.spectra.spectrum import spectrum
 from skipless.errors import InputError
 from skipless.models.blocks import BlockView, SubBlock
 from skipless.models.calls import PLAIN
+from skipless.models.starting.first_tokens import Given
 
 Forms = Literal["both", "own"]
 Part = Literal["attn", "mlp", "maps", "tokens"]
@@ -40,8 +42,9 @@ Progress = Callable[[str], object]
 @torch.inference_mode(False)
 def measure_conditioning(
     model: nn.Module,
-    images: Float[Tensor, "b c h w"],
+    images: Given | None = None,
     *,
+    inputs: Int[Tensor, "b n"] | None = None,
     blocks: Sequence[int] | None = None,
     parts: Sequence[Part] = get_args(Part),
     forms: Forms = "both",
@@ -55,7 +58,7 @@ def measure_conditioning(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> ConditioningReport:
-    """Measure the Jacobians of sections 4 and 5 in a model at some images (Tables 5 and 6, Figure 6).
+    """Measure the Jacobians of sections 4 and 5 in a model at some images or texts (Tables 5 and 6, Figure 6).
 
     K_l is the Jacobian of the attention alone, at the tokens that it receives in a forward pass of the model. The norm
     before it is left out, because with LayerNorm K_l is singular. Each image is measured by itself, and the report
@@ -67,6 +70,11 @@ def measure_conditioning(
     Args:
         model: a model with blocks that an adapter knows, float32 or float64.
         images: normalised as the model expects them.
+        inputs: token ids of a language model instead, a text a row: `tokenizer(text, return_tensors="pt").input_ids`,
+            or windows of a run's text, `torch.from_numpy(split.ids[:n].astype("int64"))[None]`. Rows have one length
+            and no padding. All operators are then those under the model's causal mask and rotary positions; K_l is
+            block triangular. Hugging Face's eager attention has its softmax in float32 whatever the dtype, as RMSNorm
+            is: `model.set_attn_implementation("sdpa")` resolves large kappas of K_l in float64.
         blocks: positions of blocks, such as `(0, 4, 7, 11)`; negative ones count from the end; all by default.
         parts: which of `"attn"` (K_l), `"mlp"` (K^_l), `"maps"` (kappa and diagonals of the attention maps) and
             `"tokens"` (Figure 6) to measure.
@@ -94,13 +102,23 @@ def measure_conditioning(
         >>> report = measure_conditioning(model, torch.randn(1, 3, 32, 32), blocks=[1], parts=["attn"])
         >>> report.blocks[0].attn["skip"].kappa.value < 2 < 1000 < report.blocks[0].attn["skipless"].kappa.value
         True
+
+        Of a language model:
+
+        >>> from skipless.models import create_hf_model
+        >>> sizes = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2)
+        >>> model = create_hf_model("LlamaForCausalLM", init="ours", seed=0, vocab_size=40, **sizes)
+        >>> measure_conditioning(model, inputs=torch.arange(8)[None], blocks=[0]).kind
+        'text'
     """
     _check_choices(parts, forms, at, dtype, tokens)
     select_blocks(model, blocks)  # first, so that an unknown model is reported before its weights
     check_weights(model, "")
-    check_input(images, "images")
+    given = chosen(images, inputs)
+    if not is_text(given):
+        check_input(given, "images")
     if dtype is not None and any(p.dtype != dtype for p in model.parameters()):
-        model, images = copy.deepcopy(model).to(dtype), images.to(dtype)
+        model, given = copy.deepcopy(model).to(dtype), as_dtype(given, dtype)
 
     def measure(operator: LinearOperator, image: int, count: int) -> Any:
         found = spectrum(operator, method=method, max_iterations=max_iterations, inverse_rows=inverse_rows, seed=seed)
@@ -109,15 +127,17 @@ def measure_conditioning(
             progress(f"{operator.name}{where}: kappa {found.kappa}")
         return found
 
-    devices = [images.device] if images.is_cuda else []
+    devices = [given.device] if given.is_cuda else []
     with torch.random.fork_rng(devices=devices):
         found = tuple(
-            _block(each, parts, forms, at, tokens, seed, measure) for each in block_inputs(model, images, blocks)
+            _block(each, parts, forms, at, tokens, seed, measure) for each in block_inputs(model, given, blocks)
         )
         whole = None
         if network is not None:
-            whole = network_conditioning(model, images, network, seed=seed, steps=max_iterations)
-    return ConditioningReport(found, whole, at, tokens, len(images), str(images.dtype).removeprefix("torch."), seed)
+            whole = network_conditioning(model, given, network, seed=seed, steps=max_iterations)
+    precision = str(dtype_at(model, given)).removeprefix("torch.")
+    kind = "text" if is_text(given) else "image"
+    return ConditioningReport(found, whole, at, tokens, len(given), precision, seed, kind)
 
 
 def _block(

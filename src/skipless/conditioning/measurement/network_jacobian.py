@@ -16,6 +16,7 @@ from skipless.conditioning.spectra.spectrum import spectrum
 from skipless.display import Record, Table
 from skipless.errors import InputError
 from skipless.models import block_views
+from skipless.models.starting.first_tokens import Given
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,7 +116,7 @@ class NetworkConditioning(Record):
 
 
 def network_conditioning(
-    model: nn.Module, images: Float[Tensor, "b c h w"], rows: Rows | None = None, *, seed: int = 0, steps: int = 1000
+    model: nn.Module, images: Given, rows: Rows | None = None, *, seed: int = 0, steps: int = 1000
 ) -> NetworkConditioning:
     """kappa(J J^T) at some rows, for J the derivative of the blocks' output by all their parameters (Table 5).
 
@@ -124,7 +125,7 @@ def network_conditioning(
 
     Args:
         model: a model with blocks that an adapter knows.
-        images: at least `rows.images` of them.
+        images: at least `rows.images` of them; of a language model, as many rows of token ids.
         rows: which rows of J to take; `Rows()` by default.
         seed: seed of the Lanczos start vector.
         steps: maximum number of Lanczos steps.
@@ -150,7 +151,7 @@ def network_conditioning(
     return NetworkConditioning(choice, spectrum(found, method="lanczos", seed=seed, max_iterations=steps))
 
 
-def jacobian_rows(model: nn.Module, images: Float[Tensor, "b c h w"], choice: RowIndices) -> Float[Tensor, "r p"]:
+def jacobian_rows(model: nn.Module, images: Given, choice: RowIndices) -> Float[Tensor, "r p"]:
     """The chosen rows of J as a matrix. Each image is computed by itself, since no row depends on two images."""
     parts = []
     for image in images[: choice.images].split(1):

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from skipless.conditioning.operators.autodiff import math_attention
+from skipless.conditioning.operators.given import run_model, shape_of
 from skipless.errors import InputError
 from skipless.models.blocks import BlockView
 from skipless.models.calls import first_tensor
 from skipless.models.eval_mode import evaluating
+from skipless.models.starting.first_tokens import Given
 
 BlockCall = tuple[tuple[Any, ...], dict[str, Any]]  # the arguments of a block besides its tokens
 
@@ -59,12 +61,12 @@ def select_parameters(views: Sequence[BlockView], params: str | Sequence[str], n
 
 
 def trace_block_stack(
-    model: nn.Module, images: Float[Tensor, "b c h w"], views: Sequence[BlockView], final_norm: bool
+    model: nn.Module, given: Given, views: Sequence[BlockView], final_norm: bool
 ) -> tuple[Float[Tensor, "b n d"], list[BlockCall], nn.Module | None]:
     """Record a forward pass: the tokens entering the first block, each block's other arguments, and the final norm.
 
     Raises:
-        InputError: if the model refuses the images, does not call its blocks in this order, or has no final norm but
+        InputError: if the model refuses what is given, does not call its blocks in this order, or has no final norm but
             `final_norm` asks for it.
     """
     trace = _ForwardTrace(views)
@@ -74,21 +76,21 @@ def trace_block_stack(
         handles.append(views[-1].block.register_forward_hook(trace.last))
         outside = [module for module in model.modules() if id(module) not in inside]
         handles += [module.register_forward_pre_hook(trace.after) for module in outside]
-    forward_with_hooks(model, images, handles)
+    forward_with_hooks(model, given, handles)
     return trace.result(final_norm)
 
 
-def forward_with_hooks(model: nn.Module, images: Tensor, handles: Sequence[RemovableHandle]) -> None:
+def forward_with_hooks(model: nn.Module, given: Given, handles: Sequence[RemovableHandle]) -> None:
     """Run a model's forward pass in eval mode with hooks attached, then remove the hooks.
 
     Raises:
-        InputError: if the model refuses the images.
+        InputError: if the model refuses what is given.
     """
     try:
-        with evaluating(model), math_attention(images.device), torch.no_grad():
-            model(images)
+        with evaluating(model), math_attention(given.device), torch.no_grad():
+            run_model(model, given)
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        raise InputError(f"the model refuses images of shape {tuple(images.shape)}: {error}") from error
+        raise InputError(f"the model refuses {shape_of(given)}: {error}") from error
     finally:
         for handle in handles:
             handle.remove()

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from skipless.conditioning.operators.attention import AttentionPrimal, closed_form
 from skipless.conditioning.operators.autodiff import LinearMap, frozen_copy, linearize, token_operator
 from skipless.conditioning.operators.block_stack import BlockStack, select_parameters, trace_block_stack
+from skipless.conditioning.operators.given import check_given
 from skipless.conditioning.operators.linear_operator import LinearOperator
 from skipless.conditioning.operators.validate import as_view, check_input, check_same_dtype_and_device, check_weights
 from skipless.errors import InputError
 from skipless.models import block_views
 from skipless.models.blocks import BlockView, SubBlock
+from skipless.models.starting.first_tokens import Given
 
 __all__ = ["JacobianMethod", "attention_primal", "attn_jacobian", "mlp_jacobian", "param_jacobian"]
 
@@ -132,7 +134,7 @@ def mlp_jacobian(
 @torch.inference_mode(False)
 def param_jacobian(
     model: nn.Module,
-    images: Float[Tensor, "b c h w"],
+    images: Given,
     params: str | Sequence[str] = "all",
     *,
     tokens: Sequence[int] | None = None,
@@ -140,7 +142,7 @@ def param_jacobian(
     norms: bool = True,
     final_norm: bool = False,
 ) -> LinearOperator:
-    """J, J_l or J^_l of section 4.2: the derivative of the blocks' output by parameters, at given images.
+    """J, J_l or J^_l of section 4.2: the derivative of the blocks' output by parameters, at images or token ids.
 
     f maps the tokens that enter the first block to those that leave the last, without embedding and head (section 4.1).
     F stacks f over the images (Eq. 5). Rows are ordered by image, then token, then feature; columns are the parameters
@@ -149,7 +151,7 @@ def param_jacobian(
 
     Args:
         model: a model with blocks that an adapter knows; it runs in eval mode and is left unchanged.
-        images: the m examples, normalised as the model expects them.
+        images: the m examples, normalised as the model expects them; of a language model, token ids `(b, n)`.
         params: `"all"`, J; `"blocks.3.attn"`, J_l; `"blocks.3.mlp"`, J^_l; `"blocks.3"`, both; or several of them.
         tokens: positions of the tokens whose output is kept (0 is the class token); all by default.
         outputs: positions of the features that are kept; all by default.
@@ -163,7 +165,8 @@ def param_jacobian(
 
     Raises:
         InputError: if no adapter knows the model, a name is unknown, a position is out of range or named twice, there
-            are no images, or images or weights are not finite, in half precision or on the meta device.
+            are no images, or images or weights are not finite, in half precision or on the meta device, or token ids
+            are not the model's.
 
     Example:
         >>> from skipless.models import create_model
@@ -172,9 +175,8 @@ def param_jacobian(
         (48, 2448)
     """
     views = block_views(model)
-    check_input(images, "images")
     check_weights(model, "")
-    check_same_dtype_and_device(images, model, "images", "")
+    check_given(model, images)
     first, names = select_parameters(views, params, norms)
     x, calls, norm = trace_block_stack(model, images, views[first:], final_norm)
     stack = frozen_copy(BlockStack(views[first:], norm))[0]

@@ -18,7 +18,7 @@ from skipless.models import block_views, inspect_tokens
 from skipless.models.blocks import BlockView
 from skipless.models.eval_mode import evaluating
 from skipless.models.starting.attention_diagonal import attention
-from skipless.models.starting.first_tokens import first_tokens
+from skipless.models.starting.first_tokens import Given, first_tokens
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -156,7 +156,7 @@ def _opposite(one: Tensor, other: Tensor) -> bool:
 
 
 @torch.no_grad()
-def predict_token_cosine(model: nn.Module, images: Float[Tensor, "b c h w"]) -> TokenCosine:
+def predict_token_cosine(model: nn.Module, images: Given) -> TokenCosine:
     """Predict how alike the tokens of images become in a skipless model at initialisation, and measure it.
 
     The prediction takes from the model the cosines between the tokens that enter its first block, its attention
@@ -164,7 +164,7 @@ def predict_token_cosine(model: nn.Module, images: Float[Tensor, "b c h w"]) -> 
 
     Args:
         model: without skips, at initialisation; trained weights have no C-map.
-        images: normalised as for the model; the first 16 are used.
+        images: normalised as for the model, or token ids of a language model; the first 16 are used.
 
     Raises:
         InputError: if no adapter knows the model, it has skips, or it does not take the images.

@@ -84,6 +84,31 @@ COLOURS = StudyText(
     ),
 )
 
+HELD_OUT = StudyText(
+    "Held-out text",
+    "How well a language model predicts text that it was not trained on. The score is bits per byte: what the text "
+    "would take if the model's predictions compressed it, by the bytes of the text. It can be compared between "
+    "tokenizers.",
+    "Llama of 110 M parameters on C4 (section A.8), of which only zero-shot accuracies are stated",
+    (
+        "A score means little beside that of counts: a model that is no better than unigram counts has learned how "
+        "frequent each token is, and nothing else.",
+        "The sample is one draw.",
+    ),
+    "Bits per byte of the model, beside what counts of tokens reach",
+)
+ZERO_SHOT = StudyText(
+    "Zero-shot tasks",
+    "How often a language model finds the right answer of several, without any solved example. The answer with the "
+    "highest log-likelihood counts. Questions are asked by the Language Model Evaluation Harness (lm-eval).",
+    "Llama of 110 M parameters, C4, five tasks (section A.8, Table 7)",
+    (
+        "An accuracy means nothing beside chance, and beside that of the most frequent answer, which needs no model.",
+        "The standard error is over questions alone: training again with another seed varies more.",
+    ),
+    "Accuracy with its standard error over questions, beside what needs no model",
+)
+
 
 def trust(text: StudyText, origin: Origin, unusable: int, select: str = "") -> list[str]:
     """How far to trust a study's numbers, a sentence each.

@@ -1,0 +1,1 @@
+"""Studies of language models: held-out text beside floors, and zero-shot tasks."""
