@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from reference.tiny_language import write_lines
+from reference.zero_shot import write_copies
 
 from skipless.errors import InputError
 from skipless.evaluators.language import text_floors
@@ -160,14 +161,15 @@ def test_the_papers_scale_says_what_to_run(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_killed_report_goes_on_and_ends_with_the_same_bits(tmp_path: Path) -> None:
     def command(out: Path) -> list[str]:
-        words = ["reproduce", "table7", "--rows", "skipless + ours", "--optimizers", "soap", "--steps", "60"]
+        words = ["reproduce", "table7", "--rows", "skipless + ours", "--optimizers", "soap", "--steps", "40"]
         words += ["--data", "pydoc", "--tokenizer", "bytes", "--jobs", "1", "--out", str(out)]
         return [sys.executable, "-m", "skipless", *words]
 
     subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
     cut = subprocess.Popen(command(tmp_path / "cut"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     folder = tmp_path / "cut/runs/skipless-ours-soap-seed0"
-    while not (folder / "metrics.jsonl").is_file():
+    log = folder / "metrics.jsonl"
+    while not (log.is_file() and log.stat().st_size):
         time.sleep(0.05)
     cut.send_signal(signal.SIGINT)
     assert cut.wait(timeout=120) != 0
@@ -176,3 +178,25 @@ def test_a_killed_report_goes_on_and_ends_with_the_same_bits(tmp_path: Path) -> 
     subprocess.run(command(tmp_path / "cut"), check=True, capture_output=True)
     whole, cut_off = (json.loads((tmp_path / name / "table7.json").read_text()) for name in ("whole", "cut"))
     assert whole == cut_off
+
+
+def test_tokens_are_shown_before_training_and_after(tmp_path: Path, small: Path) -> None:
+    written = reproduce_table7(asked(small, rows=("skipless + ours",)), tmp_path / "out")
+    assert "table7-tokens.png" in written
+    tokens = json.loads(written["table7.json"].read_text())["cells"][0]["tokens"]
+    assert tokens.keys() == {f"{what}_{when}" for what in ("cosine", "diagonal") for when in ("untrained", "trained")}
+    assert all(len(values) == 1 for values in tokens.values())
+    assert tokens["diagonal_untrained"][0] > 0.7  # 0.95 on normal tokens, which 16 bytes are not
+    assert "| skipless + ours | AdamW | 0." in (tmp_path / "out/table7.md").read_text()
+
+
+@pytest.mark.slow
+def test_zero_shot_accuracies_stand_beside_the_papers(tmp_path: Path, small: Path) -> None:
+    data = write_copies(tmp_path / "tasks")
+    options = asked(small, rows=("skip",), tasks=("boolq", "piqa"), data_dir=data)
+    written = reproduce_table7(options, tmp_path / "out")
+    scores = json.loads(written["table7.json"].read_text())["cells"][0]["zero_shot"]
+    assert scores.keys() == {"boolq", "piqa"}
+    text = written["table7.md"].read_text()
+    assert f"| skip, AdamW | {scores['boolq']:.1f} | {scores['piqa']:.1f} |" in text
+    assert "paper: skipless + init" in text

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from skipless.errors import InputError
+from skipless.init.correlation_map import gaussian_mean
 from skipless.init.mirrored_gated import (
     GATE_SCALE,
     draw_mirrored_gated_mlp,
@@ -33,11 +34,12 @@ def normal(count: int, dim: int) -> Tensor:
 
 @pytest.mark.parametrize(("dim", "hidden"), [(96, 192), (96, 257), (96, 384)])
 @pytest.mark.parametrize("activation", [nn.SiLU(), nn.GELU(), nn.ReLU(), nn.Sigmoid()], ids=str)
-def test_it_is_odd_and_keeps_the_mean_square(dim: int, hidden: int, activation: nn.Module) -> None:
+def test_it_is_odd_and_has_the_mean_square_of_its_pairs(dim: int, hidden: int, activation: nn.Module) -> None:
     maps, x = drawn(dim, hidden, activation), normal(2000, dim)
     y = mlp(maps, activation, x)
     torch.testing.assert_close(mlp(maps, activation, -x), -y)
-    assert y.square().mean().item() == pytest.approx(1, abs=0.1)
+    square = gaussian_mean(odd_product(activation, GATE_SCALE), power=2)
+    assert y.square().mean().item() == pytest.approx(square, rel=0.1)
     gate, up, down = maps
     torch.testing.assert_close(gate, GATE_SCALE * up)
     if hidden % 2:

@@ -36,13 +36,14 @@ def draw_mirrored_gated_mlp(
 ) -> Callable[[], tuple[Float64[Tensor, "d h"], Float64[Tensor, "d h"], Float64[Tensor, "h d"]]]:
     """Draw the gates' map, the other input map and the output map now, to be orthonormalised later.
 
-    With W_up = [A, -A], W_gate = s W_up and W_down = [A^T R; -A^T R] / n,
+    With W_up = [A, -A], W_gate = s W_up and W_down = [A^+ R; -A^+ R], where A A^+ = I and R is a random rotation,
 
-        MLP(x) = g(x A) A^T R / n,    g(u) = f(s u) u - f(-s u) (-u) = u (f(s u) + f(-s u)),
+        MLP(x) = g(x A) A^+ R,    g(u) = f(s u) u - f(-s u) (-u) = u (f(s u) + f(-s u)).
 
-    where R is a random rotation and n makes the mean square that of x, for normal tokens of mean square 1. g is odd:
-    orthogonal tokens stay orthogonal. Its linear share grows with s. Two independent maps leave no linear part at all,
-    and one map that is not mirrored has a part that all tokens share.
+    g is odd: orthogonal tokens stay orthogonal. Its linear share grows with s. Two independent maps leave no linear
+    part at all, and one map that is not mirrored has a part that all tokens share. The mean square grows with s, too,
+    and the next norm takes it away: dividing W_down by it would make this map learn faster than the others, which
+    trains worse (docs/language.md).
 
     Args:
         dim: d.
@@ -60,13 +61,12 @@ def draw_mirrored_gated_mlp(
     scale = GATE_SCALE if linearity is None else solve_gate_scale(activation, linearity)
     pairs = hidden // 2
     gain = math.sqrt(pairs / dim)  # so that u has the mean square of x
-    rms = math.sqrt(gaussian_mean(odd_product(activation, scale), power=2))
     into = draw_haar(dim, pairs, generator=generator, device=device)
     turn = rotation or draw_haar(dim, dim, generator=generator, device=device)
 
     def orthonormalise() -> tuple[Tensor, Tensor, Tensor]:
         a = gain * into()
-        out = a.mT @ turn() / (gain**2 * rms)
+        out = a.mT @ turn() / gain**2
         up, down = torch.cat((a, -a), dim=1), torch.cat((out, -out))
         if hidden % 2:
             up, down = torch.cat((up, up.new_zeros(dim, 1)), dim=1), torch.cat((down, down.new_zeros(1, dim)))

@@ -1,10 +1,8 @@
 """The runs behind the depth report, made or resumed; what becomes of their tokens; and the files."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from skipless.conditioning.measurement.tracking import first_images
 from skipless.data import ImageData, load_images
@@ -14,11 +12,11 @@ from skipless.errors import InputError
 from skipless.experiments.depth import Options
 from skipless.experiments.depth.recipe import GRID, DepthCell, depth_recipe
 from skipless.experiments.depth.report import DepthRuns, write_depth
-from skipless.models import inspect_tokens
-from skipless.recipes import Recipe, open_model
+from skipless.recipes import Recipe
 from skipless.report.labels import OPTIMIZER_LABEL
 from skipless.report.run_records import read_run
 from skipless.report.write_files import write_files
+from skipless.studies.token_history import token_history
 from skipless.sweep import Job, run_jobs
 from skipless.sweep.rates import best_rate, tune_learning_rates
 
@@ -62,11 +60,12 @@ def reproduce_depth(options: Options, out: Path, *, command: str = "") -> dict[s
     folders = {key: out / "runs" / f"{key[0].slug}-seed{key[1]}" for key in planned}
     jobs = [_job(cell, f"seed {seed}", planned[cell, seed], folders[cell, seed], images) for cell, seed in planned]
     run_jobs(jobs, parallel=options.jobs)
+    batch = first_images(images, min(_IMAGES, len(images.val)))
     found = [
         DepthRuns(
             cell,
             tuple(read_run(folders[cell, seed]) for seed in range(options.seeds)),
-            **_tokens(folders[cell, 0], images),
+            **token_history(folders[cell, 0], batch),
         )
         for cell in cells
     ]
@@ -108,20 +107,3 @@ def _job(cell: DepthCell, last: str, recipe: Recipe, out: Path, images: ImageDat
     samples = len(images.train) - recipe.data.holdout
     labels = (cell.row, counted(cell.depth, "block"), OPTIMIZER_LABEL[cell.optimizer], last)
     return Job(labels, recipe, out, recipe.fit.total_steps(samples))
-
-
-def _tokens(folder: Path, images: ImageData) -> Mapping[str, Any]:
-    """Token cosine and attention diagonal after every block, before and after training; kept beside the run."""
-    kept = folder / "tokens.json"
-    if kept.is_file():
-        return json.loads(kept.read_text(encoding="utf-8"))
-    batch = first_images(images, min(_IMAGES, len(images.val)))
-    found = {}
-    for state in ("untrained", "trained"):
-        if state == "trained" and not (folder / "result.json").is_file():
-            continue
-        report = inspect_tokens(open_model(str(folder), untrained=state == "untrained").model, batch)
-        found[f"cosine_{state}"] = [block.cosine for block in report.blocks]
-        found[f"diagonal_{state}"] = [block.diagonal for block in report.blocks]
-    write_files(folder, {"tokens.json": found})
-    return found

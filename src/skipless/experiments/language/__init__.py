@@ -25,6 +25,8 @@ class Options:
         tune: choose each cell's learning rate anew, on text that no number of the table is of.
         data: another text; required at paper.
         tokenizer: another tokenizer, a tokenizer.json, bytes or bpe-N; required at paper.
+        tasks: zero-shot tasks besides, by lm-eval: boolq, hellaswag, winogrande, piqa, social_iqa.
+        data_dir: folder of local copies of the tasks' data sets, D/boolq/... and so on.
         out: folder of report and runs.
         jobs: runs at a time.
     """
@@ -37,6 +39,8 @@ class Options:
     tune: bool = False
     data: Annotated[str | None, Option("the scale's own", group="data")] = None
     tokenizer: Annotated[str | None, Option("the scale's own", group="data")] = None
+    tasks: tuple[str, ...] = ()
+    data_dir: Annotated[Path | None, Option("the hub", group="data")] = None
     out: Annotated[Path | None, Option("runs/table7-SCALE", group="output")] = None
     jobs: Annotated[int | None, Option("one a core, or one in all with a GPU", group="machine", stated=False)] = None
 

@@ -23,10 +23,14 @@ COLOUR: Mapping[LanguageRow, str] = {
     "skipless + ours": COLOURS["own"],
 }
 STYLE: Mapping[LanguageRow, str] = {"skipless + init": ":", "skipless + init, compensated": "--"}
+_MARKER: Mapping[LanguageRow, str] = {"skipless + init": "o", "skipless + init, compensated": "s"}
 CAPTIONS = {
     "table7-loss.png": "Loss of the first seed: lines on training text, smoothed; points on held-out text. Grey: what "
-    "counts of tokens, and of pairs of tokens, reach on the held-out text"
+    "counts of tokens, and of pairs of tokens, reach on the held-out text",
+    "table7-tokens.png": "Mean attention weight of a token on itself, and mean cosine between the tokens of a window, "
+    "by block: dashed before training, solid after it",
 }
+_TOKENS = {"diagonal": "weight on the own token", "cosine": "token cosine"}
 _PANEL = (5.2, 3.6)  # inches
 
 
@@ -47,6 +51,39 @@ def loss_png(found: Sequence[LanguageRuns], floors: TextFloors) -> bytes:
             labels |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         figure.legend(labels.values(), labels.keys(), loc="outside upper left", ncols=3, frameon=False, fontsize=8)
         return png(figure)
+
+
+def tokens_png(found: Sequence[LanguageRuns]) -> bytes:
+    """Attention diagonal and token cosine by block, before and after training: a column for each optimizer."""
+    columns: dict[str, list[LanguageRuns]] = {}
+    for one in found:
+        columns.setdefault(OPTIMIZER_LABEL[one.cell.optimizer], []).append(one)
+    with style_axes(print_fonts()):
+        figure = Figure(figsize=(_PANEL[0] * len(columns), 1.6 * _PANEL[1] + 0.5), layout="constrained")
+        labels = {}
+        for place, (title, cells) in enumerate(columns.items()):
+            for row, (what, label) in enumerate(_TOKENS.items()):
+                axes = figure.add_subplot(2, len(columns), row * len(columns) + place + 1)
+                for one in cells:
+                    _token_lines(axes, one, what)
+                axes.set_ylim(-0.05, 1.05)
+                axes.set_ylabel(label)
+                axes.set_xlabel("block", loc="right", labelpad=2)
+                axes.grid(axis="y", color=COLOURS["hairline"], linewidth=0.6)
+                axes.set_title("" if row else title, loc="left", fontsize=10, fontweight="bold")
+                labels |= {name: handle for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(labels.values(), labels.keys(), loc="outside upper left", ncols=3, frameon=False, fontsize=8)
+        return png(figure)
+
+
+def _token_lines(axes: Axes, one: LanguageRuns, what: str) -> None:
+    colour, marker = COLOUR[one.cell.row], _MARKER.get(one.cell.row, "")
+    before, after = (one.tokens.get(f"{what}_{when}", ()) for when in ("untrained", "trained"))
+    if before:
+        axes.plot(range(len(before)), before, "--", color=colour, linewidth=0.9, marker=marker, markersize=3)
+    if after:
+        blocks = range(len(after))
+        axes.plot(blocks, after, color=colour, linewidth=1.4, marker=marker, markersize=3, label=one.cell.row)
 
 
 def _lines(axes: Axes, one: LanguageRuns) -> None:

@@ -8,7 +8,7 @@
 The paper's readings of its scheme for a causal model with gated MLPs differ in what trains; see `READINGS`.
 """
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, cast
 
 from skipless.choices import OptimizerName, Row, slug
 from skipless.data.text.config import TextConfig
@@ -44,7 +44,10 @@ class LanguageCell(NamedTuple):
     @property
     def reading(self) -> Reading:
         """How its row reads the paper's scheme."""
-        return next((reading for reading in READINGS if self.row.endswith(reading)), "paper")
+        found: Reading = "paper"
+        for reading in READINGS:
+            found = reading if self.row.endswith(reading) else found
+        return found
 
 
 READINGS: dict[Reading, SkiplessInit] = {
@@ -135,7 +138,7 @@ def table7_recipe(
         raise InputError(
             f"no row {cell.row!r}; {did_you_mean(cell.row, LANGUAGE_ROWS)}there is {', '.join(LANGUAGE_ROWS)}"
         )
-    row: Row = "skipless + init" if cell.row.startswith("skipless + init") else cell.row
+    row = cast("Row", "skipless + init" if cell.row.startswith("skipless + init") else cell.row)
     recipe = language(scale, row, cell.optimizer, reading=cell.reading, seed=seed, data=data)
     return recipe.with_(fit__steps=steps, data__tokenizer=tokenizer)
 

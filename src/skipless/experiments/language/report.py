@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from skipless.choices import OptimizerName
 from skipless.display import Table
 from skipless.evaluators.language import TextFloors
+from skipless.evaluators.language.zero_shot.scores import TaskScores
 from skipless.experiments.language.paper import PAPER_SETTING, PAPER_TABLE7, TASKS
 from skipless.experiments.language.recipe import LanguageCell
 from skipless.experiments.language.text import DESCRIPTION, TITLE, differences, notes
@@ -22,6 +23,8 @@ from skipless.report.write_files import drawing
 from skipless.report.write_page import write_report
 from skipless.training.run_folder.provenance import provenance
 
+_WHEN = ("untrained", "trained")
+
 
 @dataclass(frozen=True, eq=False)
 class LanguageRuns:
@@ -30,10 +33,14 @@ class LanguageRuns:
     Attributes:
         cell: model and optimizer.
         runs: one a seed.
+        tokens: what becomes of tokens in the first of them, as `token_history` gives it.
+        scores: zero-shot accuracies of the first of them; None where none were asked for.
     """
 
     cell: LanguageCell
     runs: tuple[Run, ...]
+    tokens: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    scores: TaskScores | None = None
 
     @property
     def losses(self) -> tuple[float, ...]:
@@ -89,6 +96,40 @@ def gap_table(found: Sequence[LanguageRuns]) -> Table | None:
         return None
     caption = "Held-out loss behind the model with skips, nats a token: difference of means ± its standard error."
     return Table(("model", *(OPTIMIZER_LABEL[name] for name in optimizers)), rows, caption)
+
+
+def token_table(found: Sequence[LanguageRuns]) -> Table | None:
+    """Attention diagonal and token cosine before and after training; None where nothing was measured."""
+    rows = []
+    for one in found:
+        if one.tokens:
+            values = (one.tokens.get(f"{what}_{when}", ()) for what in ("diagonal", "cosine") for when in _WHEN)
+            texts = (_ends(each, mean=place < 2) for place, each in enumerate(values))
+            rows.append((one.cell.row, OPTIMIZER_LABEL[one.cell.optimizer], *texts))
+    heads = ("model", "optimizer", "diagonal before training", "after", "cosine before training", "after")
+    caption = (
+        "Mean attention weight of a token on itself, mean over blocks, and mean cosine between the tokens of a window "
+        "after the last block; seed 0, held-out text."
+    )
+    return Table(heads, rows, caption, align="llrrrr") if rows else None
+
+
+def score_table(found: Sequence[LanguageRuns]) -> Table | None:
+    """Zero-shot accuracies of the first seeds, in percent; None where none were asked for."""
+    scored = [(one.cell, one.scores) for one in found if one.scores is not None]
+    if not scored:
+        return None
+    first = scored[0][1]
+    tasks = [score.task for score in first.scores]
+    rows = []
+    for cell, scores in scored:
+        values = [f"{scores[task].accuracy:.1f}" for task in tasks]
+        rows.append((f"{cell.row}, {OPTIMIZER_LABEL[cell.optimizer]}", *values, f"{scores.mean:.1f}"))
+    rows.append(_task_row("the most frequent answer", [first[task].majority for task in tasks]))
+    rows.append(_task_row("a guess", [first[task].chance for task in tasks]))
+    rows.append(("questions", *(f"{first[task].n}" for task in tasks), ""))
+    heads = ("model", *(first[task].title for task in tasks), "average")
+    return Table(heads, rows, "Zero-shot accuracies of the first seeds, in percent.", first.notes())
 
 
 def paper_table() -> Table:
@@ -152,8 +193,12 @@ def write_table7(
         The path of each file by its name.
     """
     figures = drawing("skipless.experiments.language.figures")
-    tables = [table for table in (loss_table(found, floors), gap_table(found), paper_table()) if table is not None]
-    pictures = {"table7-loss.png": figures.loss_png(found, floors)}
+    made = (loss_table(found, floors), gap_table(found), token_table(found), score_table(found), paper_table())
+    tables = [table for table in made if table is not None]
+    pictures = {
+        "table7-loss.png": figures.loss_png(found, floors),
+        "table7-tokens.png": figures.tokens_png(found),
+    }
     files: dict[str, object] = {
         "table7.md": "\n\n".join(table.markdown() for table in tables) + "\n",
         "table7.json": json.dumps({"floors": _floors(floors), "cells": [_as_json(one) for one in found]}, indent=1),
@@ -176,6 +221,13 @@ def write_table7(
         trained=[run for one in found for run in one.runs],
     )
     return write_report(out, "table7", files, page)
+
+
+def _ends(values: Sequence[float], *, mean: bool) -> str:
+    """A cell of `token_table`: the mean over blocks, or the last block's."""
+    if not values:
+        return "–"
+    return f"{statistics.fmean(values):.2f}" if mean else f"{values[-1]:.2f}"
 
 
 def _optimizers(found: Iterable[LanguageRuns]) -> tuple[OptimizerName, ...]:
@@ -224,4 +276,6 @@ def _as_json(one: LanguageRuns) -> Mapping[str, object]:
         "held_out_loss": [run.held_out_loss for run in one.runs],
         "final_loss": [run.final_loss for run in one.runs],
         "held_out_through_training": one.held_out(),
+        "tokens": one.tokens,
+        "zero_shot": {} if one.scores is None else {score.task: score.accuracy for score in one.scores.scores},
     }

@@ -3,24 +3,33 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
 from skipless.data.text import TextData, load_text
 from skipless.errors import InputError
 from skipless.evaluators.language import text_floors
 from skipless.evaluators.language.held_out import document_range
+from skipless.evaluators.language.zero_shot.scores import TaskScores
 from skipless.experiments.language import Options
 from skipless.experiments.language.recipe import LanguageCell, table7_recipe
 from skipless.experiments.language.report import LanguageRuns, write_table7
 from skipless.recipes.command import training_command
 from skipless.recipes.language import LanguageRecipe
 from skipless.recipes.read import refuse_other_recipe
+from skipless.recipes.source import open_model
 from skipless.report.labels import OPTIMIZER_LABEL
 from skipless.report.run_records import read_run
 from skipless.report.write_files import write_files
+from skipless.studies import ZeroShotConfig, zero_shot
+from skipless.studies.token_history import token_history
 from skipless.sweep import Job, run_jobs
 from skipless.sweep.rates import best_rate, tune_learning_rates
 
 GRID = (1 / 3, 1.0, 3.0)  # what `--tune` tries, times the rate of the cell
 TUNING_SEED = 1000
+_WINDOWS = 16
 
 
 def reproduce_table7(options: Options, out: Path, *, command: str = "") -> dict[str, Path]:
@@ -58,11 +67,37 @@ def reproduce_table7(options: Options, out: Path, *, command: str = "") -> dict[
             [_job(cell, f"seed {seed}", planned[cell, seed], folders[cell, seed], text) for cell, seed in planned],
             parallel=options.jobs,
         )
+    batch = _windows(text, first)
+    scores = _zero_shot(options, {cell: folders[cell, 0] for cell in cells}) if options.tasks else {}
     found = [
-        LanguageRuns(cell, tuple(read_run(folders[cell, seed]) for seed in range(options.seeds))) for cell in cells
+        LanguageRuns(
+            cell,
+            tuple(read_run(folders[cell, seed]) for seed in range(options.seeds)),
+            tokens=token_history(folders[cell, 0], batch),
+            scores=scores.get(cell),
+        )
+        for cell in cells
     ]
     floors = text_floors(text.train, text.val, vocabulary=text.vocabulary, held_out=first.held_out or None)
     return write_table7(found, out, first=first, floors=floors, tuned=options.tune, command=command)
+
+
+def _windows(text: TextData, recipe: LanguageRecipe) -> Int64[Tensor, "b t"]:
+    """The first windows of the held-out text, whose tokens are measured."""
+    context = min(recipe.data.context, text.val.tokens)
+    count = min(_WINDOWS, text.val.tokens // context)
+    return torch.from_numpy(text.val.ids[: count * context].astype("int64")).view(count, context)
+
+
+def _zero_shot(options: Options, folders: Mapping[LanguageCell, Path]) -> dict[LanguageCell, TaskScores]:
+    """Zero-shot accuracies of the first run of every cell that did not diverge; what is done is kept beside the run."""
+    found = {}
+    for cell, folder in folders.items():
+        if not read_run(folder).diverged:
+            source = open_model(str(folder))
+            config = ZeroShotConfig(tasks=options.tasks)
+            found[cell] = zero_shot(source, config, data_dir=options.data_dir, out=folder).scores
+    return found
 
 
 def _recipe(options: Options, cell: LanguageCell, seed: int) -> LanguageRecipe:
