@@ -13,14 +13,18 @@ from skipless.recipes.recipe import Evaluate, Loaded, Measure, Passes, Prepared,
 from skipless.tasks.language_config import LanguageConfig
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.nn import Module
 
     from skipless.data import TextData
 else:  # a recipe is described without torch, which is imported when it is run
-    Module = TextData = Any
+    Module = Tensor = TextData = Any
 
 EVALUATED_TOKENS = 2**14
 """Tokens of an evaluation that go through the model at once."""
+
+MEASURED_TEXTS, MEASURED_TOKENS = 4, 16
+"""Windows that conditioning is measured at, and their length: K of 16 tokens at d = 64 has 1,024 rows."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -46,7 +50,7 @@ class LanguageRecipe(Recipe):
     lower_is_better: ClassVar[bool] = True
     metric_unit: ClassVar[str] = ""
     options: ClassVar[Mapping[str, str]] = {
-        **{name: path for name, path in Recipe.options.items() if name not in ("corrupt_limit", "measure_every")},
+        **{name: path for name, path in Recipe.options.items() if name != "corrupt_limit"},
         "weight_decay": "optimizer__weight_decay",
         "steps": "fit__steps",
         "evaluate_steps": "fit__evaluate_steps",
@@ -98,10 +102,11 @@ class LanguageRecipe(Recipe):
         return Prepared(task, self.evaluation(text), {"text": about})
 
     def measure(self, loaded: Loaded) -> Measure:
-        """Nothing is measured in training: the instrument takes images."""
-        raise InputError(
-            "measure_every: the conditioning of a language model is not measured in training; leave it at 0"
-        )
+        """What measures the model's conditioning in training, at the first short windows of the held-out text."""
+        from skipless.conditioning.measurement.tracking import measure_at
+
+        assert loaded.text is not None
+        return measure_at(held_out_windows(loaded.text, MEASURED_TEXTS, min(MEASURED_TOKENS, self.data.context)))
 
     def blank_task(self, steps: int, classes: int) -> Module:
         """The language model for a vocabulary of so many."""
@@ -144,6 +149,19 @@ class LanguageRecipe(Recipe):
             return self.model.build_language(vocabulary, self.data.context, self.fit.seed)
         with torch.device("meta"):
             return replace(self.model, init=None).build_language(vocabulary, self.data.context, self.fit.seed)
+
+
+def held_out_windows(text: TextData, count: int, length: int) -> Tensor:
+    """The first windows of the held-out text, as token ids `(count, length)`.
+
+    Raises:
+        InputError: if it has fewer tokens.
+    """
+    import torch
+
+    if text.val.tokens < count * length:
+        raise InputError(f"{count} windows of {length} tokens to measure at: the held-out text has {text.val.tokens:,}")
+    return torch.from_numpy(text.val.ids[: count * length].astype("int64")).view(count, length)
 
 
 def _refuse_other_text(out: Path, text: TextData, named: str) -> None:

@@ -35,11 +35,13 @@ class Options(_RunOptions):
     """What Tables 5 and 6 and Figure 6 can be asked for.
 
     Attributes:
-        scale: digits (minutes) and fashion train three models; init and vit-s measure before training; paper says what
-            to run.
+        scale: digits (minutes) and fashion train three models, language three language models; init and vit-s measure
+            before training; paper says what to run.
+        steps: another length in optimizer steps.
     """
 
     scale: ConditioningScale = "digits"
+    steps: Annotated[int | None, Option("the scale's")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +75,16 @@ class SoftmaxOptions:
 def _tables(what: Literal["table5", "table6"], options: Options, command: str) -> Mapping[str, Path]:
     from skipless.experiments.conditioning.run import reproduce_tables
 
-    return reproduce_tables(what, options.scale, _folder(what, options), **_runs(options), command=command)
+    return reproduce_tables(
+        what, options.scale, _folder(what, options), **_runs(options), steps=options.steps, command=command
+    )
 
 
 def _figure6(options: Options, command: str) -> Mapping[str, Path]:
     from skipless.experiments.conditioning.run import reproduce_figure6
 
-    return reproduce_figure6(options.scale, _folder("figure6", options), **_runs(options), command=command)
+    out = _folder("figure6", options)
+    return reproduce_figure6(options.scale, out, **_runs(options), steps=options.steps, command=command)
 
 
 def _figure5(options: SoftmaxOptions, command: str) -> Mapping[str, Path]:
@@ -99,9 +104,12 @@ def _assumptions(options: AssumptionOptions, command: str) -> Mapping[str, Path]
 
 def _folder(what: str, options: Options) -> Path:
     if options.scale == "init":  # nothing is trained
-        refuse_given(f"{what} at init", jobs=options.jobs, epochs=options.epochs)
+        refuse_given(f"{what} at init", jobs=options.jobs, epochs=options.epochs, steps=options.steps)
     if options.scale == "vit-s":  # it is measured at pixels of its own, and not trained
-        refuse_given(f"{what} at vit-s", data=options.data, jobs=options.jobs, epochs=options.epochs)
+        given = {"data": options.data, "jobs": options.jobs, "epochs": options.epochs, "steps": options.steps}
+        refuse_given(f"{what} at vit-s", **given)
+    if options.scale == "language":  # its length is in steps
+        refuse_given(f"{what} at language, which --steps makes longer or shorter", epochs=options.epochs)
     return options.out or Path("runs") / f"conditioning-{options.scale}"
 
 
@@ -121,7 +129,7 @@ EXPERIMENT = Experiment(
             "Table 6: condition number of each attention's Jacobian through training",
             Options,
             partial(_tables, "table6"),
-            examples=("skipless reproduce table6", "skipless reproduce table6 --scale vit-s"),
+            examples=("skipless reproduce table6", "skipless reproduce table6 --scale language"),
         ),
         "figure5": Report(
             "Figure 5: condition number of a softmax matrix, peaked and diffuse",

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from skipless.choices import ROWS, Row, slug
-from skipless.data import load_images
 from skipless.data.config import IMAGENET_TRAIN
 from skipless.errors import InputError
 from skipless.experiments.conditioning.scales import RunScale
@@ -19,16 +18,20 @@ SHARE = 15  # measurements of a run: the paper's tables have shares of the train
 
 
 def model_recipe(scale: RunScale, row: Row, *, seed: int = 0, data: str | None = None) -> Recipe:
-    """One of the three runs, as Table 1 has it."""
+    """One of the three runs, as Table 1 has it, or the language model that is compared in Table 7."""
+    if scale == "language":
+        return recipe_named("language")("tiny", row, "soap", reading="sharp", seed=seed, data=data)
     return recipe_named("table1")(scale, row, "soap", seed=seed, data=data)
 
 
-def planned(scale: RunScale, *, seed: int, data: str | None, epochs: int | None) -> dict[Row, Recipe]:
+def planned(
+    scale: RunScale, *, seed: int, data: str | None, epochs: int | None, steps: int | None = None
+) -> dict[Row, Recipe]:
     """The three runs of a scale, each measured at every fifteenth of its training."""
     recipes: dict[Row, Recipe] = {}
     for row in ROWS:
-        recipe = model_recipe(scale, row, seed=seed, data=data).with_(fit__epochs=epochs)
-        samples = IMAGENET_TRAIN if scale == "paper" else len(load_images(recipe.data).train)
+        recipe = model_recipe(scale, row, seed=seed, data=data).with_(fit__epochs=epochs, fit__steps=steps)
+        samples = IMAGENET_TRAIN if scale == "paper" else len(recipe.load().train)
         recipes[row] = recipe.with_(fit__measure_every=max(1, recipe.fit.total_steps(samples) // SHARE))
     return recipes
 
@@ -54,7 +57,7 @@ def made(recipes: Mapping[Row, Recipe], scale: RunScale, out: Path, jobs: int | 
         for row, recipe in recipes.items():
             refuse_other_recipe(folders[row], recipe)
     else:
-        samples = len(load_images(next(iter(recipes.values())).data).train)
+        samples = len(next(iter(recipes.values())).load().train)
         run_jobs(
             [Job((row, "SOAP"), one, folders[row], one.fit.total_steps(samples)) for row, one in recipes.items()],
             parallel=jobs,

@@ -78,7 +78,8 @@ def table5_markdown(found: Mapping[str, Sequence[Moment]], setting: str) -> str:
     """Write Table 5: kappa(J J^T) at two choices of rows of J beside the paper's, whose choice is not stated."""
     first = next(iter(found.values()))[0].measurement["networks"]
     choices = {name: network["rows"] for name, network in first.items()}
-    heads = [f"ours: {_rows(rows)}" for rows in choices.values()]
+    kind = _counted(next(iter(found.values()))[0].measurement)
+    heads = [f"ours: {_rows(rows, kind)}" for rows in choices.values()]
     lines = [f"| training done | model | paper | {' | '.join(heads)} |", "|--:|:--|--:|" + "--:|" * len(heads)]
     for epoch in (0, *PAPER_TABLE5["skip"]):
         for row, moments in found.items():
@@ -91,12 +92,17 @@ def table5_markdown(found: Mapping[str, Sequence[Moment]], setting: str) -> str:
     return "\n".join([*lines, "", _about(setting, found), ""])
 
 
-def _rows(rows: Mapping[str, Any]) -> str:
+def _rows(rows: Mapping[str, Any], kind: str) -> str:
     tokens = len(rows["tokens"])
     return (
-        f"{rows['rows']} rows ({rows['images']} images, {'class token' if tokens == 1 else f'{tokens} tokens'}, "
+        f"{rows['rows']} rows ({rows['images']} {kind}, {'class token' if tokens == 1 else f'{tokens} tokens'}, "
         f"{len(rows['outputs'])} features)"
     )
+
+
+def _counted(measurement: Mapping[str, Any]) -> str:
+    """What a measurement is at, in the plural."""
+    return f"{measurement.get('kind', 'image')}s"
 
 
 def _share(share: float) -> str:
@@ -126,7 +132,8 @@ def _about(setting: str, found: Mapping[str, Sequence[Moment]]) -> str:
         if len(readings) == 1
         else "tokens after the norm, or N(0, I) where the row says so"
     )
-    several = f"the median of {measured['images']} images" if measured["images"] > 1 else "one image"
+    kind = _counted(measured)
+    several = f"the median of {measured['images']} {kind}" if measured["images"] > 1 else f"one {kind[:-1]}"
     return (
         f"Ours: {setting}; one model a row; {several}; {measured['dtype']}; {tokens}. “≥” is the most "
         "that the precision proves, and a rank says how singular the matrix is. The paper's: DINO, ViT-S, 300 epochs, "

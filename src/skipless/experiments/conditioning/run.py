@@ -10,7 +10,8 @@ from torch import nn
 from skipless.choices import ROWS, Row, slug
 from skipless.conditioning.measurement.measure import measure_conditioning
 from skipless.conditioning.measurement.tracking import evenly_spaced_blocks, first_images, training_measure
-from skipless.data import ImageData, load_images
+from skipless.conditioning.operators.given import is_text
+from skipless.data import ImageData, load_images, load_text
 from skipless.display.values import counted
 from skipless.experiments.conditioning.kept import cached, seen
 from skipless.experiments.conditioning.page import write_conditioning
@@ -26,11 +27,13 @@ from skipless.experiments.conditioning.report import (
 from skipless.experiments.conditioning.scales import ConditioningScale, RunScale
 from skipless.experiments.conditioning.vit_small import DINO, VIT_S, measured_vit_small, words_of
 from skipless.models import create_model
-from skipless.recipes import Recipe, open_model
+from skipless.models.starting.first_tokens import Given
+from skipless.recipes import LanguageRecipe, Recipe, open_model
+from skipless.recipes.language import held_out_windows
 from skipless.report.condition_number import ConditionNumber
 from skipless.report.write_files import drawing
 
-TOKEN_IMAGES = 64  # of Figure 6
+TOKEN_IMAGES, TOKEN_TEXTS = 64, 8  # of Figure 6
 
 
 def reproduce_tables(
@@ -42,20 +45,22 @@ def reproduce_tables(
     data: str | None = None,
     jobs: int | None = None,
     epochs: int | None = None,
+    steps: int | None = None,
     command: str = "",
 ) -> dict[str, Path]:
     """Table 5 (kappa(J J^T)) or Table 6 (kappa by layer): run and measure what is missing, lay ours beside the paper's.
 
     Args:
         what: the table.
-        scale: `digits` and `fashion` train and measure the three models of `table1` with SOAP; `init` measures those of
-            digits before training; `vit-s` measures ViT-S before training, in minutes; `paper` reads finished runs, and
-            otherwise says what to run.
+        scale: `digits` and `fashion` train and measure the three models of `table1` with SOAP, `language` three of
+            `table7`; `init` measures those of digits before training; `vit-s` measures ViT-S before training, in
+            minutes; `paper` reads finished runs, and otherwise says what to run.
         out: folder of the report; the runs go into `out/runs` and serve both tables and Figure 6.
         seed: of weights, order and augmentation.
         data: another place for the data.
         jobs: runs at a time.
         epochs: another length.
+        steps: another length in steps, in place of epochs.
         command: what the report names as its origin.
 
     Returns:
@@ -73,7 +78,8 @@ def reproduce_tables(
     elif scale == "init":
         found, setting = _before_training(out, seed, data)
     else:
-        found, setting, folders = _through_training(scale, out, seed=seed, data=data, jobs=jobs, epochs=epochs)
+        recipes = planned(scale, seed=seed, data=data, epochs=epochs, steps=steps)
+        found, setting, folders = _through_training(recipes, scale, out, jobs)
     table = table5_markdown(found, setting) if what == "table5" else table6_markdown(found, setting)
     files: dict[str, Any] = {
         f"{what}.md": f"{table}\nMade by `{command}`.\n" if command else table,
@@ -101,14 +107,14 @@ def _before_training(out: Path, seed: int, data: str | None) -> tuple[dict[str, 
 
 
 def _through_training(
-    scale: RunScale, out: Path, *, seed: int, data: str | None, jobs: int | None, epochs: int | None
+    recipes: dict[Row, Recipe], scale: RunScale, out: Path, jobs: int | None
 ) -> tuple[dict[str, tuple[Moment, ...]], str, dict[Row, Path]]:
     """What the runs' folders hold, once they are made, their setting in words, and the folders."""
-    recipes = planned(scale, seed=seed, data=data, epochs=epochs)
     folders = made(recipes, scale, out, jobs)
     found = {row: read_moments(folder) for row, folder in folders.items()}
     one = recipes["skip"]
-    return found, f"{one.model.title}, {one.data.data}, {counted(one.fit.epochs, 'epoch')}, SOAP, seed {seed}", folders
+    length = counted(*((one.fit.epochs, "epoch") if one.fit.steps is None else (one.fit.steps, "step")))
+    return found, f"{one.model.title}, {one.data.data}, {length}, SOAP, seed {one.fit.seed}", folders
 
 
 def reproduce_figure6(
@@ -119,6 +125,7 @@ def reproduce_figure6(
     data: str | None = None,
     jobs: int | None = None,
     epochs: int | None = None,
+    steps: int | None = None,
     command: str = "",
 ) -> dict[str, Path]:
     """Figure 6: tokens after the norm before each attention, with the paper's initialisation and after training.
@@ -134,24 +141,32 @@ def reproduce_figure6(
     else:
         small = "digits" if scale == "init" else scale
         recipe = model_recipe(small, "skipless + init", seed=seed, data=data)
-        images = load_images(recipe.data)
-        if scale == "init":
-            recipe.model.check_covers(images.image_size, recipe.data.data)
-        pixels = first_images(images, min(TOKEN_IMAGES, len(images.val)))
-        models["initialisation"] = recipe.model.build(images, seed)
+        models["initialisation"], pixels = _untrained(recipe)
         if scale != "init":
-            recipes = planned(scale, seed=seed, data=data, epochs=epochs)
+            recipes = planned(scale, seed=seed, data=data, epochs=epochs, steps=steps)
             folders = made({"skipless + init": recipes["skipless + init"]}, scale, out, jobs)
             models["trained"] = open_model(str(folders["skipless + init"])).model
     columns = {name: _tokens(model, pixels) for name, model in models.items()}
-    title = f"Figure 6 at scale {scale}: skipless + init, {len(pixels)} images"
+    several = f"{len(pixels)} {'texts' if is_text(pixels) else 'images'}"
+    title = f"Figure 6 at scale {scale}: skipless + init, {several}"
     files = {"figure6.md": figure6_markdown(columns), "figure6.json": columns}
     files = {**files, "figure6.png": figures.tokens_figure(columns, title)}
-    of = VIT_S if scale == "vit-s" else "the model of Table 1"
-    setting = f"{of}, skipless + init, {len(pixels)} images, seed {seed}"
+    of = {"vit-s": VIT_S, "language": "a language model of Table 7"}.get(scale, "the model of Table 1")
+    setting = f"{of}, skipless + init, {several}, seed {seed}"
     return write_conditioning(
         out, "figure6", files, scale=scale, setting=setting, seed=seed, command=command, folders=folders
     )
+
+
+def _untrained(recipe: Recipe) -> tuple[nn.Module, Given]:
+    """A recipe's model before training, and what its tokens are measured at."""
+    if isinstance(recipe, LanguageRecipe):
+        text = load_text(recipe.data)
+        model = recipe.model.build_language(text.vocabulary, recipe.data.context, recipe.fit.seed)
+        return model, held_out_windows(text, TOKEN_TEXTS, recipe.data.context)
+    images = load_images(recipe.data)
+    recipe.model.check_covers(images.image_size, recipe.data.data)
+    return recipe.model.build(images, recipe.fit.seed), first_images(images, min(TOKEN_IMAGES, len(images.val)))
 
 
 def _at_init(recipe: Recipe, images: ImageData, folder: Path, row: str) -> tuple[Moment, ...]:
@@ -176,6 +191,6 @@ def _by_depth(moment: Moment) -> list[tuple[int, ConditionNumber]]:
     return [(block["index"], table6_number(block)) for block in moment.measurement["blocks"]]
 
 
-def _tokens(model: nn.Module, pixels: torch.Tensor) -> list[dict[str, Any]]:
+def _tokens(model: nn.Module, pixels: Given) -> list[dict[str, Any]]:
     chosen = evenly_spaced_blocks(12)
     return measure_conditioning(model, pixels, blocks=chosen, parts=("tokens",)).as_json()["blocks"]

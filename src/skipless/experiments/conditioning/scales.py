@@ -2,6 +2,6 @@
 
 from typing import Literal
 
-RunScale = Literal["digits", "fashion", "paper"]
-ConditioningScale = Literal["digits", "fashion", "init", "vit-s", "paper"]
+RunScale = Literal["digits", "fashion", "language", "paper"]
+ConditioningScale = Literal["digits", "fashion", "language", "init", "vit-s", "paper"]
 AssumptionScale = Literal["digits", "fashion", "init"]

@@ -41,6 +41,12 @@ def differences(what: What, scale: str) -> list[str]:
             said.append("Models are measured before training alone, at an image of N(0, 1) pixels.")
         elif scale == "init":
             said.append("A small model on small images, measured before training alone: compare orders, not values.")
+        elif scale == "language":
+            said.append(
+                "A language model that predicts next tokens, by SOAP, at windows of 16 tokens, with the paper's scheme "
+                "read as (0, 3) and gates that start equal, where the paper has DINO: compare trends, not values. K is "
+                "block triangular under the causal mask."
+            )
         else:
             said.append(
                 "Supervised training of Table 1's model by SOAP, where the paper has DINO: compare orders and trends, "

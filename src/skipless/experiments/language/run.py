@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from jaxtyping import Int64
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from skipless.experiments.language import Options
 from skipless.experiments.language.recipe import LanguageCell, table7_recipe
 from skipless.experiments.language.report import LanguageRuns, write_table7
 from skipless.recipes.command import training_command
-from skipless.recipes.language import LanguageRecipe
+from skipless.recipes.language import LanguageRecipe, held_out_windows
 from skipless.recipes.read import refuse_other_recipe
 from skipless.recipes.source import open_model
 from skipless.report.labels import OPTIMIZER_LABEL
@@ -85,8 +84,7 @@ def reproduce_table7(options: Options, out: Path, *, command: str = "") -> dict[
 def _windows(text: TextData, recipe: LanguageRecipe) -> Int64[Tensor, "b t"]:
     """The first windows of the held-out text, whose tokens are measured."""
     context = min(recipe.data.context, text.val.tokens)
-    count = min(_WINDOWS, text.val.tokens // context)
-    return torch.from_numpy(text.val.ids[: count * context].astype("int64")).view(count, context)
+    return held_out_windows(text, min(_WINDOWS, text.val.tokens // context), context)
 
 
 def _zero_shot(options: Options, folders: Mapping[LanguageCell, Path]) -> dict[LanguageCell, TaskScores]:
