@@ -10,7 +10,7 @@ from torch import nn
 from skipless.choices import Positions
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
-from skipless.models.factory import finish_, load_timm
+from skipless.models.libraries.timm_factory import finish_, load_timm
 
 TORCHVISION = "torchvision:"
 """What goes before the name of one of torchvision's models where another library's may stand."""

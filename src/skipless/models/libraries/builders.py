@@ -9,9 +9,9 @@ from torch import nn
 from skipless.choices import Positions
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
-from skipless.models.factory import create_model
-from skipless.models.hf_factory import ImageLogits, create_hf_model
-from skipless.models.torchvision_models import build_torchvision
+from skipless.models.libraries.hf_factory import ImageLogits, create_hf_model
+from skipless.models.libraries.timm_factory import create_model
+from skipless.models.libraries.torchvision_factory import build_torchvision
 
 
 @runtime_checkable
@@ -121,6 +121,7 @@ LIBRARIES: dict[str, ModelBuilder] = {
     "torchvision": build_torchvision,
     "transformers": build_transformers,
 }
+"""How each library that a recipe can name builds a model; an entry added here can be named, too."""
 
 
 def model_builder(library: str) -> ModelBuilder:
