@@ -109,7 +109,7 @@ assert type(timm.__loader__).__name__ == "SourceFileLoader"
 assert "skipless.models.libraries.timm_factory" not in sys.modules  # the hook runs under timm's import lock
 """,
     **{
-        f"the twins and SOAP are timm's: {imports}": f"{imports}\n{SOAP}{TWINS}"
+        f"timm has both: {imports}": f"{imports}\n{SOAP}{TWINS}"
         for imports in (
             "import skipless, timm; from timm.optim import create_optimizer_v2; import timm.optim",
             "import skipless; from timm.models import create_model; import timm, timm.optim",
