@@ -1,6 +1,12 @@
 """Shapes in signatures are checked at run time, under pytest only."""
 
+import os
 from collections.abc import Iterator
+
+# Before NumPy and torch are imported, and for the processes that tests start: on a busy machine threads that wait for
+# each other take several times the work's own time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jaxtyping
 import pytest

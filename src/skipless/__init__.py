@@ -3,8 +3,8 @@
 from typing import Any
 
 from skipless.lazy import attach_stub
-from skipless.models.hf_registry import register_with_transformers
-from skipless.models.timm_registry import register_with_timm
+from skipless.models.libraries.hf_registry import register_with_transformers
+from skipless.models.libraries.timm_registry import register_with_timm
 
 _get, _names, __all__ = attach_stub(__name__, __file__)
 

@@ -16,6 +16,7 @@ from skipless import cli
 from skipless.recipes import open_file
 
 TINY = ["--epochs", "1", "--device", "cpu", "--progress", "none"]
+FEW = [*TINY, "--batch-size", "512"]  # two steps of digits
 
 
 def test_train_resumes_and_eval_agrees(capsys, tmp_path) -> None:
@@ -146,7 +147,7 @@ def test_unknown_words_exit_with_2(capsys, arguments) -> None:
 
 def test_a_checkpoint_of_another_model_is_refused_by_name(capsys, tmp_path) -> None:
     out, other = tmp_path / "a", tmp_path / "w.safetensors"
-    assert skipless(capsys, "train", "table1", "--out", str(out), *TINY)[0] == 0
+    assert skipless(capsys, "train", "table1", "--out", str(out), *FEW)[0] == 0
     assert skipless(capsys, "init", "vit_tiny_patch16_224", "--out", str(other))[0] == 0
     code, _, complaint = skipless(capsys, "eval", str(out), "--weights", str(other))
     assert code == 2
@@ -156,7 +157,7 @@ def test_a_checkpoint_of_another_model_is_refused_by_name(capsys, tmp_path) -> N
 
 def test_a_corrupt_checkpoint_and_a_record_that_is_none(capsys, tmp_path) -> None:
     out = tmp_path / "a"
-    assert skipless(capsys, "train", "table1", "--out", str(out), *TINY)[0] == 0
+    assert skipless(capsys, "train", "table1", "--out", str(out), *FEW)[0] == 0
     file = out / "checkpoint.safetensors"
     whole = bytearray(file.read_bytes())
     whole[-100] ^= 1
@@ -201,12 +202,12 @@ def test_a_full_disk_is_one_line_and_keeps_the_run(capsys, tmp_path, monkeypatch
 
     out = tmp_path / "a"
     monkeypatch.setattr(checkpoint, "save_file", full)
-    code, _, complaint = skipless(capsys, "train", "table1", "--out", str(out), *TINY)
+    code, _, complaint = skipless(capsys, "train", "table1", "--out", str(out), *FEW)
     assert code == 2
     assert "No space left on device" in complaint
     assert complaint.count("\n") == 1
     monkeypatch.undo()
-    assert skipless(capsys, "train", "table1", "--out", str(out), *TINY)[0] == 0
+    assert skipless(capsys, "train", "table1", "--out", str(out), *FEW)[0] == 0
 
 
 def test_init_prints_the_inspection_and_writes_what_timm_loads(capsys, tmp_path) -> None:
@@ -240,7 +241,7 @@ def test_ours_is_refused_where_nothing_is_initialised(capsys, tmp_path, other: s
 
 def test_a_run_by_ours_has_its_rate_decay_and_scheme(capsys, tmp_path) -> None:
     out = tmp_path / "o"
-    assert skipless(capsys, "train", "table1", "--ours", "--block-lr", "0.5", "--out", str(out), *TINY)[0] == 0
+    assert skipless(capsys, "train", "table1", "--ours", "--block-lr", "0.5", "--out", str(out), *FEW)[0] == 0
     recipe = json.loads((out / "run.json").read_text())["recipe"]
     assert recipe["model"]["init"]["mlp"] == "mirrored"
     assert (recipe["optimizer"]["block_lr"], recipe["optimizer"]["weight_decay"]) == (0.5, 0.1)

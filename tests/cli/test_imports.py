@@ -1,5 +1,6 @@
 """What is imported when: help needs no torch, `import skipless` neither, and timm meets our models all the same."""
 
+import json
 import subprocess
 import sys
 
@@ -56,38 +57,14 @@ def test_skipless_is_imported_lazily_and_whole() -> None:
     assert "torch" in imported(code)
 
 
-@pytest.mark.parametrize(
-    "imports",
-    [
-        "import skipless, timm",
-        "import timm, skipless",
-        "import skipless; from timm.models import create_model; import timm",
-    ],
-)
-def test_the_twins_are_in_timms_registry_whoever_comes_first(imports) -> None:
-    code = f"""
-{imports}
+TWINS = """
 assert timm.is_model("skipless_vit_tiny_patch16_224")
-model = timm.create_model("skipless_vit_tiny_patch16_224", depth=1, img_size=32)
+model = timm.create_model("skipless_vit_tiny_patch16_224", depth=1, img_size=32, embed_dim=12)
 assert type(model.blocks[0]).__name__ == "SkiplessBlock"
 import importlib
 assert not type(importlib.reload(timm).__loader__).__name__.startswith("_")
 """
-    assert "timm" in imported(code)
-
-
-@pytest.mark.parametrize(
-    "imports",
-    [
-        "import skipless, timm.optim",
-        "import timm.optim, skipless",
-        "import timm, skipless, timm.optim",
-        "import skipless, timm; from timm.optim import create_optimizer_v2; import timm.optim",
-    ],
-)
-def test_soap_is_among_timms_optimizers_whoever_comes_first(imports) -> None:
-    code = f"""
-{imports}
+SOAP = """
 import sys, torch
 assert "skipless.optim.soap.optimizer" not in sys.modules
 weight = torch.nn.Parameter(torch.eye(3))
@@ -98,7 +75,93 @@ assert not type(sys.modules["timm.optim._optim_factory"].__loader__).__name__.st
 waiting = [finder.name for finder in sys.meta_path if "PostImport" in type(finder).__name__]
 assert not any(name.startswith("timm") for name in waiting), waiting
 """
-    assert "timm" in imported(code)
+APART = {
+    "an optimizer of that name stays": """
+import timm.optim, torch
+from timm.optim._optim_factory import default_registry
+default_registry.register(timm.optim.OptimInfo(name="soap", opt_class=torch.optim.SGD))
+import skipless
+assert timm.optim.get_optimizer_class("soap") is torch.optim.SGD
+""",
+    "a star import and the version": """
+from skipless import *
+assert SOAP.__name__ == "SOAP" and callable(param_groups) and callable(spectrum)
+import skipless
+from importlib.metadata import version
+assert skipless.__version__ == version("skipless")
+try:
+    skipless.nothing
+except AttributeError as error:
+    assert str(error) == "module 'skipless' has no attribute 'nothing'"
+else:
+    raise AssertionError
+""",
+    "who only looks for timm gets its spec, and the hook waits": """
+import importlib.util, sys, skipless
+for _ in range(2):
+    spec = importlib.util.find_spec("timm")
+    assert spec.loader.get_filename("timm") == spec.origin
+import timm
+assert "timm.optim" not in sys.modules  # nor does it import timm's optimizers for us
+assert timm.is_model("skipless_vit_tiny_patch16_224")
+assert timm.__spec__.loader is timm.__loader__
+assert type(timm.__loader__).__name__ == "SourceFileLoader"
+assert "skipless.models.libraries.timm_factory" not in sys.modules  # the hook runs under timm's import lock
+""",
+    **{
+        f"timm has both: {imports}": f"{imports}\n{SOAP}{TWINS}"
+        for imports in (
+            "import skipless, timm; from timm.optim import create_optimizer_v2; import timm.optim",
+            "import skipless; from timm.models import create_model; import timm, timm.optim",
+            "import timm, skipless, timm.optim",
+            "import skipless, timm.optim",
+            "import timm.optim, skipless",
+        )
+    },
+}
+
+# Forks of one process that has imported what timm needs, and neither timm nor skipless: each goes on from there.
+FORKS = """
+import json, os, sys, tempfile, traceback
+import torch._dynamo, torchvision, huggingface_hub, safetensors.torch, yaml, PIL.Image
+assert "timm" not in sys.modules and "skipless" not in sys.modules
+torch.set_num_threads(1)
+found = {}
+for name, code in json.load(sys.stdin).items():
+    with tempfile.TemporaryFile("w+") as told:
+        pid = os.fork()
+        if not pid:
+            os.dup2(told.fileno(), 1), os.dup2(told.fileno(), 2)
+            try:
+                exec(compile(code, name, "exec"), {"__name__": "__main__"})
+            except BaseException:
+                traceback.print_exc()
+                sys.stderr.flush()
+                os._exit(1)
+            sys.stdout.flush()
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        told.seek(0)
+        found[name] = (status, told.read())
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def apart() -> dict[str, tuple[int, str]]:
+    """The exit code and the output of each of `APART`, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKS],
+        input=json.dumps(APART), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", APART)
+def test_a_process_of_its_own(name: str, apart: dict[str, tuple[int, str]]) -> None:
+    code, told = apart[name]
+    assert code == 0, told
 
 
 @pytest.mark.slow
@@ -115,57 +178,6 @@ assert type(model.layers[0]).__name__ == "SkiplessLlamaDecoderLayer"
 assert not any("PostImport" in type(f).__name__ and f.name.startswith("transformers") for f in sys.meta_path)
 """
     assert "transformers" in imported(code)
-
-
-def test_timm_alone_does_not_import_its_optimizers_for_us() -> None:
-    code = """
-import skipless, timm, sys
-assert "timm.optim" not in sys.modules
-"""
-    assert "timm" in imported(code)
-
-
-def test_an_optimizer_of_that_name_stays() -> None:
-    code = """
-import timm.optim, torch
-from timm.optim._optim_factory import default_registry
-default_registry.register(timm.optim.OptimInfo(name="soap", opt_class=torch.optim.SGD))
-import skipless
-assert timm.optim.get_optimizer_class("soap") is torch.optim.SGD
-"""
-    assert "timm" in imported(code)
-
-
-def test_a_star_import_and_the_version() -> None:
-    code = """
-from skipless import *
-assert SOAP.__name__ == "SOAP" and callable(param_groups) and callable(spectrum)
-import skipless
-from importlib.metadata import version
-assert skipless.__version__ == version("skipless")
-try:
-    skipless.nothing
-except AttributeError as error:
-    assert str(error) == "module 'skipless' has no attribute 'nothing'"
-else:
-    raise AssertionError
-"""
-    assert "torch" in imported(code)
-
-
-def test_who_only_looks_for_timm_gets_its_spec_and_leaves_the_hook_in_place() -> None:
-    code = """
-import importlib.util, sys, skipless
-for _ in range(2):
-    spec = importlib.util.find_spec("timm")
-    assert spec.loader.get_filename("timm") == spec.origin
-import timm
-assert timm.is_model("skipless_vit_tiny_patch16_224")
-assert timm.__spec__.loader is timm.__loader__
-assert type(timm.__loader__).__name__ == "SourceFileLoader"
-assert "skipless.models.factory" not in sys.modules  # the hook runs under timm's import lock
-"""
-    assert "timm" in imported(code)
 
 
 def test_pages_are_made_without_torch() -> None:

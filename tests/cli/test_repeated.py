@@ -58,10 +58,11 @@ def test_a_run_that_went_on_says_from_where(tmp_path, monkeypatch) -> None:
     assert again.work.startswith("already finished: 4 steps in ")
 
 
-@pytest.mark.parametrize("study", ["knn", "linear-classifier"])
-def test_features_from_before_are_told(capsys, trained, study: str) -> None:
+@pytest.mark.parametrize(("study", "more"), [("knn", ()), ("linear-classifier", ("--epochs", "1"))])
+def test_features_from_before_are_told(capsys, trained, study: str, more: tuple[str, ...]) -> None:
     train(capsys, trained)
-    words = ("eval", str(trained), study, "--device", "cpu", "--no-baselines", "--out", str(trained.parent / study))
+    words = ("eval", str(trained), study, *more, "--device", "cpu", "--no-baselines")
+    words += ("--out", str(trained.parent / study))
     (code, first, told), (again, second, retold) = skipless(capsys, *words), skipless(capsys, *words)
     assert (code, again, first) == (0, 0, second)
     assert "from before" not in told

@@ -13,7 +13,7 @@ from skipless.data.text import ByteTokenizer, FileTokenizer
 from skipless.errors import InputError
 from skipless.evaluators import score_tasks
 from skipless.models import create_hf_model
-from skipless.models.hf_tokenizer import fast_tokenizer
+from skipless.models.libraries.hf_tokenizer import fast_tokenizer
 
 # What the harness and `datasets` warn of themselves.
 pytestmark = [

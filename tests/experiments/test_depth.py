@@ -19,6 +19,12 @@ from skipless.recipes.our_init import BLOCK_LR
 ROWS = ("skip", "skip + positions", "skipless", "skipless + init", "skipless + ours")
 
 
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of two steps an epoch."""
+    monkeypatch.setattr(run, "depth_recipe", lambda *a, **k: depth_recipe(*a, **k).with_(fit__batch_size=512))
+
+
 @pytest.mark.parametrize("row", ROWS)
 @pytest.mark.parametrize("optimizer", ["adamw", "soap", "muon"])
 def test_a_recipe_differs_from_table_1_in_depth_positions_and_rates(row, optimizer) -> None:
@@ -74,7 +80,7 @@ def test_what_makes_no_sense_is_refused(options: Options, message: str, tmp_path
         reproduce_depth(options, tmp_path)
 
 
-def test_the_report_says_accuracy_and_tokens_and_is_made_again_from_what_is_there(tmp_path: Path) -> None:
+def test_the_report_says_accuracy_and_tokens_and_is_made_again_from_what_is_there(tmp_path: Path, short: None) -> None:
     options = Options(depths=(2, 1), rows=("skip + positions", "skipless + ours"), epochs=1, jobs=1)
     written = reproduce_depth(options, tmp_path, command="skipless reproduce depth")
     assert {"depth.md", "depth.json", "depth.html", "index.html", "depth-tokens.png"} <= written.keys()
@@ -92,7 +98,7 @@ def test_the_report_says_accuracy_and_tokens_and_is_made_again_from_what_is_ther
     assert "tokens.json" in {path.name for path in stamps}
 
 
-def test_muon_stands_beside_soap(tmp_path: Path) -> None:
+def test_muon_stands_beside_soap(tmp_path: Path, short: None) -> None:
     options = Options(depths=(1,), rows=("skip", "skipless + ours"), optimizers=("soap", "muon"), epochs=1, jobs=1)
     written = reproduce_depth(options, tmp_path, command="skipless reproduce depth")
     lines = written["depth.md"].read_text().splitlines()

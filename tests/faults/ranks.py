@@ -158,11 +158,20 @@ def run_apart(world: int, body: Callable[[int], object], log: Path) -> None:
     assert done.returncode == 0, f"{done.stderr.decode()[-3000:]}\n{told}"
 
 
+def import_what_ranks_use() -> None:
+    """Import what each rank would import for itself, in two seconds: an optimizer's first step imports `_dynamo`."""
+    import torch._dynamo
+    import torch.distributed.checkpoint.state_dict
+    import torch.distributed.fsdp
+    import torch.distributed.tensor  # noqa: F401
+
+
 def _main() -> None:
     import conftest  # noqa: F401 (checks shapes here, too)
     import torch
 
     torch.set_num_threads(1)
+    import_what_ranks_use()
     world, log = int(sys.argv[1]), Path(sys.argv[2])
     run(world, pickle.load(sys.stdin.buffer), log)
 

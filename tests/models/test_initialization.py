@@ -8,7 +8,8 @@ from torch import Generator, nn
 
 from skipless.errors import InputError
 from skipless.init import SkiplessInit
-from skipless.models import block_views, factory, initialize_, inspect_init, load_timm, remove_skips_
+from skipless.models import block_views, initialize_, inspect_init, load_timm, remove_skips_
+from skipless.models.libraries import timm_factory
 from skipless.models.starting import initialization
 from skipless.recipes.export import Exported
 
@@ -141,7 +142,7 @@ class TestWeightsThatAreLoaded:
     @pytest.fixture
     def initialised(self, monkeypatch) -> list[nn.Module]:
         seen: list[nn.Module] = []
-        monkeypatch.setattr(factory, "initialize_", lambda model, *_, **__: seen.append(model) or model)
+        monkeypatch.setattr(timm_factory, "initialize_", lambda model, *_, **__: seen.append(model) or model)
         return seen
 
     def test_are_not_drawn_first(self, saved, initialised) -> None:

@@ -192,6 +192,12 @@ def test_pickles_and_deep_copies() -> None:
         torch.testing.assert_close(twin(images()), model(images()))
 
 
+@pytest.mark.parametrize(("module", "name"), [("timm_vit", "SkiplessBlock"), ("hf_factory", "ImageLogits")])
+def test_what_earlier_versions_pickled_is_found(module: str, name: str) -> None:
+    cls = pickle.loads(f"cskipless.models.{module}\n{name}\n.".encode())  # the opcode of a class by its name
+    assert pickle.loads(pickle.dumps(cls)) is cls
+
+
 def test_every_block_is_initialised_and_by_its_own_draw() -> None:
     model = vit()
     before = copy.deepcopy(model)

@@ -17,6 +17,7 @@ from typing import Any
 import jaxtyping
 import torch
 import torch.distributed as dist
+from faults.ranks import import_what_ranks_use
 from torch import Tensor, nn
 from torch.nn import Parameter
 
@@ -334,8 +335,10 @@ def main() -> None:
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     torch.set_num_threads(1)
-    import skipless.optim  # noqa: F401 (once, before the fork)
+    # Once, before the fork, and by name: a package imports nothing before that.
+    from skipless.optim import SOAP, MuonWithAdamW, OptimizerConfig, build_optimizer, gathered_state  # noqa: F401
 
+    import_what_ranks_use()
     folder = Path(sys.argv[1])
     for world in WORLDS:
         with socket.socket() as probe:

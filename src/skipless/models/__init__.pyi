@@ -8,20 +8,6 @@ from skipless.models.adapters.known import (
 from skipless.models.blocks import BlockView as BlockView, LinearMap as LinearMap, SubBlock as SubBlock
 from skipless.models.calls import BlockContext as BlockContext
 
-# timm's models, with skips or without
-from skipless.models.factory import (
-    REGISTERED as REGISTERED,
-    create_model as create_model,
-    load_timm as load_timm,
-)
-
-# Hugging Face's models, with skips or without
-from skipless.models.hf_factory import (
-    create_hf_model as create_hf_model,
-    from_pretrained as from_pretrained,
-    load_tokenizer as load_tokenizer,
-)
-
 # Checks of a model's initialisation
 from skipless.models.inspection.init_report import (
     BlockInit as BlockInit,
@@ -39,6 +25,20 @@ from skipless.models.inspection.token_report import (
     BlockTokens as BlockTokens,
     TokenReport as TokenReport,
     inspect_tokens as inspect_tokens,
+)
+
+# Hugging Face's models, with skips or without
+from skipless.models.libraries.hf_factory import (
+    create_hf_model as create_hf_model,
+    from_pretrained as from_pretrained,
+    load_tokenizer as load_tokenizer,
+)
+
+# timm's models, with skips or without
+from skipless.models.libraries.timm_factory import (
+    REGISTERED as REGISTERED,
+    create_model as create_model,
+    load_timm as load_timm,
 )
 
 # What a language model predicts

@@ -10,7 +10,7 @@ from skipless.data.images import pixel_statistics
 from skipless.display import Record, Table
 from skipless.errors import InputError
 from skipless.models import REGISTERED, load_timm
-from skipless.models.hf_tokenizer import fast_tokenizer
+from skipless.models.libraries.hf_tokenizer import fast_tokenizer
 from skipless.recipes.language import LanguageRecipe
 from skipless.recipes.read import read_recipe
 from skipless.recipes.source import (

@@ -82,7 +82,7 @@ class ModelConfig:
         Raises:
             InputError: that says how many pixels would never be seen.
         """
-        from skipless.models.libraries import patch_size
+        from skipless.models.libraries.builders import patch_size
 
         patch = patch_size(self.name, self.kwargs) if self.library == "timm" else None
         sized_otherwise = "img_size" in self.kwargs or self.kwargs.get("dynamic_img_pad")

@@ -14,7 +14,7 @@ from skipless.display.values import place_name
 from skipless.errors import InputError
 from skipless.models import REGISTERED, create_model, load_timm
 from skipless.models.libraries import LIBRARIES
-from skipless.models.torchvision_models import TORCHVISION, load_named
+from skipless.models.libraries.torchvision_factory import TORCHVISION, load_named
 from skipless.models.vit_view import find_vit
 from skipless.recipes.language import LanguageRecipe
 from skipless.recipes.read import near_run, read_recipe

@@ -19,8 +19,7 @@ DIVERGED = 3  # exit code of a child whose run diverged
 _SHARED = (
     "skipless.conditioning.measurement.tracking",
     "skipless.evaluators",
-    "skipless.models.libraries",
-    "skipless.models.factory",
+    "skipless.models.libraries.builders",
     "skipless.optim.build",
     "skipless.recipes.kinds",
     "skipless.recipes.teacher_knn",

@@ -19,7 +19,7 @@ from skipless.models import (
 )
 from skipless.models.adapters.known import adapters
 from skipless.models.libraries import model_builder
-from skipless.models.torchvision_models import load_named
+from skipless.models.libraries.torchvision_factory import load_named
 from skipless.recipes.source import open_model, place_of
 
 SMALL = {"num_layers": 2, "hidden_dim": 24, "num_heads": 2, "mlp_dim": 48}

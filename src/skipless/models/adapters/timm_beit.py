@@ -14,10 +14,10 @@ from timm.models import beit
 from torch import Tensor, nn
 
 from skipless.errors import InputError
-from skipless.models.adapters.parts import become_, kept_skips, norm_modules, scale_of, stacked_blocks
+from skipless.models.adapters.parts import become_, scale_of, stacked_blocks
 from skipless.models.adapters.protocol import LayerScaleChoice
-from skipless.models.adapters.timm_parts import biased_maps, check_drop_path, gate_of, mlp_inputs, vit_view
-from skipless.models.blocks import BlockView, LinearMap, SubBlock
+from skipless.models.adapters.timm_parts import biased_maps, block_view, check_drop_path, vit_view
+from skipless.models.blocks import BlockView, SubBlock
 from skipless.models.calls import BlockContext
 from skipless.models.vit_view import Entering, ViTView
 
@@ -62,38 +62,16 @@ def view(name: str, block: Any) -> BlockView:
     Raises:
         InputError: if its attention or its MLP is of an unknown class.
     """
-    attn, mlp = block.attn, block.mlp
+    attn = block.attn
     if type(attn) is not beit.Attention:
         raise InputError(f"no adapter for the attention `{type(attn).__name__}` of {name}; supported: {SUPPORTED}")
-    query, key, value = biased_maps(attn)
-    mlp_in = mlp_inputs(name, mlp, SUPPORTED)
-    return BlockView(
-        name=name,
-        block=block,
-        dim=attn.qkv.in_features,
-        heads=attn.num_heads,
-        key_heads=attn.num_heads,
-        head_dim=attn.proj.in_features // attn.num_heads,
-        logit_scale=attn.scale,
-        attn=attn,
-        mlp=mlp,
-        attn_norm=block.norm1,
-        mlp_norm=block.norm2,
-        attn_scale=scale_of(block.gamma_1),
-        mlp_scale=scale_of(block.gamma_2),
-        query=query,
-        key=key,
-        value=value,
-        output=LinearMap.parts(attn.proj)[0],
-        query_norm=nn.Identity(),
-        key_norm=nn.Identity(),
-        mlp_in=mlp_in,
-        mlp_out=LinearMap.parts(mlp.fc2)[0],
-        activation=mlp.act,
-        gate=gate_of(mlp, mlp_in),
-        norms=norm_modules(block.norm1, block.norm2, mlp.norm),
+    return block_view(
+        name,
+        block,
+        biased_maps(attn),
+        supported=SUPPORTED,
+        scales=(scale_of(block.gamma_1), scale_of(block.gamma_2)),
         layer_scales=tuple(gamma for _, gamma in _GAMMAS if getattr(block, gamma) is not None),
-        skips=kept_skips(block),
         position_biases=() if attn.relative_position_bias_table is None else ("attn.relative_position_bias_table",),
     )
 

@@ -20,14 +20,13 @@ from timm.models.eva import Eva, EvaAttention, EvaBlock
 from torch import Tensor, nn
 
 from skipless.errors import InputError
-from skipless.models.adapters.parts import become_, kept_skips, norm_modules, scale_of, stacked_blocks
+from skipless.models.adapters.parts import become_, scale_of, stacked_blocks
 from skipless.models.adapters.protocol import LayerScaleChoice
 from skipless.models.adapters.timm_parts import (
     any_image_size,
     biased_maps,
+    block_view,
     check_drop_path,
-    gate_of,
-    mlp_inputs,
     vit_view,
 )
 from skipless.models.blocks import BlockView, LinearMap, SubBlock
@@ -81,37 +80,14 @@ def view(name: str, block: Any) -> BlockView:
     Raises:
         InputError: if its attention or its MLP is of an unknown class, or has a gate or grouped heads.
     """
-    attn, mlp = block.attn, block.mlp
-    _check_attention(name, attn)
-    query, key, value = _projections(attn)
-    mlp_in = mlp_inputs(name, mlp, SUPPORTED)
-    return BlockView(
-        name=name,
-        block=block,
-        dim=attn.proj.out_features,
-        heads=attn.num_heads,
-        key_heads=getattr(attn, "num_kv_heads", attn.num_heads),
-        head_dim=attn.head_dim,
-        logit_scale=attn.scale,
-        attn=attn,
-        mlp=mlp,
-        attn_norm=block.norm1,
-        mlp_norm=block.norm2,
-        attn_scale=scale_of(block.gamma_1),
-        mlp_scale=scale_of(block.gamma_2),
-        query=query,
-        key=key,
-        value=value,
-        output=LinearMap.parts(attn.proj)[0],
-        query_norm=attn.q_norm,
-        key_norm=attn.k_norm,
-        mlp_in=mlp_in,
-        mlp_out=LinearMap.parts(mlp.fc2)[0],
-        activation=mlp.act,
-        gate=gate_of(mlp, mlp_in),
-        norms=norm_modules(block.norm1, block.norm2, attn.q_norm, attn.k_norm, attn.norm, mlp.norm),
+    _check_attention(name, block.attn)
+    return block_view(
+        name,
+        block,
+        _projections(block.attn),
+        supported=SUPPORTED,
+        scales=(scale_of(block.gamma_1), scale_of(block.gamma_2)),
         layer_scales=tuple(gamma for _, gamma in _GAMMAS if getattr(block, gamma) is not None),
-        skips=kept_skips(block),
     )
 
 

@@ -13,6 +13,7 @@ from timm.layers import DropPath, Format, GluMlp, Mlp, PatchEmbed, SwiGLU
 from torch import Tensor, nn
 
 from skipless.errors import InputError
+from skipless.models.adapters.parts import kept_skips, norm_modules
 from skipless.models.blocks import BlockView, LinearMap, SubBlock
 from skipless.models.vit_view import Entering, Positions, ViTView, per_channel
 
@@ -62,6 +63,65 @@ def check_drop_path(name: str, block: Any, sub_blocks: tuple[SubBlock, ...]) -> 
                 f"{name} has drop path {drop_path.drop_prob:.3g}: it drops a whole branch and lets the skip carry the "
                 "tokens, so without that skip it would erase them; build the model with drop_path_rate=0"
             )
+
+
+def block_view(
+    name: str,
+    block: Any,
+    projections: tuple[LinearMap, LinearMap, LinearMap],
+    *,
+    supported: str,
+    scales: tuple[nn.Module, nn.Module],
+    layer_scales: tuple[str, ...],
+    position_biases: tuple[str, ...] = (),
+) -> BlockView:
+    """A pre-norm block of timm's in the paper's terms; heads are not grouped.
+
+    Args:
+        name: its path in the model.
+        block: has `norm1`, `attn`, `norm2` and `mlp`, and the attention its output in `proj`.
+        projections: W_Q, W_K, W_V.
+        supported: what the adapter knows, for the error.
+        scales: LayerScale after attention and MLP.
+        layer_scales: names of the LayerScale parameters inside the block.
+        position_biases: names of the parameters that are added to logits by relative position.
+
+    Raises:
+        InputError: for an MLP of an unknown class.
+    """
+    attn, mlp = block.attn, block.mlp
+    query, key, value = projections
+    mlp_in = mlp_inputs(name, mlp, supported)
+    query_norm, key_norm = (getattr(attn, norm, nn.Identity()) for norm in ("q_norm", "k_norm"))
+    return BlockView(
+        name=name,
+        block=block,
+        dim=attn.proj.out_features,
+        heads=attn.num_heads,
+        key_heads=attn.num_heads,
+        head_dim=attn.proj.in_features // attn.num_heads,
+        logit_scale=attn.scale,
+        attn=attn,
+        mlp=mlp,
+        attn_norm=block.norm1,
+        mlp_norm=block.norm2,
+        attn_scale=scales[0],
+        mlp_scale=scales[1],
+        query=query,
+        key=key,
+        value=value,
+        output=LinearMap.parts(attn.proj)[0],
+        query_norm=query_norm,
+        key_norm=key_norm,
+        mlp_in=mlp_in,
+        mlp_out=LinearMap.parts(mlp.fc2)[0],
+        activation=mlp.act,
+        gate=gate_of(mlp, mlp_in),
+        norms=norm_modules(block.norm1, block.norm2, query_norm, key_norm, getattr(attn, "norm", None), mlp.norm),
+        layer_scales=layer_scales,
+        skips=kept_skips(block),
+        position_biases=position_biases,
+    )
 
 
 def vit_view(

@@ -19,9 +19,9 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from skipless.errors import InputError
-from skipless.models.adapters.parts import become_, kept_skips, norm_modules, stacked_blocks
+from skipless.models.adapters.parts import become_, stacked_blocks
 from skipless.models.adapters.protocol import LayerScaleChoice
-from skipless.models.adapters.timm_parts import any_image_size, check_drop_path, gate_of, mlp_inputs, vit_view
+from skipless.models.adapters.timm_parts import any_image_size, block_view, check_drop_path, vit_view
 from skipless.models.blocks import BlockView, LinearMap, SubBlock
 from skipless.models.vit_view import Entering, ViTView
 
@@ -74,38 +74,17 @@ def view(name: str, block: Any) -> BlockView:
     Raises:
         InputError: if this adapter does not know the class of its attention or MLP.
     """
-    attn, mlp = block.attn, block.mlp
+    attn = block.attn
     if type(attn) is not Attention:
         raise InputError(f"no adapter for the attention `{type(attn).__name__}` of {name}; supported: {SUPPORTED}")
     query, key, value = LinearMap.parts(attn.qkv, 3)
-    mlp_in = mlp_inputs(name, mlp, SUPPORTED)
-    return BlockView(
-        name=name,
-        block=block,
-        dim=attn.qkv.in_features,
-        heads=attn.num_heads,
-        key_heads=attn.num_heads,
-        head_dim=attn.head_dim,
-        logit_scale=attn.scale,
-        attn=attn,
-        mlp=mlp,
-        attn_norm=block.norm1,
-        mlp_norm=block.norm2,
-        attn_scale=block.ls1,
-        mlp_scale=block.ls2,
-        query=query,
-        key=key,
-        value=value,
-        output=LinearMap.parts(attn.proj)[0],
-        query_norm=attn.q_norm,
-        key_norm=attn.k_norm,
-        mlp_in=mlp_in,
-        mlp_out=LinearMap.parts(mlp.fc2)[0],
-        activation=mlp.act,
-        gate=gate_of(mlp, mlp_in),
-        norms=norm_modules(block.norm1, block.norm2, attn.q_norm, attn.k_norm, getattr(attn, "norm", None), mlp.norm),
+    return block_view(
+        name,
+        block,
+        (query, key, value),
+        supported=SUPPORTED,
+        scales=(block.ls1, block.ls2),
         layer_scales=tuple(f"{name}.gamma" for name in ("ls1", "ls2") if isinstance(getattr(block, name), LayerScale)),
-        skips=kept_skips(block),
     )
 
 

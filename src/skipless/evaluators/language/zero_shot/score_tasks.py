@@ -17,7 +17,7 @@ from skipless.evaluators.language.zero_shot.local_files import check_questions, 
 from skipless.evaluators.language.zero_shot.scores import TaskScore, TaskScores
 from skipless.evaluators.language.zero_shot.tasks import ZERO_SHOT_TASKS, TaskName, task_named
 from skipless.models.eval_mode import evaluating
-from skipless.models.hf_tokenizer import fast_tokenizer
+from skipless.models.libraries.hf_tokenizer import fast_tokenizer
 from skipless.optional import how_to_install, is_installed
 
 

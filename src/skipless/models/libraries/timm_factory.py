@@ -16,10 +16,10 @@ from skipless.init import SkiplessInit
 from skipless.models.adapters.known import no_adapter
 from skipless.models.adapters.protocol import LayerScaleChoice
 from skipless.models.blocks import SubBlock
+from skipless.models.libraries.timm_registry import register_models
 from skipless.models.starting.initialization import initialize_
 from skipless.models.starting.positions import set_positions_
 from skipless.models.surgery import remove_skips_
-from skipless.models.timm_registry import register_models
 
 _UNEXPECTED = re.compile(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'")
 # What timm's factory raises for keywords, tags and checkpoint paths that it cannot use.

@@ -2,16 +2,15 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Unpack, runtime_checkable
 
 from torch import nn
 
-from skipless.choices import Positions
 from skipless.errors import InputError
-from skipless.init import SkiplessInit
-from skipless.models.factory import create_model
-from skipless.models.hf_factory import ImageLogits, create_hf_model
-from skipless.models.torchvision_models import build_torchvision
+from skipless.models.libraries.hf_factory import ImageLogits, create_hf_model
+from skipless.models.libraries.start import Start
+from skipless.models.libraries.timm_factory import create_model
+from skipless.models.libraries.torchvision_factory import build_torchvision
 
 
 @runtime_checkable
@@ -28,11 +27,8 @@ class ModelBuilder(Protocol):
         channels: int,
         classes: int,
         *,
-        skip: bool,
-        init: SkiplessInit | None,
-        positions: Positions,
-        seed: int,
         kwargs: Mapping[str, Any],
+        **start: Unpack[Start],
     ) -> nn.Module:
         """Build the model; sizes in `kwargs` take precedence over those of the images."""
         ...
@@ -44,11 +40,8 @@ def build_timm(
     channels: int,
     classes: int,
     *,
-    skip: bool,
-    init: SkiplessInit | None,
-    positions: Positions,
-    seed: int,
     kwargs: Mapping[str, Any],
+    **start: Unpack[Start],
 ) -> nn.Module:
     """Build a plain vision transformer by timm's name.
 
@@ -64,7 +57,7 @@ def build_timm(
     if patch is not None and image_size < patch:
         raise InputError(f"images of {image_size} pixels are smaller than a patch of {patch} of {name}")
     sizes = {"img_size": image_size, "in_chans": channels, "num_classes": classes}
-    return create_model(name, skip=skip, init=init, positions=positions, seed=seed, **{**sizes, **kwargs})
+    return create_model(name, **start, **{**sizes, **kwargs})
 
 
 def patch_size(name: str, kwargs: Mapping[str, Any]) -> int | None:
@@ -85,11 +78,8 @@ def build_transformers(
     channels: int,
     classes: int,
     *,
-    skip: bool,
-    init: SkiplessInit | None,
-    positions: Positions,
-    seed: int,
     kwargs: Mapping[str, Any],
+    **start: Unpack[Start],
 ) -> nn.Module:
     """Build one of Hugging Face's image classifiers by its class's name; without channels, a causal language model.
 
@@ -99,17 +89,17 @@ def build_transformers(
         InputError: if there is no such class, or it refuses the fields, or the images are smaller than a patch.
     """
     if not channels:
-        return _causal(name, image_size, classes, kwargs, skip=skip, init=init, positions=positions, seed=seed)
+        return _causal(name, image_size, classes, kwargs, **start)
     sizes = {"image_size": image_size, "num_channels": channels, "num_labels": classes, **kwargs}
     patch = kwargs.get("patch_size", 16)
     if not name.endswith("ForImageClassification"):
         raise InputError(f"{name!r} of transformers classifies no images; give one such as 'ViTForImageClassification'")
     if isinstance(patch, int) and sizes["image_size"] < patch:
         raise InputError(f"images of {image_size} pixels are smaller than a patch of {patch} of {name}")
-    return ImageLogits(create_hf_model(name, skip=skip, init=init, positions=positions, seed=seed, **sizes))
+    return ImageLogits(create_hf_model(name, **start, **sizes))
 
 
-def _causal(name: str, context: int, vocabulary: int, kwargs: Mapping[str, Any], **start: Any) -> nn.Module:
+def _causal(name: str, context: int, vocabulary: int, kwargs: Mapping[str, Any], **start: Unpack[Start]) -> nn.Module:
     if not name.endswith(("ForCausalLM", "LMHeadModel")):
         raise InputError(f"{name!r} of transformers predicts no next tokens; give one such as 'LlamaForCausalLM'")
     sizes = {"vocab_size": vocabulary, "max_position_embeddings": context}
@@ -121,6 +111,7 @@ LIBRARIES: dict[str, ModelBuilder] = {
     "torchvision": build_torchvision,
     "transformers": build_transformers,
 }
+"""How each library that a recipe can name builds a model; an entry added here can be named, too."""
 
 
 def model_builder(library: str) -> ModelBuilder:

@@ -13,13 +13,14 @@ from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from skipless.errors import InputError
-from skipless.models.after_import import after_import
+from skipless.models.libraries.after_import import after_import
 
 if TYPE_CHECKING:
     from torch import nn
 
 _MODELS = "timm"
 _OPTIMIZERS = "timm.optim._optim_factory"  # which `import timm` leaves alone, and `import timm.optim` imports
+_FACTORY = "skipless.models.libraries.timm_factory"
 _SOAP = "skipless.optim.soap.optimizer.SOAP"
 _PLAIN = re.compile(r"vit_(tiny|small|base|large|huge)_patch\d+_(224|384|dinov2|reg4_dinov2)")
 _EVA = re.compile(r"vit_\w+_patch16_dinov3(_qkvb)?")
@@ -87,7 +88,7 @@ def _register_variant(timm: Any, name: str) -> None:
         ours = {key: kwargs.pop(key) for key in ("init", "sub_blocks", "layer_scale", "generator") if key in kwargs}
         loaded = pretrained or _loads_checkpoint(variant, sys._getframe())
         model = timm.model_entrypoint(base)(pretrained=pretrained, pretrained_cfg=config, **{**patch, **kwargs})
-        return importlib.import_module("skipless.models.factory").to_variant(model, name, loaded=loaded, **ours)
+        return importlib.import_module(_FACTORY).to_variant(model, name, loaded=loaded, **ours)
 
     entrypoint.__name__ = entrypoint.__qualname__ = variant
     entrypoint.__module__ = __name__

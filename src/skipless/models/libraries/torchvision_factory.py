@@ -2,15 +2,14 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import nn
 
-from skipless.choices import Positions
 from skipless.errors import InputError
-from skipless.init import SkiplessInit
-from skipless.models.factory import finish_, load_timm
+from skipless.models.libraries.start import Start
+from skipless.models.libraries.timm_factory import finish_, load_timm
 
 TORCHVISION = "torchvision:"
 """What goes before the name of one of torchvision's models where another library's may stand."""
@@ -25,11 +24,8 @@ def build_torchvision(
     channels: int,
     classes: int,
     *,
-    skip: bool,
-    init: SkiplessInit | None,
-    positions: Positions,
-    seed: int,
     kwargs: Mapping[str, Any],
+    **start: Unpack[Start],
 ) -> nn.Module:
     """Build a vision transformer by torchvision's name, for images of one size with three channels.
 
@@ -50,9 +46,9 @@ def build_torchvision(
     if not classes:
         raise InputError(f"torchvision's {name} needs a head: it has none without classes")
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(start["seed"])
         model = _made(name, None, {"image_size": image_size, "num_classes": classes, **kwargs})
-        return finish_(model, skip=skip, init=init, positions=positions)
+        return finish_(model, skip=start["skip"], init=start["init"], positions=start["positions"])
 
 
 def load_named(name: str, *, pretrained: bool = False, seed: int = 0, blank: bool = False) -> nn.Module:

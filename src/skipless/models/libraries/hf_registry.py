@@ -17,7 +17,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from skipless.models.after_import import after_import
+from skipless.models.libraries.after_import import after_import
 
 _SAVED = "skipless.models.adapters.hf.saved"
 _FIELD, _PREFIX = "skipless", "skipless_"
