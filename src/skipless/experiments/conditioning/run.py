@@ -26,7 +26,7 @@ from skipless.experiments.conditioning.report import (
 )
 from skipless.experiments.conditioning.scales import ConditioningScale, RunScale
 from skipless.experiments.conditioning.vit_small import DINO, VIT_S, measured_vit_small, words_of
-from skipless.models import create_model
+from skipless.models import block_views, create_model
 from skipless.models.starting.first_tokens import Given
 from skipless.recipes import LanguageRecipe, Recipe, open_model
 from skipless.recipes.language import held_out_windows
@@ -192,5 +192,5 @@ def _by_depth(moment: Moment) -> list[tuple[int, ConditionNumber]]:
 
 
 def _tokens(model: nn.Module, pixels: Given) -> list[dict[str, Any]]:
-    chosen = evenly_spaced_blocks(12)
+    chosen = evenly_spaced_blocks(len(block_views(model)))
     return measure_conditioning(model, pixels, blocks=chosen, parts=("tokens",)).as_json()["blocks"]
