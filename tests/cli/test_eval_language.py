@@ -175,7 +175,10 @@ def test_what_it_cannot_do_is_told_in_a_line(run: Path, checkpoint: Path, tmp_pa
         ([str(small), "--tasks", "piqa", "--data-dir", tasks], "has ids up to 258, the model 200 of them"),
         ([str(lacking), *text], "lacks the shard model-00001-of-"),
         ([str(run), "--tasks", "piqua"], "no task 'piqua'; did you mean piqa?"),
-        ([str(run), "--tasks", "piqa", "--data-dir", str(tmp_path / "none")], "no data of piqa in"),
+        (
+            [str(run), "--tasks", "piqa", "--data-dir", str(tmp_path / "none")],
+            "is no folder: local copies of the tasks",
+        ),
         ([str(run), "--tasks", "piqa", "--stride", "4"], "--stride changes nothing of zero-shot tasks"),
         ([str(run), "--limit", "4"], "--limit changes nothing of held-out text"),
         ([str(run), "--data-dir", tasks], "--data-dir changes nothing of held-out text"),

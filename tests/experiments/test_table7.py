@@ -132,9 +132,11 @@ def _whole(options: Options):
         ({"seeds": 0}, "--seeds 0: give at least 1"),
         ({"rows": ()}, "give at least one of each"),
         ({"rows": ("skipp",)}, "no row 'skipp'; did you mean skip"),
+        ({"tasks": ("boolq,piqa",)}, "no task 'boolq,piqa'"),
+        ({"data_dir": Path("tasks")}, "--data-dir changes nothing of table7 without --tasks"),
         ({"scale": "paper"}, "language at scale 'paper' needs --data"),
         ({"scale": "paper", "data": "c4"}, "table7 at scale 'paper' needs --tokenizer"),
-        ({"scale": "paper", "data": "c4", "tune": True}, "tune them by their --lr"),
+        ({"scale": "paper", "data": "c4", "tune": True}, "it is for scale 'tiny'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict, message: str, tmp_path: Path, unchecked) -> None:
@@ -198,5 +200,6 @@ def test_zero_shot_accuracies_stand_beside_the_papers(tmp_path: Path, small: Pat
     scores = json.loads(written["table7.json"].read_text())["cells"][0]["zero_shot"]
     assert scores.keys() == {"boolq", "piqa"}
     text = written["table7.md"].read_text()
-    assert f"| skip, AdamW | {scores['boolq']:.1f} | {scores['piqa']:.1f} |" in text
+    shown = [f"{scores[task]['accuracy']:.1f} ± {scores[task]['error']:.1f}" for task in ("boolq", "piqa")]
+    assert f"| skip, AdamW | {' | '.join(shown)} |" in text
     assert "paper: skipless + init" in text

@@ -95,8 +95,8 @@ def _measured(values: Mapping[str, Any], command: str) -> "HeldOutResult | ZeroS
     fabric = launch(values["device"], "fp32")
     source = open_model(values["source"], weights=values["weights"])
     fabric.to_device(source.model)
-    assert source.folder is not None or source.context is None
-    out = values["out"] or (Path("eval") / source.name if source.recipe is None else Path(values["source"]) / "eval")
+    assert source.folder is not None
+    out = values["out"] or (Path("eval") / source.name if source.recipe is None else source.folder / "eval")
     shared = {"tokenizer": values["tokenizer"], "out": out, "origin": Origin(source.state, command)}
     if not values["tasks"]:
         of = {"data": values["data"], "documents": values["documents"]}

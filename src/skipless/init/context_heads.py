@@ -18,7 +18,7 @@ from skipless.errors import InputError
 from skipless.init.random_matrices import draw_haar
 
 KEPT = 0.3
-"""Share of a token's mean square that was in no head that looks around, after all blocks; see `solve_turn`."""
+"""Share of a token's mean square that no head that looks around has read, after all blocks; see `solve_turn`."""
 
 Rotation = Callable[[], Float64[Tensor, "d d"]]
 

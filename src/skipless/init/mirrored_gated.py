@@ -18,7 +18,7 @@ from skipless.init.random_matrices import draw_haar
 
 GATE_SCALE = 4.0
 """Size of the gates' map beside that of the values', where no linear share is asked for: 0.84 with SiLU. Chosen by
-training a language model (docs/language.md)."""
+training a language model (LOG.md, 2026-11-29)."""
 
 _LARGEST = 2.0**10  # a scale at which SiLU and GELU are ReLU, whose share is 8 / (3 pi) = 0.849
 _NOTHING = 1e-9  # an even part that is rounding
@@ -43,7 +43,7 @@ def draw_mirrored_gated_mlp(
     g is odd: orthogonal tokens stay orthogonal. Its linear share grows with s. Two independent maps leave no linear
     part at all, and one map that is not mirrored has a part that all tokens share. The mean square grows with s, too,
     and the next norm takes it away: dividing W_down by it would make this map learn faster than the others, which
-    trains worse (docs/language.md).
+    trains worse (LOG.md, 2026-11-29).
 
     Args:
         dim: d.

@@ -63,7 +63,7 @@ class SkiplessInit:
         gates: with an `"orthogonal"` gated MLP, whether the gate's map and the other input map are drawn apart, as the
             paper's reading has it, or start `"equal"`, W_up = W_gate. Apart, MLP(x) is bilinear in two independent
             images of a token: it doubles small differences in every block, and a language model of 12 blocks trains
-            worse (docs/language.md has the numbers).
+            worse (LOG.md, 2026-11-29).
         grouped: in grouped-query attention r heads share values, and W_V W_O has the rank key heads x d_h at most.
             Where that is below d no scaled rotation fits. `"repeated"` then takes a rotation of as many directions and
             loses the others: W_O is the same for the r heads of a group, 1 / r of what it is with a value head each.
@@ -146,9 +146,9 @@ class SkiplessInit:
 
         - `alpha = 0`: noise in W_Q W_K^T keeps the diagonal from its target once tokens have grown alike.
         - `attention_diagonal` and `last_diagonal`: 0.95 and 0.15, to which `beta` is scaled.
-        - `mlp`: mirrored, with the linear share that `solve_linearity` gives for the depth. That of a gated MLP without
-          biases is left out: it cannot follow the depth, and need not, since no part of its output is shared by all
-          tokens.
+        - `mlp`: mirrored, with the linear share that `solve_linearity` gives for the depth. For a gated MLP without
+          biases `mlp_linearity` stays None: its share cannot follow the depth, and need not, since all tokens share no
+          part of its output.
         - `positions`: orthogonal, of the size of the patch embeddings, where the model embeds positions.
 
         Every value is a number that can be written down and changed with `dataclasses.replace`.

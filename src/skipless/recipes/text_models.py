@@ -110,6 +110,10 @@ def run_text(
         name, end = _tokenizer_file(run_tokenizer(recipe, folder, tokenizer))
         asked = {"data": data, "tokenizer": name, "end_token": end}
         return load_text(replace(recipe.data, documents=documents or recipe.data.documents, **asked))
+    if documents is not None:
+        raise InputError(
+            f"--documents {documents} is for another text than the run's own: give --data, or leave it out"
+        )
     if tokenizer is not None:
         run_tokenizer(recipe, folder, tokenizer)
     text = load_text(replace(recipe.data, tokenizer=tokenizer or recipe.data.tokenizer))

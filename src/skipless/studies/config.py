@@ -194,6 +194,18 @@ class HeldOutConfig:
     temperature: float = 1.0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse what would fail, or mean nothing, after the text has been scored."""
+        for name, value in (
+            ("held_out", self.held_out),
+            ("stride", self.stride),
+            ("sample_tokens", self.sample_tokens),
+        ):
+            if value is not None and value < 1:
+                raise InputError(f"--{name.replace('_', '-')} {value}: give 1 or more")
+        if not self.temperature >= 0:
+            raise InputError(f"--temperature {self.temperature}: give 0 or more")
+
 
 @dataclass(frozen=True)
 class ZeroShotConfig:

@@ -108,6 +108,8 @@ def _folder(what: str, options: Options) -> Path:
     if options.scale == "vit-s":  # it is measured at pixels of its own, and not trained
         given = {"data": options.data, "jobs": options.jobs, "epochs": options.epochs, "steps": options.steps}
         refuse_given(f"{what} at vit-s", **given)
+    if options.steps is not None:
+        refuse_given(f"{what} where --steps is given", epochs=options.epochs)
     if options.scale == "language":  # its length is in steps
         refuse_given(f"{what} at language, which --steps makes longer or shorter", epochs=options.epochs)
     return options.out or Path("runs") / f"conditioning-{options.scale}"

@@ -43,17 +43,19 @@ def differences(what: What, scale: str) -> list[str]:
             said.append("A small model on small images, measured before training alone: compare orders, not values.")
         elif scale == "language":
             said.append(
-                "A language model that predicts next tokens, by SOAP, at windows of 16 tokens, with the paper's scheme "
-                "read as (0, 3) and gates that start equal, where the paper has DINO: compare trends, not values. K is "
-                "block triangular under the causal mask."
+                "A language model that predicts next tokens, by SOAP, with the paper's scheme read as (0, 3) and gates "
+                "that start equal, where the paper has DINO: compare trends, not values."
             )
         else:
             said.append(
                 "Supervised training of Table 1's model by SOAP, where the paper has DINO: compare orders and trends, "
                 "not values. Equal shares of the training stand beside each other."
             )
+    if scale == "language" and what != "figure6":
+        said.append("It is measured at windows of 16 tokens. K is block triangular under the causal mask.")
     if what == "table5":
-        said.append("The paper does not say which rows of J it takes; ours has two choices of 64 rows.")
+        choices = "one choice" if scale == "language" else "two choices"
+        said.append(f"The paper does not say which rows of J it takes; ours has {choices} of 64 rows.")
     if what == "table6":
         said.append("The paper does not say at which images it measures, nor how it handles the many rows of K.")
     if what == "figure5":

@@ -1,4 +1,4 @@
-"""The picture of Table 7: losses through training, beside what counting tokens reaches."""
+"""The pictures of Table 7: losses beside what counting tokens reaches, and tokens by block."""
 
 from collections.abc import Mapping, Sequence
 

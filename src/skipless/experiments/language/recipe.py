@@ -101,6 +101,8 @@ def language(
             raise InputError(f"no {name} {value!r}; {did_you_mean(value, known)}there is {', '.join(known)}")
     if depth is not None and depth < 1:
         raise InputError(f"depth {depth}: a model has at least one block")
+    if reading != "paper" and row != "skipless + init":
+        raise InputError(f"reading={reading!r} is of the row 'skipless + init', not of {row!r}: leave it out")
     base = scales[scale](data)
     rates = _OF_THE_PAPER if scale == "paper" else _WITH_SKIPS if row == "skip" else _RATES
     blocks = depth or base.model.kwargs["num_hidden_layers"]

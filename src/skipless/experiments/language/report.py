@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -123,20 +123,22 @@ def score_table(found: Sequence[LanguageRuns]) -> Table | None:
     tasks = [score.task for score in first.scores]
     rows = []
     for cell, scores in scored:
-        values = [f"{scores[task].accuracy:.1f}" for task in tasks]
+        values = [_with_error(scores[task].accuracy, scores[task].error) for task in tasks]
         rows.append((f"{cell.row}, {OPTIMIZER_LABEL[cell.optimizer]}", *values, f"{scores.mean:.1f}"))
     rows.append(_task_row("the most frequent answer", [first[task].majority for task in tasks]))
     rows.append(_task_row("a guess", [first[task].chance for task in tasks]))
     rows.append(("questions", *(f"{first[task].n}" for task in tasks), ""))
     heads = ("model", *(first[task].title for task in tasks), "average")
-    return Table(heads, rows, "Zero-shot accuracies of the first seeds, in percent.", first.notes())
+    caption = "Zero-shot accuracies of the first seeds in percent, ± standard error over questions."
+    return Table(heads, rows, caption, first.notes())
 
 
 def paper_table() -> Table:
     """Table 7 of the paper beside what a guess and the most frequent answer reach."""
     heads = ("model", *(task.title for task in TASKS.values()), "average")
     rows = [_task_row(f"paper: {row}", [values[name] for name in TASKS]) for row, values in PAPER_TABLE7.items()]
-    rows.append(_task_row("the most frequent answer", [task.majority or task.chance for task in TASKS.values()]))
+    majorities = ("–" if task.majority is None else f"{task.majority:.1f}" for task in TASKS.values())
+    rows.append(("the most frequent answer", *majorities, ""))
     rows.append(_task_row("a guess", [task.chance for task in TASKS.values()]))
     errors = (100 * (0.25 / task.questions) ** 0.5 for task in TASKS.values())
     rows.append(("standard error, at most", *(f"{error:.1f}" for error in errors), ""))
@@ -213,7 +215,12 @@ def write_table7(
         numbers="\n".join(table.html() for table in tables),
         figures={figures.CAPTIONS[name]: content for name, content in pictures.items()},
         differences=differences(first),
-        notes=notes([len(one.losses) for one in found], tuned=tuned, cpu=first.scale != "paper"),
+        notes=notes(
+            [len(one.losses) for one in found],
+            tuned=tuned,
+            paper=first.scale == "paper",
+            counted=floors.train_tokens,
+        ),
         made=provenance(torch.device("cpu")),
         command=command,
         files={name: FILE_KINDS[Path(name).suffix] for name in files},
@@ -221,6 +228,10 @@ def write_table7(
         trained=[run for one in found for run in one.runs],
     )
     return write_report(out, "table7", files, page)
+
+
+def _with_error(value: float, error: float | None) -> str:
+    return f"{value:.1f}" if error is None else f"{value:.1f} ± {error:.1f}"
 
 
 def _ends(values: Sequence[float], *, mean: bool) -> str:
@@ -277,5 +288,5 @@ def _as_json(one: LanguageRuns) -> Mapping[str, object]:
         "final_loss": [run.final_loss for run in one.runs],
         "held_out_through_training": one.held_out(),
         "tokens": one.tokens,
-        "zero_shot": {} if one.scores is None else {score.task: score.accuracy for score in one.scores.scores},
+        "zero_shot": {} if one.scores is None else {score.task: asdict(score) for score in one.scores.scores},
     }

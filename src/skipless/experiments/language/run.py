@@ -10,10 +10,12 @@ from skipless.data.text import TextData, load_text
 from skipless.errors import InputError
 from skipless.evaluators.language import text_floors
 from skipless.evaluators.language.held_out import document_range
+from skipless.evaluators.language.zero_shot.score_tasks import check_tasks
 from skipless.evaluators.language.zero_shot.scores import TaskScores
 from skipless.experiments.language import Options
 from skipless.experiments.language.recipe import LanguageCell, table7_recipe
 from skipless.experiments.language.report import LanguageRuns, write_table7
+from skipless.options import refuse_given
 from skipless.recipes.command import training_command
 from skipless.recipes.language import LanguageRecipe, held_out_windows
 from skipless.recipes.read import refuse_other_recipe
@@ -51,7 +53,11 @@ def reproduce_table7(options: Options, out: Path, *, command: str = "") -> dict[
     if not (options.rows and options.optimizers):
         raise InputError("--rows and --optimizers: give at least one of each")
     if options.tune and options.scale == "paper":
-        raise InputError("--tune trains here, and the models of scale 'paper' are for GPUs: tune them by their --lr")
+        raise InputError("--tune trains here, and the models of scale 'paper' are for GPUs: it is for scale 'tiny'")
+    if options.tasks:
+        check_tasks(options.tasks, options.data_dir)  # before anything is trained
+    else:
+        refuse_given("table7 without --tasks", data_dir=options.data_dir)
     cells = [LanguageCell(row, optimizer) for optimizer in options.optimizers for row in options.rows]
     planned = {(cell, seed): _recipe(options, cell, seed) for cell in cells for seed in range(options.seeds)}
     folders = {key: out / "runs" / f"{key[0].slug}-seed{key[1]}" for key in planned}

@@ -27,13 +27,14 @@ def differences(recipe: LanguageRecipe) -> list[str]:
     return said
 
 
-def notes(seeds: Sequence[int], *, tuned: bool, cpu: bool) -> list[str]:
+def notes(seeds: Sequence[int], *, tuned: bool, paper: bool, counted: int) -> list[str]:
     """How far to trust the numbers.
 
     Args:
         seeds: finished runs of each cell.
         tuned: whether learning rates were tuned for these runs.
-        cpu: whether the runs were made by the report itself, one thread each.
+        paper: whether the runs are of scale paper, which the report does not make itself.
+        counted: training tokens that were counted for the floors.
     """
     said = ["Losses are on documents that no run was trained on."]
     if tuned:
@@ -41,12 +42,17 @@ def notes(seeds: Sequence[int], *, tuned: bool, cpu: bool) -> list[str]:
             "Every cell's learning rate is the best of three, by one run of another seed, on documents that are "
             "neither trained on nor in the table."
         )
+    elif paper:
+        said.append("Learning rates were not tuned: all are 1e-3.")
     else:
-        said.append("Learning rates are those of `skipless train language`, tuned for its own text and 300 steps.")
-    said.append("The counts are of the whole training text, of which a short run sees a part.")
+        said.append(
+            "Learning rates are those of `skipless train language`, for its own text and 300 steps: of the models with "
+            "skips and of ours the best of three, of the others by analogy. --tune chooses each anew."
+        )
+    said.append(f"The counts are of {counted:,} training tokens; a short run sees fewer.")
     said.append(
-        "A loss at that of the frequencies of tokens is how a model without skips fails: nothing is not finite, and "
-        "the blocks pass nothing on."
+        "A loss at that of the frequencies of tokens is how a model without skips fails: all numbers stay finite, and "
+        "nothing of the tokens gets through the blocks."
     )
     said.append(
         "Of the paper's tasks BoolQ alone carries its average gain, and both of its numbers there are below the most "
@@ -54,6 +60,6 @@ def notes(seeds: Sequence[int], *, tuned: bool, cpu: bool) -> list[str]:
     )
     if min(seeds, default=0) < 2:
         said.append("A cell of one seed has no spread; --seeds 3 shows it.")
-    if cpu:
+    if not paper:
         said.append("Every run had one thread: the numbers repeat exactly on one kind of machine.")
     return said

@@ -63,6 +63,10 @@ def subject(source: ModelSource, *, tokenizer: str | None = None, context: int |
         )
     if context is not None and context < 1:
         raise InputError(f"--context {context}: give 1 or more tokens")
+    if context is not None and context > source.context:
+        raise InputError(
+            f"--context {context}: the model has places for {source.context} tokens; give as many or fewer"
+        )
     length = source.context if context is None else context
 
     def own_tokenizer() -> Any:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from skipless.display import Record, Table
 from skipless.evaluators.features.store_builder import files_identity
-from skipless.evaluators.language.zero_shot.local_files import task_files
-from skipless.evaluators.language.zero_shot.score_tasks import checked_tasks, needs_harness, score_tasks
+from skipless.evaluators.language.zero_shot.score_tasks import check_tasks, score_tasks
 from skipless.evaluators.language.zero_shot.scores import TaskScore, TaskScores
 from skipless.recipes.source import ModelSource
 from skipless.studies.config import ZeroShotConfig
@@ -111,10 +110,9 @@ def zero_shot(
     Raises:
         InputError: if it is no causal model, and as `score_tasks`.
     """
-    names = checked_tasks(config.tasks)
+    names, local = check_tasks(config.tasks, data_dir)
     of = subject(source, tokenizer=tokenizer, context=config.context)
-    needs_harness()
-    data = {name: "hub" if data_dir is None else files_identity(task_files(name, data_dir)[1]) for name in names}
+    data = {name: "hub" if found is None else files_identity(found[1]) for name, found in local.items()}
     words = of.tokenizer()
     settings = {
         "model": of.identity,

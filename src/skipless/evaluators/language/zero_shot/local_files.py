@@ -11,6 +11,7 @@ from skipless.evaluators.language.zero_shot.tasks import TaskName, ZeroShotTask,
 _READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".arrow": "arrow"}
 _HELD_OUT = re.compile(r"(^|[-_.])(validation|valid|val|dev)([-_.]|$)")
 _SHARD = re.compile(r"-\d+-of-\d+")
+_NUMBERED = re.compile(r"-(\d+)-of-(\d+)$")
 
 
 def task_files(name: TaskName, folder: Path) -> tuple[str, list[Path]]:
@@ -44,7 +45,21 @@ def task_files(name: TaskName, folder: Path) -> tuple[str, list[Path]]:
     if len({file.parent for file in found}) > 1 or len(kinds) > 1 or len(whole) > 1 or (whole and len(found) > 1):
         shown = ", ".join(str(file.relative_to(folder)) for file in found[:3])
         raise InputError(f"{str(folder)!r} has the validation split of {name} more than once ({shown}): keep one")
+    _check_shards(name, found)
     return _READERS[found[0].suffix], found
+
+
+def _check_shards(name: TaskName, files: list[Path]) -> None:
+    """Refuse shards of which some are missing: `validation-00000-of-00003.parquet` names three."""
+    numbered = [match for file in files if (match := _NUMBERED.search(file.stem))]
+    if not numbered:
+        return
+    of, there = int(numbered[0][2]), {int(match[1]) for match in numbered}
+    missing = [number for number in range(of) if number not in there]
+    if missing:
+        raise InputError(
+            f"{str(files[0].parent)!r} lacks shard {missing[0]} of the {of} that the data of {name} has: copy it there"
+        )
 
 
 def _held_out(root: Path) -> list[Path]:

@@ -53,12 +53,12 @@ def score_tasks(
         InputError: if lm-eval is missing, a task is unknown, its data is not there or of another form, the model is not
             transformers', or the tokenizer has more ids than the model.
     """
-    names = checked_tasks(tasks)
-    needs_harness()
+    names, local = check_tasks(tasks, data)
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit}: give at least 1 question, or none for all")
-    folder = None if data is None else _folder(data)
-    local = {name: None if folder is None else task_files(name, folder) for name in names}
+    for name, value in (("context", context), ("batch_size", batch_size)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} {value}: give at least 1")
     with tempfile.TemporaryDirectory() as place, evaluating(model):
         lm = _harnessed(model, tokenizer, context, batch_size, begins)
         scores = []
@@ -109,6 +109,18 @@ def needs_harness() -> None:
     """
     if not (is_installed("lm_eval") and is_installed("peft")):  # which `lm-eval` alone lacks, `lm-eval[hf]` not
         raise InputError(f"zero-shot tasks are scored by lm-eval: {how_to_install('lm_eval')}")
+
+
+def check_tasks(tasks: Sequence[str], data: Path | str | None) -> tuple[list[TaskName], dict[TaskName, Any]]:
+    """The tasks of some names, and the local files of each, before anything is computed; None is the hub.
+
+    Raises:
+        InputError: if a task is unknown, lm-eval is missing, or its data is not there.
+    """
+    names = checked_tasks(tasks)
+    needs_harness()
+    folder = None if data is None else _folder(data)
+    return names, {name: None if folder is None else task_files(name, folder) for name in names}
 
 
 def checked_tasks(tasks: Sequence[str]) -> list[TaskName]:
