@@ -100,7 +100,10 @@ OVERRIDDEN = {
 def load_mixin(tests: Path) -> type:
     """The mixin of `test_modeling_common.py`, its package made of that folder, with empty mixins where files lack."""
     sys.path.insert(0, str(tests.resolve().parent))
-    for module, name in (("exporters.test_export", "ExportTesterMixin"), ("generation.test_utils", "GenerationTesterMixin")):
+    for module, name in (
+        ("exporters.test_export", "ExportTesterMixin"),
+        ("generation.test_utils", "GenerationTesterMixin"),
+    ):
         package, _, _ = module.partition(".")
         sys.modules.setdefault(f"tests.{package}", types.ModuleType(f"tests.{package}"))
         stub = types.ModuleType(f"tests.{module}")
@@ -123,7 +126,7 @@ def run_family(mixin: type, family: str, *, skips: bool) -> dict[str, tuple[str,
         "all_model_classes": tuple(getattr(transformers, name) for name in classes),
         "setUp": set_up,
         "test_resize_embeddings": family == "Llama",
-        **{name: None for name in OVERRIDDEN[family]},
+        **dict.fromkeys(OVERRIDDEN[family]),
     }
     case = type(f"{family}Test", (mixin, unittest.TestCase), body)
     config = tester(skips).get_config()
@@ -148,8 +151,8 @@ def report(found: dict[str, tuple[dict, dict]]) -> str:
     lines = [
         "# Hugging Face's common model tests on skipless models",
         "",
-        f"transformers {transformers.__version__}, torch {torch.__version__}, {platform.processor() or platform.machine()}",
-        "(CPU), skipless " + skipless.__version__ + ". Tests that need a GPU, the hub or another library skip themselves.",
+        f"transformers {transformers.__version__}, torch {torch.__version__}, {platform.machine()} (CPU), skipless "
+        f"{skipless.__version__}. Tests that need a GPU, the hub or another library skip themselves.",
         "",
         "| family | skips | passed | skipped | failed |",
         "|---|---|--:|--:|--:|",

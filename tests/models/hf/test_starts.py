@@ -128,7 +128,7 @@ def test_gates_may_start_equal():
     assert not torch.equal(model.model.layers[0].mlp.gate_proj.weight, model.model.layers[0].mlp.up_proj.weight)
     with pytest.raises(InputError, match="gates='equal' is for mlp='orthogonal'"):
         SkiplessInit(gates="equal", mlp="mirrored")
-    with pytest.raises(InputError, match="no biases, so its gates cannot start open"):
+    with pytest.raises(InputError, match="needs a pair of hidden units for each of its d = 16 directions"):
         initialize_(remove_skips_(FAMILIES["qwen2"].build()), SkiplessInit(mlp="mirrored"))
 
 
