@@ -73,6 +73,15 @@ def test_shared_keys_are_refused() -> None:
         initialize_(grouped, replace(PARTED, grouped="repeated"))
 
 
+def test_a_device_in_force_changes_nothing() -> None:
+    expected = initialize_(vit(), PARTED, generator=Generator().manual_seed(0)).state_dict()
+    model = vit()
+    with torch.device("meta"):
+        initialize_(model, PARTED, generator=Generator().manual_seed(0))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
 @pytest.mark.parametrize("diagonal", [((0.9, 0.1),) * 3, ((0.9, 0.1, 0.1, 0.1),) * 2, ((0.9, 0.1, 0.1, 1.0),) * 3])
 def test_diagonals_of_other_numbers_are_refused(diagonal: tuple) -> None:
     with pytest.raises(InputError, match="diagonal"):

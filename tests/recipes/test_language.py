@@ -234,7 +234,7 @@ def test_other_text_is_refused_and_the_same_goes_on(recipe: LanguageRecipe, tmp_
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"fit__measure_every": 5}, "measure_every: the conditioning of a language model"),
+        ({"fit__measure_every": 5}, "no adapter for `TinyCausal`"),
         ({"held_out": -1}, "held_out -1"),
         ({"data__context": 10**6}, "no window of context 1000000"),
         ({"fit__batch_size": 10**6}, "does not fit a training set"),

@@ -82,11 +82,12 @@ def draw_turned_rotation(
     pairs = min(kept, dim - kept)
 
     def rotation() -> Float64[Tensor, "d d"]:
-        turn = torch.eye(dim, dtype=torch.float64, device=device)
-        one = torch.arange(pairs)
+        apart = parted()
+        turn = torch.eye(dim, dtype=torch.float64, device=apart.device)
+        one = torch.arange(pairs, device=apart.device)
         turn[one, one] = turn[kept + one, kept + one] = math.cos(angle)
         turn[one, kept + one], turn[kept + one, one] = math.sin(angle), -math.sin(angle)
-        return parted() @ turn
+        return apart @ turn
 
     return rotation
 

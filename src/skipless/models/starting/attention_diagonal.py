@@ -120,7 +120,7 @@ def scale_logits_(view: BlockView, x: Float[Tensor, "b n d"], target: float | Se
         found = own.double().mean((0, 2)).cpu()
         return found.mean().expand_as(found) if together else found
 
-    targets = torch.tensor(target, dtype=torch.float64).expand(view.heads)
+    targets = torch.tensor(target, dtype=torch.float64, device="cpu").expand(view.heads)
     log_scale = _solve(
         reached, targets.mean().expand_as(targets) if together else targets, _uniform(bias, queries, count)
     )
