@@ -36,6 +36,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(write_lines(tmp_path / "data", 100))
 
 
+@pytest.mark.slow
 def test_tables_and_figure_are_of_the_same_runs(tmp_path: Path, small: str) -> None:
     asked = {"data": small, "jobs": 1, "steps": 3}
     tables = {what: reproduce_tables(what, "language", tmp_path / "out", **asked) for what in ("table5", "table6")}

@@ -55,6 +55,7 @@ def test_scenes_have_the_recipe_of_scenes(row) -> None:
         depth_recipe("scenes", DepthCell(row, "soap", 24))
 
 
+@pytest.mark.slow
 def test_scenes_are_written_where_none_are_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def few(folder: Path, layout: str, **sizes: Any) -> WrittenScenes:
         return write_scenes(folder, layout, **{**sizes, "train": 64, "val": 10})
@@ -98,6 +99,7 @@ def test_the_report_says_accuracy_and_tokens_and_is_made_again_from_what_is_ther
     assert "tokens.json" in {path.name for path in stamps}
 
 
+@pytest.mark.slow
 def test_muon_stands_beside_soap(tmp_path: Path, short: None) -> None:
     options = Options(depths=(1,), rows=("skip", "skipless + ours"), optimizers=("soap", "muon"), epochs=1, jobs=1)
     written = reproduce_depth(options, tmp_path, command="skipless reproduce depth")

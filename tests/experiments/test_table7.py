@@ -104,6 +104,7 @@ def test_floors_are_of_the_text_that_is_scored(tmp_path: Path, small: Path) -> N
     assert scored["n"] == floors.tokens < text.val.tokens - 1
 
 
+@pytest.mark.slow
 def test_rates_are_tuned_on_text_that_is_in_no_number(tmp_path: Path, small: Path, capsys) -> None:
     written = reproduce_table7(asked(small, rows=("skip",), tune=True), tmp_path / "out")
     assert "Every cell&#x27;s learning rate is the best of three" in written["table7.html"].read_text()
