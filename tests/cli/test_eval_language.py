@@ -14,7 +14,7 @@ from reference.zero_shot import ROWS, by_hand, write_copies
 
 from skipless.data.text import TextConfig, load_text
 from skipless.evaluators import score_text, text_floors
-from skipless.experiments.language.paper import TASKS
+from skipless.evaluators.language.zero_shot.tasks import ZERO_SHOT_TASKS
 from skipless.models import from_pretrained, load_tokenizer
 from skipless.recipes import open_model
 
@@ -126,8 +126,8 @@ def test_a_checkpoint_at_zero_shot_tasks_agrees_with_scores_by_hand(
             model, lambda text: tokenizer.encode(text, add_special_tokens=False), score["task"], [1], 128
         )
         assert score["accuracy"] == pytest.approx(accuracy)
-    assert [score["task"] for score in found["scores"]] == list(TASKS)
-    for task in TASKS.values():
+    assert [score["task"] for score in found["scores"]] == list(ZERO_SHOT_TASKS)
+    for task in ZERO_SHOT_TASKS.values():
         assert f"| {task.title} |" in out
     assert "| mean |" in out
     assert "paper" not in out  # of five questions
@@ -139,8 +139,7 @@ def test_a_checkpoint_at_zero_shot_tasks_agrees_with_scores_by_hand(
 def test_a_run_at_zero_shot_tasks_beside_the_paper_where_all_questions_are_asked(
     run: Path, tmp_path: Path, capsys, monkeypatch
 ) -> None:
-    five = {name: task._replace(questions=5) for name, task in TASKS.items()}
-    monkeypatch.setattr("skipless.experiments.language.paper.TASKS", five)
+    monkeypatch.setattr("skipless.experiments.language.paper.QUESTIONS", dict.fromkeys(ZERO_SHOT_TASKS, 5))
     data = write_copies(tmp_path / "tasks", "parquet")
     words = ["eval", str(run), "language", "--data-dir", str(data), "--out", str(tmp_path / "out")]
     code, out, err = skipless(capsys, *words, "--tasks", "piqa", "boolq")
@@ -172,7 +171,7 @@ def test_what_it_cannot_do_is_told_in_a_line(run: Path, checkpoint: Path, tmp_pa
         ([str(bare), *text], "has no tokenizer.json: give --tokenizer, or copy that of the model's own folder"),
         ([str(bare), "--tasks", "piqa", "--data-dir", tasks], "has no tokenizer (tokenizer.json)"),
         ([str(small), *text], "has 259 ids, the model 200: it is another model's"),
-        ([str(small), "--tasks", "piqa", "--data-dir", tasks], "has ids up to 258, the model 200 of them"),
+        ([str(small), "--tasks", "piqa", "--data-dir", tasks], "has 259 ids, the model 200: it is another"),
         ([str(lacking), *text], "lacks the shard model-00001-of-"),
         ([str(run), "--tasks", "piqua"], "no task 'piqua'; did you mean piqa?"),
         (
@@ -180,6 +179,10 @@ def test_what_it_cannot_do_is_told_in_a_line(run: Path, checkpoint: Path, tmp_pa
             "is no folder: local copies of the tasks",
         ),
         ([str(run), "--tasks", "piqa", "--stride", "4"], "--stride changes nothing of zero-shot tasks"),
+        ([str(run), "--documents", "line"], "--documents line is for another text than the run's own: give --data"),
+        ([str(run), "--context", "1000"], "--context 1000: the model has places for"),
+        ([str(run), "--held-out", "0"], "--held-out 0: give 1 or more"),
+        ([str(run), "--temperature", "-1"], "--temperature -1.0: give 0 or more"),
         ([str(run), "--limit", "4"], "--limit changes nothing of held-out text"),
         ([str(run), "--data-dir", tasks], "--data-dir changes nothing of held-out text"),
         ([str(run), "--tokenizer", str(checkpoint)], "was trained with another tokenizer than"),

@@ -164,6 +164,13 @@ def test_the_share_of_a_gated_mlp_is_read_from_the_weights(linearity: float) -> 
     assert found(0.0) == 0
 
 
+def test_heads_of_two_kinds_are_refused() -> None:
+    init = SkiplessInit(mlp="mirrored", attention_diagonal=0.9, last_diagonal=0.2, context_heads=0.5)
+    sizes = {"embed_dim": 24, "depth": 1, "num_heads": 2, "img_size": 32, "seed": 0}
+    with pytest.raises(InputError, match="of two kinds"):
+        predict_token_cosine(create_model("vit_tiny_patch16_224", init=init, **sizes), torch.zeros(1, 3, 32, 32))
+
+
 @pytest.mark.parametrize("sub_blocks", [("attn",), ("mlp",)])
 def test_skips_are_refused(sub_blocks: tuple[str, ...]) -> None:
     sizes = {"embed_dim": 24, "depth": 1, "num_heads": 2, "img_size": 32}

@@ -6,7 +6,9 @@ import math
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from faults.ranks import run_apart
@@ -79,6 +81,24 @@ def test_a_part_is_whole_documents(text: TextData) -> None:
     assert score.bytes == text.val.byte_counts[:2].sum()
     assert score_text(model(), text.val, context=CONTEXT, most=1).documents == 1
     assert score_text(model(), text.val, context=CONTEXT, most=10**9).documents == text.val.documents
+
+
+def test_what_comes_after_a_part_is_the_other_documents(text: TextData, unchecked) -> None:
+    """A part of two documents and what is behind it: together the whole, and each as a split of its own."""
+    val = text.val
+    lengths = np.diff(val.starts).tolist()
+    most = int(val.starts[1]) + 1  # the first two documents are begun within so many tokens
+    first = score_text(model(), val, context=CONTEXT, most=most)
+    rest = score_text(model(), val, context=CONTEXT, after=most)
+    assert (first.documents, rest.documents) == (2, len(lengths) - 2)
+    assert (first.tokens, rest.tokens) == (sum(lengths[:2]), sum(lengths[2:]))
+    begin = int(val.starts[2]) - 1
+    alone = SimpleNamespace(ids=val.ids[begin:], starts=val.starts[2:] - begin, byte_counts=val.byte_counts[2:])
+    assert vars(rest) == vars(score_text(model(), alone, context=CONTEXT))
+    next_one = score_text(model(), val, context=CONTEXT, after=most, most=1)
+    assert (next_one.documents, next_one.tokens) == (1, lengths[2])
+    with pytest.raises(InputError, match="no document begins: the held-out text has"):
+        score_text(model(), val, context=CONTEXT, after=val.tokens)
 
 
 def test_a_uniform_model_has_the_bits_of_its_vocabulary_by_any_tokenizer(text: TextData, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from reference.zero_shot import ROWS, by_hand, write_copies
 from skipless.data.text import ByteTokenizer, FileTokenizer
 from skipless.errors import InputError
 from skipless.evaluators import score_tasks
+from skipless.evaluators.language.zero_shot.local_files import task_files
 from skipless.models import create_hf_model
 from skipless.models.libraries.hf_tokenizer import fast_tokenizer
 
@@ -161,6 +162,17 @@ def test_data_of_another_form_is_told(content: str, message: str, tmp_path: Path
     assert "\n" not in str(told.value)
 
 
+def test_shards_that_lack_one_are_told(tmp_path: Path) -> None:
+    for number in (0, 2):
+        place = tmp_path / "piqa" / f"validation-0000{number}-of-00003.parquet"
+        place.parent.mkdir(exist_ok=True)
+        place.touch()
+    with pytest.raises(InputError, match="lacks shard 1 of the 3 that the data of piqa has"):
+        task_files("piqa", tmp_path)
+    (tmp_path / "piqa/validation-00001-of-00003.parquet").touch()
+    assert [file.name[11:16] for file in task_files("piqa", tmp_path)[1]] == ["00000", "00001", "00002"]
+
+
 def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     model, ours = causal(), ByteTokenizer()
     (tmp_path / "data").mkdir()
@@ -185,7 +197,7 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_tokenizers_of_other_models_and_answers_without_room_are_told(tmp_path: Path) -> None:
     data = write_copies(tmp_path / "data")
-    with pytest.raises(InputError, match="the tokenizer has ids up to 256, the model 100 of them"):
+    with pytest.raises(InputError, match="has 257 ids, the model 100: it is another"):
         score_tasks(causal(vocab_size=100), ByteTokenizer(), data=data)
     with pytest.raises(InputError, match="an answer has 51 tokens, the model's context 40"):
         score_tasks(causal(), ByteTokenizer(), ["hellaswag"], data=data, context=40)

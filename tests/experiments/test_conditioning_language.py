@@ -62,6 +62,8 @@ def test_its_length_is_in_steps(tmp_path: Path) -> None:
     make = EXPERIMENT.reports["table6"].make
     with pytest.raises(InputError, match="which --steps makes longer"):
         make(Options(scale="language", epochs=2, out=tmp_path), "")
+    with pytest.raises(InputError, match="--epochs changes nothing of table6 where --steps is given"):
+        make(Options(scale="digits", epochs=2, steps=2, out=tmp_path), "")
 
 
 def test_too_little_text_is_told(small: str) -> None:

@@ -60,6 +60,7 @@ def test_the_papers_scale_is_its_model() -> None:
     [
         ({"scale": "papr"}, "no scale 'papr'; did you mean paper?"),
         ({"reading": "sharper"}, "no reading 'sharper'"),
+        ({"reading": "sharp", "row": "skipless + ours"}, "is of the row 'skipless . init', not of 'skipless . ours'"),
         ({"scale": "paper"}, "language at scale 'paper' needs --data"),
         ({"depth": 0}, "depth 0: a model has at least one block"),
     ],

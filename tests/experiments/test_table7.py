@@ -8,18 +8,22 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from reference.tiny_language import write_lines
 from reference.zero_shot import write_copies
 
 from skipless.errors import InputError
 from skipless.evaluators.language import text_floors
+from skipless.evaluators.language.zero_shot.tasks import ZERO_SHOT_TASKS
 from skipless.experiments.language import Options, run
-from skipless.experiments.language.paper import PAPER_TABLE7, TASKS
+from skipless.experiments.language.paper import PAPER_TABLE7, QUESTIONS
 from skipless.experiments.language.recipe import READINGS, LanguageCell, language, table7_recipe
+from skipless.experiments.language.report import LanguageRuns
 from skipless.experiments.language.run import reproduce_table7
 from skipless.experiments.language.scales import LANGUAGE_ROWS
 from skipless.recipes.language import LanguageRecipe
+from skipless.report.run_records import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
@@ -69,7 +73,7 @@ def test_slugs_are_folders_of_their_own() -> None:
 def test_the_paper_averages_as_it_prints() -> None:
     averages = {row: round(statistics.fmean(values.values()), 1) for row, values in PAPER_TABLE7.items()}
     assert averages == {"skip": 47.7, "skipless + init": 48.2}
-    assert all(values.keys() == TASKS.keys() for values in PAPER_TABLE7.values())
+    assert all(values.keys() == QUESTIONS.keys() == ZERO_SHOT_TASKS.keys() for values in PAPER_TABLE7.values())
 
 
 def test_the_report_is_of_its_runs_and_is_made_again_from_what_is_there(tmp_path: Path, small: Path) -> None:
@@ -159,6 +163,27 @@ def test_the_papers_scale_says_what_to_run(tmp_path: Path) -> None:
         assert ("--reading sharp" in command) == row.endswith("sharp")
         assert ("--skip" in command) == (row == "skip")
         assert ("--init" in command) == (row not in ("skip", "skipless"))
+
+
+def test_runs_of_the_papers_scale_may_have_rates_of_their_own(tmp_path: Path) -> None:
+    cell = LanguageCell("skip", "adamw")
+    recipe = table7_recipe("paper", cell, data="c4", tokenizer="t.json")
+    for lr, seed in ((3e-4, 0), (6e-4, 1)):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        (folder / "run.json").write_text(json.dumps({"recipe": recipe.with_(optimizer__lr=lr).as_json()}))
+        (folder / "result.json").write_text("{}")
+    run._require_finished({tmp_path / "0": (cell, recipe)})
+    with pytest.raises(InputError, match="steps"):
+        run._require_finished({tmp_path / "0": (cell, recipe.with_(fit__steps=10))})
+    run_of = {"top1": None, "steps": 1, "seconds": 1.0, "diverged": False, "reason": "", "record": {}}
+    empty = np.zeros(0)
+    runs = tuple(
+        Run(folder=tmp_path / str(seed), seed=seed, learning_rate=lr, epoch=empty, loss=empty, **run_of)
+        for lr, seed in ((3e-4, 0), (6e-4, 1))
+    )
+    with pytest.raises(InputError, match="the runs of skip, adamw have 2 learning rates"):
+        LanguageRuns(cell, runs)
 
 
 @pytest.mark.slow

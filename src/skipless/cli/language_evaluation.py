@@ -101,11 +101,11 @@ def _measured(values: Mapping[str, Any], command: str) -> "HeldOutResult | ZeroS
     if not values["tasks"]:
         of = {"data": values["data"], "documents": values["documents"]}
         return held_out_text(source, build(HeldOutConfig, values), **of, **shared)
-    from skipless.experiments.language.paper import PAPER_SETTING, PAPER_TABLE7, TASKS
+    from skipless.experiments.language.paper import PAPER_SETTING, PAPER_TABLE7, QUESTIONS
 
     published = Published(
-        {f"paper, {row}": of for row, of in PAPER_TABLE7.items()},
-        {name: task.questions for name, task in TASKS.items()},
+        {f"paper, {row}": {**of} for row, of in PAPER_TABLE7.items()},
+        {**QUESTIONS},
         f"Table 7, {PAPER_SETTING}",
     )
     config = build(ZeroShotConfig, values)

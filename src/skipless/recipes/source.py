@@ -13,7 +13,7 @@ from skipless.display import Record
 from skipless.display.values import place_name
 from skipless.errors import InputError
 from skipless.models import REGISTERED, create_model, load_timm
-from skipless.models.libraries import LIBRARIES
+from skipless.models.libraries import LIBRARIES, model_builder
 from skipless.models.libraries.torchvision_factory import TORCHVISION, load_named
 from skipless.models.vit_view import find_vit
 from skipless.recipes.language import LanguageRecipe
@@ -205,26 +205,12 @@ def _from_weights(name: str, weights: Path, seed: int) -> ModelSource:
     return ModelSource(name, model.eval(), note.trained, statistics_of(note))
 
 
-def check_library(recipe: Recipe, folder: Path) -> None:
-    """Refuse a run of a library whose models cannot be rebuilt from their weights.
-
-    Raises:
-        InputError: that names the library.
-    """
-    if recipe.model.library != "timm":
-        raise InputError(
-            f"{str(folder)!r} is a run of {recipe.model.library}'s {recipe.model.name!r}; "
-            "only timm's models can be read off their weights"
-        )
-
-
 def _from_run(folder: Path, weights: Path | None, untrained: bool) -> ModelSource:
     recipe = read_recipe(folder)
     if isinstance(recipe, LanguageRecipe):
         model, trained = language_model(recipe, folder, weights, untrained).eval(), not untrained
         return ModelSource(place_name(folder), model, trained, None, recipe, recipe.data.context, folder)
-    if recipe.model.library not in LIBRARIES:
-        check_library(recipe, folder)
+    model_builder(recipe.model.library)  # refuses a library that is not there
     shapes = weight_shapes(weights or folder)
     note = None if weights is None else read_note(weights)
     if note is not None:

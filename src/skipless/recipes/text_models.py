@@ -144,20 +144,6 @@ def saved_text(
     return load_text(TextConfig(data, tokenizer or str(folder), context, documents=documents or "auto"))
 
 
-def check_vocabulary(model: Any, vocabulary: int, tokenizer: str) -> None:
-    """Refuse a tokenizer with more ids than a model has.
-
-    Raises:
-        InputError: that says how many there are of each.
-    """
-    embedded = getattr(model, "get_input_embeddings", lambda: None)()
-    rows = None if embedded is None else embedded.weight.shape[0]
-    if rows is not None and vocabulary > rows:
-        raise InputError(
-            f"the tokenizer {tokenizer!r} has {vocabulary} ids, the model {rows}: it is another model's; give its own"
-        )
-
-
 def _identity(folder: Path) -> dict[str, Any]:
     return dict((recorded(folder, "text") or {}).get("identity") or {})
 

@@ -107,8 +107,6 @@ def top1_of_run(
     recipe = read_recipe(run).with_(data__data=data)
     if recipe.reads_text:
         raise InputError(f"{str(run)!r} is a model of text, which has no classes: `skipless eval {run} language`")
-    if recipe.reads_text:
-        raise InputError(f"{str(run)!r} is a model of text, which has no classes: `skipless eval {run} language`")
     if not recipe.classifies:
         raise InputError(
             f"{str(run)!r} is a run of {recipe.name}, which has no classifier: see its features with knn and others"

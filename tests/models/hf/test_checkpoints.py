@@ -177,5 +177,5 @@ def test_tokenizers_that_cannot_be_read_are_told_in_a_line(
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     small = write_checkpoint(tmp_path / "small", vocabulary=200)
-    with pytest.raises(InputError, match="has ids up to 258, the model 200 of them"):
+    with pytest.raises(InputError, match="has 259 ids, the model 200: it is another"):
         load_tokenizer(small, from_pretrained(small))

@@ -185,6 +185,7 @@ def _ids(source: Any, count: int, data: str | None, tokens: int | None, seed: in
 
     from skipless.display.values import counted, place_name
     from skipless.models.text_view import find_text
+    from skipless.recipes.language import held_out_windows
     from skipless.studies.language.subject import subject
 
     length = min(source.context, TEXT_LENGTH) if tokens is None else tokens
@@ -195,10 +196,8 @@ def _ids(source: Any, count: int, data: str | None, tokens: int | None, seed: in
         ids = torch.randint(find_text(source.model).vocabulary, (count, length), generator=generator)
         return ids, f"{counted(count, 'text')} of {length} random token ids"
     text = subject(source).text(data, None)
-    if count * length > text.val.tokens:
-        raise InputError(f"{count} texts of {length} tokens: the held-out text has {text.val.tokens}; ask for less")
-    ids = torch.from_numpy(text.val.ids[: count * length].astype("int64")).view(count, length)
-    return ids, f"{counted(count, 'held-out text')} of {length} tokens of {place_name(text.source)}"
+    words = f"{counted(count, 'held-out text')} of {length} tokens of {place_name(text.source)}"
+    return held_out_windows(text, count, length), words
 
 
 def _series(blocks: list[Mapping[str, Any]]) -> dict[str, list[tuple[int, Any]]]:

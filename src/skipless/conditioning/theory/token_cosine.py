@@ -151,6 +151,12 @@ def _one_map(view: BlockView, scale: float) -> CorrelationMap:
     return CorrelationMap.of(lambda u: u * view.activation(scale * u))
 
 
+def _parted(view: BlockView) -> bool:
+    """Whether a head's values leave out some of a token's entries, as `init/context_heads.py` starts them."""
+    by_head = view.w_v.unflatten(1, (view.key_heads, -1))
+    return bool((by_head == 0).all(dim=2).any())
+
+
 def _opposite(one: Tensor, other: Tensor) -> bool:
     return torch.allclose(one, -other, rtol=1e-2, atol=1e-4)
 
@@ -167,7 +173,8 @@ def predict_token_cosine(model: nn.Module, images: Given) -> TokenCosine:
         images: normalised as for the model, or token ids of a language model; the first 16 are used.
 
     Raises:
-        InputError: if no adapter knows the model, it has skips, or it does not take the images.
+        InputError: if no adapter knows the model, it has skips, its heads are of two kinds, or it does not take the
+            images.
 
     Example:
         >>> from skipless import SkiplessInit, create_model
@@ -177,6 +184,11 @@ def predict_token_cosine(model: nn.Module, images: Given) -> TokenCosine:
         True
     """
     views = block_views(model)
+    if any(_parted(view) for view in views):
+        raise InputError(
+            "the heads of this model are of two kinds (context_heads), which read directions of their own: C-maps are "
+            "composed for heads that read all of a token"
+        )
     if any(view.skips for view in views):
         raise InputError("C-maps are composed for a model without skips: call remove_skips_ first")
     with evaluating(model):

@@ -8,7 +8,7 @@
 The paper's readings of its scheme for a causal model with gated MLPs differ in what trains; see `READINGS`.
 """
 
-from typing import Annotated, NamedTuple, cast
+from typing import Annotated, NamedTuple, cast, get_args
 
 from skipless.choices import OptimizerName, Row, slug
 from skipless.data.text.config import TextConfig
@@ -44,10 +44,7 @@ class LanguageCell(NamedTuple):
     @property
     def reading(self) -> Reading:
         """How its row reads the paper's scheme."""
-        found: Reading = "paper"
-        for reading in READINGS:
-            found = reading if self.row.endswith(reading) else found
-        return found
+        return next((reading for reading in get_args(Reading) if self.row.endswith(f", {reading}")), "paper")
 
 
 READINGS: dict[Reading, SkiplessInit] = {

@@ -1,4 +1,4 @@
-"""The files of Table 7: tables, the picture of losses, and the page."""
+"""The files of Table 7: tables, pictures and the page."""
 
 import json
 import statistics
@@ -10,9 +10,11 @@ import torch
 
 from skipless.choices import OptimizerName
 from skipless.display import Table
+from skipless.errors import InputError
 from skipless.evaluators.language import TextFloors
-from skipless.evaluators.language.zero_shot.scores import TaskScores
-from skipless.experiments.language.paper import PAPER_SETTING, PAPER_TABLE7, TASKS
+from skipless.evaluators.language.zero_shot.scores import TaskScores, with_error
+from skipless.evaluators.language.zero_shot.tasks import ZERO_SHOT_TASKS
+from skipless.experiments.language.paper import BOOLQ_MAJORITY, PAPER_SETTING, PAPER_TABLE7, QUESTIONS
 from skipless.experiments.language.recipe import LanguageCell
 from skipless.experiments.language.text import DESCRIPTION, TITLE, differences, notes
 from skipless.recipes.language import LanguageRecipe
@@ -35,12 +37,22 @@ class LanguageRuns:
         runs: one a seed.
         tokens: what becomes of tokens in the first of them, as `token_history` gives it.
         scores: zero-shot accuracies of the first of them; None where none were asked for.
+
+    Raises:
+        InputError: if the runs have several learning rates.
     """
 
     cell: LanguageCell
     runs: tuple[Run, ...]
     tokens: Mapping[str, Sequence[float]] = field(default_factory=dict)
     scores: TaskScores | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse runs of several learning rates as one cell."""
+        rates = {run.learning_rate for run in self.runs}
+        if len(rates) > 1:
+            given = ", ".join(f"{run.folder} has {run.learning_rate:g}" for run in self.runs)
+            raise InputError(f"the runs of {', '.join(self.cell)} have {len(rates)} learning rates ({given}); give one")
 
     @property
     def losses(self) -> tuple[float, ...]:
@@ -123,7 +135,7 @@ def score_table(found: Sequence[LanguageRuns]) -> Table | None:
     tasks = [score.task for score in first.scores]
     rows = []
     for cell, scores in scored:
-        values = [_with_error(scores[task].accuracy, scores[task].error) for task in tasks]
+        values = [with_error(scores[task].accuracy, scores[task].error) for task in tasks]
         rows.append((f"{cell.row}, {OPTIMIZER_LABEL[cell.optimizer]}", *values, f"{scores.mean:.1f}"))
     rows.append(_task_row("the most frequent answer", [first[task].majority for task in tasks]))
     rows.append(_task_row("a guess", [first[task].chance for task in tasks]))
@@ -135,15 +147,17 @@ def score_table(found: Sequence[LanguageRuns]) -> Table | None:
 
 def paper_table() -> Table:
     """Table 7 of the paper beside what a guess and the most frequent answer reach."""
-    heads = ("model", *(task.title for task in TASKS.values()), "average")
-    rows = [_task_row(f"paper: {row}", [values[name] for name in TASKS]) for row, values in PAPER_TABLE7.items()]
-    majorities = ("–" if task.majority is None else f"{task.majority:.1f}" for task in TASKS.values())
+    heads = ("model", *(task.title for task in ZERO_SHOT_TASKS.values()), "average")
+    rows = [
+        _task_row(f"paper: {row}", [values[name] for name in ZERO_SHOT_TASKS]) for row, values in PAPER_TABLE7.items()
+    ]
+    majorities = (f"{BOOLQ_MAJORITY:.1f}" if name == "boolq" else "–" for name in ZERO_SHOT_TASKS)
     rows.append(("the most frequent answer", *majorities, ""))
-    rows.append(_task_row("a guess", [task.chance for task in TASKS.values()]))
-    errors = (100 * (0.25 / task.questions) ** 0.5 for task in TASKS.values())
+    rows.append(_task_row("a guess", [task.chance for task in ZERO_SHOT_TASKS.values()]))
+    errors = (100 * (0.25 / QUESTIONS[name]) ** 0.5 for name in ZERO_SHOT_TASKS)
     rows.append(("standard error, at most", *(f"{error:.1f}" for error in errors), ""))
     caption = f"The paper's zero-shot accuracies in percent, one run each. {PAPER_SETTING}."
-    return Table(heads, rows, caption, align="l" + "r" * (len(TASKS) + 1))
+    return Table(heads, rows, caption, align="l" + "r" * (len(ZERO_SHOT_TASKS) + 1))
 
 
 def runs_table(found: Sequence[LanguageRuns]) -> Table:
@@ -181,7 +195,7 @@ def write_table7(
     tuned: bool,
     command: str,
 ) -> dict[str, Path]:
-    """Write tables, picture and page.
+    """Write tables, pictures and page.
 
     Args:
         found: the cells.
@@ -228,10 +242,6 @@ def write_table7(
         trained=[run for one in found for run in one.runs],
     )
     return write_report(out, "table7", files, page)
-
-
-def _with_error(value: float, error: float | None) -> str:
-    return f"{value:.1f}" if error is None else f"{value:.1f} ± {error:.1f}"
 
 
 def _ends(values: Sequence[float], *, mean: bool) -> str:

@@ -18,7 +18,7 @@ from skipless.experiments.language.report import LanguageRuns, write_table7
 from skipless.options import refuse_given
 from skipless.recipes.command import training_command
 from skipless.recipes.language import LanguageRecipe, held_out_windows
-from skipless.recipes.read import refuse_other_recipe
+from skipless.recipes.read import read_recipe, refuse_other_recipe
 from skipless.recipes.source import open_model
 from skipless.report.labels import OPTIMIZER_LABEL
 from skipless.report.run_records import read_run
@@ -147,7 +147,7 @@ def _require_finished(planned: Mapping[Path, tuple[LanguageCell, LanguageRecipe]
     commands = []
     for folder, (cell, recipe) in planned.items():
         if (folder / "result.json").exists():
-            refuse_other_recipe(folder, recipe)
+            refuse_other_recipe(folder, recipe.with_(optimizer__lr=read_recipe(folder).optimizer.lr))  # tuned by hand
             continue
         if recipe.data.tokenizer is None and not (Path(recipe.data.data) / "text.json").is_file():
             raise InputError("table7 at scale 'paper' needs --tokenizer: the tokenizer.json of a model of 32,000 ids")

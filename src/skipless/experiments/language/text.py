@@ -43,7 +43,7 @@ def notes(seeds: Sequence[int], *, tuned: bool, paper: bool, counted: int) -> li
             "neither trained on nor in the table."
         )
     elif paper:
-        said.append("Learning rates were not tuned: all are 1e-3.")
+        said.append("Learning rates are those that the runs were given by --lr; without it all are 1e-3, untuned.")
     else:
         said.append(
             "Learning rates are those of `skipless train language`, for its own text and 300 steps: of the models with "

@@ -15,6 +15,7 @@ from skipless.init import SkiplessInit
 from skipless.models.adapters.protocol import LayerScaleChoice
 from skipless.models.blocks import SubBlock
 from skipless.models.libraries.hf_shards import check_shards
+from skipless.models.libraries.hf_tokenizer import check_vocabulary
 from skipless.models.starting.initialization import initialize_
 from skipless.models.starting.positions import set_positions_
 from skipless.models.surgery import remove_skips_
@@ -164,11 +165,7 @@ def load_tokenizer(folder: str | Path, model: Any = None) -> Any:
     except _ERRORS as error:
         raise InputError(f"the tokenizer in {folder} cannot be read: {_line(error)}") from error
     if model is not None:
-        most, rows = max(tokenizer.get_vocab().values()), model.get_input_embeddings().weight.shape[0]
-        if most >= rows:
-            raise InputError(
-                f"the tokenizer of {folder} has ids up to {most}, the model {rows} of them: another model's?"
-            )
+        check_vocabulary(model, max(tokenizer.get_vocab().values()) + 1, str(folder))
     return tokenizer
 
 

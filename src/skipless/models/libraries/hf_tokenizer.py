@@ -48,6 +48,20 @@ def fast_tokenizer(file: Path | None = None, end_token: str = BYTES_END) -> Any:
     )
 
 
+def check_vocabulary(model: Any, vocabulary: int, tokenizer: str) -> None:
+    """Refuse a tokenizer with more ids than a model has.
+
+    Raises:
+        InputError: that says how many there are of each.
+    """
+    embedded = getattr(model, "get_input_embeddings", lambda: None)()
+    rows = None if embedded is None else embedded.weight.shape[0]
+    if rows is not None and vocabulary > rows:
+        raise InputError(
+            f"the tokenizer {tokenizer!r} has {vocabulary} ids, the model {rows}: it is another model's; give its own"
+        )
+
+
 def _of_bytes(end_token: str) -> Any:
     """Every byte as its own token, in the letters that byte-level tokenizers write bytes in."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers

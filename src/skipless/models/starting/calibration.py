@@ -18,7 +18,7 @@ from skipless.models.surgery import block_views
 @torch.no_grad()
 def calibrate_(
     model: nn.Module,
-    diagonal: float | Sequence[float] | Sequence[Sequence[float]],
+    diagonal: float | Sequence[float | Sequence[float]],
     *,
     images: Float[Tensor, "b c h w"] | None = None,
     inputs: Int[Tensor, "b n"] | None = None,

@@ -113,7 +113,8 @@ def initialize_(
     if init.positions != "kept":
         set_positions_(model, init.positions, init.position_scale, images=images, generator=generator)
     if init.attention_diagonal is not None:
-        calibrate_(model, init.head_diagonals(len(views), views[0].heads), images=images, inputs=inputs)
+        targets = [init.head_diagonals(len(views), view.heads)[place] for place, view in enumerate(views)]
+        calibrate_(model, targets, images=images, inputs=inputs)
     _note_initialized_(model, views)
     return model
 

@@ -12,9 +12,10 @@ from skipless.data.text import TextData, load_tokenizer
 from skipless.errors import InputError
 from skipless.evaluators.features.store_builder import tensors_hash
 from skipless.models import block_views, load_tokenizer as load_saved_tokenizer
+from skipless.models.libraries.hf_tokenizer import check_vocabulary
 from skipless.recipes.language import LanguageRecipe
 from skipless.recipes.source import ModelSource
-from skipless.recipes.text_models import check_vocabulary, is_causal, run_text, run_tokenizer, saved_text
+from skipless.recipes.text_models import is_causal, run_text, run_tokenizer, saved_text
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,7 @@ from skipless.evaluators.language.zero_shot.tasks import TaskName, ZeroShotTask,
 # How the library `datasets` calls the reader of each kind of file.
 _READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".arrow": "arrow"}
 _HELD_OUT = re.compile(r"(^|[-_.])(validation|valid|val|dev)([-_.]|$)")
-_SHARD = re.compile(r"-\d+-of-\d+")
-_NUMBERED = re.compile(r"-(\d+)-of-(\d+)$")
+_SHARD = re.compile(r"-(\d+)-of-(\d+)")
 
 
 def task_files(name: TaskName, folder: Path) -> tuple[str, list[Path]]:
@@ -51,7 +50,7 @@ def task_files(name: TaskName, folder: Path) -> tuple[str, list[Path]]:
 
 def _check_shards(name: TaskName, files: list[Path]) -> None:
     """Refuse shards of which some are missing: `validation-00000-of-00003.parquet` names three."""
-    numbered = [match for file in files if (match := _NUMBERED.search(file.stem))]
+    numbered = [match for file in files if (match := _SHARD.search(file.stem))]
     if not numbered:
         return
     of, there = int(numbered[0][2]), {int(match[1]) for match in numbered}

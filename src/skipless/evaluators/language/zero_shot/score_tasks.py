@@ -17,7 +17,7 @@ from skipless.evaluators.language.zero_shot.local_files import check_questions, 
 from skipless.evaluators.language.zero_shot.scores import TaskScore, TaskScores
 from skipless.evaluators.language.zero_shot.tasks import ZERO_SHOT_TASKS, TaskName, task_named
 from skipless.models.eval_mode import evaluating
-from skipless.models.libraries.hf_tokenizer import fast_tokenizer
+from skipless.models.libraries.hf_tokenizer import check_vocabulary, fast_tokenizer
 from skipless.optional import how_to_install, is_installed
 
 
@@ -161,9 +161,7 @@ def _harnessed(model: Any, tokenizer: Any, context: int | None, batch_size: int,
             "the tokenizer names neither a beginning nor an end of text, one of which stands before a text: set "
             "eos_token in its tokenizer_config.json"
         )
-    most, rows = max(tokenizer.get_vocab().values()), model.get_input_embeddings().weight.shape[0]
-    if most >= rows:
-        raise InputError(f"the tokenizer has ids up to {most}, the model {rows} of them: it is another model's")
+    check_vocabulary(model, max(tokenizer.get_vocab().values()) + 1, type(tokenizer).__name__)
     from skipless.evaluators.language.zero_shot.harness import Harnessed
 
     begin = True if ours and begins is None else begins

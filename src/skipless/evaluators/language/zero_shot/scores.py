@@ -43,12 +43,13 @@ class TaskScore(Record):
     version: str
 
     def _summary(self) -> str:
-        return f"{self.title} {_with(self.accuracy, self.error)} %, n = {self.n}, largest answer {self.majority:.1f} %"
+        reached = with_error(self.accuracy, self.error)
+        return f"{self.title} {reached} %, n = {self.n}, largest answer {self.majority:.1f} %"
 
     def _row(self) -> tuple[str, ...]:
-        normalized = "" if self.normalized is None else _with(self.normalized, self.normalized_error)
+        normalized = "" if self.normalized is None else with_error(self.normalized, self.normalized_error)
         levels = (f"{self.n}", f"{self.chance:.1f}", f"{self.majority:.1f}")
-        return (self.title, _with(self.accuracy, self.error), normalized, *levels)
+        return (self.title, with_error(self.accuracy, self.error), normalized, *levels)
 
     def tables(self) -> tuple[Table, ...]:
         """A row of numbers."""
@@ -137,7 +138,8 @@ class TaskScores(Record):
         legend(axes)
 
 
-def _with(value: float, error: float | None) -> str:
+def with_error(value: float, error: float | None) -> str:
+    """A number in per cent with its standard error, where that is known."""
     return f"{value:.1f}" if error is None else f"{value:.1f} ± {error:.1f}"
 
 
