@@ -62,6 +62,22 @@ def test_depth_and_length_reach_the_recipe(capsys) -> None:
     assert 0.7 < short["forward_flops_per_image"] / full["forward_flops_per_image"] < 0.8
 
 
+def test_a_language_model_is_planned_by_windows_of_text(capsys) -> None:
+    common = ("plan", "--recipe", "language", "--devices", "8")
+    code, printed, _ = skipless(capsys, *common)
+    assert code == 0
+    assert "GFLOP / window" in printed
+    assert "tokens/s, each GPU" in printed
+    assert "of each window: 4,096 tokens, of 32,000 ids" in printed
+    full, short = (
+        json.loads(skipless(capsys, *common, "--json", *more)[1])["runs"][0]
+        for more in ((), ("--depth", "6", "--steps", "100", "--context", "1024", "--vocabulary", "1000"))
+    )
+    assert full["parameters"] == 109_529_856
+    assert (short["steps"], short["context"], short["vocabulary"]) == (100, 1024, 1000)
+    assert short["forward_flops_per_window"] < full["forward_flops_per_window"] / 8
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -77,6 +93,11 @@ def test_depth_and_length_reach_the_recipe(capsys) -> None:
         (["--micro-batch", "0"], "--micro-batch 0"),
         (["--images", "10"], "batch_size 4096 does not fit a training set of 10"),
         (["--recipe", "dino", "--epochs", "5"], "warmup_teacher_temp_epochs=30"),
+        (["--context", "512"], "--context: of text, and 'table1' is trained on images"),
+        (["--recipe", "language", "--images", "10", "--epochs", "2"], "--epochs --images: of images, and 'language'"),
+        (["--recipe", "language", "--vocabulary", "1"], "vocabulary 1"),
+        (["--recipe", "language", "--micro-batch", "5"], "a device's 64 windows of a step"),
+        (["vit_base_patch16_224", "--recipe", "language"], "language has a model of its own"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_exit_code_2(capsys, arguments, words) -> None:

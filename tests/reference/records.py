@@ -25,6 +25,7 @@ from skipless.display import Record
 from skipless.evaluators.classification.linear_classification import ClassificationRate, ClassificationScore
 from skipless.evaluators.features.store import FeatureStore
 from skipless.evaluators.probe.dense_set import Skipped
+from skipless.experiments.language.recipe import language
 from skipless.init import CorrelationMap
 from skipless.optim import WarmupCosine
 from skipless.optim.config import OptimizerConfig
@@ -208,7 +209,8 @@ def _of_planning() -> list[Any]:
         steps_per_epoch=1000, evaluate_every=1, checkpoint_every=1000,
     )  # fmt: skip
     row = PlanRow(NAME, "soap", work, setup, found, found, replace(found, fits=False))
-    return [work, setup, setup.gpu, found, found.memory, found.time, profile, once, row]
+    text = planning.text_workload(language("paper", data="-"))
+    return [work, text, setup, setup.gpu, found, found.memory, found.time, profile, once, row]
 
 
 def _of_runs() -> list[Any]:

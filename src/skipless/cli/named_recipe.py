@@ -173,14 +173,25 @@ def paper_recipes() -> tuple[str, ...]:
     return tuple(name for name, recipe in recipes().items() if recipe.paper is not None)
 
 
-def recipe_at_paper_scale(name: str, row: Row, optimizer: str, model: str, depth: int | None) -> Recipe:
-    """A recipe at the paper's scale, of another model, for data that need not be there."""
+def recipe_at_paper_scale(name: str, row: Row, optimizer: str, model: str | None, depth: int | None) -> Recipe:
+    """A recipe at the paper's scale, of another model or depth, for data that need not be there.
+
+    Without a model, one of images is of ViT-B, as in Table 1.
+    """
     named = recipes()[name]
     found: Recipe = named.make(named.paper, row, optimizer, data="-")
+    if depth is not None and depth < 1:
+        raise InputError(f"--depth {depth}: give at least 1")
+    if found.reads_text:
+        if model is not None:
+            raise InputError(
+                f"{model!r}: {name} has a model of its own, whose number of blocks --depth changes; in Python "
+                "skipless.planning.text_workload counts any recipe's"
+            )
+        return named.make(named.paper, row, optimizer, data="-", depth=depth)
+    model = model or "vit_base_patch16_224"
     kwargs = {key: value for key, value in found.model.kwargs.items() if key != "depth"}
     if depth is not None:
-        if depth < 1:
-            raise InputError(f"--depth {depth}: give at least 1")
         kwargs["depth"] = depth
     return found.with_(model=replace(found.model, name=model, kwargs=kwargs))
 

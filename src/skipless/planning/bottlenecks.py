@@ -64,10 +64,10 @@ class RunProfile(Record):
         device: device of the run, `cpu` or `cuda`.
         cores: number of cores that this process may use.
         workers: number of worker processes of the loader.
-        batch_size: images of a step on this process.
+        batch_size: samples of a step on this process.
         precision: precision of the passes.
         optimizer_name: class of the optimizer.
-        loader: images/s of the loader alone.
+        loader: samples/s of the loader alone.
         between: seconds from an update to the next forward pass: loading the batch, metrics, log lines.
         passes: seconds of forward and backward pass.
         update: seconds of an ordinary optimizer step.
@@ -79,6 +79,7 @@ class RunProfile(Record):
         evaluate_every: epochs between evaluations; 0 evaluates at the end only.
         checkpoint_every: steps between checkpoints.
         processes: number of processes of the run.
+        unit: what a sample is: an image, or a window of text.
     """
 
     device: str
@@ -99,16 +100,17 @@ class RunProfile(Record):
     evaluate_every: int
     checkpoint_every: int
     processes: int = 1
+    unit: str = "image"
 
     def _summary(self) -> str:
         part, share = self.ranked()[0]
         where = f"{self.device}, {self.precision}, batch {self.batch_size}, {self.optimizer_name}"
-        return f"{self.images_per_second:.4g} images/s, {_NAMES[part][0]} {_per_cent(share)} of the time; {where}"
+        return f"{self.images_per_second:.4g} {self.unit}s/s, {_NAMES[part][0]} {_per_cent(share)} of the time; {where}"
 
     def tables(self) -> tuple[Table, ...]:
         """A row for each part of the run; the advice below it."""
         rows = [(name, _per_cent(self.shares()[name]), text) for name, text in part_times(self).items()]
-        loader = f"loader alone {self.loader:.4g} images/s with {self.workers} workers"
+        loader = f"loader alone {self.loader:.4g} {self.unit}s/s with {self.workers} workers"
         caption = f"{self._setting()}; {loader}; time is the median (shortest to longest)"
         return (Table(("part", "share", "time"), rows, caption, self.advice.splitlines(), align="lrl"),)
 
@@ -120,7 +122,7 @@ class RunProfile(Record):
 
     def _setting(self) -> str:
         what = f"{self.device}, {self.precision}, batch {self.batch_size}, {self.optimizer_name}"
-        return f"{self.images_per_second:.4g} images/s on {what}"
+        return f"{self.images_per_second:.4g} {self.unit}s/s on {what}"
 
     @property
     def optimizer(self) -> float:
@@ -215,7 +217,7 @@ class RunProfile(Record):
             wanted = -(-self._needed // each)
             free = "" if wanted <= self.cores else f", and there are {self.cores} cores: crop less, or decode less"
             return (
-                f"alone it gives {self.loader:.0f} images/s with {self.workers} workers, the rest of the step "
+                f"alone it gives {self.loader:.0f} {self.unit}s/s with {self.workers} workers, the rest of the step "
                 f"takes {self._needed:.0f}; that asks for about --workers {wanted:.0f}{free}"
             )
         if not self.workers:
@@ -279,7 +281,7 @@ def profile_text(profile: RunProfile) -> str:
     shares = profile.shares()
     lines = [
         f"the loop        {profile._setting()}",
-        f"loader alone    {profile.loader:.4g} images/s with {profile.workers} workers",
+        f"loader alone    {profile.loader:.4g} {profile.unit}s/s with {profile.workers} workers",
     ]
     lines += [f"{100 * shares[name]:5.1f} %  {name:20}  {value}" for name, value in part_times(profile).items()]
     return "\n".join([*lines, profile.advice])

@@ -130,7 +130,7 @@ class Plan(Record):
     Attributes:
         micro_batch: images in one forward pass of a device.
         accumulation: micro-batches of a device in one step.
-        flops_per_image: FLOPs of forward pass, backward pass and teacher, without recomputation.
+        flops_per_image: FLOPs of forward pass, backward pass and teacher for a sample, without recomputation.
         optimizer_flops: FLOPs of an average optimizer step over all devices: matrix products and QR.
         flops: FLOPs of the run, including evaluations and recomputation.
         memory: memory on the fullest device.
@@ -138,6 +138,7 @@ class Plan(Record):
         hours: GPU hours, summed over all devices.
         sent_bytes: bytes that each device sends in a step.
         fits: whether the run fits into the GPU's usable memory.
+        unit: what a sample is: an image, or a window of text.
     """
 
     micro_batch: int
@@ -150,12 +151,13 @@ class Plan(Record):
     hours: float
     sent_bytes: float
     fits: bool
+    unit: str = "image"
 
     _size: ClassVar[tuple[float, float]] = (6.4, 3.0)
 
     def _summary(self) -> str:
         fits = "" if self.fits else ", does not fit"
-        batch = f"{self.accumulation} x {self.micro_batch} images a device"
+        batch = f"{self.accumulation} x {self.micro_batch} {self.unit}s a device"
         memory = f"{self.memory.total / _GIB:.1f} GiB{fits}"
         return f"{1e3 * self.time.total:.1f} ms a step, {self.hours:.3g} GPU hours, {memory}, {batch}"
 
@@ -163,7 +165,10 @@ class Plan(Record):
         """The run as a whole, then time and memory by parts."""
         rows = [
             ("micro-batches a step", f"{self.accumulation} x {self.micro_batch}"),
-            ("FLOPs of an image", f"{self.flops_per_image / 1e9:,.1f} GFLOP"),
+            (
+                f"FLOPs of {'an' if self.unit == 'image' else 'a'} {self.unit}",
+                f"{self.flops_per_image / 1e9:,.1f} GFLOP",
+            ),
             ("FLOPs of the optimizer's step", f"{self.optimizer_flops / 1e9:,.1f} GFLOP"),
             ("FLOPs of the run", f"{self.flops / 1e18:,.3g} EFLOP"),
             ("GPU hours", f"{self.hours:,.3g}"),
@@ -224,6 +229,7 @@ def plan(work: Workload, setup: Setup, assumed: Assumptions | None = None) -> Pl
         hours=(setup.devices * work.steps * time.total + evaluation / peak) / 3600,
         sent_bytes=hidden + bare,
         fits=kept.total <= usable,
+        unit=work.unit,
     )
 
 
@@ -265,7 +271,7 @@ def _device_batch(work: Workload, setup: Setup) -> int:
             f"--devices {setup.devices} does not divide the batch of {work.fit.batch_size}; give --batch-size"
         )
     if setup.micro_batch is not None and (setup.micro_batch < 1 or batch % setup.micro_batch):
-        raise InputError(f"--micro-batch {setup.micro_batch} does not divide a device's {batch} images of a step")
+        raise InputError(f"--micro-batch {setup.micro_batch} does not divide a device's {batch} {work.unit}s of a step")
     return batch
 
 

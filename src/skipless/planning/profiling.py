@@ -145,9 +145,10 @@ def profile_run(recipe: Recipe, *, seconds: float = 8.0) -> RunProfile:
         with timer.running():
             _start(recipe, Path(folder) / "run")
         if len(timer.updates) < _MIN_UPDATES or timer.task is None or timer.optimizer is None:
+            batch = f"{recipe.fit.batch_size} {_unit(recipe)}s"
             raise InputError(
-                f"fewer than {_MIN_UPDATES} steps of {recipe.fit.batch_size} images in {timer.max_seconds:g} s; give a "
-                "smaller --batch-size, or more --seconds"
+                f"fewer than {_MIN_UPDATES} steps of {batch} in {timer.max_seconds:g} s; give a smaller --batch-size, "
+                "or more --seconds"
             )
         checkpoint = _checkpoint_seconds(timer, Path(folder))
     return _profile(recipe, timer, train, loader, checkpoint, _evaluation_seconds(recipe, fabric, timer.task, labelled))
@@ -162,7 +163,7 @@ def _start(recipe: Recipe, out: Path) -> None:
 
 
 def _loader_rate(dataset: BatchedDataset, recipe: Recipe, seconds: float) -> float:
-    """Return the images/s of the loader alone, once its workers have started."""
+    """Return the samples/s of the loader alone, once its workers have started."""
     fit = recipe.fit
     size = min(len(dataset), fit.batch_size // fit.accumulation)
     size = size if isinstance(dataset, MemoryImages) else min(size, _LOADER_BATCH)
@@ -254,7 +255,12 @@ def _profile(
         evaluate_every=fit.evaluate_every,
         checkpoint_every=fit.checkpoint_every or apart,
         processes=processes,
+        unit=_unit(recipe),
     )
+
+
+def _unit(recipe: Recipe) -> str:
+    return "window" if recipe.reads_text else "image"
 
 
 def _now(module: nn.Module) -> float:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from skipless.display import Record, Table
 from skipless.display.values import counted
 from skipless.planning.estimate import Assumptions, Plan, Setup
+from skipless.planning.text import TextWorkload
 from skipless.planning.work import Workload
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ class PlanRow(Record):
     def as_json(self) -> dict[str, Any]:
         """Return every number of the plan, unrounded."""
         work = self.work
+        sample: dict[str, Any] = {"crops": [asdict(crops) for crops in work.student]}
+        if isinstance(work, TextWorkload):
+            sample = {"context": work.context, "vocabulary": work.vocabulary}
         return {
             "model": self.model,
             "optimizer": self.optimizer,
@@ -59,14 +63,14 @@ class PlanRow(Record):
             "strategy": self.setup.strategy,
             "parameters": work.parameters,
             "steps": work.steps,
-            "images": work.images,
-            "crops": [asdict(crops) for crops in work.student],
+            f"{work.unit}s": work.images,
+            **sample,
             "epochs": work.fit.epochs,
             "batch_size": work.fit.batch_size,
             "precision": work.fit.precision,
-            "forward_flops_per_image": work.forward,
-            "backward_flops_per_image": work.backward,
-            "teacher_flops_per_image": work.teaching,
+            f"forward_flops_per_{work.unit}": work.forward,
+            f"backward_flops_per_{work.unit}": work.backward,
+            f"teacher_flops_per_{work.unit}": work.teaching,
             **asdict(self.plan),
             "seconds_per_step": self.plan.time.total,
             "memory_total": self.plan.memory.total,
@@ -77,13 +81,15 @@ class PlanRow(Record):
 
 def compute_table(lines: Sequence[PlanRow]) -> str:
     """Return a table of work and time, with a row for each run."""
+    work = lines[0].work
+    tokens = work.context if isinstance(work, TextWorkload) else 0
     header = (
-        "model", "optimizer", "GPUs", "micro-batch", "GFLOP / image", "optimizer, GFLOP / step", "run, EFLOP",
-        "step, ms", "optimizer", "links", "GPU hours", "days", "images/s, each GPU",
+        "model", "optimizer", "GPUs", "micro-batch", f"GFLOP / {work.unit}", "optimizer, GFLOP / step", "run, EFLOP",
+        "step, ms", "optimizer", "links", "GPU hours", "days", f"{'tokens' if tokens else 'images'}/s, each GPU",
     )  # fmt: skip
     rows = []
     for line in lines:
-        plan, devices, batch = line.plan, line.setup.devices, line.work.fit.batch_size
+        plan, devices, batch = line.plan, line.setup.devices, line.work.fit.batch_size * (tokens or 1)
         rows.append((
             line.model, line.optimizer, f"{devices}", f"{plan.accumulation} x {plan.micro_batch}",
             f"{plan.flops_per_image / 1e9:.1f}", f"{plan.optimizer_flops / 1e9:.1f}", f"{plan.flops / 1e18:.1f}",
@@ -118,18 +124,24 @@ def assumptions_text(lines: Sequence[PlanRow], assumed: Assumptions) -> str:
     if any(line.optimizer == "muon" for line in lines):
         share += "; Muon's updates computed whole on each of them"
     return "\n".join((
-        f"- run: {counted(fit.epochs, 'epoch')} of {work.images:,} images in batches of {fit.batch_size} "
-        f"({counted(work.steps, 'step')}), "
-        f"{fit.precision}, {work.evaluations} evaluations of {work.evaluated:,} images",
-        f"- of each image, pixels a side: {', '.join(f'{crops.count} x {crops.size}' for crops in work.student)}",
+        f"- run: {_length(work)}, {fit.precision}, {work.evaluations} evaluations of {work.evaluated:,} {work.unit}s",
+        f"- {work.sample}",
         f"- GPU: {gpu.name} ({gpu.source}, dense): {gpu.peak(fit.precision) / 1e12:.4g} TFLOP/s {fit.precision}, "
         f"{gpu.single / 1e12:.4g} TFLOP/s fp32, {gpu.bandwidth / 1e12:.4g} TB/s, {gpu.memory / _GIB:.0f} GiB",
         f"- several GPUs: {setup.strategy}{share}; {assumed.link / 1e9:g} GB/s each way (--link)",
         f"- assumed shares of these peaks: passes {assumed.mfu:g} (--mfu), optimizer's products "
         f"{assumed.product_share:g} (--product-share), QR {assumed.qr_share:g} (--qr-share), element-wise updates "
         f"{assumed.bandwidth_share:g} of the bandwidth; {assumed.usable:g} of the memory may be filled (--usable)",
-        "- the loader keeps up: it must give each GPU the images/s of the last column",
+        "- the loader keeps up: it must give each GPU the "
+        f"{'tokens' if isinstance(work, TextWorkload) else 'images'}/s of the last column",
     ))  # fmt: skip
+
+
+def _length(work: Workload) -> str:
+    steps, batches = counted(work.steps, "step"), f"batches of {work.fit.batch_size}"
+    if work.fit.steps is not None:
+        return f"{steps} in {batches}"
+    return f"{counted(work.fit.epochs, 'epoch')} of {work.images:,} {work.unit}s in {batches} ({steps})"
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:

@@ -14,12 +14,12 @@ from skipless.data.loading.steps import steps_per_epoch
 from skipless.display import Record, Table
 from skipless.display.values import counted
 from skipless.errors import InputError
-from skipless.optim import build_optimizer
+from skipless.optim import OptimizerConfig, build_optimizer
 from skipless.planning.activations import SINGLE, Keeping, backbone_bytes, cast_bytes
 from skipless.planning.flops import backward_flops, forward_flops, head_flops, token_count
 from skipless.recipes import Recipe
 from skipless.recipes.recipe import without_init
-from skipless.tasks import DINO, Supervised
+from skipless.tasks import DINO, LanguageModel, Supervised
 from skipless.training import FitConfig
 
 
@@ -46,7 +46,7 @@ class Workload(Record):
         frequency: SOAP's steps between refreshes; 0 without refreshes.
     """
 
-    task: Supervised | DINO
+    task: Supervised | DINO | LanguageModel
     optimizer: Optimizer
     fit: FitConfig
     student: tuple[Crops, ...]
@@ -54,6 +54,16 @@ class Workload(Record):
     images: int
     evaluated: int
     frequency: int
+
+    @property
+    def unit(self) -> str:
+        """What a sample is."""
+        return "image"
+
+    @property
+    def sample(self) -> str:
+        """What of each sample goes through the model."""
+        return f"of each image, pixels a side: {', '.join(f'{each.count} x {each.size}' for each in self.student)}"
 
     def _summary(self) -> str:
         crops = " + ".join(f"{each.count} x {each.size} px" for each in self.student)
@@ -71,8 +81,7 @@ class Workload(Record):
             ("teacher's pass of an image", f"{self.teaching / 1e9:,.2f} GFLOP"),
             ("evaluations", f"{self.evaluations} of {self.evaluated:,} images"),
         ]
-        crops = ", ".join(f"{each.count} x {each.size}" for each in self.student)
-        return (Table(("work", "value"), rows, f"of each image, pixels a side: {crops}", align="lr"),)
+        return (Table(("work", "value"), rows, self.sample, align="lr"),)
 
     @property
     def backbone(self) -> nn.Module:
@@ -182,10 +191,11 @@ class Workload(Record):
         return sum(some.count for some in crops)
 
 
-def _loss_bytes(task: Supervised | DINO, crops: int, targets: int, keeping: Keeping) -> int:
+def _loss_bytes(task: Supervised | DINO | LanguageModel, crops: int, targets: int, keeping: Keeping) -> int:
     """Return the bytes saved by head and loss: inputs of linear maps and activations, log-softmax and targets."""
-    if not isinstance(task, DINO):
+    if isinstance(task, Supervised):
         return 2 * SINGLE * task.classes
+    assert isinstance(task, DINO)
     config, width = task.config, keeping.width
     widths = [m.in_features for m in task.student_head.mlp if isinstance(m, nn.Linear)]
     maps = width * (sum(widths) + sum(widths[1:]))
@@ -212,6 +222,8 @@ def workload(recipe: Recipe, *, images: int = IMAGENET_TRAIN, classes: int | Non
     """
     if images < 1:
         raise InputError(f"--images {images}: give the size of the training set, at least 1")
+    if recipe.reads_text:
+        raise InputError(f"{recipe.name!r} is a language model: its work is counted by skipless.planning.text_workload")
     bare = without_init(recipe)  # initialisation does not change shapes, and meta tensors have no values
     with torch.device("meta"):
         task: Any = bare.blank_task(recipe.fit.total_steps(images), IMAGENET_CLASSES if classes is None else classes)
@@ -224,5 +236,10 @@ def workload(recipe: Recipe, *, images: int = IMAGENET_TRAIN, classes: int | Non
         teacher=tuple(Crops(*crops) for crops in passes.forward_only),
         images=images,
         evaluated=passes.evaluated,
-        frequency=recipe.optimizer.precondition_frequency if recipe.optimizer.name == "soap" else 0,
+        frequency=refresh_frequency(recipe.optimizer),
     )
+
+
+def refresh_frequency(optimizer: OptimizerConfig) -> int:
+    """SOAP's steps between refreshes; 0 for an optimizer without."""
+    return optimizer.precondition_frequency if optimizer.name == "soap" else 0

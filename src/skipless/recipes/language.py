@@ -116,7 +116,9 @@ class LanguageRecipe(Recipe):
 
     def passes(self, evaluated: int) -> Passes:
         """It has no images to count."""
-        raise InputError(f"{self.name!r} is a language model, and plans count images; time a few steps with --profile")
+        raise InputError(
+            f"{self.name!r} is a language model, which sees no images; skipless.planning.text_workload counts its work"
+        )
 
     def evaluation(self, data: Any, most: int | None = None) -> Evaluate:
         """Bits per byte, loss and perplexity on the held-out text."""

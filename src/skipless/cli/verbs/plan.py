@@ -13,6 +13,8 @@ from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.options import Option
 from skipless.planning.assumptions import Assumptions
+from skipless.recipes.kinds import Recipe
+from skipless.recipes.language import LanguageRecipe
 
 
 def main(words: list[str]) -> None:
@@ -20,6 +22,7 @@ def main(words: list[str]) -> None:
     lines = (
         "skipless plan vit_base_patch16_224 --optimizer soap --devices 8 64",
         "skipless plan vit_small_patch16_224 --recipe dino --gpu h200 --json",
+        "skipless plan --recipe language --devices 8",
     )
     call(plan, words, prog="skipless plan", examples=lines)
 
@@ -29,7 +32,7 @@ class Options:
     """Which runs, and on what.
 
     Attributes:
-        models: timm's names of plain ViTs, vit_small_patch16_224 vit_base_patch16_224.
+        models: timm's names of plain ViTs; the language model has no other.
         recipe: what is trained, at the paper's scale.
         optimizer: one or more of adamw, soap, muon.
         devices: numbers of GPUs.
@@ -39,9 +42,12 @@ class Options:
         skip: keep the skip connections.
         depth: numbers of blocks, 12 11 10 9.
         epochs: length.
-        batch_size: images of an optimizer step over all GPUs.
-        micro_batch: images that go through a GPU at once.
+        steps: length, of the language model.
+        batch_size: images, or windows of text, of an optimizer step over all GPUs.
+        micro_batch: images or windows that go through a GPU at once.
         images: in the training set.
+        context: tokens of a window of text.
+        vocabulary: ids of the tokenizer.
         precision: fp32, bf16 or fp16.
         precondition_frequency: SOAP's steps between refreshes.
         checkpointing: keep blocks' inputs only, and compute each block twice.
@@ -50,7 +56,7 @@ class Options:
         json: print JSON, unrounded, instead of tables.
     """
 
-    models: Annotated[tuple[str, ...], Option(positional=True)] = ("vit_base_patch16_224",)
+    models: Annotated[tuple[str, ...], Option("vit_base_patch16_224, or the language model", positional=True)] = ()
     recipe: Annotated[str, Option(choices=paper_recipes)] = "table1"
     optimizer: tuple[OptimizerName, ...] = PAPER_OPTIMIZERS
     devices: tuple[int, ...] = (1, 8, 64)
@@ -60,9 +66,12 @@ class Options:
     skip: bool = False
     depth: Annotated[tuple[int, ...], Option("the model's own")] = ()
     epochs: Annotated[int | None, Option("the recipe's")] = None
+    steps: Annotated[int | None, Option("the recipe's")] = None
     batch_size: Annotated[int | None, Option("the recipe's")] = None
     micro_batch: Annotated[int | None, Option("the largest that fits")] = None
-    images: int = IMAGENET_TRAIN
+    images: Annotated[int | None, Option("ImageNet's 1,281,167")] = None
+    context: Annotated[int | None, Option("the recipe's, 4096")] = None
+    vocabulary: Annotated[int | None, Option("the paper's, 32000")] = None
     precision: Annotated[Precision | None, Option("the recipe's")] = None
     precondition_frequency: Annotated[int | None, Option("the recipe's")] = None
     checkpointing: bool = False
@@ -79,8 +88,8 @@ def plan(asked: Options) -> None:
     """
     from skipless.planning import find_gpu
 
-    if not (asked.models and asked.optimizer and asked.devices):
-        raise InputError("plan: name at least one model, one optimizer and one number of GPUs")
+    if not (asked.optimizer and asked.devices):
+        raise InputError("plan: name at least one optimizer and one number of GPUs")
     lines = _lines(asked)
     if asked.json:
         described = {"gpu": asdict(find_gpu(asked.gpu)), "assumptions": asdict(asked.assumed)}
@@ -93,20 +102,21 @@ def plan(asked: Options) -> None:
 
 def _lines(asked: Options) -> list[Any]:
     """A line for each combination of model, depth, optimizer and number of GPUs."""
-    from skipless.planning import find_gpu, workload
+    from skipless.planning import find_gpu
     from skipless.planning.estimate import Setup
 
     lines = []
-    for name, blocks, kind in product(asked.models, asked.depth or (None,), asked.optimizer):
+    for name, blocks, kind in product(asked.models or (None,), asked.depth or (None,), asked.optimizer):
         row = "skip" if asked.skip else "skipless"
         base = recipe_at_paper_scale(asked.recipe, row, kind, name, blocks).with_(
             fit__epochs=asked.epochs,
+            fit__steps=asked.steps,
             fit__batch_size=asked.batch_size,
             fit__precision=asked.precision,
             optimizer__precondition_frequency=asked.precondition_frequency,
         )
-        work = workload(base, images=asked.images)
-        title = name if blocks is None else f"{name}, {counted(blocks, 'block')}"
+        work = _work(asked, base)
+        title = base.model.name if blocks is None else f"{base.model.name}, {counted(blocks, 'block')}"
         for count in asked.devices:
             setup = Setup(
                 find_gpu(asked.gpu), count, asked.strategy, asked.share, asked.micro_batch, asked.fused,
@@ -114,6 +124,21 @@ def _lines(asked: Options) -> list[Any]:
             )  # fmt: skip
             lines.append(_line(title, kind, work, setup, asked.assumed))
     return lines
+
+
+def _work(asked: Options, recipe: Recipe) -> Any:
+    """The work of a recipe; options of the other kind of data are refused."""
+    from skipless.planning import text_workload, workload
+
+    of_images = {"--epochs": asked.epochs, "--images": asked.images}
+    of_text = {"--steps": asked.steps, "--context": asked.context, "--vocabulary": asked.vocabulary}
+    wrong = [flag for flag, value in (of_images if recipe.reads_text else of_text).items() if value is not None]
+    if wrong:
+        kind, other = ("text", "images") if recipe.reads_text else ("images", "text")
+        raise InputError(f"{' '.join(wrong)}: of {other}, and {recipe.name!r} is trained on {kind}; leave it out")
+    if not isinstance(recipe, LanguageRecipe):
+        return workload(recipe, images=IMAGENET_TRAIN if asked.images is None else asked.images)
+    return text_workload(recipe.with_(data__context=asked.context), vocabulary=asked.vocabulary)
 
 
 def _line(title: str, optimizer: str, work: Any, setup: Any, assumed: Assumptions) -> Any:

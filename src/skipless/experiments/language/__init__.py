@@ -59,6 +59,7 @@ EXPERIMENT = Experiment(
                 "skipless train language --out runs/l1",
                 "skipless train language --data 'c4/en/*.json.gz' --tokenizer tokenizer.json --skip --out runs/l2",
             ),
+            paper="paper",
         ),
     },
     reports={
