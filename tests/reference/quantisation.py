@@ -57,7 +57,9 @@ def kurtosis(x: Tensor, definition: str) -> float:
         return sum(_softened(one.ravel()) for one in a) / len(a)
     if definition == "token":
         tokens = [row for one in a for row in one]
-        return sum(max(float(np.mean(row**4)) / float(np.var(row, ddof=1)) ** 2 - 3, 0.0) for row in tokens) / len(tokens)
+        return sum(max(float(np.mean(row**4)) / float(np.var(row, ddof=1)) ** 2 - 3, 0.0) for row in tokens) / len(
+            tokens
+        )
     squares = np.array([np.mean(a[..., i] ** 2) for i in range(a.shape[-1])])
     return float(np.mean((squares / squares.mean()) ** 2) - 1)
 

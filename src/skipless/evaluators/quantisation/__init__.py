@@ -4,7 +4,9 @@ from skipless.evaluators.quantisation.budget import BlockBudget, mixed_kurtosis,
 from skipless.evaluators.quantisation.convert import is_quantised, quantisation_of, quantise_, unquantise_
 from skipless.evaluators.quantisation.grid import sqnr
 from skipless.evaluators.quantisation.kurtosis import excess_kurtosis
+from skipless.evaluators.quantisation.orthogonal import rotation_matrix
 from skipless.evaluators.quantisation.protocol import PRECISIONS, Quantisation, precision
+from skipless.evaluators.quantisation.rotation import rotate_
 from skipless.evaluators.quantisation.site_statistics import SiteStatistics
 from skipless.evaluators.quantisation.sites import SITES
 from skipless.evaluators.quantisation.statistics import ActivationStatistics, activation_statistics
@@ -23,6 +25,8 @@ __all__ = [
     "precision",
     "quantisation_of",
     "quantise_",
+    "rotate_",
+    "rotation_matrix",
     "sqnr",
     "sum_kurtosis",
     "unquantise_",

@@ -67,10 +67,6 @@ def exact_product(q: Float[Tensor, "*b i"], w: Float[Tensor, "o i"]) -> Float[Te
     most = (2**24 if q.dtype == torch.float32 else 2**53) // (255 * 255)
     if q.shape[-1] <= most:
         return functional.linear(q, w)
-    pieces = (functional.linear(*pair) for pair in zip(q.split(most, -1), w.split(most, -1), strict=True))
-    if q.requires_grad or w.requires_grad:
-        return sum(pieces, torch.zeros((), dtype=q.dtype, device=q.device))
-    total = next(pieces).to(torch.int32)
-    for piece in pieces:
-        total = total + piece.to(torch.int32)
-    return total.to(q.dtype)
+    pieces = [functional.linear(*pair) for pair in zip(q.split(most, -1), w.split(most, -1), strict=True)]
+    total = torch.stack([piece.detach().to(torch.int32) for piece in pieces]).sum(0, dtype=torch.int32).to(q.dtype)
+    return straight_through(torch.stack(pieces).sum(0), total)

@@ -188,5 +188,7 @@ def _budget(views: Sequence[BlockView], sites: Sequence[SiteStatistics]) -> tupl
         by_block.setdefault(one.block, {})[one.site] = one
     following = [*(by_block[view.name]["tokens"] for view in views[1:]), by_block[views[-1].name][LAST]]
     return tuple(
-        part for view, after in zip(views, following, strict=True) for part in budget_of(view, by_block[view.name], after)
+        part
+        for view, after in zip(views, following, strict=True)
+        for part in budget_of(view, by_block[view.name], after)
     )
