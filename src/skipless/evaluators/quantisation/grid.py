@@ -1,8 +1,8 @@
 """The grids that numbers are rounded to, and what the rounding costs: signal over quantisation noise.
 
 A grid is uniform and reaches from the smallest to the largest number (round to nearest, min-max). A symmetric one has
-the integers -(2^(b-1) - 1) to 2^(b-1) - 1, and the scale max|x| / (2^(b-1) - 1). An asymmetric one has 2^b integers from
-min(x, 0) to max(x, 0), of which one stands for 0 exactly.
+the integers -(2^(b-1) - 1) to 2^(b-1) - 1, and the scale max|x| / (2^(b-1) - 1). An asymmetric one has 2^b integers
+from min(x, 0) to max(x, 0), of which one stands for 0 exactly.
 """
 
 import math
