@@ -10,6 +10,7 @@ from skipless.evaluators.quantisation.rotation import rotate_
 from skipless.evaluators.quantisation.site_statistics import SiteStatistics
 from skipless.evaluators.quantisation.sites import SITES
 from skipless.evaluators.quantisation.statistics import ActivationStatistics, activation_statistics
+from skipless.evaluators.quantisation.torchao_kernels import torchao_
 
 __all__ = [
     "PRECISIONS",
@@ -29,5 +30,6 @@ __all__ = [
     "rotation_matrix",
     "sqnr",
     "sum_kurtosis",
+    "torchao_",
     "unquantise_",
 ]
