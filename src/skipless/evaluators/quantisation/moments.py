@@ -10,9 +10,11 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from skipless.display import Record
 
-@dataclass(frozen=True, eq=False)
-class Moments:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Moments(Record):
     """Central moments of each channel; `m2` to `m4` are sums of powers of deviations from the mean.
 
     Attributes:
@@ -25,6 +27,9 @@ class Moments:
     m2: Float64[Tensor, " d"]
     m3: Float64[Tensor, " d"]
     m4: Float64[Tensor, " d"]
+
+    def _summary(self) -> str:
+        return f"{len(self.mean)} channels of {self.count:,} numbers"
 
     @classmethod
     def of(cls, rows: Float64[Tensor, "n d"]) -> "Moments":

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isnan, nan
 from typing import Any, get_args
 
 import torch
@@ -33,7 +34,8 @@ class SiteStatistics(Record):
         block: the block's path in the model.
         site: the place, one of `skipless.evaluators.quantisation.SITES`, or `"tokens out"` after the last block.
         count: numbers that were seen.
-        kurtosis: excess kurtosis by its definition, as in `excess_kurtosis`; NaN where all numbers are equal.
+        kurtosis: excess kurtosis by its definition, as in `excess_kurtosis`; NaN where all numbers are equal. Of
+            probabilities, whose columns are tokens, `"token"` and `"neuron"` are NaN.
         peak: the largest magnitude over the root mean square of all numbers.
         rms: root mean square.
         channel_mean, channel_variance: of each channel over all tokens; empty for probabilities, whose columns are
@@ -62,7 +64,13 @@ class SiteStatistics(Record):
     def row(self) -> list[str]:
         """Its cells in the table of a model."""
         decibels = [few_words(round(by[per], 1)) for by in self.sqnr.values() for per in PERS]
-        return [self.block, self.site, *(f"{one:.3g}" for one in self.kurtosis.values()), f"{self.peak:.3g}", *decibels]
+        return [
+            self.block,
+            self.site,
+            *("–" if isnan(one) else f"{one:.3g}" for one in self.kurtosis.values()),
+            f"{self.peak:.3g}",
+            *decibels,
+        ]
 
     def tables(self) -> tuple[Table, ...]:
         """One row of numbers."""
@@ -143,8 +151,8 @@ class SiteState:
         kurtosis: dict[Kurtosis, float] = {
             "pooled": one.kurtosis.item(),
             "sequence": _mean(self.sequences),
-            "token": _mean(self.tokens),
-            "neuron": neuron_kurtosis(squares) if self.channels else float("nan"),
+            "token": _mean(self.tokens) if self.channels else nan,
+            "neuron": neuron_kurtosis(squares) if self.channels else nan,
         }
         none = torch.zeros(0, dtype=torch.float64)
         return SiteStatistics(

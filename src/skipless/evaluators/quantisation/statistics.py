@@ -80,10 +80,18 @@ class ActivationStatistics(Record):
 
     def tables(self) -> tuple[Table, ...]:
         """A row for each site, and the budget of each block."""
+        return (self.table(), budget_table(self.budget))
+
+    def table(self, sites: Sequence[str] = (*SITES, LAST)) -> Table:
+        """A row for each block and chosen site.
+
+        Args:
+            sites: names of sites; all by default.
+        """
         sqnr = self.sites[0].sqnr
         about = f"{self._about()}; excess kurtosis by four definitions; peak: largest magnitude over RMS; SQNR in dB"
-        sites = Table(heads(sqnr), [one.row() for one in self.sites], about, align=aligned(sqnr))
-        return (sites, budget_table(self.budget))
+        rows = [one.row() for one in self.sites if one.site in sites]
+        return Table(heads(sqnr), rows, about, align=aligned(sqnr))
 
     def _draw(self, axes: "Axes") -> None:
         series = {site: self.by_block(site, lambda one: one.kurtosis["pooled"]) for site in SHOWN}

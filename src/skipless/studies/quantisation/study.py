@@ -20,6 +20,9 @@ from skipless.evaluators.quantisation import (
     rotate_,
     unquantise_,
 )
+from skipless.evaluators.quantisation.budget import budget_table
+from skipless.evaluators.quantisation.sites import LAST
+from skipless.evaluators.quantisation.statistics import SHOWN
 from skipless.recipes.source import ModelSource
 from skipless.studies.config import QuantisationConfig
 from skipless.studies.origin import UNSAID, Origin
@@ -91,9 +94,9 @@ class QuantisationResult(Record):
         return f"{self.model} on {self.data}, {whole}, {worst} {self.scores[worst]:.4g}, n = {self.n:,}"
 
     def tables(self) -> tuple[Table, ...]:
-        """A row for each precision; a row for each site; the budget of each block."""
-        sites, budget = self.statistics.tables()
-        return (self._by_bits(), sites, budget)
+        """A row for each precision; a row for the stream and each linear input; the budget of each block."""
+        chosen = self.statistics.table((*SHOWN, LAST))
+        return (self._by_bits(), chosen, budget_table(self.statistics.budget))
 
     def _by_bits(self) -> Table:
         rows = []
