@@ -83,6 +83,7 @@ def main() -> None:
         said = "agreement with fp32, %"
     else:
         source = open_model(str(given.run))
+        assert source.recipe is not None
         whole, data = source.model, load_images(source.recipe.with_(data__augmentation="none").data)
         loader, said = EvalLoader(data.val, batch_size=64), "top-1, %"
         images = next(iter(loader))[0]

@@ -21,11 +21,14 @@ from skipless.evaluators.quantisation import is_quantised, precision, quantisati
 from skipless.models import block_views, remove_skips_
 
 
-def single(in_features: int = 40, out_features: int = 7, *, bias: bool = True) -> nn.Module:
+def part(model: nn.Module, name: str) -> Any:
+    return model.get_submodule(name)
+
+
+def single(in_features: int = 40) -> nn.Module:
     """A block of one linear layer alone cannot be viewed, so the layer is one of a vision transformer's."""
     torch.manual_seed(0)
     vit = timm.create_model("vit_tiny_patch16_224", depth=1, img_size=32, embed_dim=in_features, num_heads=2)
-    del out_features, bias
     return vit.eval()
 
 
@@ -35,7 +38,7 @@ def single(in_features: int = 40, out_features: int = 7, *, bias: bool = True) -
 @pytest.mark.parametrize("per", [("channel", "token"), ("tensor", "tensor"), ("channel", "tensor")])
 def test_a_linear_layer_equals_integers(dim: int, bits: tuple[int, int], symmetric: bool, per: Any) -> None:
     vit = single(dim)
-    linear = vit.get_submodule("blocks.0.mlp.fc1")
+    linear = part(vit, "blocks.0.mlp.fc1")
     with torch.no_grad():
         linear.weight[3] = 0
         linear.weight[2, 2] = 50
@@ -50,20 +53,20 @@ def test_a_linear_layer_equals_integers(dim: int, bits: tuple[int, int], symmetr
 
 def test_sums_that_float32_could_not_hold_are_exact() -> None:
     vit = single(4096)
-    linear = vit.get_submodule("blocks.0.mlp.fc1")
+    linear = part(vit, "blocks.0.mlp.fc1")
     with torch.no_grad():
         linear.weight.fill_(1.0)
         linear.weight[:, 1] = 126 / 127
     x = torch.ones(1, 1, 4096)
     expected = integer_linear(x, linear.weight, linear.bias, 8, 8, symmetric=True, by_row=True, by_token=True)
     assert 4096 * 127 * 127 > 2**24
-    assert torch.equal(quantise_(vit).get_submodule("blocks.0.mlp.fc1")(x), expected)
+    assert torch.equal(part(quantise_(vit), "blocks.0.mlp.fc1")(x), expected)
 
 
 @pytest.mark.parametrize("bits", [(8, None), (None, 6)])
 def test_one_of_both_can_be_left_as_it_is(bits: tuple[int | None, int | None]) -> None:
     vit = single()
-    linear = vit.get_submodule("blocks.0.attn.qkv")
+    linear = part(vit, "blocks.0.attn.qkv")
     x = torch.randn(2, 5, 40)
     w = linear.weight if bits[0] is None else rounded(linear.weight, 8, rows=True)
     entering = x if bits[1] is None else rounded(x, 6, rows=True)
@@ -146,7 +149,7 @@ def test_every_linear_map_of_a_block_is_rounded(name: str) -> None:
 def test_attention_of_eight_bits_is_the_librarys() -> None:
     """Masks, both orders of dimensions, weights that are asked for."""
     model = randomised(encoder(norm_first=True, batch_first=False, layers=1))
-    mha = model.get_submodule("layers.0.self_attn")
+    mha = part(model, "layers.0.self_attn")
     x = torch.randn(6, 2, 24, dtype=torch.float64)
     padding = torch.tensor([[False] * 6, [False] * 4 + [True] * 2])
     causal = torch.triu(torch.full((6, 6), -torch.inf, dtype=torch.float64), 1)
@@ -171,7 +174,7 @@ def test_static_ranges_are_those_of_the_unquantised_model() -> None:
     vit = single()
     batches = [(torch.randn(3, 3, 32, 32), torch.zeros(3)) for _ in range(2)]
     seen: list[Tensor] = []
-    linear = vit.get_submodule("blocks.0.mlp.fc2")
+    linear = part(vit, "blocks.0.mlp.fc2")
     handle = linear.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
     for batch, _ in batches:
         vit(batch)
@@ -191,7 +194,7 @@ def test_static_ranges_are_those_of_the_unquantised_model() -> None:
 def test_attention_in_one_module_has_two_ranges() -> None:
     model = randomised(VITS["torchvision"]())
     quantise_(model, activations_per="tensor", calibration=[images()])
-    rule = model.get_submodule("encoder.layers.encoder_layer_0.self_attention").quantisation_rule
+    rule = part(model, "encoder.layers.encoder_layer_0.self_attention").quantisation_rule
     assert rule.range is not None
     assert rule.inner is not None
     assert rule.range != rule.inner
@@ -205,7 +208,7 @@ def test_a_quantised_model_can_be_copied_and_pickled() -> None:
     for other in (copied, loaded):
         assert torch.equal(output(other, x), expected)
         with torch.no_grad():
-            other.get_submodule("blocks.0.mlp.fc1").weight.mul_(3)
+            part(other, "blocks.0.mlp.fc1").weight.mul_(3)
         assert not torch.equal(output(other, x), expected)
     assert torch.equal(output(vit, x), expected)
     unquantise_(copied)
@@ -237,7 +240,7 @@ def test_a_compiled_model_is_compiled_anew() -> None:
 
 def test_autocast_has_the_dtype_of_the_unquantised_map_and_the_sums_of_integers() -> None:
     vit = quantise_(single())
-    linear = vit.get_submodule("blocks.0.mlp.fc1")
+    linear = part(vit, "blocks.0.mlp.fc1")
     x = torch.randn(2, 5, 40)
     expected = linear(x)
     with torch.autocast("cpu", torch.bfloat16):
@@ -248,7 +251,7 @@ def test_autocast_has_the_dtype_of_the_unquantised_map_and_the_sums_of_integers(
 
 def test_gradients_pass_the_rounding() -> None:
     vit = quantise_(single(), 4, 4)
-    linear = vit.get_submodule("blocks.0.mlp.fc1")
+    linear = part(vit, "blocks.0.mlp.fc1")
     x = torch.randn(2, 5, 40, requires_grad=True)
     linear(x).sum().backward()
     w = rounded(linear.weight, 4, rows=True).detach()
@@ -272,9 +275,9 @@ def test_tied_heads_stay_whole_unless_asked_for() -> None:
     family = next(one for one in FAMILIES.values() if one.name == "LlamaForCausalLM")
     model = family.build(tie_word_embeddings=True)
     quantise_(model)
-    assert type(model.get_submodule("lm_head")) is nn.Linear
+    assert type(part(model, "lm_head")) is nn.Linear
     quantise_(unquantise_(model), ends=True)
-    head, rows = model.get_submodule("lm_head"), model.get_submodule("model.embed_tokens")
+    head, rows = part(model, "lm_head"), part(model, "model.embed_tokens")
     assert head.weight is rows.weight
     assert "Quantised" in type(head).__name__
     assert torch.equal(rows(torch.arange(31)), rounded(rows.weight, 8, rows=True))
@@ -285,7 +288,7 @@ def test_what_cannot_be_quantised_is_refused_and_nothing_is_changed() -> None:
         pass
 
     vit = single()
-    linear = vit.get_submodule("blocks.0.mlp.fc2")
+    linear = part(vit, "blocks.0.mlp.fc2")
     linear.__class__ = Mine
     with pytest.raises(InputError, match=r"blocks.0.mlp.fc2 is a `Mine`"):
         quantise_(vit)

@@ -1,6 +1,7 @@
 """Twins of the quantisation evaluator, number by number in Python's integers and float64."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor
 def integers(x: Tensor, bits: int, *, symmetric: bool, rows: bool) -> tuple[Tensor, Tensor]:
     """int32 counted from what stands for 0, and the float32 scale of each row or of all."""
     flat = x.detach().reshape(-1, x.shape[-1])
-    groups = list(flat) if rows else [flat]
+    groups: Any = list(flat) if rows else [flat]
     found, scales = [], []
+    scale: Any
     for group in groups:
         low, high = group.min(), group.max()
         if symmetric:

@@ -130,5 +130,6 @@ def _turn_llama_(model: Any, views: tuple[BlockView, ...], write: Write, q: Tens
         model.config.tie_word_embeddings = False
     rows.weight.copy_(write(rows.weight.double()))
     _fold_last_(norm, head, q)
-    for one in (norm, *(own for view in views for own in (view.attn_norm, view.mlp_norm))):
+    norms: list[Any] = [norm, *(own for view in views for own in (view.attn_norm, view.mlp_norm))]
+    for one in norms:
         one.weight.fill_(1)

@@ -41,7 +41,7 @@ def torchao_(model: nn.Module, weights: int = 8, activations: int | None = 8) ->
         raise InputError(f"real integers need torchao: {how_to_install('torchao')}")
     if is_quantised(model):
         raise InputError("the model is quantised: call unquantise_ before torchao_")
-    chosen = {module for view in block_views(model) for module in _linear(view)}
+    chosen: set[nn.Module] = {module for view in block_views(model) for module in _linear(view)}
     from torchao.quantization import quantize_  # pyright: ignore[reportMissingImports]
 
     def is_chosen(module: nn.Module, _: str) -> bool:
@@ -58,13 +58,13 @@ def _kernel(weights: int, activations: int | None) -> Callable[[], Any]:
 
     if weights == 8:
         return kinds.Int8WeightOnlyConfig if activations is None else kinds.Int8DynamicActivationInt8WeightConfig
-    four = {"weight_dtype": torch.int4}
+    four = {"weight_dtype": torch.int4}  # pyright: ignore[reportAttributeAccessIssue]
     if activations is None:
         return lambda: kinds.IntxWeightOnlyConfig(**four, granularity=PerAxis(0))
     return lambda: kinds.Int8DynamicActivationIntxWeightConfig(**four, weight_granularity=PerAxis(0))
 
 
-def _linear(view: BlockView) -> list[nn.Module]:
+def _linear(view: BlockView) -> list[nn.Linear]:
     """The modules of a block's linear maps.
 
     Raises:
