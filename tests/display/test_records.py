@@ -31,7 +31,7 @@ mpl.use("Agg")
 PUBLIC = (
     *("skipless", "skipless.conditioning", "skipless.conditioning.measurement.network_jacobian", "skipless.data"),
     *("skipless.data.dense", "skipless.data.multicrop", "skipless.data.scenes", "skipless.data.shards"),
-    *("skipless.data.text", "skipless.evaluators.language"),
+    *("skipless.data.text", "skipless.evaluators.language", "skipless.evaluators.quantisation"),
     *("skipless.evaluators", "skipless.init", "skipless.models", "skipless.nn", "skipless.optim", "skipless.planning"),
     *("skipless.planning.bottlenecks", "skipless.planning.profiling", "skipless.planning.table", "skipless.recipes"),
     *("skipless.report.condition_number", "skipless.report.run_records", "skipless.studies", "skipless.studies.top1"),
@@ -45,6 +45,7 @@ SETTINGS = frozenset({
     *("ImageConfig", "ImageTransform", "Keeping", "LanguageConfig", "ModelConfig", "MultiCropConfig"),
     *("NeighbourConfig", "NeighboursConfig", "OptimizerConfig", "Order", "PhotoTransform", "PictureConfig"),
     *("PoolConfig", "ProbeConfig", "Rows", "ScheduleConfig", "Setting", "SkiplessInit", "SupervisedConfig"),
+    *("Metric", "Quantisation", "QuantisationConfig"),
     *("HeldOutConfig", "Published", "TextConfig", "Top1Config", "ZeroShotConfig", "BoxItem", "SegmentationItem"),
     "Skipped",
 })  # fmt: skip

@@ -127,11 +127,21 @@ def _of_evaluators() -> list[Any]:
     hits = evaluators.corloc([(0, 0, 2, 2), (0, 0, 9, 9)], [[(0, 0, 2, 2)], [(0, 0, 2, 2)]])
     store = FeatureStore(Path(NAME), ((1, "k"),), "final", 1, True, {(1, "k"): 8}, ((4, 4),) * 3, {2: NAME}, 999)
     return [
+        *_of_bits(),
         *(made, score, probe, probe.blocks[0], probe.blocks[0].rates[0], found, hits, store),
         *(probed, probed.blocks[0], probed.blocks[0].rates[0], probed.blocks[0].scores),
         evaluators.TrainedProbe(probed, {(0,): (tokens, tokens[0])}, "tokens"),
         evaluators.pca_colours([tokens, tokens], [(2, 3), (3, 2)]),
     ]
+
+
+def _of_bits() -> list[Any]:
+    found = evaluators.activation_statistics(_tiny(), [_images()], bits=(8,))
+    first = found.sites[0].block
+    sites = tuple(replace(one, block=NAME) if one.block == first else one for one in found.sites)
+    budget = replace(found.budget[0], block=NAME)
+    whole = replace(found, sites=sites, budget=(budget, *found.budget[1:]))
+    return [sites[0], sites[0].moments, budget, whole]
 
 
 def _classification() -> Any:
@@ -188,8 +198,11 @@ def _of_studies() -> list[Any]:
     probed = _probe()
     assert probed.blocks[0].scores is not None
     wanted = studies.DiscoveryConfig(kinds=("q", "k"))
+    _, _, _, activations = _of_bits()
+    metric, scores = studies.Metric("top-1, %", True, (NAME, 10.0)), {"unquantised": 90.0, "W8A8": 89.0}
     return [
         pooled,
+        studies.QuantisationResult(NAME, NAME, studies.QuantisationConfig(), metric, scores, 400, activations),
         studies.NeighbourResult(NAME, NAME, studies.NeighbourConfig(), {0: by_k, 1: by_k}, pooled),
         studies.ClassifierResult(NAME, NAME, studies.ClassifierConfig(), _classification(), pooled),
         studies.DiscoveryResult(NAME, NAME, wanted, corlocs, (1, "k"), (1, "k"), hits, 1, 0, {"x": NAME}),

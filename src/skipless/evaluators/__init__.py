@@ -26,9 +26,19 @@ from skipless.evaluators.probe.prediction_picture import prediction_picture
 from skipless.evaluators.probe.protocols import PROTOCOLS, DenseProtocol, protocol_named
 from skipless.evaluators.probe.results import BlockScore, ProbeResult, RateScore
 from skipless.evaluators.probe.segmentation_metrics import SegmentationScores, confusion_matrix, segmentation_scores
+from skipless.evaluators.quantisation import (
+    ActivationStatistics,
+    activation_statistics,
+    excess_kurtosis,
+    quantise_,
+    rotate_,
+    sqnr,
+    unquantise_,
+)
 
 __all__ = [
     "PROTOCOLS",
+    "ActivationStatistics",
     "BlockScore",
     "CorLoc",
     "DenseProtocol",
@@ -49,10 +59,12 @@ __all__ = [
     "TextSample",
     "TextScore",
     "TrainedProbe",
+    "activation_statistics",
     "build_store",
     "confusion_matrix",
     "corloc",
     "draw_discoveries",
+    "excess_kurtosis",
     "features",
     "files_identity",
     "knn",
@@ -66,12 +78,16 @@ __all__ = [
     "prediction_picture",
     "probe_model",
     "protocol_named",
+    "quantise_",
+    "rotate_",
     "sample_text",
     "score_tasks",
     "score_text",
     "segmentation_scores",
+    "sqnr",
     "store_bytes",
     "text_floors",
     "tokencut",
     "top1",
+    "unquantise_",
 ]

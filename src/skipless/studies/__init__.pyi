@@ -8,6 +8,7 @@ from skipless.studies.config import (
     PictureConfig as PictureConfig,
     PoolConfig as PoolConfig,
     ProbeConfig as ProbeConfig,
+    QuantisationConfig as QuantisationConfig,
     Top1Config as Top1Config,
     ZeroShotConfig as ZeroShotConfig,
 )
@@ -21,6 +22,11 @@ from skipless.studies.language.zero_shot import (
 )
 from skipless.studies.neighbours import NeighbourResult as NeighbourResult, nearest_neighbours as nearest_neighbours
 from skipless.studies.pooled import PooledData as PooledData
+from skipless.studies.quantisation.study import (
+    QuantisationResult as QuantisationResult,
+    quantisation_study as quantisation_study,
+)
+from skipless.studies.quantisation.subject import Metric as Metric
 from skipless.studies.segmentation import (
     SegmentationResult as SegmentationResult,
     majority_scores as majority_scores,

@@ -3,6 +3,7 @@
 The attribute texts of these dataclasses are the help texts of `skipless eval SOURCE STUDY --help`.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -226,3 +227,55 @@ class ZeroShotConfig:
     context: Annotated[int | None, Option("the model's")] = None
     batch_size: int = 16
     begins: Literal["auto", "yes", "no"] = "auto"
+
+
+@dataclass(frozen=True)
+class QuantisationConfig:
+    """Settings of the study of few bits.
+
+    Attributes:
+        precisions: bits of weights and activations, W8A6; W8 or A8 leaves the other as it is. Each 2 to 8.
+        weights_per: what of a weight has a scale of its own.
+        activations_per: what of an activation has one.
+        weight_grid: whether the grid of a weight is symmetric about 0.
+        activation_grid: likewise, of activations.
+        static: find ranges of activations once, on training data; else each batch has its own.
+        calibration: images, or windows of text, that static ranges are found on.
+        ends: quantise embedding and head too.
+        rotate: rotate the residual stream first, the control for models with skips.
+        inputs: held-out images, or windows of text, that activations are measured on, drawn with --seed.
+        batch_size: images, or windows of text, at a time; scales of whole tensors are those of a batch.
+        k: number of neighbours, for a model without a classifier.
+        held_out: tokens of held-out text to score.
+        seed: of what is drawn.
+    """
+
+    precisions: tuple[str, ...] = ("W8A8", "W8A6", "W6A6", "W4A8", "W4A4")
+    weights_per: Literal["channel", "tensor"] = "channel"
+    activations_per: Literal["token", "tensor"] = "token"
+    weight_grid: Literal["symmetric", "asymmetric"] = "symmetric"
+    activation_grid: Literal["symmetric", "asymmetric"] = "symmetric"
+    static: bool = False
+    calibration: int = 128
+    ends: bool = False
+    rotate: Literal["none", "hadamard", "haar"] = "none"
+    inputs: int = 256
+    batch_size: int = 32
+    k: int = 20
+    held_out: Annotated[int | None, Option("all")] = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what would fail after a model has been scored."""
+        for name in ("calibration", "inputs", "batch_size", "k", "held_out"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name.replace('_', '-')} {value}: give at least 1")
+        named = tuple(name.upper() for name in self.precisions)
+        for name in named:
+            found = re.fullmatch(r"(?:W([2-8]))?(?:A([2-8]))?", name)
+            if not name or found is None:
+                raise InputError(f"--precisions {name}: give bits of weights and activations as W8A6, each 2 to 8")
+        object.__setattr__(self, "precisions", tuple(dict.fromkeys(named)))
+        if self.static and self.activations_per == "token":
+            raise InputError("--static finds one range for all tokens: give --activations-per tensor with it")

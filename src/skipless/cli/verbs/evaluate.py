@@ -12,6 +12,11 @@ from skipless.cli.listing import examples, listed
 from skipless.cli.loading import RUNS, load
 from skipless.cli.numbers import words as named_numbers
 from skipless.cli.parse import asks_for_help, choose, holders, parse, positional, told
+from skipless.cli.quantisation_evaluation import (
+    DESCRIPTION as OF_BITS,
+    evaluate_quantisation,
+    quantisation_arguments,
+)
 from skipless.cli.signature import Argument, arguments_of, build
 from skipless.errors import InputError
 from skipless.options import Option
@@ -22,10 +27,12 @@ if TYPE_CHECKING:
 
 TOP1 = "top1"
 LANGUAGE = "language"
+QUANTISATION = "quantisation"
 _TITLES = {
     TOP1: "accuracy of a run's own classifier (the default)",
     **{name: study.title for name, study in STUDIES.items()},
     LANGUAGE: "a language model: held-out text, or zero-shot tasks (Table 7)",
+    QUANTISATION: "few bits: the score at each precision, kurtosis, histograms, quantisation noise",
 }
 
 
@@ -82,6 +89,7 @@ def main(words: list[str]) -> None:
         told(_HELP.format(studies=listed(_TITLES)), words)
     candidates = {TOP1: arguments_of(_Top1), **{one: _arguments(study) for one, study in STUDIES.items()}}
     candidates[LANGUAGE] = language_arguments()
+    candidates[QUANTISATION] = quantisation_arguments()
     _refuse_no_source(words, candidates)
     name, rest = choose("eval", words, candidates, after=0 if asks_for_help(words) else 1)
     name = name or TOP1
@@ -92,10 +100,11 @@ def main(words: list[str]) -> None:
         description = f"Accuracy of a run's own classifier on validation images.\n\n{examples(lines)}"
         _top1(parse(candidates[TOP1], rest, prog=prog, description=description, elsewhere=elsewhere), command)
         return
-    if name == LANGUAGE:
-        values = parse(candidates[name], rest, prog=prog, description=DESCRIPTION, elsewhere=elsewhere)
+    if name in _OWN:
+        about, evaluate = _OWN[name]
+        values = parse(candidates[name], rest, prog=prog, description=about, elsewhere=elsewhere)
         load(*RUNS)
-        evaluate_language(values, command)
+        evaluate(values, command)
         return
     study = STUDIES[name]
     description = (
@@ -105,6 +114,9 @@ def main(words: list[str]) -> None:
     values = parse(candidates[name], rest, prog=prog, description=description, elsewhere=elsewhere)
     load(*RUNS)
     _compare(name, study, values, command)
+
+
+_OWN = {LANGUAGE: (DESCRIPTION, evaluate_language), QUANTISATION: (OF_BITS, evaluate_quantisation)}
 
 
 def _refuse_no_source(words: list[str], candidates: dict[str, list[Argument]]) -> None:

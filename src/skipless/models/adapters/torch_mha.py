@@ -24,13 +24,13 @@ class SelfAttention(nn.Module):
         return self.mha(turned, turned, turned, need_weights=False, **masks)[0].transpose(0, 1)
 
 
-def check_mha(name: str, mha: nn.Module) -> nn.MultiheadAttention:
+def check_mha(name: str, mha: Any) -> nn.MultiheadAttention:
     """Refuse attention that is none of a sequence to itself by three square maps.
 
     Raises:
         InputError: that names what it has besides.
     """
-    if type(mha) is not nn.MultiheadAttention:
+    if getattr(type(mha), "unquantised", type(mha)) is not nn.MultiheadAttention:
         raise InputError(
             f"no adapter for the attention `{type(mha).__name__}` of {name}; supported: nn.MultiheadAttention"
         )

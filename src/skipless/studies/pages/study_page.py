@@ -37,6 +37,7 @@ def write_study_page(
     notes: Sequence[str],
     origin: Origin,
     pictures: Mapping[str, str] | None = None,
+    drawn: Mapping[str, str] | None = None,
 ) -> None:
     """Write `index.html` to the folder of a study that is finished, on rank 0 only.
 
@@ -51,10 +52,11 @@ def write_study_page(
         notes: how far to trust the numbers.
         origin: whose weights were measured, and by which command.
         pictures: captions of the pictures by file name.
+        drawn: inline SVG of more pictures by caption.
     """
     if rank_and_world_size()[0] > 0:
         return
-    drawn = {file: caption for file, caption in (pictures or {}).items() if (folder.path / file).is_file()}
+    files = {file: caption for file, caption in (pictures or {}).items() if (folder.path / file).is_file()}
     where = f" on {data}" if data else ""
     figures: dict[str, bytes | str] = {}
     if isinstance(result, Record) and (curve := inline_svg(result._draw, result._size, repr(result))):
@@ -65,12 +67,12 @@ def write_study_page(
         ours=setting(name, data, origin.state),
         paper=text.paper,
         numbers=_numbers(result),
-        figures=figures | {caption: (folder.path / file).read_bytes() for file, caption in drawn.items()},
+        figures=figures | dict(drawn or {}) | {what: (folder.path / file).read_bytes() for file, what in files.items()},
         notes=notes,
         made=provenance(next(model.parameters()).device),
         command=origin.command,
         settings={key: in_full(value) for key, value in asdict(config).items()},
-        files=files_there(folder) | drawn,
+        files=files_there(folder) | files,
     )
     write_files(folder.path, {PAGE: page_html(page)})
 

@@ -109,6 +109,22 @@ ZERO_SHOT = StudyText(
     "Accuracy with its standard error over questions, beside what needs no model",
 )
 
+QUANTISATION = StudyText(
+    "Few bits",
+    "What a model loses when its linear maps compute with rounded weights and activations, and what its activations "
+    "are like: heavy tails and single large channels leave few steps of a grid to everything else. Rounding is "
+    "simulated in floating point, and equals what integer kernels compute.",
+    "",
+    (
+        "Accuracy at few bits depends on how the scales are chosen at least as much as on the model: compare models at "
+        "one setting only.",
+        "A model with skips can be rotated before it is rounded (--rotate hadamard). A claim that another model needs "
+        "it less is to be compared with that.",
+        "Four definitions of kurtosis stand side by side, because public code prints different ones under one name.",
+    ),
+    "The score by precision, beside what needs no model",
+)
+
 
 def trust(text: StudyText, origin: Origin, unusable: int, select: str = "") -> list[str]:
     """How far to trust a study's numbers, a sentence each.

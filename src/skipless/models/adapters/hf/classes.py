@@ -26,12 +26,13 @@ class Path(NamedTuple):
 
 
 def own_class(module: nn.Module) -> type:
-    """The class of a module as its library has it, whether or not FSDP2 has sharded the module.
+    """The class of a module as its library has it, whether or not FSDP2 has sharded or `quantise_` changed the module.
 
     `fully_shard` gives a module a class `FSDP<Class>` of its own, with the bases `FSDPModule` and the class.
     """
     found = type(module)
-    return found.__mro__[2] if is_sharded(module) else found
+    found = found.__mro__[2] if is_sharded(module) else found
+    return getattr(found, "unquantised", found)
 
 
 def is_sharded(module: nn.Module) -> bool:

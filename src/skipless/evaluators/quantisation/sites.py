@@ -1,0 +1,111 @@
+"""The activations of a block: inputs of its linear maps, queries, keys, values, probabilities, and what it adds up."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from skipless.models.blocks import BlockView, LinearMap
+from skipless.models.starting.attention_diagonal import attention_bias
+from skipless.models.vit_view import project
+
+SITES = {
+    "tokens": "tokens that enter the block: the residual stream, where there are skips",
+    "attention in": "input of W_Q, W_K and W_V",
+    "q": "queries, as they meet keys: normed and rotated where the block does so",
+    "k": "keys, likewise",
+    "v": "values",
+    "probabilities": "attention matrices; entries of tokens that a mask hides are 0",
+    "heads": "input of W_O",
+    "attention out": "what attention gives, before a skip is added",
+    "middle": "the sum of tokens and attention; without the skip, attention alone",
+    "MLP in": "input of the MLP's first maps",
+    "hidden": "input of the MLP's last map",
+    "MLP out": "what the MLP gives, before a skip is added",
+}
+LAST = "tokens out"
+
+
+def run_block(view: BlockView, x: Float[Tensor, "b n d"]) -> tuple[dict[str, Tensor], Tensor]:
+    """Every site of a block on the tokens that enter it, and the tokens that leave it.
+
+    Each sub-block is run once, by the library's own code. What only its attention sees is computed from its input.
+    """
+    found: dict[str, Tensor] = {"tokens": x, "attention in": view.attn_norm(x)}
+    q, k, v = _heads(view, found["attention in"])
+    a = _probabilities(view, q, k, x)
+    found |= {"q": _side_by_side(q), "k": _side_by_side(k), "v": _side_by_side(v), "probabilities": a.flatten(1, 2)}
+    with capturing(view, {"heads": view.output, "hidden": view.mlp_out}) as captured:
+        attended = view.attn_scale(view.attend(found["attention in"]))
+        found["attention out"] = attended
+        found["middle"] = x + attended if "attn" in view.skips else attended
+        found["MLP in"] = view.mlp_norm(found["middle"])
+        found["MLP out"] = view.mlp_scale(view.mlp(found["MLP in"]))
+    if "heads" not in captured:
+        captured["heads"] = _side_by_side(a @ _repeated(view, v))
+    if "hidden" not in captured:
+        captured["hidden"] = _hidden(view, found["MLP in"])
+    found |= captured
+    if view.post_norm:  # it ends with a norm that is its own
+        leaving = view.run(x)
+    else:
+        leaving = found["middle"] + found["MLP out"] if "mlp" in view.skips else found["MLP out"]
+    return {name: found[name] for name in SITES}, leaving
+
+
+@contextmanager
+def capturing(view: BlockView, maps: dict[str, LinearMap]) -> Iterator[dict[str, Tensor]]:
+    """The inputs of some maps of a block, where the block calls modules for them."""
+    captured: dict[str, Tensor] = {}
+    with ExitStack() as hooks:
+        for name, linear in maps.items():
+            for module in view.block.modules():
+                if getattr(module, "weight", None) is linear.weight:
+
+                    def keep(_: nn.Module, args: tuple[Any, ...], name: str = name) -> None:
+                        captured[name] = args[0]
+
+                    hooks.callback(module.register_forward_pre_hook(keep).remove)
+        yield captured
+
+
+def _heads(view: BlockView, h: Float[Tensor, "b n d"]) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v = (
+        project(h, one).unflatten(-1, (count, view.head_dim)).transpose(1, 2)
+        for one, count in ((view.query, view.heads), (view.key, view.key_heads), (view.value, view.key_heads))
+    )
+    q, k = view.query_norm(q), view.key_norm(k)
+    rotate = view.context.rotate
+    return (q, k, v) if rotate is None else (rotate(q), rotate(k), v)
+
+
+def _probabilities(view: BlockView, q: Tensor, k: Tensor, x: Tensor) -> Float[Tensor, "b h n n"]:
+    logits = (q * view.logit_scale) @ _repeated(view, k).mT
+    return (logits + attention_bias(view, x)).softmax(-1)
+
+
+def _repeated(view: BlockView, x: Float[Tensor, "b k n d"]) -> Float[Tensor, "b h n d"]:
+    return x.repeat_interleave(view.heads // view.key_heads, dim=1)
+
+
+def _side_by_side(x: Float[Tensor, "b h n k"]) -> Float[Tensor, "b n d"]:
+    return x.transpose(1, 2).flatten(2)
+
+
+def _hidden(view: BlockView, h: Tensor) -> Tensor:
+    """The MLP between its maps, by the block's description."""
+    inner = [project(h, one) for one in view.mlp_in]
+    if view.gate is None:
+        return view.activation(inner[0])
+    return view.activation(inner[view.gate]) * inner[1 - view.gate]
+
+
+def run_blocks(views: list[BlockView], x: Tensor) -> Iterator[tuple[str, str, Tensor]]:
+    """Run blocks one after the other: `(block, site, activations)` of each, and last the tokens that leave them."""
+    for view in views:
+        found, x = run_block(view, x)
+        for site, values in found.items():
+            yield view.name, site, values
+    yield views[-1].name, LAST, x

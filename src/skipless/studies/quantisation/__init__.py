@@ -1,0 +1,1 @@
+"""What few bits cost a model, and what its activations are like."""
