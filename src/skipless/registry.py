@@ -15,6 +15,7 @@ EXPERIMENTS = [
     "skipless.experiments.token_graying",
     "skipless.experiments.depth",
     "skipless.experiments.language",
+    "skipless.experiments.quantisation",
 ]
 """Packages that hold an `EXPERIMENT`."""
 

@@ -1,0 +1,68 @@
+"""The report of few bits: its recipes, its files, and that it trains a rotated model once."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from skipless.errors import InputError
+from skipless.experiments.quantisation import Options, run
+from skipless.experiments.quantisation.recipe import QuantisationCell, quantisation_recipe
+from skipless.experiments.quantisation.run import reproduce_quantisation
+from skipless.recipes import table1
+
+
+@pytest.mark.parametrize("row", ["skip", "skip, rotated", "skipless + init", "skipless + ours"])
+def test_a_recipe_is_that_of_its_own_table(row) -> None:
+    made = quantisation_recipe("digits", QuantisationCell(row, "soap"), seed=2)
+    assert made == table1("digits", row.removesuffix(", rotated"), "soap", seed=2)
+    text = quantisation_recipe("language", QuantisationCell(row, "soap"), steps=7)
+    assert text.fit.steps == 7
+    assert text.model.skip == row.startswith("skip") and "skipless" not in row or not text.model.skip
+
+
+@pytest.mark.parametrize(
+    ("scale", "length", "words"),
+    [
+        ("language", {"epochs": 1}, "at scale language the length is --steps"),
+        ("digits", {"steps": 1}, "at scale digits the length is --epochs"),
+        ("scenes", {}, "scenes needs --data"),
+    ],
+)
+def test_lengths_and_data_of_another_scale_are_refused(scale, length, words) -> None:
+    with pytest.raises(InputError, match=words):
+        quantisation_recipe(scale, QuantisationCell("skip", "soap"), **length)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [({"seeds": 0}, "--seeds 0"), ({"rows": ()}, "at least one of each"), ({"precisions": ("W9A8",)}, "W9A8")],
+)
+def test_what_makes_no_report_is_refused_before_training(tmp_path: Path, asked, words) -> None:
+    with pytest.raises(InputError, match=words):
+        reproduce_quantisation(Options(**asked), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_report_trains_a_model_once_and_reads_what_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(*arguments, **options):
+        return quantisation_recipe(*arguments, **options).with_(
+            fit__batch_size=512, model__kwargs__depth=2, fit__progress="none"
+        )
+
+    monkeypatch.setattr(run, "quantisation_recipe", short)
+    asked = Options(optimizers=("adamw",), rows=("skip", "skip, rotated"), precisions=("W4A4",), epochs=1, jobs=1)
+    files = reproduce_quantisation(asked, tmp_path, command="skipless reproduce quantisation")
+    assert [folder.name for folder in (tmp_path / "runs").iterdir() if folder.is_dir()] == ["skip-adamw-seed0"]
+    plain, rotated = json.loads(files["quantisation.json"].read_text())
+    assert set(plain["scores"][0]) == {"unquantised", "W4A4"}
+    assert plain["scores"][0]["unquantised"] == rotated["scores"][0]["unquantised"]
+    for site, blocks in plain["kurtosis"].items():
+        same = blocks[0] == rotated["kurtosis"][site][0]
+        assert same == (site == "hidden"), "only the stream is turned"
+    table = files["quantisation.md"].read_text()
+    assert "| skip, rotated | AdamW |" in table
+    assert "simulated" in files["quantisation.html"].read_text()
+    monkeypatch.setattr("skipless.studies.quantisation.study.quantise_", lambda *_, **__: itertools.count(1 / 0))
+    assert reproduce_quantisation(asked, tmp_path)["quantisation.md"].read_text() == table
