@@ -1,4 +1,4 @@
-"""What the report of few bits trains: models of Table 1, of generated scenes or of Table 7. A rotated one is not trained."""
+"""What the report of few bits trains: models of Table 1, of generated scenes or of Table 7. None is trained rotated."""
 
 from typing import NamedTuple
 
