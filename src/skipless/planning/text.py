@@ -79,7 +79,7 @@ class TextWorkload(Workload):
         """FLOPs of the backward pass of a window; the lookup of embeddings is no product in either pass."""
         return 2 * self.forward
 
-    @property
+    @cached_property
     def teaching(self) -> int:
         """There is no teacher."""
         return 0

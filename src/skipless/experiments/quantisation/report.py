@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from skipless.display import Table
+from skipless.evaluators.quantisation.grid import Per
 from skipless.experiments.quantisation.recipe import QuantisationCell
 from skipless.experiments.quantisation.text import DESCRIPTION, TITLE, notes
 from skipless.recipes.recipe import Recipe
@@ -93,7 +94,8 @@ def kurtosis_table(found: Sequence[QuantisedCell]) -> Table:
 
 def sqnr_table(found: Sequence[QuantisedCell]) -> Table:
     """SQNR of the inputs of linear maps, the mean over blocks and the three inputs, in decibels."""
-    columns = [(bits, per) for bits in (8, 6, 4) for per in ("token", "tensor")]
+    pers: tuple[Per, ...] = ("token", "tensor")
+    columns = [(bits, per) for bits in (8, 6, 4) for per in pers]
     rows = []
     for one in found:
         sites = [
