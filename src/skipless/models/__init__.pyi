@@ -27,6 +27,13 @@ from skipless.models.inspection.token_report import (
     inspect_tokens as inspect_tokens,
 )
 
+# Attention that is not plain softmax
+from skipless.models.attention_core import (
+    replace_attention_ as replace_attention_,
+    restore_attention_ as restore_attention_,
+    solve_attention_ as solve_attention_,
+)
+
 # Hugging Face's models, with skips or without
 from skipless.models.libraries.hf_factory import (
     create_hf_model as create_hf_model,

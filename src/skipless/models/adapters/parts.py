@@ -27,6 +27,11 @@ def scale_of(gamma: nn.Parameter | None) -> nn.Module:
     return nn.Identity() if gamma is None else Scaled(gamma)
 
 
+def library_class(attention: nn.Module) -> type:
+    """The library's class of an attention, whichever core it has (`replace_attention_`)."""
+    return getattr(type(attention), "softmax", type(attention))
+
+
 def kept_skips(block: nn.Module) -> tuple[SubBlock, ...]:
     """The sub-blocks that still have their skip connection: all of the library's own block."""
     kept: dict[SubBlock, Any] = {"attn": getattr(block, "attn_skip", True), "mlp": getattr(block, "mlp_skip", True)}

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from skipless.errors import InputError
+from skipless.models.adapters.parts import library_class
 from skipless.models.blocks import LinearMap
 
 
@@ -30,7 +31,7 @@ def check_mha(name: str, mha: nn.Module) -> nn.MultiheadAttention:
     Raises:
         InputError: that names what it has besides.
     """
-    if type(mha) is not nn.MultiheadAttention:
+    if library_class(mha) is not nn.MultiheadAttention:
         raise InputError(
             f"no adapter for the attention `{type(mha).__name__}` of {name}; supported: nn.MultiheadAttention"
         )
@@ -45,7 +46,7 @@ def check_mha(name: str, mha: nn.Module) -> nn.MultiheadAttention:
                 f"the attention of {name} has {extra}: it attends to more than the tokens of one width, which the "
                 "scheme has no rule for; build it without"
             )
-    return mha
+    return mha  # pyright: ignore[reportReturnType]
 
 
 def mha_maps(mha: nn.MultiheadAttention) -> dict[str, Any]:
