@@ -1,6 +1,6 @@
 """What all cores of attention share: how they are called, and which keys a query sees."""
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -38,7 +38,7 @@ class AttentionCore(nn.Module):
         """What the core was made with, besides heads, index and depth; as JSON has it."""
         return {}
 
-    def for_block(self, *, heads: int, index: int, depth: int) -> Self:
+    def for_block(self, *, heads: int, index: int, depth: int) -> "AttentionCore":
         """A new core with the same options, for one block of a model."""
         return type(self)(**self.options(), heads=heads, index=index, depth=depth)
 

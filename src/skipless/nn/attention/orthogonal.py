@@ -55,8 +55,8 @@ class OrthogonalAttention(AttentionCore):
     def attend(
         self,
         q: Float[Tensor, "*b h n c"],
-        k: Float[Tensor, "*b h n c"],
-        v: Float[Tensor, "*b h n e"],
+        k: Float[Tensor, "*b h m c"],
+        v: Float[Tensor, "*b h m e"],
         own: Float[Tensor, "*b h n e"],
         *,
         mask: Tensor | None,

@@ -88,6 +88,8 @@ class PolynomialAttention(AttentionCore):
         """Rows in turn where there are many keys."""
         if self.solving:
             self._solve_(q, k, mask, causal, scale)
+        elif self.scale == "solved" and self.gain is not None and not torch.compiler.is_compiling():
+            _check_solved(self.gain)
         n, m = q.shape[-2], k.shape[-2]
         if self.power == 1 and mask is None and not causal and not dropout:
             return self._scaled(q, None, m, 0) * scale @ (k.mT @ v)
@@ -134,7 +136,8 @@ class PolynomialAttention(AttentionCore):
         if mask is None:
             x = x * keys**-0.5
         else:
-            x = x * visible(mask).sum(-1, keepdim=True).clamp_min(1).to(torch.promote_types(x.dtype, torch.float32)).rsqrt().to(x.dtype)
+            seen = visible(mask).sum(-1, keepdim=True).clamp_min(1)
+            x = x * seen.to(torch.promote_types(x.dtype, torch.float32)).rsqrt().to(x.dtype)
         if self.gain is None:
             return x
         return x * self.gain.to(x.dtype)[:, None, None]
@@ -172,6 +175,11 @@ class PolynomialAttention(AttentionCore):
     def extra_repr(self) -> str:
         """What `print(model)` shows."""
         return f"power={self.power}, scale={self.scale!r}"
+
+
+def _check_solved(gain: Tensor) -> None:
+    if not gain.is_meta and gain.isnan().any():
+        raise InputError("the scale is not solved yet: call solve_attention_(model, images) on a batch first")
 
 
 def _once(function: Callable[..., Tensor], *given: Any) -> Tensor:

@@ -26,15 +26,15 @@ class _SignalPreserving(AttentionCore):
         if tokens < 1:
             raise InputError(f"tokens={tokens}: give the number of tokens of the model's sequences")
         self.tokens, self.causal = tokens, causal
-        self.causal_ok = causal
+        self.causal_ok = causal  # a bias that has no causal form would hide too little
         before, now = (self.kernel(step) for step in (self.index, self.index + 1))
         a = _from_cholesky(now, before) if causal else _root(now) @ _root(before, -0.5)
         a = a.clamp_min(_FLOOR)
         a = a.tril() if causal else a
         total = a.sum(-1, keepdim=True)
         # In the state dict, because models that are loaded are made on the meta device, where numbers are lost.
-        self.register_buffer("bias", (a / total).log().float())
-        self.register_buffer("row_sum", total.float())
+        self.register_buffer("bias", (a / total).log())
+        self.register_buffer("row_sum", total)
 
     def kernel(self, step: int) -> Float64[Tensor, "n n"]:
         """Sigma_l, the covariance of tokens after block l; the identity at 0."""
