@@ -65,9 +65,11 @@ def attention_bias(view: BlockView, x: Tensor, queries: Int[Tensor, " r"] | None
     return (bias if queries is None else bias[..., queries, :]).to(x)
 
 
-def _matrices(view: BlockView, x: Tensor) -> Tensor:
-    """Attention matrices, of softmax in the tokens' dtype."""
-    return attention(view, x) if view.core else (head_logits(view, x) + attention_bias(view, x)).softmax(-1)
+def attention_matrices(view: BlockView, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b h n n"]:
+    """Attention matrices of every head for tokens that have been through the block's norm, in the tokens' dtype."""
+    if view.core is not None:
+        return attention(view, x).to(x.dtype)
+    return (head_logits(view, x) + attention_bias(view, x)).softmax(-1)
 
 
 @torch.no_grad()
@@ -75,7 +77,7 @@ def mean_diagonals(view: BlockView, x: Float[Tensor, "b n d"]) -> Float[Tensor, 
     """Mean A_ii of every head for tokens that have been through the block's norm."""
     parts = x.split(max(1, _MEASURED // (view.heads * x.shape[1] ** 2)))
     found = [
-        _matrices(view, part).diagonal(dim1=2, dim2=3).mean(2)
+        attention_matrices(view, part).diagonal(dim1=2, dim2=3).mean(2)
         for part in parts
     ]
     return torch.cat(found).double().mean(0).cpu()
