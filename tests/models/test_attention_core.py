@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +57,14 @@ def _eva(name: str, **kwargs: Any) -> Any:
 def _encoder(**kwargs: Any) -> Any:
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(16, 4, 24, 0.0, batch_first=True, **kwargs)
-    return nn.TransformerEncoder(layer, 2, enable_nested_tensor=True).eval()
+    return nn.TransformerEncoder(layer, 2, enable_nested_tensor=not kwargs).eval()
 
 
 def _torchvision() -> Any:
     torch.manual_seed(0)
-    return torchvision.models.VisionTransformer(32, 16, 2, 2, 16, 24, num_classes=5).eval()
+    model = torchvision.models.VisionTransformer(32, 16, 2, 2, 16, 24, num_classes=5)
+    nn.init.normal_(model.heads.head.weight)  # the library's is 0
+    return model.eval()
 
 
 def _hf(cls: str, config: str, **kwargs: Any) -> Any:
@@ -144,6 +148,9 @@ def test_a_model_is_replaced_and_restored(name: str, core: str) -> None:
             skipless.replace_attention_(model, CORES[core])
         assert torch.equal(_out(model, given), expected)
         return
+    if name == "timm-beit":
+        nn.init.normal_(model.blocks[0].attn.relative_position_bias_table)  # the library's is 0
+        expected = _out(model, given)
     skipless.replace_attention_(model, CORES[core])
     gains = [key for key in model.state_dict() if key not in keys]
     assert all(".core." in key for key in gains)
@@ -153,7 +160,7 @@ def test_a_model_is_replaced_and_restored(name: str, core: str) -> None:
             _out(model, given)
     else:
         found = _out(model, given)
-        assert not torch.allclose(found, expected)
+        assert not torch.equal(found, expected)
         for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
             assert torch.equal(_out(again, given), found)
     for _ in range(2):
@@ -240,9 +247,9 @@ def test_generation_with_a_cache_is_what_whole_sequences_give(name: str, core: s
     one = ExponentialSPA(40, 0.05, causal=True) if core == "spa" else _mixing(CORES[core])
     model = skipless.replace_attention_(MODELS[name][0](), one)
     how = dict(max_new_tokens=4, do_sample=False, attention_mask=HERE, pad_token_id=0, eos_token_id=None)
-    if cache == "static" and core == "spa":
-        with pytest.raises(InputError, match="static"):
-            model.generate(IDS, cache_implementation="static", **how)
+    if core == "spa" and (cache == "static" or name == "mistral"):
+        with pytest.raises(InputError, match="static|sliding"):
+            model.generate(IDS, cache_implementation=None if cache == "dynamic" else cache, **how)
         return
     found = model.generate(IDS, **how, cache_implementation=None if cache == "dynamic" else cache)
     assert torch.equal(found, model.generate(IDS, **how, use_cache=False))
@@ -259,7 +266,9 @@ def test_a_model_that_is_saved_comes_back_with_its_core(core: str, skips: bool, 
         assert torch.equal(_out(load(tmp_path).eval(), IDS), expected)
     assert '"model_type": "skipless_llama"' in (tmp_path / "config.json").read_text()
     skipless.restore_attention_(model)
-    assert getattr(model.config, "skipless", None) == (None if skips else {"sub_blocks": ["attn", "mlp"], "layer_scale": "remove"})
+    assert getattr(model.config, "skipless", None) == (
+        None if skips else {"sub_blocks": ["attn", "mlp"], "layer_scale": "remove"}
+    )
 
 
 def test_a_softmax_is_never_computed_in_silence() -> None:
@@ -295,16 +304,31 @@ def test_initialisation_knows_the_gains(core: str) -> None:
 
 
 @pytest.mark.parametrize("core", CORES)
-def test_one_trains_under_autocast_checkpointing_and_compilation(core: str) -> None:
+def test_one_trains_under_autocast_and_checkpointing(core: str) -> None:
     model = skipless.replace_attention_(_vit(), CORES[core]).train()
     model.set_grad_checkpointing()
     with torch.autocast("cpu", torch.bfloat16):
         model(IMAGES).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
-    model.set_grad_checkpointing(False)
-    model.eval()
-    compiled = torch.compile(model, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(IMAGES), model(IMAGES))
+
+
+COMPILED = """
+import timm, torch, skipless
+from skipless import nn
+x = torch.randn(2, 3, 32, 32)
+for core in nn.PolynomialAttention(3), nn.ShapedAttention(), nn.ValueSkipInit(), nn.OrthogonalAttention():
+    model = timm.create_model("vit_tiny_patch16_224", depth=1, img_size=32).eval()
+    skipless.replace_attention_(model, core)
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), model(x))
+"""
+
+
+def test_one_compiles_whole() -> None:
+    """In a process of its own, without the checks of types that tests add."""
+    found = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr[-2000:]
 
 
 def test_a_solved_scale_makes_the_mean_diagonal_one() -> None:

@@ -196,7 +196,9 @@ def test_a_solved_scale_gives_a_mean_diagonal_of_one() -> None:
     core.solving = False
     diagonal = core.matrix(q, q, mask=_padding()).diagonal(dim1=2, dim2=3)
     there = _padding().expand(B, H, 1, N)[:, :, 0]
-    torch.testing.assert_close((diagonal * there).sum((0, 2)) / there.sum((0, 2)), torch.ones(H, dtype=torch.double), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        (diagonal * there).sum((0, 2)) / there.sum((0, 2)), torch.ones(H, dtype=torch.double), rtol=1e-6, atol=0
+    )
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,9 @@ def logits(q: Tensor, k: Tensor) -> Tensor:
 
 
 def softmax(x: Tensor, seen: Tensor) -> Tensor:
-    weights = torch.where(seen, (x - torch.where(seen, x, -torch.inf).amax(-1, keepdim=True).clamp_min(-1e300)).exp(), 0)
+    weights = torch.where(
+        seen, (x - torch.where(seen, x, -torch.inf).amax(-1, keepdim=True).clamp_min(-1e300)).exp(), 0
+    )
     return weights / weights.sum(-1, keepdim=True).clamp_min(1e-300)
 
 
@@ -66,6 +68,7 @@ def signal_preserving(x: Tensor, bias: Tensor, seen: Tensor, before: Tensor, now
         a = torch.linalg.cholesky(now) @ torch.linalg.inv(torch.linalg.cholesky(before))
         a = a.clamp_min(1e-30).tril()
     else:
+
         def root(s: Tensor) -> Tensor:
             u, d, vh = torch.linalg.svd(s)
             return u @ torch.diag(d.sqrt()) @ vh

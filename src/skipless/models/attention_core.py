@@ -54,6 +54,7 @@ def replace_attention_(model: nn.Module, core: AttentionCore) -> nn.Module:
         if _is_hf(attention):
             continue
         attention.__class__ = _classes().get(type(attention), type(attention))
+    _take_whole_batches_(model)
     _note_(model, [attention for _, attention in found], put_in=True)
     return model
 
@@ -67,6 +68,7 @@ def restore_attention_(model: nn.Module) -> nn.Module:
         if not _is_hf(attention):
             attention.__class__ = type(attention).softmax  # pyright: ignore[reportAttributeAccessIssue]
     if changed:
+        _take_nested_batches_(model)
         _note_(model, changed, put_in=False)
     return model
 
@@ -131,6 +133,21 @@ def _classes() -> dict[type, type]:
     return found
 
 
+def _take_whole_batches_(model: nn.Module) -> None:
+    """Keep PyTorch's encoders from packing padded batches into nested tensors, which only their softmax takes."""
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder) and module.use_nested_tensor:
+            module.use_nested_tensor = False
+            module._nested_before_core = True  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _take_nested_batches_(model: nn.Module) -> None:
+    """Undo `_take_whole_batches_`."""
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder) and vars(module).pop("_nested_before_core", False):
+            module.use_nested_tensor = True
+
+
 def _is_hf(module: nn.Module) -> bool:
     return "transformers.modeling_utils" in sys.modules and import_module(_HF).is_replaceable(module)
 
@@ -162,4 +179,3 @@ def _check(view: BlockView, attention: Any, core: AttentionCore) -> None:
                 f"{view.name} drops attention weights at {rate:.3g}, and {type(core).__name__} has none: build the "
                 "model with attention dropout 0"
             )
-

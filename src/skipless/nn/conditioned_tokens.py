@@ -91,7 +91,10 @@ def polar_factor(x: Float[Tensor, "b n d"], steps: int = 20) -> Float[Tensor, "b
 def _top(x: Float[Tensor, "b n d"], steps: int = 60) -> Float[Tensor, "b 1 1"]:
     """The largest singular value: x^T x to a power by repeated products of one vector, differentiable at the end."""
     with torch.no_grad():
-        v = x.new_ones(*x.shape[:-2], x.shape[-1], 1) + torch.linspace(0, 1, x.shape[-1], device=x.device).to(x)[:, None]
+        v = (
+            x.new_ones(*x.shape[:-2], x.shape[-1], 1)
+            + torch.linspace(0, 1, x.shape[-1], device=x.device).to(x)[:, None]
+        )
         for _ in range(steps):
             v = x.mT @ (x @ v)
             size = v.norm(dim=-2, keepdim=True)

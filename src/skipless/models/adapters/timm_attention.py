@@ -74,9 +74,7 @@ class CoreBeitAttention(beit.Attention):
     core: AttentionCore
     softmax = beit.Attention
 
-    def forward(
-        self, x: Float[Tensor, "b n d"], shared_rel_pos_bias: Tensor | None = None
-    ) -> Float[Tensor, "b n d"]:
+    def forward(self, x: Float[Tensor, "b n d"], shared_rel_pos_bias: Tensor | None = None) -> Float[Tensor, "b n d"]:
         """The forward of BEiT's attention; its biases by position are added to the core's logits."""
         bias = shared_rel_pos_bias
         if self.relative_position_bias_table is not None:
@@ -99,9 +97,7 @@ def _heads(attn: Any, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _split(attn: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of projections of their own; keys and values may be of fewer heads."""
     q = attn.q_proj(x).unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
-    k, v = (
-        part(x).unflatten(-1, (-1, q.shape[-1])).transpose(1, 2) for part in (attn.k_proj, attn.v_proj)
-    )
+    k, v = (part(x).unflatten(-1, (-1, q.shape[-1])).transpose(1, 2) for part in (attn.k_proj, attn.v_proj))
     return q, k, v
 
 

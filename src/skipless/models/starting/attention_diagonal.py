@@ -76,10 +76,7 @@ def attention_matrices(view: BlockView, x: Float[Tensor, "b n d"]) -> Float[Tens
 def mean_diagonals(view: BlockView, x: Float[Tensor, "b n d"]) -> Float[Tensor, " h"]:
     """Mean A_ii of every head for tokens that have been through the block's norm."""
     parts = x.split(max(1, _MEASURED // (view.heads * x.shape[1] ** 2)))
-    found = [
-        attention_matrices(view, part).diagonal(dim1=2, dim2=3).mean(2)
-        for part in parts
-    ]
+    found = [attention_matrices(view, part).diagonal(dim1=2, dim2=3).mean(2) for part in parts]
     return torch.cat(found).double().mean(0).cpu()
 
 

@@ -91,7 +91,9 @@ class AttentionCore(nn.Module):
         if causal and not self.causal_ok:
             raise InputError(f"{type(self).__name__} is bidirectional: its matrix has no causal form; use another core")
         if mask is not None and not self.mask_ok and mask.dim() > 1 and mask.shape[-2] != 1:
-            raise InputError(f"{type(self).__name__} takes masks by key, (b, 1, 1, n), which all queries share")
+            if not torch.equal(mask, mask[..., :1, :].expand_as(mask)):
+                raise InputError(f"{type(self).__name__} takes masks by key, (b, 1, 1, n), which all queries share")
+            mask = mask[..., :1, :]
         if dropout and not self.drops:
             raise InputError(f"{type(self).__name__} has no weights to drop: build the model with attention dropout 0")
         if mask is not None:

@@ -72,7 +72,11 @@ class OrthogonalAttention(AttentionCore):
             if mask is not None:
                 if mask.dtype != torch.bool and torch.where(visible(mask), mask, 0.0).any():
                     raise InputError("OrthogonalAttention takes no bias on its logits, only masks by key")
-                seen = visible(mask).reshape(*mask.shape[:-2], mask.shape[-1], 1) if mask.dim() > 1 else visible(mask)[:, None]
+                seen = (
+                    visible(mask).reshape(*mask.shape[:-2], mask.shape[-1], 1)
+                    if mask.dim() > 1
+                    else visible(mask)[:, None]
+                )
                 q, k = q * seen, k * seen
             factor = (self.alpha.to(q) * scale)[:, None, None]
             left, right = torch.cat([q, -k], -1) * factor, torch.cat([k, q], -1)

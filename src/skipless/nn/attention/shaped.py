@@ -49,7 +49,9 @@ class ShapedAttention(AttentionCore):
         """Each query's own value, plus softmax attention, less the mean."""
         mixed = softmax_attention(q, k, v, mask=mask, causal=causal, scale=scale, dropout=dropout)
         even = _even(q, k, v, mask, causal).to(mixed.dtype)
-        return per_head(self.alpha, mixed) * own + per_head(self.beta, mixed) * mixed - per_head(self.gamma, mixed) * even
+        return (
+            per_head(self.alpha, mixed) * own + per_head(self.beta, mixed) * mixed - per_head(self.gamma, mixed) * even
+        )
 
 
 def _even(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:

@@ -107,6 +107,8 @@ def attend(
     causal = bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)
     if causal and not core.causal_ok:
         raise InputError(f"{type(core).__name__} is bidirectional, and `{type(module).__name__}` is causal")
+    if kwargs.get("sliding_window") and hasattr(core, "tokens"):
+        raise InputError(f"{type(core).__name__} has a weight for every place, and a sliding window forgets places")
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)

@@ -67,6 +67,9 @@ def described(model: nn.Module, *, strictly: bool = False) -> dict[str, Any] | N
 
     views = [view(name, block) for name, block in blocks(model)]
     states = [_state(one) for one in views]
+    if strictly:
+        for one in views:
+            _check_core(one)
     if strictly and any(state != states[0] for state in states):
         raise InputError(
             "the blocks have lost different skips or LayerScale, or have different cores of attention, which a configuration cannot say: save "
@@ -76,7 +79,7 @@ def described(model: nn.Module, *, strictly: bool = False) -> dict[str, Any] | N
 
 
 def _state(view: BlockView) -> dict[str, Any] | None:
-    core = core_noted(view)
+    core = {} if view.core is None else {"core": {"kind": type(view.core).__name__, **view.core.options()}}
     removed = [name for name in ("attn", "mlp") if name not in view.skips]
     if not removed:
         return core or None
@@ -88,19 +91,17 @@ def _state(view: BlockView) -> dict[str, Any] | None:
     return {"sub_blocks": removed, "layer_scale": "keep" if scaled else "remove"} | core
 
 
-def core_noted(view: BlockView) -> dict[str, Any]:
-    """What a configuration says of a block's attention: nothing of a softmax.
+def _check_core(view: BlockView) -> None:
+    """Refuse a core of a user's own, which no configuration can make.
 
     Raises:
-        InputError: for a core of a user's own, which no configuration can name.
+        InputError: for one.
     """
-    core = view.core
-    if core is None:
-        return {}
-    kind = type(core).__name__
-    if getattr(nn_layers, kind, None) is not type(core):
-        raise InputError(f"{kind} is no core of skipless.nn: a configuration cannot say it; save model.state_dict()")
-    return {"core": {"kind": kind, **core.options()}}
+    kind = type(view.core)
+    if view.core is not None and getattr(nn_layers, kind.__name__, None) is not kind:
+        raise InputError(
+            f"{kind.__name__} is no core of skipless.nn: a configuration cannot make it; save model.state_dict()"
+        )
 
 
 def build_(model: nn.Module) -> None:
