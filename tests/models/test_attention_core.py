@@ -1,4 +1,4 @@
-"""replace_attention_: every library's attention with another core; nothing hidden has an influence; saved and restored."""
+"""replace_attention_: every library's attention with another core; nothing hidden matters; saved and restored."""
 
 import copy
 import pickle

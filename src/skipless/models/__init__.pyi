@@ -51,6 +51,17 @@ from skipless.models.libraries.timm_factory import (
 # What a language model predicts
 from skipless.models.logits import next_token_logits as next_token_logits
 
+# Conditioning of weights and tokens, as sibling papers have it
+from skipless.models.spectral_conditioning import (
+    initialize_conditioned_ as initialize_conditioned_,
+    remove_spectral_conditioning_ as remove_spectral_conditioning_,
+    spectral_conditioning_ as spectral_conditioning_,
+)
+from skipless.models.token_graying import (
+    insert_token_graying_ as insert_token_graying_,
+    remove_token_graying_ as remove_token_graying_,
+)
+
 # How a model starts: attention with a given diagonal, weights, positions
 from skipless.models.starting.calibration import calibrate_ as calibrate_
 from skipless.models.starting.initialization import initialize_ as initialize_

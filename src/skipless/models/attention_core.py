@@ -138,7 +138,7 @@ def _take_whole_batches_(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoder) and module.use_nested_tensor:
             module.use_nested_tensor = False
-            module._nested_before_core = True  # pyright: ignore[reportAttributeAccessIssue]
+            vars(module)["_nested_before_core"] = True
 
 
 def _take_nested_batches_(model: nn.Module) -> None:

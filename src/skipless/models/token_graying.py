@@ -1,4 +1,4 @@
-"""Insert Token Graying or conditioned tokens into a model, and measure kappa of the tokens that enter the first block."""
+"""Insert Token Graying or conditioned tokens into a model, and measure kappa of the tokens that enter its blocks."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -15,10 +15,10 @@ class OrthogonalAttention(AttentionCore):
 
     S = U W^T has rank 2c, so exp(S) = I + U phi(W^T U) W^T with phi(M) = (e^M - 1) / M, which costs O(n c^2 + c^3) and
     makes no n x n matrix. phi is read off the exponential of [[M, I], [0, 0]]. Unlike a QR of [Q, K] this has a gradient
-    whatever the rank, and where there are fewer than 2c tokens. It is computed in float64 and float32.
+    whatever the rank, and with fewer than 2c tokens. phi is computed in float64, the rest in float32.
 
-    It is bidirectional. Padded keys take no part: their rows and columns are those of the identity. alpha, one a head, is
-    trainable.
+    It is bidirectional. Padded keys take no part: their rows and columns are those of the identity. Each head has one
+    alpha, which is trainable.
 
     Args:
         alpha: what it starts as; 0 gives A = I exactly. The source's initial value is not public, hence 1 here.

@@ -51,8 +51,8 @@ class PolynomialAttention(AttentionCore):
         super().__init__(**place)
         if power not in (1, 2, 3):
             raise InputError(f"power={power}: give 1, 2 or 3")
-        number = isinstance(scale, int | float) and not isinstance(scale, bool)
-        if not (number and math.isfinite(scale) and scale > 0) and scale not in get_args(PolynomialScale):
+        number = math.isfinite(scale) and scale > 0 if isinstance(scale, int | float) else False
+        if not number and scale not in get_args(PolynomialScale):
             raise InputError(f"scale={scale!r}: give a number above 0, or one of 'visible', 'learned', 'solved'")
         self.power, self.scale = power, scale
         self.solving = False

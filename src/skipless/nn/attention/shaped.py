@@ -11,8 +11,8 @@ class ShapedAttention(AttentionCore):
     """A = alpha I + beta softmax(x) - gamma C, with C what the softmax is at logits of 0 (Noci et al., 2306.17759).
 
     C is 1/n where every key is seen, and 1/t in row t of causal attention. It is computed as
-    `alpha v + beta SDPA(q, k, v) - gamma mean(v)`, the mean cumulative in causal order. The three gains of each head are
-    trainable and start at 1. With W_Q = 0, as the paper starts, the matrix is then the identity exactly;
+    `alpha v + beta SDPA(q, k, v) - gamma mean(v)`, the mean cumulative in causal order. The three gains of each head
+    are trainable and start at 1. With W_Q = 0, as the paper starts, the matrix is then the identity exactly;
     `replace_attention_` leaves W_Q as it is, so set it to 0 (`view.query.write_`) to start so.
 
     Args:

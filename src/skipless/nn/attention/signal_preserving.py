@@ -26,7 +26,7 @@ class _SignalPreserving(AttentionCore):
         if tokens < 1:
             raise InputError(f"tokens={tokens}: give the number of tokens of the model's sequences")
         self.tokens, self.causal = tokens, causal
-        self.causal_ok = causal  # a bias that has no causal form would hide too little
+        self.causal_ok = causal
         before, now = (self.kernel(step) for step in (self.index, self.index + 1))
         a = _from_cholesky(now, before) if causal else _root(now) @ _root(before, -0.5)
         a = a.clamp_min(_FLOOR)

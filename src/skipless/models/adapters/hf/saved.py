@@ -1,6 +1,7 @@
 """What a configuration says of a model's skips, so that a skipless model that is saved comes back skipless.
 
-`config.skipless` holds the arguments of `remove_skips_`, and what stands for the softmax (`replace_attention_`). A model that is built with such a configuration, by its class,
+`config.skipless` holds the arguments of `remove_skips_`, and what stands for the softmax (`replace_attention_`). A
+model that is built with such a configuration, by its class,
 by `AutoModel`, or by `from_pretrained`, loses its skips as soon as it has its blocks (`build_`). Its file says
 `"model_type": "skipless_llama"`, so that `transformers` without this library refuses it.
 """
@@ -72,7 +73,8 @@ def described(model: nn.Module, *, strictly: bool = False) -> dict[str, Any] | N
             _check_core(one)
     if strictly and any(state != states[0] for state in states):
         raise InputError(
-            "the blocks have lost different skips or LayerScale, or have different cores of attention, which a configuration cannot say: save "
+            "the blocks have lost different skips or LayerScale, or have different cores of "
+            "attention, which a configuration cannot say: save "
             "model.state_dict(), or remove the same skips from all blocks"
         )
     return states[0] if states else None
