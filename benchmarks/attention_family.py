@@ -31,7 +31,7 @@ from skipless.nn import (
     ValueSkipInit,
 )
 
-WIDTH, HEADS, TOKENS = 96, 3, 17  # of what is conditioned: K is formed as a matrix
+WIDTH, HEADS, TOKENS = 48, 3, 17  # of what is conditioned: K is formed as a matrix
 
 
 def times(tokens: int, rounds: int, device: str) -> None:
@@ -97,7 +97,9 @@ def conditioning() -> None:
     }
     print("| attention | mean A_ii | kappa(A) | rank of A | kappa(K) |\n|---|--:|--:|--:|--:|")
     for one in compare_attention(model, cores, x).cores:
-        print(f"| {one.name} | {one.diagonal:.3g} | {one.kappa_attention:.3g} | {one.rank} | {one.kappa_jacobian:.3g} |")
+        print(
+            f"| {one.name} | {one.diagonal:.3g} | {one.kappa_attention:.3g} | {one.rank} | {one.kappa_jacobian:.3g} |"
+        )
     print("\n| weights | kappa(J) | bound | kappa(Lambda) | kappa(W_Q) | kappa(W_V) |\n|---|--:|--:|--:|--:|--:|")
     library = create_model("vit_tiny_patch16_224", skip=True, seed=0, **kinds)
     changed = {

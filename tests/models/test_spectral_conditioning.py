@@ -22,7 +22,13 @@ from skipless.models import (
 from skipless.nn import PolynomialAttention, ShapedAttention
 
 SIZES = {"n_embd": 16, "n_layer": 2, "n_head": 4, "vocab_size": 30}
-LLAMA = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 30}
+LLAMA = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 30,
+}
 
 MODELS: dict[str, Any] = {
     "timm": lambda: timm.create_model("vit_tiny_patch16_224", depth=2, img_size=32),
@@ -34,9 +40,7 @@ MODELS: dict[str, Any] = {
 
 def _heads(view: Any) -> list[torch.Tensor]:
     return [
-        head.clone()
-        for w in (view.w_q, view.w_k, view.w_v)
-        for head in w.unflatten(1, (-1, view.head_dim)).unbind(1)
+        head.clone() for w in (view.w_q, view.w_k, view.w_v) for head in w.unflatten(1, (-1, view.head_dim)).unbind(1)
     ]
 
 

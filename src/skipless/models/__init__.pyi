@@ -4,6 +4,13 @@ from skipless.models.adapters.known import (
     unregister_adapter as unregister_adapter,
 )
 
+# Attention that is not plain softmax
+from skipless.models.attention_core import (
+    replace_attention_ as replace_attention_,
+    restore_attention_ as restore_attention_,
+    solve_attention_ as solve_attention_,
+)
+
 # Views of a block
 from skipless.models.blocks import BlockView as BlockView, LinearMap as LinearMap, SubBlock as SubBlock
 from skipless.models.calls import BlockContext as BlockContext
@@ -25,13 +32,6 @@ from skipless.models.inspection.token_report import (
     BlockTokens as BlockTokens,
     TokenReport as TokenReport,
     inspect_tokens as inspect_tokens,
-)
-
-# Attention that is not plain softmax
-from skipless.models.attention_core import (
-    replace_attention_ as replace_attention_,
-    restore_attention_ as restore_attention_,
-    solve_attention_ as solve_attention_,
 )
 
 # Hugging Face's models, with skips or without
@@ -57,10 +57,6 @@ from skipless.models.spectral_conditioning import (
     remove_spectral_conditioning_ as remove_spectral_conditioning_,
     spectral_conditioning_ as spectral_conditioning_,
 )
-from skipless.models.token_graying import (
-    insert_token_graying_ as insert_token_graying_,
-    remove_token_graying_ as remove_token_graying_,
-)
 
 # How a model starts: attention with a given diagonal, weights, positions
 from skipless.models.starting.calibration import calibrate_ as calibrate_
@@ -69,3 +65,7 @@ from skipless.models.starting.positions import set_positions_ as set_positions_
 
 # Skips
 from skipless.models.surgery import block_views as block_views, remove_skips_ as remove_skips_
+from skipless.models.token_graying import (
+    insert_token_graying_ as insert_token_graying_,
+    remove_token_graying_ as remove_token_graying_,
+)

@@ -51,9 +51,7 @@ class SpectralShift(nn.Module):
         return (torch.linalg.matrix_norm(wide, 2) * polar_factor(wide[None])[0]).to(head.dtype)
 
 
-def spectral_conditioning_(
-    model: nn.Module, strength: float = 10.0, *, form: SpectralForm = "identity"
-) -> nn.Module:
+def spectral_conditioning_(model: nn.Module, strength: float = 10.0, *, form: SpectralForm = "identity") -> nn.Module:
     """Have every block use W + lambda I for W_Q, W_K and W_V, in place (spectral conditioning, arXiv 2603.07162).
 
     W is trained, the shift is fixed: a parametrization, by `torch.nn.utils.parametrize`. Decoupled weight decay thus
@@ -86,7 +84,9 @@ def spectral_conditioning_(
         raise InputError("the model has spectral conditioning already; remove_spectral_conditioning_ first")
     plans = [plan for view in block_views(model) for plan in _weights(view)]
     for module, name, heads, transposed in plans:
-        parametrize.register_parametrization(module, name, SpectralShift(heads, transposed, strength, form), unsafe=True)
+        parametrize.register_parametrization(
+            module, name, SpectralShift(heads, transposed, strength, form), unsafe=True
+        )
     return model
 
 
@@ -154,7 +154,9 @@ def initialize_conditioned_(
         raise InputError("the model has spectral conditioning: initialise before, or remove it first")
     for view in block_views(model):
         for one, heads in ((view.query, view.heads), (view.key, view.key_heads)):
-            one.write_(torch.cat([_semi_orthogonal(view.dim, view.head_dim, generator) for _ in range(heads)], 1).to(one.w))
+            one.write_(
+                torch.cat([_semi_orthogonal(view.dim, view.head_dim, generator) for _ in range(heads)], 1).to(one.w)
+            )
         width = view.w_v.shape[1]
         eye = torch.eye(view.dim, view.head_dim).repeat(1, width // view.head_dim)
         view.value.write_((torch.eye(view.dim, width) if value == "whole" else eye).to(view.w_v))

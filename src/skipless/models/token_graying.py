@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from skipless.errors import InputError
-from skipless.models.vit_view import find_vit
 from skipless.models.adapters.known import adapters
+from skipless.models.vit_view import find_vit
 from skipless.nn import ConditionedTokens, TokenGraying
 
 _ATTRIBUTE = "_skipless_token_graying"

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from skipless.conditioning.operators.jacobian import attn_jacobian
+from skipless.conditioning.operators.autodiff import math_attention
 from skipless.display import Record, Table
 from skipless.errors import InputError
-from skipless.models import block_views, replace_attention_, solve_attention_
+from skipless.models import block_views, replace_attention_
 from skipless.models.blocks import BlockView
 from skipless.models.starting.attention_diagonal import attention
 from skipless.nn import AttentionCore, PolynomialAttention
@@ -24,9 +24,9 @@ class CoreConditioning(Record):
     Attributes:
         name: what it was called.
         n: number of tokens.
-        kappa_attention: median over heads and token sets of kappa(A); infinite where A has not full rank.
+        kappa_attention: median over heads and token sets of kappa(A); infinite where A lacks full rank.
         rank: median numerical rank of A.
-        kappa_jacobian: kappa of K, the attention's Jacobian by its input tokens, and its method.
+        kappa_jacobian: kappa of K, the attention's Jacobian by its input tokens, of the first token set; formed as a matrix.
         diagonal: mean A_ii.
     """
 
@@ -111,7 +111,7 @@ def _measure(name: str, view: BlockView, x: Tensor) -> CoreConditioning:
     s = torch.linalg.svdvals(a)
     ranks = (s > s[..., :1] * s.shape[-1] * torch.finfo(s.dtype).eps).sum(-1)
     kappa = torch.where(ranks == s.shape[-1], s[..., 0] / s[..., -1], torch.inf)
-    jacobian = torch.linalg.svdvals(attn_jacobian(view, x[0], method="autograd").to_dense())
+    jacobian = torch.linalg.svdvals(_jacobian(view, x[0]))
     full = jacobian[-1] > jacobian[0] * len(jacobian) * torch.finfo(jacobian.dtype).eps
     return CoreConditioning(
         name=name,
@@ -121,6 +121,13 @@ def _measure(name: str, view: BlockView, x: Tensor) -> CoreConditioning:
         kappa_jacobian=(jacobian[0] / jacobian[-1]).item() if full else float("inf"),
         diagonal=a.diagonal(dim1=-2, dim2=-1).mean().item(),
     )
+
+
+def _jacobian(view: BlockView, x: Float[Tensor, "n d"]) -> Float[Tensor, "nd nd"]:
+    """K as a matrix: the derivative of the attention's output by its tokens."""
+    with math_attention(x.device), torch.enable_grad():
+        found = torch.func.jacrev(lambda tokens: view.attend(tokens[None])[0])(x)
+    return found.reshape(x.numel(), x.numel()).detach()
 
 
 @dataclass(frozen=True)
@@ -135,7 +142,8 @@ class ParameterBound(Record):
         head: which head.
         measured: kappa(J), on the singular values that are above rounding.
         bound: the right side.
-        x, softmax_derivative, attention, w_q, w_k, w_v: its condition numbers.
+        x, softmax_derivative, attention, w_q, w_k, w_v: its condition numbers. That of the softmax's derivative, and
+            with it the bound, is infinite where a row of the softmax is saturated to rounding.
     """
 
     head: int
@@ -185,10 +193,16 @@ def parameter_bound(view: BlockView, x: Float[Tensor, "n d"], head: int = 0) -> 
     jacobian = torch.cat([part.flatten(2).flatten(0, 1) for part in parts], 1)
     a = (view.logit_scale * (wide @ weights[0]) @ (wide @ weights[1]).mT).softmax(-1)
     slopes = torch.linalg.eigvalsh(torch.diag_embed(a) - a[:, :, None] * a[:, None])[:, 1:]  # the first is that of 1
-    of = {"x": _kappa(wide), "attention": _kappa(a), "softmax_derivative": (slopes.max() / slopes.min()).item()}
+    of = {"x": _kappa(wide), "attention": _kappa(a), "softmax_derivative": _ratio(slopes)}
     w_q, w_k, w_v = (_kappa(w) for w in weights)
     bound = of["x"] ** 3 * of["softmax_derivative"] * w_v * (w_q + w_k) + of["x"] * of["attention"]
     return ParameterBound(head=head, measured=_kappa(jacobian), bound=bound, w_q=w_q, w_k=w_k, w_v=w_v, **of)
+
+
+def _ratio(slopes: Tensor) -> float:
+    """Largest over smallest; infinite where a row of the softmax is saturated, and the smallest is rounding."""
+    saturated = slopes.min() <= slopes.max() * slopes.shape[-1] * torch.finfo(slopes.dtype).eps
+    return float("inf") if saturated else (slopes.max() / slopes.min()).item()
 
 
 def _kappa(m: Tensor) -> float:
