@@ -44,6 +44,9 @@ from skipless.models import (
     inspect_init as inspect_init,
     inspect_tokens as inspect_tokens,
     remove_skips_ as remove_skips_,
+    replace_attention_ as replace_attention_,
+    restore_attention_ as restore_attention_,
+    solve_attention_ as solve_attention_,
 )
 
 # Optimizers

@@ -91,6 +91,10 @@ def _of_conditioning() -> list[Any]:
     named = replace(report.blocks[0], name=NAME)
     report = replace(report, blocks=(named, *report.blocks[1:]))
     assumed = conditioning.check_assumptions(_tiny(), _images(), Rows(2, 2, 4))
+    view = models.block_views(_tiny())[0]
+    family = conditioning.compare_attention(_tiny(), {}, torch.randn(1, 3, view.dim))
+    family = replace(family, cores=(replace(family.cores[0], name=NAME),))
+    bound = conditioning.parameter_bound(view, torch.randn(4, view.dim))
     operator = LinearOperator.from_dense(torch.diag(torch.linspace(0.0, 3.0, 20)), NAME)
     spectrum = conditioning.spectrum(operator)
     assert report.network is not None
@@ -98,6 +102,7 @@ def _of_conditioning() -> list[Any]:
     assert named.paper is not None
     return [
         *(report, named, named.paper, named.heads[0], named.tokens[0], report.network, report.network.rows),
+        *(family, family.cores[0], bound),
         *(assumed, operator, spectrum, spectrum.kappa, conditioning.spectral_density(operator)),
     ]
 

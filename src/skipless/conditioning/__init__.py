@@ -1,5 +1,12 @@
 """Condition numbers of sections 4, 5 and A.3 to A.7: Jacobians as linear operators, their spectra, and the theory."""
 
+from skipless.conditioning.measurement.attention_family import (
+    AttentionFamily,
+    CoreConditioning,
+    ParameterBound,
+    compare_attention,
+    parameter_bound,
+)
 from skipless.conditioning.measurement.block_incoherence import AssumptionReport, check_assumptions
 from skipless.conditioning.measurement.conditioning_report import BlockConditioning, ConditioningReport
 from skipless.conditioning.measurement.measure import measure_conditioning
@@ -22,10 +29,13 @@ from skipless.conditioning.theory.token_cosine import TokenCosine, attention_cor
 
 __all__ = [
     "AssumptionReport",
+    "AttentionFamily",
     "BlockConditioning",
     "ConditioningReport",
+    "CoreConditioning",
     "Estimate",
     "LinearOperator",
+    "ParameterBound",
     "SpectralDensity",
     "Spectrum",
     "TokenCosine",
@@ -33,6 +43,7 @@ __all__ = [
     "attention_terms",
     "attn_jacobian",
     "check_assumptions",
+    "compare_attention",
     "concatenation_bound",
     "diffuse_bound",
     "dominance_bound",
@@ -42,6 +53,7 @@ __all__ = [
     "measure_conditioning",
     "mlp_jacobian",
     "param_jacobian",
+    "parameter_bound",
     "perturbation_ratio",
     "predict_token_cosine",
     "spectral_density",

@@ -4,6 +4,13 @@ from skipless.models.adapters.known import (
     unregister_adapter as unregister_adapter,
 )
 
+# Attention that is not plain softmax
+from skipless.models.attention_core import (
+    replace_attention_ as replace_attention_,
+    restore_attention_ as restore_attention_,
+    solve_attention_ as solve_attention_,
+)
+
 # Views of a block
 from skipless.models.blocks import BlockView as BlockView, LinearMap as LinearMap, SubBlock as SubBlock
 from skipless.models.calls import BlockContext as BlockContext
@@ -44,6 +51,13 @@ from skipless.models.libraries.timm_factory import (
 # What a language model predicts
 from skipless.models.logits import next_token_logits as next_token_logits
 
+# Conditioning of weights and tokens, as sibling papers have it
+from skipless.models.spectral_conditioning import (
+    initialize_conditioned_ as initialize_conditioned_,
+    remove_spectral_conditioning_ as remove_spectral_conditioning_,
+    spectral_conditioning_ as spectral_conditioning_,
+)
+
 # How a model starts: attention with a given diagonal, weights, positions
 from skipless.models.starting.calibration import calibrate_ as calibrate_
 from skipless.models.starting.initialization import initialize_ as initialize_
@@ -51,3 +65,7 @@ from skipless.models.starting.positions import set_positions_ as set_positions_
 
 # Skips
 from skipless.models.surgery import block_views as block_views, remove_skips_ as remove_skips_
+from skipless.models.token_graying import (
+    insert_token_graying_ as insert_token_graying_,
+    remove_token_graying_ as remove_token_graying_,
+)

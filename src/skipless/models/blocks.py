@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from skipless.display import Record, Table
 from skipless.models.calls import PLAIN, BlockContext, Bound, first_tensor
+from skipless.nn import AttentionCore
 
 SubBlock = Literal["attn", "mlp"]
 
@@ -140,6 +141,11 @@ class BlockView(Record):
     post_norm: bool = False
     sequence_first: bool = False
     context: BlockContext = PLAIN
+
+    @property
+    def core(self) -> AttentionCore | None:
+        """What stands for the softmax, if `replace_attention_` has put anything there."""
+        return next((part for part in self.block.modules() if isinstance(part, AttentionCore)), None)
 
     def run(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """The whole block, in its context: tokens to tokens."""

@@ -1,4 +1,4 @@
-"""Insert Token Graying into a model, and measure the condition number of the tokens that enter the first block."""
+"""Insert Token Graying or conditioned tokens into a model, and measure kappa of the tokens that enter its blocks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from skipless.errors import InputError
+from skipless.models.adapters.known import adapters
 from skipless.models.vit_view import find_vit
-from skipless.nn import TokenGraying
+from skipless.nn import ConditionedTokens, TokenGraying
 
 _ATTRIBUTE = "_skipless_token_graying"
 
@@ -17,15 +18,15 @@ _ATTRIBUTE = "_skipless_token_graying"
 class _Hook:
     """A forward hook that may be copied and pickled with its model."""
 
-    def __init__(self, graying: TokenGraying) -> None:
+    def __init__(self, graying: TokenGraying | ConditionedTokens) -> None:
         self.graying = graying
 
     def __call__(self, module: nn.Module, args: Any, tokens: Tensor) -> Tensor:
         return self.graying(tokens)
 
 
-def insert_token_graying_(model: nn.Module, graying: TokenGraying | None = None) -> nn.Module:
-    """Apply Token Graying to the tokens that enter the first block, in place (Always Skip Attention).
+def insert_token_graying_(model: nn.Module, graying: TokenGraying | ConditionedTokens | None = None) -> nn.Module:
+    """Apply Token Graying, or `ConditionedTokens`, to the tokens that enter the first block, in place.
 
     It has no parameters. It is a forward hook of the last module before the blocks, timm's `norm_pre`. So module names,
     state-dict keys and `forward_features` stay, and checkpoints load both ways. Insert it before `torch.compile` or a
@@ -33,13 +34,14 @@ def insert_token_graying_(model: nn.Module, graying: TokenGraying | None = None)
 
     Args:
         model: a model that contains exactly one vision transformer that an adapter knows.
-        graying: the layer; `TokenGraying()` by default.
+        graying: the layer; `TokenGraying()` by default. A model has one of the two kinds at most.
 
     Returns:
         The model.
 
     Raises:
-        InputError: if there is not exactly one vision transformer, or it has Token Graying already.
+        InputError: if there is not exactly one vision transformer, or it has Token Graying already. A language model is
+            refused: both layers mix all tokens, which leaks the future of a causal model.
 
     Example:
         >>> import timm
@@ -48,6 +50,7 @@ def insert_token_graying_(model: nn.Module, graying: TokenGraying | None = None)
         >>> list(insert_token_graying_(model, TokenGraying(0.7, "dct")).state_dict()) == keys
         True
     """
+    _check_bidirectional(model)
     entrance = _entrance(model)
     if hasattr(entrance, _ATTRIBUTE):
         raise InputError("the model has Token Graying already; take it out first with remove_token_graying_")
@@ -65,14 +68,16 @@ def remove_token_graying_(model: nn.Module) -> nn.Module:
     return model
 
 
-def find_token_graying(model: nn.Module) -> list[TokenGraying]:
+def find_token_graying(model: nn.Module) -> list[TokenGraying | ConditionedTokens]:
     """All Token Graying that has been inserted into a model or any of its parts."""
     hooks = [hook for module in model.modules() for hook in module._forward_hooks.values()]
     return [hook.graying for hook in hooks if isinstance(hook, _Hook)]
 
 
 @torch.no_grad()
-def input_kappas(tokens: Float[Tensor, "b n d"], grayings: Sequence[TokenGraying]) -> list[Float[Tensor, " b"]]:
+def input_kappas(
+    tokens: Float[Tensor, "b n d"], grayings: Sequence[TokenGraying | ConditionedTokens]
+) -> list[Float[Tensor, " b"]]:
     """kappa(X) of each image's tokens, in float64: first of the tokens as they are, then after each graying.
 
     Example:
@@ -85,6 +90,16 @@ def input_kappas(tokens: Float[Tensor, "b n d"], grayings: Sequence[TokenGraying
     if any((s[:, -1] <= 0).any() for s in spectra):
         raise InputError("some image's tokens are singular: their condition number is no number")
     return [s[:, 0] / s[:, -1] for s in spectra]
+
+
+def _check_bidirectional(model: nn.Module) -> None:
+    """Refuse language models."""
+    for adapter in adapters():
+        for text in getattr(adapter, "texts", lambda _: [])(model):
+            raise InputError(
+                f"`{type(text.transformer).__name__}` is a language model: U V^T and the DCT mix all tokens of a "
+                "sequence, which shows a causal model its future; use them in bidirectional models of images"
+            )
 
 
 def _entrance(model: nn.Module) -> nn.Module:

@@ -1,5 +1,25 @@
 """Layers of related papers."""
 
+from skipless.nn.attention import (
+    AttentionCore,
+    ExponentialSPA,
+    OrthogonalAttention,
+    PolynomialAttention,
+    ShapedAttention,
+    UniformSPA,
+    ValueSkipInit,
+)
+from skipless.nn.conditioned_tokens import ConditionedTokens
 from skipless.nn.token_graying import TokenGraying
 
-__all__ = ["TokenGraying"]
+__all__ = [
+    "AttentionCore",
+    "ConditionedTokens",
+    "ExponentialSPA",
+    "OrthogonalAttention",
+    "PolynomialAttention",
+    "ShapedAttention",
+    "TokenGraying",
+    "UniformSPA",
+    "ValueSkipInit",
+]

@@ -24,7 +24,7 @@ from skipless.models.adapters.known import adapters
 from skipless.models.blocks import BlockView, SubBlock
 from skipless.models.calls import BlockContext, first_tensor
 from skipless.models.eval_mode import evaluating
-from skipless.models.starting.attention_diagonal import attention_bias, head_logits
+from skipless.models.starting.attention_diagonal import attention_matrices
 from skipless.models.starting.first_tokens import Given
 from skipless.models.text_view import enter_text, find_text
 from skipless.models.vit_view import enter, project
@@ -242,7 +242,7 @@ def attention_maps(view: BlockView, x: Float[Tensor, "b n d"]) -> Float[Tensor, 
     scale and context, and the resulting output is compared with the module's own.
     """
     group = view.heads // view.key_heads
-    maps = (head_logits(view, x) + attention_bias(view, x)).softmax(-1)
+    maps = attention_matrices(view, x)
     values = project(x, view.value).unflatten(-1, (view.key_heads, -1)).transpose(1, 2).repeat_interleave(group, dim=1)
     found = project((maps @ values).transpose(1, 2).flatten(2), view.output)
     with math_attention(x.device), torch.no_grad(), evaluating(view.attn):

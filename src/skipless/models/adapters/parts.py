@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from skipless.errors import InputError
 from skipless.models.blocks import SubBlock
@@ -25,6 +26,12 @@ class Scaled(nn.Module):
 def scale_of(gamma: nn.Parameter | None) -> nn.Module:
     """The module that a block's LayerScale parameter stands for."""
     return nn.Identity() if gamma is None else Scaled(gamma)
+
+
+def library_class(attention: nn.Module) -> type:
+    """The library's class of an attention, whichever core it has (`replace_attention_`), parametrized or not."""
+    own = type(attention).__mro__[1] if is_parametrized(attention) else type(attention)
+    return getattr(own, "softmax", own)
 
 
 def kept_skips(block: nn.Module) -> tuple[SubBlock, ...]:

@@ -14,7 +14,7 @@ from timm.models import beit
 from torch import Tensor, nn
 
 from skipless.errors import InputError
-from skipless.models.adapters.parts import become_, scale_of, stacked_blocks
+from skipless.models.adapters.parts import become_, library_class, scale_of, stacked_blocks
 from skipless.models.adapters.protocol import LayerScaleChoice
 from skipless.models.adapters.timm_parts import biased_maps, block_view, check_drop_path, vit_view
 from skipless.models.blocks import BlockView, SubBlock
@@ -63,7 +63,7 @@ def view(name: str, block: Any) -> BlockView:
         InputError: if its attention or its MLP is of an unknown class.
     """
     attn = block.attn
-    if type(attn) is not beit.Attention:
+    if library_class(attn) is not beit.Attention:
         raise InputError(f"no adapter for the attention `{type(attn).__name__}` of {name}; supported: {SUPPORTED}")
     return block_view(
         name,

@@ -20,7 +20,7 @@ from timm.models.eva import Eva, EvaAttention, EvaBlock
 from torch import Tensor, nn
 
 from skipless.errors import InputError
-from skipless.models.adapters.parts import become_, scale_of, stacked_blocks
+from skipless.models.adapters.parts import become_, library_class, scale_of, stacked_blocks
 from skipless.models.adapters.protocol import LayerScaleChoice
 from skipless.models.adapters.timm_parts import (
     any_image_size,
@@ -92,7 +92,7 @@ def view(name: str, block: Any) -> BlockView:
 
 
 def _check_attention(name: str, attn: Any) -> None:
-    if type(attn) not in (EvaAttention, AttentionRope):
+    if library_class(attn) not in (EvaAttention, AttentionRope):
         raise InputError(f"no adapter for the attention `{type(attn).__name__}` of {name}; supported: {SUPPORTED}")
     if attn.gate is not None:
         raise InputError(f"the attention of {name} has a gate on its output, which the scheme has no rule for")
@@ -107,7 +107,7 @@ def _check_attention(name: str, attn: Any) -> None:
 def _projections(attn: Any) -> tuple[LinearMap, LinearMap, LinearMap]:
     if attn.qkv is None:
         query, key, value = (LinearMap.parts(linear)[0] for linear in (attn.q_proj, attn.k_proj, attn.v_proj))
-    elif type(attn) is EvaAttention:
+    elif library_class(attn) is EvaAttention:
         query, key, value = biased_maps(attn)
     else:
         query, key, value = LinearMap.parts(attn.qkv, 3)

@@ -19,7 +19,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from skipless.errors import InputError
-from skipless.models.adapters.parts import become_, stacked_blocks
+from skipless.models.adapters.parts import become_, library_class, stacked_blocks
 from skipless.models.adapters.protocol import LayerScaleChoice
 from skipless.models.adapters.timm_parts import any_image_size, block_view, check_drop_path, vit_view
 from skipless.models.blocks import BlockView, LinearMap, SubBlock
@@ -75,7 +75,7 @@ def view(name: str, block: Any) -> BlockView:
         InputError: if this adapter does not know the class of its attention or MLP.
     """
     attn = block.attn
-    if type(attn) is not Attention:
+    if library_class(attn) is not Attention:
         raise InputError(f"no adapter for the attention `{type(attn).__name__}` of {name}; supported: {SUPPORTED}")
     query, key, value = LinearMap.parts(attn.qkv, 3)
     return block_view(

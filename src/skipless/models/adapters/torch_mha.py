@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from skipless.errors import InputError
+from skipless.models.adapters.parts import library_class
 from skipless.models.blocks import LinearMap
 
 
@@ -30,7 +31,8 @@ def check_mha(name: str, mha: Any) -> nn.MultiheadAttention:
     Raises:
         InputError: that names what it has besides.
     """
-    if getattr(type(mha), "unquantised", type(mha)) is not nn.MultiheadAttention:
+    kind = library_class(mha)
+    if getattr(kind, "unquantised", kind) is not nn.MultiheadAttention:
         raise InputError(
             f"no adapter for the attention `{type(mha).__name__}` of {name}; supported: nn.MultiheadAttention"
         )
@@ -45,7 +47,7 @@ def check_mha(name: str, mha: Any) -> nn.MultiheadAttention:
                 f"the attention of {name} has {extra}: it attends to more than the tokens of one width, which the "
                 "scheme has no rule for; build it without"
             )
-    return mha
+    return mha  # pyright: ignore[reportReturnType]
 
 
 def mha_maps(mha: nn.MultiheadAttention) -> dict[str, Any]:

@@ -32,6 +32,12 @@ def head_logits(
     Returns:
         What the softmax is taken of, without the block's bias (`attention_bias`), which no scale of weights changes.
     """
+    q, k = _queries_keys(view, x, queries)
+    return (q * view.logit_scale) @ k.mT
+
+
+def _queries_keys(view: BlockView, x: Tensor, queries: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Queries and keys of every head, keys of a group repeated, `(b, h, n, c)`."""
     rotate = view.context.rotate
     asking = x if queries is None or rotate is not None else x[:, queries]
     q = _heads(asking @ view.w_q, view.query.b, view.heads, view.query_norm)
@@ -39,11 +45,15 @@ def head_logits(
     if rotate is not None:
         q, k = rotate(q), rotate(k)
         q = q if queries is None else q[:, :, queries]
-    return (q * view.logit_scale) @ k.repeat_interleave(view.heads // view.key_heads, dim=1).mT
+    return q, k.repeat_interleave(view.heads // view.key_heads, dim=1)
 
 
 def attention(view: BlockView, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b h n n"]:
     """Attention matrices of every head for tokens that have been through the block's norm, in float64."""
+    if view.core is not None:
+        q, k = _queries_keys(view, x)
+        bias = None if view.context.bias is None else attention_bias(view, x).double()
+        return view.core.matrix(q.double(), k.double(), mask=bias, scale=view.logit_scale)
     return (head_logits(view, x) + attention_bias(view, x)).double().softmax(-1)
 
 
@@ -55,14 +65,18 @@ def attention_bias(view: BlockView, x: Tensor, queries: Int[Tensor, " r"] | None
     return (bias if queries is None else bias[..., queries, :]).to(x)
 
 
+def attention_matrices(view: BlockView, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b h n n"]:
+    """Attention matrices of every head for tokens that have been through the block's norm, in the tokens' dtype."""
+    if view.core is not None:
+        return attention(view, x).to(x.dtype)
+    return (head_logits(view, x) + attention_bias(view, x)).softmax(-1)
+
+
 @torch.no_grad()
 def mean_diagonals(view: BlockView, x: Float[Tensor, "b n d"]) -> Float[Tensor, " h"]:
     """Mean A_ii of every head for tokens that have been through the block's norm."""
     parts = x.split(max(1, _MEASURED // (view.heads * x.shape[1] ** 2)))
-    found = [
-        (head_logits(view, part) + attention_bias(view, part)).softmax(-1).diagonal(dim1=2, dim2=3).mean(2)
-        for part in parts
-    ]
+    found = [attention_matrices(view, part).diagonal(dim1=2, dim2=3).mean(2) for part in parts]
     return torch.cat(found).double().mean(0).cpu()
 
 

@@ -126,6 +126,8 @@ def _reset_rest_(view: BlockView) -> None:
             parameter.fill_(1.0 if name.endswith("weight") else 0.0)
     for name in view.position_biases:
         view.block.get_parameter(name).zero_()
+    if view.core is not None:
+        view.core.reset_parameters()
 
 
 def _note_initialized_(model: nn.Module, views: list[BlockView]) -> None:
@@ -246,6 +248,7 @@ def _check(
         _check_grouped(view, init)
         _check_context_heads(view, init)
         if init.attention_diagonal is not None:
+            _check_softmax(view)
             check_scalable(view)
     given = one_of(images, inputs)
     if given is not None:
@@ -259,6 +262,8 @@ def _check_covered(view: BlockView) -> None:
     covered = {id(parameter) for linear in view.maps for parameter in (linear.weight, linear.bias)}
     for norm in view.norms:
         covered |= {id(parameter) for name, parameter in norm.named_parameters() if name in ("weight", "bias")}
+    if view.core is not None:
+        covered |= {id(parameter) for parameter in view.core.parameters()}
     for name, parameter in view.block.named_parameters():
         if id(parameter) not in covered and name not in (*view.layer_scales, *view.position_biases):
             raise InputError(
@@ -272,6 +277,15 @@ def _check_covered(view: BlockView) -> None:
             )
         if not parameter.is_floating_point():
             raise InputError(f"{view.name}.{name} is {parameter.dtype}: initialise before quantising")
+
+
+def _check_softmax(view: BlockView) -> None:
+    """Refuse to solve a diagonal of softmax attention where another core stands."""
+    if view.core is not None:
+        raise InputError(
+            f"{view.name} has {type(view.core).__name__} in place of the softmax whose diagonal attention_diagonal "
+            "solves: use a scheme without it (PolynomialAttention(scale='solved') has a scale of its own)"
+        )
 
 
 def _check_grouped(view: BlockView, init: SkiplessInit) -> None:

@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from skipless.errors import InputError
 from skipless.models.blocks import LinearMap
@@ -118,9 +119,12 @@ def linear_maps(name: str, linear: nn.Module, count: int = 1) -> tuple[LinearMap
             f"{name} has `{type(linear).__name__}`, which an adapter such as LoRA's wraps: remove skips and initialise "
             "before PEFT, or merge first (model = model.merge_and_unload())"
         )
-    conv1d = own_class(linear).__module__ == "transformers.pytorch_utils" and own_class(linear).__name__ == "Conv1D"
-    plain = own_class(linear) is nn.Linear or conv1d
-    if not plain or not isinstance(weight, Tensor) or type(weight).__name__ not in ("Parameter", "DTensor"):
+    computed = is_parametrized(linear)  # spectral conditioning: its weight is no parameter, and is for reading
+    own = type(linear).__mro__[1] if computed else own_class(linear)
+    conv1d = own.__module__ == "transformers.pytorch_utils" and own.__name__ == "Conv1D"
+    plain = own is nn.Linear or conv1d
+    stored = type(weight).__name__ in ("Parameter", "DTensor") or (computed and type(weight) is Tensor)
+    if not plain or not isinstance(weight, Tensor) or not stored:
         kind = type(linear).__name__ if not plain else f"{type(linear).__name__}, {type(weight).__name__}"
         raise InputError(
             f"{name} has a linear map `{kind}`, not a plain one: load the model without quantization_config, remove "

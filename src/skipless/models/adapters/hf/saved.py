@@ -1,6 +1,7 @@
 """What a configuration says of a model's skips, so that a skipless model that is saved comes back skipless.
 
-`config.skipless` holds the arguments of `remove_skips_`. A model that is built with such a configuration, by its class,
+`config.skipless` holds the arguments of `remove_skips_`, and what stands for the softmax (`replace_attention_`). A
+model that is built with such a configuration, by its class,
 by `AutoModel`, or by `from_pretrained`, loses its skips as soon as it has its blocks (`build_`). Its file says
 `"model_type": "skipless_llama"`, so that `transformers` without this library refuses it.
 """
@@ -12,8 +13,10 @@ from typing import Any
 
 from torch import nn
 
+from skipless import nn as nn_layers
 from skipless.errors import InputError
 from skipless.models.blocks import BlockView
+from skipless.nn import AttentionCore
 
 FIELD = "skipless"
 TYPE_PREFIX = "skipless_"
@@ -52,7 +55,7 @@ def _with_configuration(model: nn.Module) -> list[Any]:
 
 
 def described(model: nn.Module, *, strictly: bool = False) -> dict[str, Any] | None:
-    """The arguments with which `remove_skips_` makes a residual model like this one; None if it has all skips.
+    """What makes a residual model with softmax like this one, the arguments of `remove_skips_` and the core; or None.
 
     Args:
         model: has blocks that are known here.
@@ -65,24 +68,42 @@ def described(model: nn.Module, *, strictly: bool = False) -> dict[str, Any] | N
 
     views = [view(name, block) for name, block in blocks(model)]
     states = [_state(one) for one in views]
+    if strictly:
+        for one in views:
+            _check_core(one)
     if strictly and any(state != states[0] for state in states):
         raise InputError(
-            "the blocks have lost different skips or LayerScale, which a configuration cannot say: save "
+            "the blocks have lost different skips or LayerScale, or have different cores of "
+            "attention, which a configuration cannot say: save "
             "model.state_dict(), or remove the same skips from all blocks"
         )
     return states[0] if states else None
 
 
 def _state(view: BlockView) -> dict[str, Any] | None:
+    core = {} if view.core is None else {"core": {"kind": type(view.core).__name__, **view.core.options()}}
     removed = [name for name in ("attn", "mlp") if name not in view.skips]
     if not removed:
-        return None
+        return core or None
     scaled = [name for name in removed if f"layer_scale{1 + (name == 'mlp')}.lambda1" in view.layer_scales]
     if scaled and scaled != removed:
         raise InputError(
             f"{view.name} has lost one LayerScale of two, which a configuration cannot say: treat both alike"
         )
-    return {"sub_blocks": removed, "layer_scale": "keep" if scaled else "remove"}
+    return {"sub_blocks": removed, "layer_scale": "keep" if scaled else "remove"} | core
+
+
+def _check_core(view: BlockView) -> None:
+    """Refuse a core of a user's own, which no configuration can make.
+
+    Raises:
+        InputError: for one.
+    """
+    kind = type(view.core)
+    if view.core is not None and getattr(nn_layers, kind.__name__, None) is not kind:
+        raise InputError(
+            f"{kind.__name__} is no core of skipless.nn: a configuration cannot make it; save model.state_dict()"
+        )
 
 
 def build_(model: nn.Module) -> None:
@@ -94,11 +115,29 @@ def build_(model: nn.Module) -> None:
     noted = getattr(getattr(model, "config", None), FIELD, None)
     if noted is None:
         return
+    from skipless.models.attention_core import replace_attention_
     from skipless.models.surgery import remove_skips_
 
-    if not isinstance(noted, dict) or not {"sub_blocks", "layer_scale"} >= noted.keys() or "sub_blocks" not in noted:
+    if not _is_known(noted):
         raise InputError(f"the configuration says skipless={noted!r}: this version does not know what that means")
-    remove_skips_(model, **noted)
+    core = dict(noted.get("core", {}))
+    skips = {name: value for name, value in noted.items() if name != "core"}
+    kind = getattr(nn_layers, core.pop("kind"))(**core) if core else None
+    if skips:
+        remove_skips_(model, **skips)
+    if kind is not None:
+        replace_attention_(model, kind)
+
+
+def _is_known(noted: Any) -> bool:
+    """Whether what a configuration says is what this version writes."""
+    if not isinstance(noted, dict) or not {"sub_blocks", "layer_scale", "core"} >= noted.keys() or not noted:
+        return False
+    if "sub_blocks" not in noted and ("layer_scale" in noted or "core" not in noted):
+        return False
+    core = noted.get("core", {"kind": "TokenGraying"})
+    kind = getattr(nn_layers, core.get("kind", ""), None) if isinstance(core, dict) else None
+    return isinstance(kind, type) and ("core" not in noted or issubclass(kind, AttentionCore))
 
 
 def check_saved(model: nn.Module) -> None:

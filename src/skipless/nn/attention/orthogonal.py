@@ -1,0 +1,93 @@
+"""Orthogonal self-attention (Zhang and Martens, arXiv 2602.05996): the exponential of a skew matrix of low rank."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from skipless.errors import InputError
+from skipless.nn.attention.core import AttentionCore, visible
+
+
+class OrthogonalAttention(AttentionCore):
+    """A = exp(S) with S = alpha / sqrt(c) (Q K^T - K Q^T), which is skew: A is orthogonal (arXiv 2602.05996).
+
+    S = U W^T has rank 2c, so exp(S) = I + U phi(W^T U) W^T with phi(M) = (e^M - 1) / M, which costs O(n c^2 + c^3) and
+    makes no n x n matrix. phi is read off the exponential of [[M, I], [0, 0]]. Unlike a QR of [Q, K] this has a gradient
+    whatever the rank, and with fewer than 2c tokens. phi is computed in float64, the rest in float32.
+
+    It is bidirectional. Padded keys take no part: their rows and columns are those of the identity. Each head has one
+    alpha, which is trainable.
+
+    Args:
+        alpha: what it starts as; 0 gives A = I exactly. The source's initial value is not public, hence 1 here.
+        heads, index, depth: see `AttentionCore`.
+
+    Raises:
+        InputError: when called with causal order, with masks other than by key, biases, dropout, or a cache.
+
+    Example:
+        >>> q, k = torch.randn(2, 1, 1, 9, 2, dtype=torch.double)
+        >>> a = OrthogonalAttention().matrix(q, k)[0, 0]
+        >>> torch.allclose(a @ a.mT, torch.eye(9, dtype=torch.double))
+        True
+    """
+
+    causal_ok = False
+    mask_ok = False
+    drops = False
+
+    def __init__(self, alpha: float = 1.0, **place: int) -> None:
+        super().__init__(**place)
+        self.start = float(alpha)
+        self.alpha = nn.Parameter(torch.full((self.heads,), self.start))
+
+    def options(self) -> dict[str, Any]:
+        """What alpha starts as."""
+        return {"alpha": self.start}
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """alpha is what it started as."""
+        self.alpha.fill_(self.start)
+
+    def attend(
+        self,
+        q: Float[Tensor, "*b h n c"],
+        k: Float[Tensor, "*b h m c"],
+        v: Float[Tensor, "*b h m e"],
+        own: Float[Tensor, "*b h n e"],
+        *,
+        mask: Tensor | None,
+        causal: bool,
+        scale: float,
+        dropout: float,
+    ) -> Float[Tensor, "*b h n e"]:
+        """The values, turned."""
+        if q.shape[-2] != k.shape[-2]:
+            raise InputError("OrthogonalAttention turns whole sequences: call it without a cache (use_cache=False)")
+        with torch.autocast(q.device.type, enabled=False):
+            q, k, wide = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (q, k, v))
+            if mask is not None:
+                if mask.dtype != torch.bool and torch.where(visible(mask), mask, 0.0).any():
+                    raise InputError("OrthogonalAttention takes no bias on its logits, only masks by key")
+                seen = (
+                    visible(mask).reshape(*mask.shape[:-2], mask.shape[-1], 1)
+                    if mask.dim() > 1
+                    else visible(mask)[:, None]
+                )
+                q, k = q * seen, k * seen
+            factor = (self.alpha.to(q) * scale)[:, None, None]
+            left, right = torch.cat([q, -k], -1) * factor, torch.cat([k, q], -1)
+            turned = wide + left @ (_phi(right.mT @ left) @ (right.mT @ wide))
+        return turned.to(v.dtype)
+
+
+def _phi(m: Float[Tensor, "*b r r"]) -> Float[Tensor, "*b r r"]:
+    """(e^M - 1) / M, in float64."""
+    rank = m.shape[-1]
+    wide = m.double()
+    unit = torch.eye(rank, dtype=wide.dtype, device=m.device).expand_as(wide)
+    upper = torch.cat([wide, unit], -1)
+    return torch.linalg.matrix_exp(torch.cat([upper, torch.zeros_like(upper)], -2))[..., :rank, rank:].to(m.dtype)

@@ -1,0 +1,190 @@
+"""Polynomial attention (arXiv 2410.18613): a power of the logits in place of their softmax."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from skipless.errors import InputError
+from skipless.nn.attention.core import AttentionCore, visible
+
+PolynomialScale = Literal["visible", "learned", "solved"]
+
+# Queries at a time, from so many keys on: then no n x n matrix is made, and what a step back needs is computed again.
+_ROWS, _MANY_KEYS = 128, 1024
+
+
+class PolynomialAttention(AttentionCore):
+    """A = s x^p, element by element, of the scaled logits x = q k^T / sqrt(c) (arXiv 2410.18613).
+
+    No row is normalised, and weights may be negative. The weight of a key that is not seen is exactly 0. With more than
+    1,024 keys the matrix is never whole: queries are taken 128 at a time, and computed again on the way back.
+
+    Without skips, `power=1` cannot do: its matrix has rank c at most. With the paper's initialisation x^3 / sqrt(n) has
+    a diagonal in the hundreds, so the scale is then solved from the logits (`solve_attention_`).
+
+    Args:
+        power: p, 1 to 3. Powers above 3 vanish, in the paper.
+        scale: s. A number is fixed, as the paper's 1/14 for 196 tokens. `"visible"` (default) is 1 / sqrt(N) with N the
+            number of keys that the row's query sees, so that padding and causal order do not change it. `"learned"` is
+            that times a trainable gain of each head. `"solved"` is that times a gain of each head by which the mean
+            A_ii is 1; `solve_attention_` finds it on a batch, and it stays.
+        heads, index, depth: see `AttentionCore`.
+
+    Raises:
+        InputError: for another power or scale.
+
+    Example:
+        >>> q = torch.ones(1, 1, 4, 4)
+        >>> PolynomialAttention(2).matrix(q, q, causal=True)[0, 0, 3].tolist()  # x = 2, four keys
+        [2.0, 2.0, 2.0, 2.0]
+    """
+
+    gain: Tensor | None
+
+    def __init__(self, power: int = 3, scale: PolynomialScale | float = "visible", **place: int) -> None:
+        super().__init__(**place)
+        if power not in (1, 2, 3):
+            raise InputError(f"power={power}: give 1, 2 or 3")
+        number = math.isfinite(scale) and scale > 0 if isinstance(scale, int | float) else False
+        if not number and scale not in get_args(PolynomialScale):
+            raise InputError(f"scale={scale!r}: give a number above 0, or one of 'visible', 'learned', 'solved'")
+        self.power, self.scale = power, scale
+        self.solving = False
+        if scale == "learned":
+            self.gain = nn.Parameter(torch.ones(self.heads))
+        elif scale == "solved":
+            self.register_buffer("gain", torch.full((self.heads,), torch.nan))
+        else:
+            self.gain = None
+
+    def options(self) -> dict[str, Any]:
+        """Power and scale."""
+        return {"power": self.power, "scale": self.scale}
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """A learned gain is 1; one that is solved has to be solved again."""
+        if self.gain is not None:
+            self.gain.fill_(1.0 if self.scale == "learned" else torch.nan)
+
+    def attend(
+        self,
+        q: Float[Tensor, "*b h n c"],
+        k: Float[Tensor, "*b h m c"],
+        v: Float[Tensor, "*b h m e"],
+        own: Float[Tensor, "*b h n e"],
+        *,
+        mask: Tensor | None,
+        causal: bool,
+        scale: float,
+        dropout: float,
+    ) -> Float[Tensor, "*b h n e"]:
+        """Rows in turn where there are many keys."""
+        if self.solving:
+            self._solve_(q, k, mask, causal, scale)
+        elif self.scale == "solved" and self.gain is not None and not torch.compiler.is_compiling():
+            _check_solved(self.gain)
+        n, m = q.shape[-2], k.shape[-2]
+        if self.power == 1 and mask is None and not causal and not dropout:
+            return self._scaled(q, None, m, 0) * scale @ (k.mT @ v)
+        if m <= _MANY_KEYS:
+            return self._rows(q, k, v, mask, 0, causal, scale, dropout)
+        again = torch.is_grad_enabled() and any(part.requires_grad for part in (q, k, v))
+        call: Callable[..., Tensor] = _again if again else _once
+        parts = []
+        for start in range(0, n, _ROWS):
+            end = min(start + _ROWS, n)
+            seen = end if causal else m
+            part = mask if mask is None or mask.dim() < 2 or mask.shape[-2] == 1 else mask[..., start:end, :]
+            keys, values = k[..., :seen, :], v[..., :seen, :]
+            parts.append(call(self._rows, q[..., start:end, :], keys, values, part, start, causal, scale, dropout))
+        return torch.cat(parts, -2)
+
+    def _rows(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None,
+        start: int,
+        causal: bool,
+        scale: float,
+        dropout: float,
+    ) -> Tensor:
+        """What queries from place `start` on give."""
+        if causal:
+            mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril(start)
+        x = (q * scale) @ k.mT
+        if mask is not None and mask.dtype != torch.bool:
+            x = x + mask.masked_fill(mask == -torch.inf, 0.0)
+        x = x if self.power == 1 else x * x if self.power == 2 else x * x * x
+        a = self._scaled(x, mask, k.shape[-2], start)
+        if mask is not None:
+            a = a.masked_fill(~visible(mask), 0.0)
+        return functional.dropout(a, dropout) @ v
+
+    def _scaled(self, x: Tensor, mask: Tensor | None, keys: int, start: int) -> Tensor:
+        """Rows times s."""
+        if isinstance(self.scale, int | float):
+            return x * self.scale
+        if mask is None:
+            x = x * keys**-0.5
+        else:
+            seen = visible(mask).sum(-1, keepdim=True).clamp_min(1)
+            x = x * seen.to(torch.promote_types(x.dtype, torch.float32)).rsqrt().to(x.dtype)
+        if self.gain is None:
+            return x
+        return x * self.gain.to(x.dtype)[:, None, None]
+
+    @torch.no_grad()
+    def _solve_(self, q: Tensor, k: Tensor, mask: Tensor | None, causal: bool, scale: float) -> None:
+        """Set the gain of each head so that the mean A_ii is 1."""
+        assert self.gain is not None
+        n, m = q.shape[-2], k.shape[-2]
+        if n != m:
+            raise InputError("a scale is solved on whole sequences: give a batch without a cache")
+        diagonal = (q.double() * k.double()).sum(-1) * scale
+        if mask is not None and mask.dtype != torch.bool:
+            diagonal = diagonal + mask.masked_fill(mask == -torch.inf, 0.0).expand(*q.shape[:-1], m).diagonal(
+                dim1=-2, dim2=-1
+            )
+        if causal:
+            seen = torch.arange(1, n + 1, device=q.device).double()
+        else:
+            seen = diagonal.new_full((), m) if mask is None else visible(mask).sum(-1).clamp_min(1).double()
+        weights = diagonal**self.power * seen.rsqrt()
+        there = torch.ones_like(weights, dtype=torch.bool)
+        if mask is not None:
+            there = visible(mask).expand(*q.shape[:-1], m).diagonal(dim1=-2, dim2=-1)
+        heads = weights.dim() - 2
+        axes = [axis for axis in range(weights.dim()) if axis != heads or self.heads == 1]
+        mean = (weights * there).sum(axes) / there.sum(axes)
+        if not (mean > 0).all():
+            raise InputError(
+                f"the mean of x_ii^{self.power} is {mean.min().item():.3g} in block {self.index}: no scale makes the "
+                "mean diagonal 1; start queries and keys by initialize_, or use an even power"
+            )
+        self.gain.copy_(mean.reciprocal().reshape(-1))
+
+    def extra_repr(self) -> str:
+        """What `print(model)` shows."""
+        return f"power={self.power}, scale={self.scale!r}"
+
+
+def _check_solved(gain: Tensor) -> None:
+    if not gain.is_meta and gain.isnan().any():
+        raise InputError("the scale is not solved yet: call solve_attention_(model, images) on a batch first")
+
+
+def _once(function: Callable[..., Tensor], *given: Any) -> Tensor:
+    return function(*given)
+
+
+def _again(function: Callable[..., Tensor], *given: Any) -> Tensor:
+    return checkpoint(function, *given, use_reentrant=False)

@@ -1,0 +1,227 @@
+"""Cores of attention against whole matrices, under all masks; nothing hidden has an influence; memory."""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from skipless.errors import InputError
+from skipless.nn import (
+    AttentionCore,
+    ExponentialSPA,
+    OrthogonalAttention,
+    PolynomialAttention,
+    ShapedAttention,
+    UniformSPA,
+    ValueSkipInit,
+)
+from tests.reference import attention_cores as twin
+
+B, H, N, C = 2, 3, 7, 4
+RHO = (0.2, 0.5)
+
+
+def _cores(n: int = N, causal: bool = False) -> dict[str, AttentionCore]:
+    place = {"heads": H, "index": 1, "depth": 2}
+    found = {
+        "p1": PolynomialAttention(1, **place),
+        "p2": PolynomialAttention(2, 1 / 14, **place),
+        "p3": PolynomialAttention(3, "learned", **place),
+        "shaped": ShapedAttention(**place),
+        "value": ValueSkipInit(**place),
+        "e-spa": ExponentialSPA(n, 0.05, causal=causal, **place),
+        "u-spa": UniformSPA(n, RHO, causal=causal, **place),
+        "orthogonal": OrthogonalAttention(0.8, **place),
+    }
+    for core in found.values():
+        for parameter in core.parameters():
+            torch.nn.init.uniform_(parameter, 0.5, 1.5, generator=torch.Generator().manual_seed(1))
+    return {name: core.double() for name, core in found.items()}
+
+
+NAMES = tuple(_cores())
+
+
+def _qkv(n: int = N, m: int | None = None, seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    sizes = (n, m or n, m or n)
+    return [torch.randn(B, H, size, C, generator=generator, dtype=torch.double) for size in sizes]
+
+
+def _expected(name: str, core: Any, q: Tensor, k: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    seen, bias = twin.dense_mask(mask, causal, *q.shape[:3], k.shape[2])
+    x = twin.logits(q, k)
+    zero = torch.zeros(H, dtype=torch.double)
+    if name.startswith("p"):
+        a = twin.polynomial(x + bias, seen, core.power, core.scale if name == "p2" else None)
+        return a if core.gain is None else a * core.gain.double()[:, None, None]
+    if name == "shaped":
+        return twin.shaped(x, bias, seen, core.alpha, core.beta, core.gamma)
+    if name == "value":
+        return twin.shaped(x, bias, seen, core.alpha, core.beta, zero)
+    if name == "orthogonal":
+        return torch.stack([twin.orthogonal(q[:, h], k[:, h], seen[:, h], core.alpha[h]) for h in range(H)], 1)
+    n = k.shape[2]
+    kernels = (
+        [twin.exponential_kernel(n, step, 2, 0.05) for step in (1, 2)]
+        if name == "e-spa"
+        else [twin.uniform_kernel(n, rho) for rho in RHO]
+    )
+    return twin.signal_preserving(x, bias, seen, *kernels, core.causal)
+
+
+def _padding() -> Tensor:
+    mask = torch.ones(B, 1, 1, N, dtype=torch.bool)
+    mask[1, ..., -2:] = False
+    return mask
+
+
+def _masks() -> dict[str, Tensor | None]:
+    bias = torch.randn(1, H, N, N, generator=torch.Generator().manual_seed(5), dtype=torch.double)
+    return {
+        "none": None,
+        "padding": _padding(),
+        "padding as lowest numbers": torch.zeros(B, 1, 1, N).masked_fill(~_padding(), torch.finfo(torch.float32).min),
+        "bias": bias,
+        "bias and padding": bias.masked_fill(~_padding(), -torch.inf),
+    }
+
+
+def _possible(name: str, mask: str, causal: bool) -> bool:
+    return name != "orthogonal" or not (causal or "bias" in mask)
+
+
+CASES = [one for one in itertools.product(NAMES, _masks(), (False, True)) if _possible(*one)]
+
+
+@pytest.mark.parametrize(("name", "mask", "causal"), CASES)
+def test_a_core_is_its_matrix_times_the_values(name: str, mask: str, causal: bool) -> None:
+    core, given, (q, k, v) = _cores(causal=causal)[name], _masks()[mask], _qkv()
+    found = core(q, k, v, mask=given, causal=causal)
+    torch.testing.assert_close(found, _expected(name, core, q, k, given, causal) @ v, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "orthogonal"])
+def test_fewer_queries_than_keys_are_the_last_rows(name: str) -> None:
+    core, (q, k, v) = _cores(causal=True)[name], _qkv()
+    whole = core(q, k, v, causal=True)
+    for first in (3, N - 1):
+        torch.testing.assert_close(core(q[:, :, first:], k, v, causal=True), whole[:, :, first:])
+
+
+@pytest.mark.parametrize(("name", "mask", "causal"), CASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_lower_precision_is_as_close_as_it_can_be(name: str, mask: str, causal: bool, dtype: torch.dtype) -> None:
+    core, given = _cores(causal=causal)[name], _masks()[mask]
+    q, k, v = (part.to(dtype) for part in _qkv())
+    given = given.to(dtype) if given is not None and given.dtype == torch.double else given
+    found = core.to(dtype)(q, k, v, mask=given, causal=causal)
+    assert found.dtype == dtype
+    expected = _expected(name, core, q, k, given, causal) @ v.double()
+    assert (found.double() - expected).norm() <= (1e-5 if dtype == torch.float32 else 0.05) * expected.norm()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_hidden_has_no_influence_and_no_gradient(name: str) -> None:
+    core, (q, k, v) = _cores()[name], _qkv()
+    parts = [part.clone().requires_grad_() for part in (k, v)]
+    out = core(q, *parts, mask=_padding())[1, :, :-2]
+    for gradient in torch.autograd.grad(out.sum(), parts):
+        assert gradient[1, :, -2:].abs().max() == 0
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("orthogonal", "e-spa", "u-spa")])
+def test_a_query_that_sees_nothing_gives_finite_numbers(name: str) -> None:
+    mask = torch.ones(B, 1, N, N, dtype=torch.bool)
+    mask[0, :, 0] = False
+    parts = [part.requires_grad_() for part in _qkv()]
+    out = _cores()[name](*parts, mask=mask)
+    assert out.isfinite().all()
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(out.sum(), parts))
+
+
+@pytest.mark.parametrize("power", [1, 2, 3])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("padded", [False, True])
+def test_many_keys_give_what_a_whole_matrix_gives(power: int, causal: bool, padded: bool) -> None:
+    q, k, v = (torch.randn(1, 2, 1100, 3, dtype=torch.double).requires_grad_() for _ in range(3))
+    mask = torch.ones(1, 1, 1, 1100, dtype=torch.bool)
+    mask[..., 1000:] = not padded
+    core = PolynomialAttention(power)
+    seen, _ = twin.dense_mask(mask, causal, 1, 2, 1100, 1100)
+    expected = twin.polynomial(twin.logits(q, k), seen, power, None) @ v
+    found = core(q, k, v, mask=mask, causal=causal)
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(*(torch.autograd.grad(out.sin().sum(), (q, k, v)) for out in (found, expected)), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+class _Largest(TorchDispatchMode):
+    """The most numbers that any tensor has, and a guess of the most bytes at a time."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for one in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(one, Tensor):
+                self.most = max(self.most, one.untyped_storage().nbytes() // one.element_size())
+        return out
+
+
+@pytest.mark.parametrize("name", ["p1", "p2", "p3", "shaped", "value", "orthogonal"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_largest_tensor_grows_linearly(name: str, causal: bool) -> None:
+    if name == "orthogonal" and causal:
+        return
+    most = []
+    for n in (2048, 4096):
+        parts = [torch.randn(1, H, n, 8).requires_grad_() for _ in range(3)]
+        with _Largest() as largest:
+            _cores()[name].float()(*parts, causal=causal).sum().backward()
+        assert largest.most < n * n
+        most.append(largest.most)
+    assert most[1] <= 2.01 * most[0]
+
+
+def test_a_solved_scale_gives_a_mean_diagonal_of_one() -> None:
+    q, _, v = _qkv()
+    core = PolynomialAttention(3, "solved", heads=H).double()
+    core.solving = True
+    core(q, q, v, mask=_padding())
+    core.solving = False
+    diagonal = core.matrix(q, q, mask=_padding()).diagonal(dim1=2, dim2=3)
+    there = _padding().expand(B, H, 1, N)[:, :, 0]
+    torch.testing.assert_close(
+        (diagonal * there).sum((0, 2)) / there.sum((0, 2)), torch.ones(H, dtype=torch.double), rtol=1e-6, atol=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda q: OrthogonalAttention()(q, q, q, causal=True), "bidirectional"),
+        (lambda q: OrthogonalAttention()(q, q, q, dropout=0.1), "dropout 0"),
+        (lambda q: OrthogonalAttention()(q, q, q, mask=torch.ones(N, N).bool()), "masks by key"),
+        (lambda q: OrthogonalAttention()(q, q, q, mask=torch.ones(1, 1, 1, N)), "bias"),
+        (lambda q: OrthogonalAttention()(q[:, :, 1:], q, q), "cache"),
+        (lambda q: ExponentialSPA(N)(q, q, q, causal=True), "bidirectional"),
+        (lambda q: ExponentialSPA(N + 1)(q, q, q), f"tokens={N}"),
+        (lambda q: PolynomialAttention(3, "solved")(q, q, q), "solve_attention_"),
+        (lambda _: PolynomialAttention(4), "1, 2 or 3"),
+        (lambda _: PolynomialAttention(3, float("inf")), "'visible'"),
+        (lambda _: PolynomialAttention(3, -1.0), "above 0"),
+        (lambda _: UniformSPA(4, (0.5, 0.2)), "rising"),
+        (lambda _: UniformSPA(4, (0.2, 0.5), depth=3), "2 numbers for 3 blocks"),
+        (lambda _: ExponentialSPA(4, 0.0), "above 0"),
+        (lambda _: ExponentialSPA(0), "tokens=0"),
+        (lambda _: ShapedAttention(heads=0), "heads=0"),
+    ],
+)
+def test_what_cannot_be_is_refused(call: Any, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        call(_qkv()[0].float())
