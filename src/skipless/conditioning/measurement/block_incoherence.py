@@ -27,6 +27,7 @@ from skipless.display import Record, Table
 from skipless.display.axes import name_ticks
 from skipless.errors import InputError
 from skipless.models.starting.first_tokens import Given
+from skipless.precision import full_precision
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -141,6 +142,7 @@ class AssumptionReport(Record):
 
 
 @torch.inference_mode(False)
+@full_precision()
 def check_assumptions(model: nn.Module, images: Given, rows: Rows | None = None) -> AssumptionReport:
     """Measure the assumptions of sections 4.2 and A.4.4: Eq. 6, rho and tau, and that stacking images is harmless.
 

@@ -28,6 +28,7 @@ from skipless.models.starting.attention_diagonal import attention_matrices
 from skipless.models.starting.first_tokens import Given
 from skipless.models.text_view import enter_text, find_text
 from skipless.models.vit_view import enter, project
+from skipless.precision import full_precision
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,6 +130,7 @@ class TokenDistribution(Record):
         return {**vars(self), "covariance": self.covariance.as_json()}
 
 
+@full_precision()
 def block_inputs(model: nn.Module, images: Given, blocks: Sequence[int] | None = None) -> tuple[BlockInputs, ...]:
     """Capture the inputs of the sub-blocks of some blocks in one forward pass of the model.
 
@@ -235,6 +237,7 @@ def select_blocks(model: nn.Module, blocks: Sequence[int] | None) -> list[tuple[
 
 
 @torch.no_grad()
+@full_precision()
 def attention_maps(view: BlockView, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b h n n"] | None:
     """A_l of every head at the attention's input `x`; None if the module computes something else.
 

@@ -33,6 +33,7 @@ from skipless.errors import InputError
 from skipless.models.blocks import BlockView, SubBlock
 from skipless.models.calls import PLAIN
 from skipless.models.starting.first_tokens import Given
+from skipless.precision import full_precision
 
 Forms = Literal["both", "own"]
 Part = Literal["attn", "mlp", "maps", "tokens"]
@@ -40,6 +41,7 @@ Progress = Callable[[str], object]
 
 
 @torch.inference_mode(False)
+@full_precision()
 def measure_conditioning(
     model: nn.Module,
     images: Given | None = None,

@@ -17,6 +17,7 @@ from skipless.display import Record, Table
 from skipless.errors import InputError
 from skipless.models import block_views
 from skipless.models.starting.first_tokens import Given
+from skipless.precision import full_precision
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,6 +116,7 @@ class NetworkConditioning(Record):
         return f"kappa(J J^T) {'' if str(gram).startswith('>') else '= '}{gram} at {self.rows}"
 
 
+@full_precision()
 def network_conditioning(
     model: nn.Module, images: Given, rows: Rows | None = None, *, seed: int = 0, steps: int = 1000
 ) -> NetworkConditioning:
@@ -151,6 +153,7 @@ def network_conditioning(
     return NetworkConditioning(choice, spectrum(found, method="lanczos", seed=seed, max_iterations=steps))
 
 
+@full_precision()
 def jacobian_rows(model: nn.Module, images: Given, choice: RowIndices) -> Float[Tensor, "r p"]:
     """The chosen rows of J as a matrix. Each image is computed by itself, since no row depends on two images."""
     parts = []

@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from skipless.conditioning.operators.linear_operator import LinearOperator
 from skipless.errors import InputError
+from skipless.precision import full_precision
 
 LinearMap = Callable[[Tensor], Tensor]
 
@@ -34,7 +35,7 @@ def frozen_copy(*modules: nn.Module) -> nn.Sequential:
 
 @contextmanager
 def math_attention(device: torch.device) -> Iterator[None]:
-    """Switch off autocast, and select the math backend of attention, which can be differentiated twice.
+    """Switch off autocast and TF32, and select the math backend of attention, which can be differentiated twice.
 
     Fused attention can be differentiated only once and only in reverse mode (pytorch #117629, #128971). The fast path
     of `nn.MultiheadAttention` cannot be differentiated at all.
@@ -44,7 +45,7 @@ def math_attention(device: torch.device) -> Iterator[None]:
     try:
         with (
             torch.inference_mode(False),
-            torch.autocast(device.type, enabled=False),
+            full_precision([device.type]),
             sdpa_kernel(SDPBackend.MATH),
         ):
             yield
@@ -83,7 +84,7 @@ def token_operator(jvp: LinearMap, vjp: LinearMap, x: Tensor, name: str) -> Line
 
     def flat(product: LinearMap) -> LinearMap:
         def call(v: Tensor) -> Tensor:
-            with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            with torch.no_grad(), full_precision([x.device.type]):
                 return product(v.reshape(x.shape)).reshape(columns)
 
         return call

@@ -18,6 +18,7 @@ from skipless.errors import InputError
 from skipless.models import block_views
 from skipless.models.blocks import BlockView, SubBlock
 from skipless.models.starting.first_tokens import Given
+from skipless.precision import full_precision
 
 __all__ = ["JacobianMethod", "attention_primal", "attn_jacobian", "mlp_jacobian", "param_jacobian"]
 
@@ -25,6 +26,7 @@ JacobianMethod = Literal["auto", "closed", "autograd"]
 
 
 @torch.inference_mode(False)
+@full_precision()
 def attn_jacobian(
     block: nn.Module | BlockView,
     x: Float[Tensor, "*b n d"],
@@ -79,6 +81,7 @@ def attn_jacobian(
 
 
 @torch.inference_mode(False)
+@full_precision()
 def attention_primal(
     block: nn.Module | BlockView, x: Float[Tensor, "*b n d"]
 ) -> tuple[AttentionPrimal, Float[Tensor, "b n d"], str]:
@@ -103,6 +106,7 @@ def attention_primal(
 
 
 @torch.inference_mode(False)
+@full_precision()
 def mlp_jacobian(
     block: nn.Module | BlockView, x: Float[Tensor, "*b n d"], skip: bool = False, *, norm: bool = False
 ) -> LinearOperator:
@@ -132,6 +136,7 @@ def mlp_jacobian(
 
 
 @torch.inference_mode(False)
+@full_precision()
 def param_jacobian(
     model: nn.Module,
     images: Given,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from skipless.display import Record
 from skipless.errors import InputError
+from skipless.precision import full_precision
 
 MAX_DENSE_BYTES = 2 * 2**30  # larger dense forms are refused
 
@@ -104,6 +105,7 @@ class LinearOperator(Record):
             blocks=blocks and (lambda: _plus_identity_(blocks())),
         )
 
+    @full_precision()
     def to_dense(self) -> Float[Tensor, "r c"]:
         """The matrix itself, from `dense` or `blocks` if there is one, otherwise from one product per column or row.
 

@@ -16,6 +16,7 @@ from skipless.display import Record, Table
 from skipless.display.axes import ruled
 from skipless.display.drawing import COLOURS
 from skipless.errors import InputError
+from skipless.precision import full_precision
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,6 +104,7 @@ class SpectralDensity(Record):
         }
 
 
+@full_precision()
 def spectral_density(
     operator: LinearOperator,
     *,

@@ -24,6 +24,7 @@ from skipless.conditioning.spectra.extremes import (
     smallest_by_inverse_lanczos,
 )
 from skipless.errors import InputError
+from skipless.precision import full_precision
 
 # A dense factorisation of 1,500 rows takes a second or two on one core, no more than Lanczos at that size.
 DENSE_ROWS = 1500
@@ -31,6 +32,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
 DENSE_ENTRIES = 10 * DENSE_ROWS**2
 
 
+@full_precision()
 def spectrum(
     operator: LinearOperator,
     *,

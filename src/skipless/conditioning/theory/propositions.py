@@ -25,6 +25,7 @@ from skipless.conditioning.theory.softmax_bounds import (
 )
 from skipless.display import Record, Table
 from skipless.models.blocks import BlockView
+from skipless.precision import full_precision
 
 __all__ = [
     "ConcatenationBound",
@@ -95,6 +96,7 @@ class PerturbationRatio(Record):
 
 
 @torch.inference_mode(False)
+@full_precision()
 def attention_terms(block: nn.Module | BlockView, x: Float[Tensor, "*b n d"]) -> tuple[LinearOperator, LinearOperator]:
     """The two terms of Eqs. 10 and 13 for any number of heads: K_l = B + E, dominant and perturbation.
 
@@ -127,6 +129,7 @@ def attention_terms(block: nn.Module | BlockView, x: Float[Tensor, "*b n d"]) ->
 
 
 @torch.inference_mode(False)
+@full_precision()
 def perturbation_ratio(block: nn.Module | BlockView, x: Float[Tensor, "*b n d"], *, seed: int = 0) -> PerturbationRatio:
     """Compare the two terms of Proposition 2 at tokens `x`: |E|_2 and sigma_min(B).
 

@@ -19,6 +19,7 @@ from skipless.models.blocks import BlockView
 from skipless.models.eval_mode import evaluating
 from skipless.models.starting.attention_diagonal import attention
 from skipless.models.starting.first_tokens import Given, first_tokens
+from skipless.precision import full_precision
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -162,6 +163,7 @@ def _opposite(one: Tensor, other: Tensor) -> bool:
 
 
 @torch.no_grad()
+@full_precision()
 def predict_token_cosine(model: nn.Module, images: Given) -> TokenCosine:
     """Predict how alike the tokens of images become in a skipless model at initialisation, and measure it.
 

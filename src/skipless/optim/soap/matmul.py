@@ -5,10 +5,6 @@ Intel. oneDNN, which torch also contains, does: there it is 2.0 to 2.3 times as 
 step of SOAP is 1.7 times as fast (`benchmarks/results/soap.md`). With AVX2 alone it gains nothing.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -45,22 +41,3 @@ def _onednn_linear(x: Float[Tensor, "m k"], w: Float[Tensor, "n k"]) -> Float[Te
     """
     w = w if w.is_contiguous() or w.mT.is_contiguous() else w.contiguous()
     return torch.ops.mkldnn._linear_pointwise(x, w, None, "none", [], "")
-
-
-@contextmanager
-def full_precision(devices: Iterable[str]) -> Iterator[None]:
-    """Turn TF32, bf16 matrix units and autocast off: they break the eigenvalue estimates."""
-    backends: Any = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # pyright: ignore
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        overall = torch.get_float32_matmul_precision()
-    except RuntimeError:  # raised where the backends were set one by one; "highest" is then torch's overall setting
-        overall = "highest"
-    with ExitStack() as stack:
-        for backend, precision in zip(backends, before, strict=True):
-            stack.callback(setattr, backend, "fp32_precision", precision)
-        stack.callback(torch.set_float32_matmul_precision, overall)
-        torch.set_float32_matmul_precision("highest")
-        for device in devices:
-            stack.enter_context(torch.autocast(device, enabled=False))
-        yield

@@ -21,12 +21,12 @@ from skipless.errors import InputError
 from skipless.optim.soap.collectives import is_dtensor, is_rank_zero
 from skipless.optim.soap.eigenbasis import symmetrize_
 from skipless.optim.soap.layout import Layout
-from skipless.optim.soap.matmul import full_precision
-from skipless.optim.soap.stack import Stack, apply_updates_, factors_of
+from skipless.optim.soap.stack import Stack, apply_updates_, factors_of, warn_nonfinite
 from skipless.optim.soap.state import check_state, flat_state, is_absent, state_dtype
 from skipless.optim.soap.state_sharding import StateSharding
 from skipless.optim.soap.tensors import copy_to, copy_to_cpu, map_tensors, own_storage
 from skipless.optim.soap.validate import check_group, check_real
+from skipless.precision import full_precision
 
 # Hyperparameters that determine a parameter's layout; a change after its first gradient is an error.
 _LAYOUT_KEYS = ("max_precond_dim", "merge_dims", "precondition_1d", "data_format", "split")
@@ -174,6 +174,7 @@ class SOAP(Optimizer):
                     updates.update(zip(stack.params, own, strict=True))
         if shard_groups:
             self._exchange_updates_(with_grad, updates)
+        warn_nonfinite([stack for stack in stacks if stack.is_fresh])
         return loss
 
     def _exchange_updates_(self, with_grad: list[tuple[Tensor, int]], updates: dict[Tensor, Tensor]) -> None:

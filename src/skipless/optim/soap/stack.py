@@ -70,7 +70,7 @@ class Stack:
 
     def retire(self, state: Mapping[Tensor, Any]) -> None:
         """Tell what only this stack knows, before other stacks take over from what `state` holds."""
-        self.warn_nonfinite()
+        warn_nonfinite([self])
         if self.nonfinite_counts.device.type == "cpu":
             for param in self.params:
                 for factor in factors_of(state.get(param, {})):
@@ -93,7 +93,6 @@ class Stack:
         self._accumulate_(grad)
         if self.step % self.group["precondition_frequency"] == 0:
             self._refresh_()
-            self.warn_nonfinite()
         return updates
 
     def _stack_gradients(self, grads: list[Tensor]) -> Float[Tensor, "b ..."]:
@@ -122,7 +121,6 @@ class Stack:
             if failed:
                 self._warn("the gradient cannot be decomposed, and the basis starts from the identity:", failed)
         self._set_state_views(step=0)
-        self.warn_nonfinite()
 
     def _adam_updates(self, grad: Float[Tensor, "b ..."]) -> list[Tensor]:
         """Adam in the eigenbases: an update for each parameter, in the state's dtype."""
@@ -187,9 +185,14 @@ class Stack:
         self.bases = [joined.get(f"basis_{dim}") for dim in dims]
         self._set_state_views(int(self.states[0]["step"]))
 
-    def warn_nonfinite(self) -> None:
-        """Warn of gradients that were not finite, if there were any since the last call."""
-        if nonfinite := self.nonfinite_counts.nonzero().flatten().tolist():
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the last step made or turned the bases."""
+        return self.step % self.group["precondition_frequency"] == 0
+
+    def warn_of_counts(self, counts: Sequence[int]) -> None:
+        """Warn of gradients that were not finite, given `nonfinite_counts`, and count anew."""
+        if nonfinite := [index for index, count in enumerate(counts) if count]:
             self.nonfinite_counts.zero_()
             self._warn("gradients that are not finite were taken as zero since the last refresh:", nonfinite)
 
@@ -198,6 +201,17 @@ class Stack:
         indices = sorted({self.indices[tensor // self.layout.split] for tensor in tensors})
         named = ", ".join(f"parameter {index}" for index in indices)
         warnings.warn(f"SOAP: {what} {named} (shape {self.layout.shape})", RuntimeWarning, stacklevel=2)
+
+
+def warn_nonfinite(stacks: Sequence[Stack]) -> None:
+    """Warn of gradients that were not finite, if there were any since the last call; each device is read once."""
+    devices: dict[torch.device, list[Stack]] = {}
+    for stack in stacks:
+        devices.setdefault(stack.nonfinite_counts.device, []).append(stack)
+    for members in devices.values():
+        counts = iter(torch.cat([stack.nonfinite_counts for stack in members]).cpu().tolist())
+        for stack in members:
+            stack.warn_of_counts([next(counts) for _ in range(len(stack.nonfinite_counts))])
 
 
 def factors_of(state: Mapping[str, Any]) -> list[Tensor]:

@@ -142,16 +142,17 @@ def measure_collapse(
         outputs: the teacher's distribution over prototypes for each sample.
         grad_norms: gradient norms by part of the student.
     """
-    names = list(grad_norms or {})
+    names, device = list(grad_norms or {}), outputs.device
+    outputs, *copied = _copy_to_cpu([outputs, *tokens, *(grad_norms or {}).values()])
+    tokens, norms = copied[: len(tokens)], copied[len(tokens) :]
     entropy, marginal = _entropy(outputs).mean(), _entropy(outputs.mean(0))
     spectra = [_rank_and_spread(token) for token in tokens]
     found = [entropy, marginal - entropy, *(rank for rank, _ in spectra), *(spread for _, spread in spectra)]
-    found += [(grad_norms or {})[name] for name in names]
-    stacked = torch.stack([value.cpu().double() for value in found])
+    stacked = torch.stack([value.double() for value in [*found, *norms]])
     processes = 1
     if dist.is_available() and dist.is_initialized():
         processes = dist.get_world_size()
-        stacked = stacked.to(outputs.device)
+        stacked = stacked.to(device)
         dist.all_reduce(stacked)
         stacked = stacked / processes
     values = stacked.tolist()
@@ -191,6 +192,18 @@ def class_tokens(
     return [*found, features]
 
 
+def _copy_to_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copy tensors to the CPU, all of one dtype at once: every copy waits for an accelerator."""
+    if all(tensor.device.type == "cpu" for tensor in tensors):
+        return list(tensors)
+    copied: dict[int, Tensor] = {}
+    for dtype in {tensor.dtype for tensor in tensors}:
+        own = {index: tensor for index, tensor in enumerate(tensors) if tensor.dtype == dtype}
+        parts = torch.cat([tensor.flatten() for tensor in own.values()]).cpu().split([*map(Tensor.numel, own.values())])
+        copied |= {index: part.view(own[index].shape) for index, part in zip(own, parts, strict=True)}
+    return [copied[index] for index in range(len(tensors))]
+
+
 def effective_rank(features: Float[Tensor, "n d"]) -> float:
     """Return exp(entropy of s / sum(s)), with s the singular values of the centred features (Roy and Vetterli 2007).
 
@@ -209,7 +222,7 @@ def spread(features: Float[Tensor, "n d"]) -> float:
 
 
 def _rank_and_spread(features: Float[Tensor, "n d"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    features = features.detach().double().cpu()  # they are few, and a GPU's SVD is slower
+    features = features.detach().cpu().double()  # they are few, and a GPU's SVD is slower
     if not features.isfinite().all():
         return torch.tensor(math.nan), torch.tensor(math.nan)
     centred = features - features.mean(0)

@@ -70,4 +70,5 @@ def part_norms(names: Sequence[str], norms: Float[Tensor, " p"]) -> dict[str, Fl
         module, *rest = name.split(".")
         part = "head" if module.endswith("head") else ".".join(rest[:2]) if rest[:1] == ["blocks"] else "rest"
         members.setdefault(part, []).append(index)
-    return {part: torch.linalg.vector_norm(norms[indices]) for part, indices in members.items()}
+    each = norms.unbind()  # indexing by a list would copy it to the device, and wait for that
+    return {part: torch.linalg.vector_norm(torch.stack([each[i] for i in own])) for part, own in members.items()}
