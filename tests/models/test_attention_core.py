@@ -33,7 +33,13 @@ CORES = {
     "value": ValueSkipInit(),
     "orthogonal": OrthogonalAttention(),
 }
-LANGUAGE = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=24, vocab_size=30)
+LANGUAGE = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 24,
+    "vocab_size": 30,
+}
 
 
 class Softmax(AttentionCore):
@@ -246,7 +252,7 @@ def test_no_hidden_token_has_an_influence_in_an_encoder(core: str, training: boo
 def test_generation_with_a_cache_is_what_whole_sequences_give(name: str, core: str, cache: str) -> None:
     one = ExponentialSPA(40, 0.05, causal=True) if core == "spa" else _mixing(CORES[core])
     model = skipless.replace_attention_(MODELS[name][0](), one)
-    how = dict(max_new_tokens=4, do_sample=False, attention_mask=HERE, pad_token_id=0, eos_token_id=None)
+    how = {"max_new_tokens": 4, "do_sample": False, "attention_mask": HERE, "pad_token_id": 0, "eos_token_id": None}
     if core == "spa" and (cache == "static" or name == "mistral"):
         with pytest.raises(InputError, match="static|sliding"):
             model.generate(IDS, cache_implementation=None if cache == "dynamic" else cache, **how)

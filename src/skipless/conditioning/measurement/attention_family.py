@@ -26,7 +26,7 @@ class CoreConditioning(Record):
         n: number of tokens.
         kappa_attention: median over heads and token sets of kappa(A); infinite where A lacks full rank.
         rank: median numerical rank of A.
-        kappa_jacobian: kappa of K, the attention's Jacobian by its input tokens, of the first token set; formed as a matrix.
+        kappa_jacobian: kappa of K, the attention's Jacobian by its input tokens, of the first token set; it is formed.
         diagonal: mean A_ii.
     """
 

@@ -14,7 +14,7 @@ class OrthogonalAttention(AttentionCore):
     """A = exp(S) with S = alpha / sqrt(c) (Q K^T - K Q^T), which is skew: A is orthogonal (arXiv 2602.05996).
 
     S = U W^T has rank 2c, so exp(S) = I + U phi(W^T U) W^T with phi(M) = (e^M - 1) / M, which costs O(n c^2 + c^3) and
-    makes no n x n matrix. phi is read off the exponential of [[M, I], [0, 0]]. Unlike a QR of [Q, K] this has a gradient
+    makes no n x n matrix. phi is read off the exponential of [[M, I], [0, 0]]. Unlike a QR of [Q, K] it has a gradient
     whatever the rank, and with fewer than 2c tokens. phi is computed in float64, the rest in float32.
 
     It is bidirectional. Padded keys take no part: their rows and columns are those of the identity. Each head has one
