@@ -25,7 +25,7 @@ def integers(x: Tensor, bits: int, *, symmetric: bool, rows: bool) -> tuple[Tens
             scale = (high - low) / (2**bits - 1)
             zero = 0 if scale == 0 else int((-low / scale).round())
             bounds = (-zero, 2**bits - 1 - zero)
-        scale = torch.ones_like(scale) if scale == 0 else scale
+        scale = torch.ones(()) if scale == 0 else scale
         found.append((group / scale).round().to(torch.int32).clamp(*bounds))
         scales.append(scale)
     stacked = torch.stack(found).reshape(x.shape)
