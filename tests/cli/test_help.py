@@ -41,7 +41,7 @@ def test_every_command_has_examples_and_no_bare_none(capsys, command) -> None:
         (["eval", "x", "linear-probe"], ["(default: -4 -3 -2 -1)", "(default: paper)"]),
         (["reproduce", "figure2"], ["--points INT", "3 at scenes, 5 at vit_small"]),
         (["reproduce", "figure5"], ["(default: 200)", "(default: runs/figure5)"]),
-        (["plan"], ["--recipe {table1,dino}", "(default: 0.35)"]),
+        (["plan"], ["--recipe {table1,dino,language}", "(default: 0.35)"]),
     ],
     ids=lambda words: " ".join(words)[:60] if isinstance(words, list) else "",
 )

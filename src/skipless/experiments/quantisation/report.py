@@ -95,7 +95,7 @@ def kurtosis_table(found: Sequence[QuantisedCell]) -> Table:
 def sqnr_table(found: Sequence[QuantisedCell]) -> Table:
     """SQNR of the inputs of linear maps, the mean over blocks and the three inputs, in decibels."""
     pers: tuple[Per, ...] = ("token", "tensor")
-    columns = [(bits, per) for bits in (8, 6, 4) for per in pers]
+    columns: list[tuple[int, Per]] = [(bits, per) for bits in (8, 6, 4) for per in pers]
     rows = []
     for one in found:
         sites = [
