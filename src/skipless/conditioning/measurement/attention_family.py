@@ -17,7 +17,7 @@ from skipless.models.starting.attention_diagonal import attention
 from skipless.nn import AttentionCore, PolynomialAttention
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CoreConditioning(Record):
     """One kind of attention in one block.
 
@@ -37,8 +37,11 @@ class CoreConditioning(Record):
     kappa_jacobian: float
     diagonal: float
 
+    def _summary(self) -> str:
+        return f"{self.name}: kappa(A) {self.kappa_attention:.3g}, kappa(K) {self.kappa_jacobian:.3g}, {self.n} tokens"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class AttentionFamily(Record):
     """Kinds of attention beside each other, in one block of one model.
 
@@ -47,6 +50,9 @@ class AttentionFamily(Record):
     """
 
     cores: tuple[CoreConditioning, ...]
+
+    def _summary(self) -> str:
+        return f"{len(self.cores)} kinds of attention at {self.cores[0].n} tokens"
 
     def tables(self) -> tuple[Table, ...]:
         """A row for each kind."""
@@ -130,7 +136,7 @@ def _jacobian(view: BlockView, x: Float[Tensor, "n d"]) -> Float[Tensor, "nd nd"
     return found.reshape(x.numel(), x.numel()).detach()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ParameterBound(Record):
     """Both sides of the bound that spectral conditioning and conditioned initialisation start from, for one head.
 
@@ -155,6 +161,9 @@ class ParameterBound(Record):
     w_q: float
     w_k: float
     w_v: float
+
+    def _summary(self) -> str:
+        return f"head {self.head}: kappa(J) {self.measured:.3g}, bound {self.bound:.3g}"
 
 
 @torch.no_grad()
