@@ -189,7 +189,7 @@ def recipe_at_paper_scale(name: str, row: Row, optimizer: str, model: str | None
                 "skipless.planning.text_workload counts any recipe's"
             )
         return named.make(named.paper, row, optimizer, data="-", depth=depth)
-    model = model or "vit_base_patch16_224"
+    model = "vit_base_patch16_224" if model is None else model
     kwargs = {key: value for key, value in found.model.kwargs.items() if key != "depth"}
     if depth is not None:
         kwargs["depth"] = depth

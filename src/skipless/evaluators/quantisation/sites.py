@@ -25,6 +25,8 @@ SITES = {
     "hidden": "input of the MLP's last map",
     "MLP out": "what the MLP gives, before a skip is added",
 }
+"""Where activations of a block are measured, in the order of computation, and what is there."""
+
 LAST = "tokens out"
 
 
