@@ -186,6 +186,11 @@ def test_runs_of_the_papers_scale_may_have_rates_of_their_own(tmp_path: Path) ->
         LanguageRuns(cell, runs)
 
 
+def _hear_interrupts() -> None:
+    """A process that a shell has put into the background ignores them, and so do those that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_a_killed_report_goes_on_and_ends_with_the_same_bits(tmp_path: Path) -> None:
     def command(out: Path) -> list[str]:
@@ -194,7 +199,12 @@ def test_a_killed_report_goes_on_and_ends_with_the_same_bits(tmp_path: Path) -> 
         return [sys.executable, "-m", "skipless", *words]
 
     subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
-    cut = subprocess.Popen(command(tmp_path / "cut"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    cut = subprocess.Popen(
+        command(tmp_path / "cut"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=_hear_interrupts,  # noqa: PLW1509  no thread of this process holds a lock then
+    )
     folder = tmp_path / "cut/runs/skipless-ours-soap-seed0"
     log = folder / "metrics.jsonl"
     while not (log.is_file() and log.stat().st_size):
