@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import pytest
+import timm
 import torch
 from reference.hf_models import FAMILIES
 from reference.quantisation import kurtosis, noise_ratio
@@ -22,8 +23,9 @@ from skipless.evaluators.quantisation import (
 )
 from skipless.evaluators.quantisation.histogram import edges
 from skipless.evaluators.quantisation.sites import run_block
-from skipless.models import block_views, remove_skips_
+from skipless.models import block_views, remove_skips_, replace_attention_
 from skipless.models.starting.first_tokens import first_tokens
+from skipless.nn import ValueSkipInit
 
 DEFINITIONS = ("pooled", "sequence", "token", "neuron")
 
@@ -281,3 +283,9 @@ def test_numbers_without_variance() -> None:
     assert math.isnan(excess_kurtosis(torch.ones(4, 4), "token"))
     assert sqnr(torch.zeros(2, 2), 8) == math.inf
     assert sqnr(torch.ones(2, 2), 4) == math.inf
+
+
+def test_probabilities_are_those_of_another_core() -> None:
+    vit = replace_attention_(timm.create_model("vit_tiny_patch16_224", depth=1, img_size=32), ValueSkipInit())
+    found = activation_statistics(vit, [torch.randn(2, 3, 32, 32)]).at(0, "probabilities")
+    assert found.rms == pytest.approx(5**-0.5), "the matrix is the identity, of 5 tokens"

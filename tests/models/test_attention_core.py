@@ -370,3 +370,21 @@ def test_an_encoder_is_asked_without_weights() -> None:
     attention = skipless.replace_attention_(_encoder(), PolynomialAttention()).layers[0].self_attn
     with pytest.raises(InputError, match="need_weights"):
         attention(TOKENS, TOKENS, TOKENS)
+
+
+def test_a_solved_scale_is_looked_at_once_until_another_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def made() -> nn.Module:
+        torch.manual_seed(0)
+        model = skipless.create_model("vit_tiny_patch16_224", depth=1, embed_dim=24, num_heads=2, img_size=32, seed=0)
+        return skipless.replace_attention_(model, PolynomialAttention(power=2, scale="solved")).eval()
+
+    images, looks = torch.randn(2, 3, 32, 32), []
+    model, unsolved = skipless.solve_attention_(made(), images), made().state_dict()
+    isnan = torch.Tensor.isnan
+    monkeypatch.setattr(torch.Tensor, "isnan", lambda self: looks.append(1) or isnan(self))
+    for _ in range(3):
+        model(images)
+    assert len(looks) == 1
+    model.load_state_dict(unsolved)
+    with pytest.raises(InputError, match="not solved yet"):
+        model(images)

@@ -11,11 +11,14 @@ from torch import nn
 
 from skipless.conditioning import compare_attention, parameter_bound
 from skipless.errors import InputError
+from skipless.evaluators import rotate_
 from skipless.models import (
     block_views,
+    calibrate_,
     create_model,
     initialize_,
     initialize_conditioned_,
+    remove_skips_,
     remove_spectral_conditioning_,
     spectral_conditioning_,
 )
@@ -139,3 +142,21 @@ def test_kinds_of_attention_beside_each_other() -> None:
     assert "kappa(K)" in str(found.tables()[0])
     with pytest.raises(InputError, match="d = 12"):
         compare_attention(model, cores, x[..., :5])
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        rotate_,
+        lambda model: calibrate_(remove_skips_(model), 0.9),
+        lambda model: initialize_(remove_skips_(model)),
+        lambda model: block_views(model)[0].query.write_(torch.zeros(192, 192)),
+    ],
+)
+def test_nothing_is_written_into_weights_that_are_computed(write) -> None:
+    model = timm.create_model("vit_tiny_patch16_224", depth=2, img_size=32)
+    spectral_conditioning_(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(InputError, match="parametrization"):
+        write(model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from skipless.display import Record, Table
+from skipless.errors import InputError
 from skipless.models.calls import PLAIN, BlockContext, Bound, first_tensor
 from skipless.nn import AttentionCore
 
@@ -66,9 +67,27 @@ class LinearMap(Record):
         rows = self.rows if self.bias_rows is None else self.bias_rows
         return None if self.bias is None else self.bias.detach()[rows]
 
+    def check_stored(self) -> None:
+        """Refuse a weight that is computed whenever it is read: what is written into it would be lost without a word.
+
+        Raises:
+            InputError: if it is no parameter.
+        """
+        for one in (self.weight, self.bias):
+            if one is not None and not isinstance(one, nn.Parameter):
+                raise InputError(
+                    f"a weight {tuple(one.shape)} is computed by a parametrization, so nothing can be written into it: "
+                    "remove_spectral_conditioning_(model), or torch's remove_parametrizations, first"
+                )
+
     @torch.no_grad()
     def write_(self, w: Float[Tensor, "i o"]) -> None:
-        """Write `w` into the weight, in the weight's own dtype and on its device, and set the bias to 0."""
+        """Write `w` into the weight, in the weight's own dtype and on its device, and set the bias to 0.
+
+        Raises:
+            InputError: as `check_stored`.
+        """
+        self.check_stored()
         self.w.copy_(w)
         self.fill_bias_(0)
 

@@ -44,7 +44,8 @@ def rotate_(model: nn.Module, kind: Rotation = "hadamard", *, generator: Generat
         The model.
 
     Raises:
-        InputError: for any other model, with what is missing, and for a quantised one. The model is then unchanged.
+        InputError: for any other model, with what is missing; for a quantised one, and one whose maps are computed by a
+            parametrization. The model is then unchanged.
 
     Example:
         >>> import timm
@@ -87,6 +88,8 @@ def _of_attention(view: BlockView) -> tuple[LinearMap, ...]:
 def _check(stream: Stream) -> None:
     """Refuse what cannot be folded, before anything is changed."""
     for view in stream.views:
+        for one in view.maps:
+            one.check_stored()
         for norm, readers in ((view.attn_norm, _of_attention(view)), (view.mlp_norm, view.mlp_in)):
             bias = getattr(norm, "bias", None)
             if bias is not None and bool(bias.detach().any()) and any(one.bias is None for one in readers):

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from skipless.models.blocks import BlockView, LinearMap
-from skipless.models.starting.attention_diagonal import attention_bias
+from skipless.models.starting.attention_diagonal import attention_matrices, grouped, queries_keys
 from skipless.models.vit_view import project
 
 SITES = {
@@ -17,7 +17,7 @@ SITES = {
     "q": "queries, as they meet keys: normed and rotated where the block does so",
     "k": "keys, likewise",
     "v": "values",
-    "probabilities": "attention matrices; entries of tokens that a mask hides are 0",
+    "probabilities": "attention matrices, of softmax or another core; entries of tokens that a mask hides are 0",
     "heads": "input of W_O",
     "attention out": "what attention gives, before a skip is added",
     "middle": "the sum of tokens and attention; without the skip, attention alone",
@@ -35,18 +35,20 @@ def run_block(view: BlockView, x: Float[Tensor, "b n d"]) -> tuple[dict[str, Ten
 
     Each sub-block is run once, by the library's own code. What only its attention sees is computed from its input.
     """
-    found: dict[str, Tensor] = {"tokens": x, "attention in": view.attn_norm(x)}
-    q, k, v = _heads(view, found["attention in"])
-    a = _probabilities(view, q, k, x)
+    h = view.attn_norm(x)
+    found: dict[str, Tensor] = {"tokens": x, "attention in": h}
+    q, k = queries_keys(view, h)
+    v = project(h, view.value).unflatten(-1, (view.key_heads, -1)).transpose(1, 2)
+    a = attention_matrices(view, h)
     found |= {"q": _side_by_side(q), "k": _side_by_side(k), "v": _side_by_side(v), "probabilities": a.flatten(1, 2)}
     with capturing(view, {"heads": view.output, "hidden": view.mlp_out}) as captured:
-        attended = view.attn_scale(view.attend(found["attention in"]))
+        attended = view.attn_scale(view.attend(h))
         found["attention out"] = attended
         found["middle"] = x + attended if "attn" in view.skips else attended
         found["MLP in"] = view.mlp_norm(found["middle"])
         found["MLP out"] = view.mlp_scale(view.mlp(found["MLP in"]))
     if "heads" not in captured:
-        captured["heads"] = _side_by_side(a @ _repeated(view, v))
+        captured["heads"] = _side_by_side(a @ grouped(view, v))
     if "hidden" not in captured:
         captured["hidden"] = _hidden(view, found["MLP in"])
     found |= captured
@@ -71,25 +73,6 @@ def capturing(view: BlockView, maps: dict[str, LinearMap]) -> Iterator[dict[str,
 
                     hooks.callback(module.register_forward_pre_hook(keep).remove)
         yield captured
-
-
-def _heads(view: BlockView, h: Float[Tensor, "b n d"]) -> tuple[Tensor, Tensor, Tensor]:
-    q, k, v = (
-        project(h, one).unflatten(-1, (count, view.head_dim)).transpose(1, 2)
-        for one, count in ((view.query, view.heads), (view.key, view.key_heads), (view.value, view.key_heads))
-    )
-    q, k = view.query_norm(q), view.key_norm(k)
-    rotate = view.context.rotate
-    return (q, k, v) if rotate is None else (rotate(q), rotate(k), v)
-
-
-def _probabilities(view: BlockView, q: Tensor, k: Tensor, x: Tensor) -> Float[Tensor, "b h n n"]:
-    logits = (q * view.logit_scale) @ _repeated(view, k).mT
-    return (logits + attention_bias(view, x)).softmax(-1)
-
-
-def _repeated(view: BlockView, x: Float[Tensor, "b k n d"]) -> Float[Tensor, "b h n d"]:
-    return x.repeat_interleave(view.heads // view.key_heads, dim=1)
 
 
 def _side_by_side(x: Float[Tensor, "b h n k"]) -> Float[Tensor, "b n d"]:

@@ -32,12 +32,20 @@ def head_logits(
     Returns:
         What the softmax is taken of, without the block's bias (`attention_bias`), which no scale of weights changes.
     """
-    q, k = _queries_keys(view, x, queries)
-    return (q * view.logit_scale) @ k.mT
+    q, k = queries_keys(view, x, queries)
+    return (q * view.logit_scale) @ grouped(view, k).mT
 
 
-def _queries_keys(view: BlockView, x: Tensor, queries: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Queries and keys of every head, keys of a group repeated, `(b, h, n, c)`."""
+def queries_keys(
+    view: BlockView, x: Float[Tensor, "b n d"], queries: Int[Tensor, " r"] | None = None
+) -> tuple[Float[Tensor, "b h r c"], Float[Tensor, "b k n c"]]:
+    """Queries and keys of every head, as they meet: normed and rotated where the block does so.
+
+    Args:
+        view: of the block.
+        x: tokens that have been through the block's norm.
+        queries: places of the tokens whose queries are wanted; all by default.
+    """
     rotate = view.context.rotate
     asking = x if queries is None or rotate is not None else x[:, queries]
     q = _heads(asking @ view.w_q, view.query.b, view.heads, view.query_norm)
@@ -45,13 +53,19 @@ def _queries_keys(view: BlockView, x: Tensor, queries: Tensor | None = None) -> 
     if rotate is not None:
         q, k = rotate(q), rotate(k)
         q = q if queries is None else q[:, :, queries]
-    return q, k.repeat_interleave(view.heads // view.key_heads, dim=1)
+    return q, k
+
+
+def grouped(view: BlockView, x: Float[Tensor, "b k n c"]) -> Float[Tensor, "b h n c"]:
+    """Keys or values for every query head: those of a group repeated."""
+    return x.repeat_interleave(view.heads // view.key_heads, dim=1)
 
 
 def attention(view: BlockView, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b h n n"]:
     """Attention matrices of every head for tokens that have been through the block's norm, in float64."""
     if view.core is not None:
-        q, k = _queries_keys(view, x)
+        q, k = queries_keys(view, x)
+        k = grouped(view, k)
         bias = None if view.context.bias is None else attention_bias(view, x).double()
         return view.core.matrix(q.double(), k.double(), mask=bias, scale=view.logit_scale)
     return (head_logits(view, x) + attention_bias(view, x)).double().softmax(-1)
@@ -117,7 +131,7 @@ def scale_logits_(view: BlockView, x: Float[Tensor, "b n d"], target: float | Se
         The mean diagonals that were reached.
 
     Raises:
-        InputError: for qk-norm whose norm has no weight to scale.
+        InputError: for qk-norm whose norm has no weight to scale, and for maps that are computed.
     """
     check_scalable(view)
     count = x.shape[1]
@@ -186,11 +200,13 @@ def _scale_norm_(view: BlockView, scale: float) -> None:
 
 
 def check_scalable(view: BlockView) -> None:
-    """Refuse qk-norm whose norm has no weight to scale.
+    """Refuse qk-norm whose norm has no weight to scale, and maps that are computed by a parametrization.
 
     Raises:
         InputError: if that is so.
     """
+    view.query.check_stored()
+    view.key.check_stored()
     if not isinstance(view.query_norm, nn.Identity) and next(view.query_norm.parameters(), None) is None:
         raise InputError(
             f"{view.name} has qk-norm without a weight: its logits cannot be scaled; use attention_diagonal=None"

@@ -55,7 +55,7 @@ class PolynomialAttention(AttentionCore):
         if not number and scale not in get_args(PolynomialScale):
             raise InputError(f"scale={scale!r}: give a number above 0, or one of 'visible', 'learned', 'solved'")
         self.power, self.scale = power, scale
-        self.solving = False
+        self.solving = self.known = False  # known: the gains have been looked at, which waits for a device
         if scale == "learned":
             self.gain = nn.Parameter(torch.ones(self.heads))
         elif scale == "solved":
@@ -70,8 +70,22 @@ class PolynomialAttention(AttentionCore):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """A learned gain is 1; one that is solved has to be solved again."""
+        self.known = False
         if self.gain is not None:
             self.gain.fill_(1.0 if self.scale == "learned" else torch.nan)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """What is loaded may be unsolved."""
+        self.known = False
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def _check_solved(self) -> None:
+        assert self.gain is not None
+        if self.gain.is_meta:
+            return
+        if self.gain.isnan().any():
+            raise InputError("the scale is not solved yet: call solve_attention_(model, images) on a batch first")
+        self.known = True
 
     def attend(
         self,
@@ -88,8 +102,8 @@ class PolynomialAttention(AttentionCore):
         """Rows in turn where there are many keys."""
         if self.solving:
             self._solve_(q, k, mask, causal, scale)
-        elif self.scale == "solved" and self.gain is not None and not torch.compiler.is_compiling():
-            _check_solved(self.gain)
+        elif self.scale == "solved" and not self.known and not torch.compiler.is_compiling():
+            self._check_solved()
         n, m = q.shape[-2], k.shape[-2]
         if self.power == 1 and mask is None and not causal and not dropout:
             return self._scaled(q, None, m, 0) * scale @ (k.mT @ v)
@@ -175,11 +189,6 @@ class PolynomialAttention(AttentionCore):
     def extra_repr(self) -> str:
         """What `print(model)` shows."""
         return f"power={self.power}, scale={self.scale!r}"
-
-
-def _check_solved(gain: Tensor) -> None:
-    if not gain.is_meta and gain.isnan().any():
-        raise InputError("the scale is not solved yet: call solve_attention_(model, images) on a batch first")
 
 
 def _once(function: Callable[..., Tensor], *given: Any) -> Tensor:

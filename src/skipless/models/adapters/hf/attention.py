@@ -117,7 +117,8 @@ def attend(
     if attention_mask is not None:
         attention_mask = attention_mask[..., :m]
         own = _own(value, attention_mask) if causal and n != m else None
-        _check_places(core, own is not None and _has_room(attention_mask))
+        if own is not None and hasattr(core, "tokens") and _has_room(attention_mask):
+            raise InputError(f"{type(core).__name__} cannot tell places in a static cache: use a dynamic one")
         causal = False
     y = core(query, key, value, mask=attention_mask, causal=causal, scale=scaling, dropout=dropout, own=own)
     return y.transpose(1, 2).contiguous(), None
@@ -126,11 +127,6 @@ def attend(
 def _has_room(mask: Tensor) -> bool:
     """Whether there is room behind the last query's key, as in a static cache."""
     return not bool((mask[..., -1, -1] if mask.dtype == torch.bool else mask[..., -1, -1] >= 0).any())
-
-
-def _check_places(core: Any, room: bool) -> None:
-    if room and hasattr(core, "tokens"):
-        raise InputError(f"{type(core).__name__} cannot tell places in a static cache: use a dynamic one")
 
 
 def _own(value: Tensor, mask: Tensor) -> Tensor:
