@@ -25,6 +25,7 @@ from skipless.nn import (
     ShapedAttention,
     ValueSkipInit,
 )
+from skipless.nn.attention.core import Call
 
 CORES = {
     "polynomial": PolynomialAttention(3),
@@ -45,9 +46,8 @@ LANGUAGE = {
 class Softmax(AttentionCore):
     """The softmax, as a core: with it, whatever a library computes must come out as before."""
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, own: Tensor, **how: Any) -> Tensor:
-        mask, causal, scale = how["mask"], how["causal"], how["scale"]
-        return nn.functional.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=scale)
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, how: Call) -> Tensor:
+        return nn.functional.scaled_dot_product_attention(q, k, v, how.mask, is_causal=how.causal, scale=how.scale)
 
 
 def _vit(**kwargs: Any) -> Any:

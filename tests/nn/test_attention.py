@@ -148,11 +148,12 @@ def test_a_query_that_sees_nothing_gives_finite_numbers(name: str) -> None:
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("padded", [False, True])
 def test_many_keys_give_what_a_whole_matrix_gives(power: int, causal: bool, padded: bool) -> None:
-    q, k, v = (torch.randn(1, 2, 1100, 3, dtype=torch.double).requires_grad_() for _ in range(3))
-    mask = torch.ones(1, 1, 1, 1100, dtype=torch.bool)
+    n = 1050  # more than go through at once
+    q, k, v = (torch.randn(1, 2, n, 3, dtype=torch.double).requires_grad_() for _ in range(3))
+    mask = torch.ones(1, 1, 1, n, dtype=torch.bool)
     mask[..., 1000:] = not padded
     core = PolynomialAttention(power)
-    seen, _ = twin.dense_mask(mask, causal, 1, 2, 1100, 1100)
+    seen, _ = twin.dense_mask(mask, causal, 1, 2, n, n)
     expected = twin.polynomial(twin.logits(q, k), seen, power, None) @ v
     found = core(q, k, v, mask=mask, causal=causal)
     torch.testing.assert_close(found, expected)
@@ -173,11 +174,12 @@ class _Largest(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("name", ["p1", "p2", "p3", "shaped", "value", "orthogonal"])
-@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+    ("name", "causal"),
+    [(name, False) for name in ("p1", "p2", "p3", "shaped", "value", "orthogonal")]
+    + [(name, True) for name in ("p1", "p2", "p3", "shaped", "value")],
+)
 def test_the_largest_tensor_grows_linearly(name: str, causal: bool) -> None:
-    if name == "orthogonal" and causal:
-        return
     most = []
     for n in (2048, 4096):
         parts = [torch.randn(1, H, n, 8).requires_grad_() for _ in range(3)]

@@ -31,12 +31,12 @@ def softmax(x: Tensor, seen: Tensor) -> Tensor:
 
 
 def polynomial(x: Tensor, seen: Tensor, power: int, scale: float | None) -> Tensor:
-    a = torch.zeros_like(x)
+    rows = []
     for i in range(x.shape[-2]):
         visible = seen[..., i, :].sum(-1, keepdim=True).double()
         s = scale if scale is not None else 1 / visible.clamp_min(1).sqrt()
-        a[..., i, :] = torch.where(seen[..., i, :], s * x[..., i, :] ** power, 0)
-    return a
+        rows.append(torch.where(seen[..., i, :], s * x[..., i, :] ** power, 0))
+    return torch.stack(rows, -2)
 
 
 def shaped(x: Tensor, bias: Tensor, seen: Tensor, alpha: Tensor, beta: Tensor, gamma: Tensor) -> Tensor:

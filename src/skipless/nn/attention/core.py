@@ -1,6 +1,6 @@
 """What all cores of attention share: how they are called, and which keys a query sees."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -10,6 +10,24 @@ from torch.nn import functional
 from skipless.errors import InputError
 
 _HIDDEN = -1e30  # libraries write the lowest number of a dtype where they mean -inf
+
+
+class Call(NamedTuple):
+    """How a core is called, once masks and order are made one.
+
+    Attributes:
+        own: each query's own value, `(*b, h, n, e)`.
+        mask: as `AttentionCore.forward` has it, with -inf for what it hides; None if it hides nothing.
+        causal: True only where there are as many queries as keys, and no mask.
+        scale: factor of the logits.
+        dropout: of attention weights.
+    """
+
+    own: Tensor
+    mask: Tensor | None
+    causal: bool
+    scale: float
+    dropout: float
 
 
 class AttentionCore(nn.Module):
@@ -45,19 +63,8 @@ class AttentionCore(nn.Module):
     def reset_parameters(self) -> None:
         """Set every gain to its first value; a core without gains has none to set."""
 
-    def attend(
-        self,
-        q: Float[Tensor, "*b h n c"],
-        k: Float[Tensor, "*b h m c"],
-        v: Float[Tensor, "*b h m e"],
-        own: Float[Tensor, "*b h n e"],
-        *,
-        mask: Tensor | None,
-        causal: bool,
-        scale: float,
-        dropout: float,
-    ) -> Float[Tensor, "*b h n e"]:
-        """What a core computes; `causal` is True only where there are as many queries as keys, and no mask."""
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, how: Call) -> Tensor:
+        """What a core computes: queries `(*b, h, n, c)`, keys `(*b, h, m, c)`, values `(*b, h, m, e)`."""
         raise NotImplementedError
 
     def forward(
@@ -102,16 +109,8 @@ class AttentionCore(nn.Module):
             order = torch.ones(n, m, dtype=torch.bool, device=q.device).tril(m - n)
             mask = order if mask is None else narrowed(mask, order)
             causal = False
-        return self.attend(
-            q,
-            k,
-            v,
-            v[..., m - n :, :] if own is None else own,
-            mask=mask,
-            causal=causal,
-            scale=q.shape[-1] ** -0.5 if scale is None else scale,
-            dropout=dropout,
-        )
+        own = v[..., m - n :, :] if own is None else own
+        return self.attend(q, k, v, Call(own, mask, causal, q.shape[-1] ** -0.5 if scale is None else scale, dropout))
 
     def matrix(
         self, q: Float[Tensor, "*b h n c"], k: Float[Tensor, "*b h n c"], **how: Any
@@ -146,14 +145,11 @@ def visible(mask: Tensor) -> Tensor:
     return mask if mask.dtype == torch.bool else mask > -torch.inf
 
 
-def softmax_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, causal: bool, scale: float, dropout: float
-) -> Tensor:
+def softmax_attention(q: Tensor, k: Tensor, v: Tensor, how: Call) -> Tensor:
     """PyTorch's fused attention; a query that sees nothing gets 0."""
-    if mask is not None and mask.dim() < 2:
-        mask = mask[None]
+    mask = how.mask[None] if how.mask is not None and how.mask.dim() < 2 else how.mask
     return functional.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale
+        q, k, v, attn_mask=mask, dropout_p=how.dropout, is_causal=how.causal, scale=how.scale
     )
 
 

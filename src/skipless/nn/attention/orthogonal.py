@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from skipless.errors import InputError
-from skipless.nn.attention.core import AttentionCore, visible
+from skipless.nn.attention.core import AttentionCore, Call, visible
 
 
 class OrthogonalAttention(AttentionCore):
@@ -52,24 +52,13 @@ class OrthogonalAttention(AttentionCore):
         """alpha is what it started as."""
         self.alpha.fill_(self.start)
 
-    def attend(
-        self,
-        q: Float[Tensor, "*b h n c"],
-        k: Float[Tensor, "*b h m c"],
-        v: Float[Tensor, "*b h m e"],
-        own: Float[Tensor, "*b h n e"],
-        *,
-        mask: Tensor | None,
-        causal: bool,
-        scale: float,
-        dropout: float,
-    ) -> Float[Tensor, "*b h n e"]:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, how: Call) -> Tensor:
         """The values, turned."""
         if q.shape[-2] != k.shape[-2]:
             raise InputError("OrthogonalAttention turns whole sequences: call it without a cache (use_cache=False)")
         with torch.autocast(q.device.type, enabled=False):
             q, k, wide = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (q, k, v))
-            if mask is not None:
+            if (mask := how.mask) is not None:
                 if mask.dtype != torch.bool and torch.where(visible(mask), mask, 0.0).any():
                     raise InputError("OrthogonalAttention takes no bias on its logits, only masks by key")
                 seen = (
@@ -78,7 +67,7 @@ class OrthogonalAttention(AttentionCore):
                     else visible(mask)[:, None]
                 )
                 q, k = q * seen, k * seen
-            factor = (self.alpha.to(q) * scale)[:, None, None]
+            factor = (self.alpha.to(q) * how.scale)[:, None, None]
             left, right = torch.cat([q, -k], -1) * factor, torch.cat([k, q], -1)
             turned = wide + left @ (_phi(right.mT @ left) @ (right.mT @ wide))
         return turned.to(v.dtype)

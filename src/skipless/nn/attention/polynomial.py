@@ -5,13 +5,12 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from skipless.errors import InputError
-from skipless.nn.attention.core import AttentionCore, visible
+from skipless.nn.attention.core import AttentionCore, Call, visible
 
 PolynomialScale = Literal["visible", "learned", "solved"]
 
@@ -87,63 +86,43 @@ class PolynomialAttention(AttentionCore):
             raise InputError("the scale is not solved yet: call solve_attention_(model, images) on a batch first")
         self.known = True
 
-    def attend(
-        self,
-        q: Float[Tensor, "*b h n c"],
-        k: Float[Tensor, "*b h m c"],
-        v: Float[Tensor, "*b h m e"],
-        own: Float[Tensor, "*b h n e"],
-        *,
-        mask: Tensor | None,
-        causal: bool,
-        scale: float,
-        dropout: float,
-    ) -> Float[Tensor, "*b h n e"]:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, how: Call) -> Tensor:
         """Rows in turn where there are many keys."""
         if self.solving:
-            self._solve_(q, k, mask, causal, scale)
+            self._solve_(q, k, how)
         elif self.scale == "solved" and not self.known and not torch.compiler.is_compiling():
             self._check_solved()
-        n, m = q.shape[-2], k.shape[-2]
-        if self.power == 1 and mask is None and not causal and not dropout:
-            return self._scaled(q, None, m, 0) * scale @ (k.mT @ v)
+        n, m, mask = q.shape[-2], k.shape[-2], how.mask
+        if self.power == 1 and mask is None and not how.causal and not how.dropout:
+            return self._scaled(q, None, m) * how.scale @ (k.mT @ v)
         if m <= _MANY_KEYS:
-            return self._rows(q, k, v, mask, 0, causal, scale, dropout)
+            return self._rows(q, k, v, how, 0)
         again = torch.is_grad_enabled() and any(part.requires_grad for part in (q, k, v))
         call: Callable[..., Tensor] = _again if again else _once
         parts = []
         for start in range(0, n, _ROWS):
             end = min(start + _ROWS, n)
-            seen = end if causal else m
+            seen = end if how.causal else m
             part = mask if mask is None or mask.dim() < 2 or mask.shape[-2] == 1 else mask[..., start:end, :]
             keys, values = k[..., :seen, :], v[..., :seen, :]
-            parts.append(call(self._rows, q[..., start:end, :], keys, values, part, start, causal, scale, dropout))
+            parts.append(call(self._rows, q[..., start:end, :], keys, values, how._replace(mask=part), start))
         return torch.cat(parts, -2)
 
-    def _rows(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        mask: Tensor | None,
-        start: int,
-        causal: bool,
-        scale: float,
-        dropout: float,
-    ) -> Tensor:
+    def _rows(self, q: Tensor, k: Tensor, v: Tensor, how: Call, start: int) -> Tensor:
         """What queries from place `start` on give."""
-        if causal:
+        mask = how.mask
+        if how.causal:
             mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril(start)
-        x = (q * scale) @ k.mT
+        x = (q * how.scale) @ k.mT
         if mask is not None and mask.dtype != torch.bool:
             x = x + mask.masked_fill(mask == -torch.inf, 0.0)
         x = x if self.power == 1 else x * x if self.power == 2 else x * x * x
-        a = self._scaled(x, mask, k.shape[-2], start)
+        a = self._scaled(x, mask, k.shape[-2])
         if mask is not None:
             a = a.masked_fill(~visible(mask), 0.0)
-        return functional.dropout(a, dropout) @ v
+        return functional.dropout(a, how.dropout) @ v
 
-    def _scaled(self, x: Tensor, mask: Tensor | None, keys: int, start: int) -> Tensor:
+    def _scaled(self, x: Tensor, mask: Tensor | None, keys: int) -> Tensor:
         """Rows times s."""
         if isinstance(self.scale, int | float):
             return x * self.scale
@@ -157,18 +136,18 @@ class PolynomialAttention(AttentionCore):
         return x * self.gain.to(x.dtype)[:, None, None]
 
     @torch.no_grad()
-    def _solve_(self, q: Tensor, k: Tensor, mask: Tensor | None, causal: bool, scale: float) -> None:
+    def _solve_(self, q: Tensor, k: Tensor, how: Call) -> None:
         """Set the gain of each head so that the mean A_ii is 1."""
         assert self.gain is not None
-        n, m = q.shape[-2], k.shape[-2]
+        n, m, mask = q.shape[-2], k.shape[-2], how.mask
         if n != m:
             raise InputError("a scale is solved on whole sequences: give a batch without a cache")
-        diagonal = (q.double() * k.double()).sum(-1) * scale
+        diagonal = (q.double() * k.double()).sum(-1) * how.scale
         if mask is not None and mask.dtype != torch.bool:
             diagonal = diagonal + mask.masked_fill(mask == -torch.inf, 0.0).expand(*q.shape[:-1], m).diagonal(
                 dim1=-2, dim2=-1
             )
-        if causal:
+        if how.causal:
             seen = torch.arange(1, n + 1, device=q.device).double()
         else:
             seen = diagonal.new_full((), m) if mask is None else visible(mask).sum(-1).clamp_min(1).double()

@@ -1,10 +1,9 @@
 """Shaped attention (arXiv 2306.17759) and V-SkipInit (He et al. 2023), without an attention matrix."""
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from skipless.nn.attention.core import AttentionCore, per_head, softmax_attention
+from skipless.nn.attention.core import AttentionCore, Call, per_head, softmax_attention
 
 
 class ShapedAttention(AttentionCore):
@@ -34,35 +33,23 @@ class ShapedAttention(AttentionCore):
         for gain in (self.alpha, self.beta, self.gamma):
             gain.fill_(1.0)
 
-    def attend(
-        self,
-        q: Float[Tensor, "*b h n c"],
-        k: Float[Tensor, "*b h m c"],
-        v: Float[Tensor, "*b h m e"],
-        own: Float[Tensor, "*b h n e"],
-        *,
-        mask: Tensor | None,
-        causal: bool,
-        scale: float,
-        dropout: float,
-    ) -> Float[Tensor, "*b h n e"]:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, how: Call) -> Tensor:
         """Each query's own value, plus softmax attention, less the mean."""
-        mixed = softmax_attention(q, k, v, mask=mask, causal=causal, scale=scale, dropout=dropout)
-        even = _even(q, k, v, mask, causal).to(mixed.dtype)
-        return (
-            per_head(self.alpha, mixed) * own + per_head(self.beta, mixed) * mixed - per_head(self.gamma, mixed) * even
-        )
+        mixed = softmax_attention(q, k, v, how)
+        even = _even(q, k, v, how).to(mixed.dtype)
+        alpha, beta, gamma = (per_head(gain, mixed) for gain in (self.alpha, self.beta, self.gamma))
+        return alpha * how.own + beta * mixed - gamma * even
 
 
-def _even(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+def _even(q: Tensor, k: Tensor, v: Tensor, how: Call) -> Tensor:
     """What attention gives at logits of 0: C v."""
     wide = v.to(torch.promote_types(v.dtype, torch.float32))
-    if causal:
+    if how.causal:
         return wide.cumsum(-2) / torch.arange(1, v.shape[-2] + 1, device=v.device)[:, None]
-    if mask is None:
+    if how.mask is None:
         return wide.mean(-2, keepdim=True)
-    rows = q[..., :1, :] if mask.dim() < 2 or mask.shape[-2] == 1 else q
-    return softmax_attention(torch.zeros_like(rows), k, v, mask=mask, causal=False, scale=1.0, dropout=0.0)
+    rows = q[..., :1, :] if how.mask.dim() < 2 or how.mask.shape[-2] == 1 else q
+    return softmax_attention(torch.zeros_like(rows), k, v, how._replace(dropout=0.0))
 
 
 class ValueSkipInit(AttentionCore):
@@ -89,18 +76,7 @@ class ValueSkipInit(AttentionCore):
         self.alpha.fill_(1.0)
         self.beta.fill_(0.0)
 
-    def attend(
-        self,
-        q: Float[Tensor, "*b h n c"],
-        k: Float[Tensor, "*b h m c"],
-        v: Float[Tensor, "*b h m e"],
-        own: Float[Tensor, "*b h n e"],
-        *,
-        mask: Tensor | None,
-        causal: bool,
-        scale: float,
-        dropout: float,
-    ) -> Float[Tensor, "*b h n e"]:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, how: Call) -> Tensor:
         """Each query's own value, plus softmax attention."""
-        mixed = softmax_attention(q, k, v, mask=mask, causal=causal, scale=scale, dropout=dropout)
-        return per_head(self.alpha, mixed) * own + per_head(self.beta, mixed) * mixed
+        mixed = softmax_attention(q, k, v, how)
+        return per_head(self.alpha, mixed) * how.own + per_head(self.beta, mixed) * mixed

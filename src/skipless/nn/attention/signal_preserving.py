@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
 from skipless.errors import InputError
-from skipless.nn.attention.core import AttentionCore, softmax_attention
+from skipless.nn.attention.core import AttentionCore, Call, softmax_attention
 
 # A_l of symmetric roots is positive but for rounding (-1e-16); a logarithm is taken of it
 _FLOOR = 1e-30
@@ -40,26 +40,15 @@ class _SignalPreserving(AttentionCore):
         """Sigma_l, the covariance of tokens after block l; the identity at 0."""
         raise NotImplementedError
 
-    def attend(
-        self,
-        q: Float[Tensor, "*b h n c"],
-        k: Float[Tensor, "*b h m c"],
-        v: Float[Tensor, "*b h m e"],
-        own: Float[Tensor, "*b h n e"],
-        *,
-        mask: Tensor | None,
-        causal: bool,
-        scale: float,
-        dropout: float,
-    ) -> Float[Tensor, "*b h n e"]:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, how: Call) -> Tensor:
         """PyTorch's attention with the bias, times the row sums."""
         n, m = q.shape[-2], k.shape[-2]
         if m > self.tokens or (not self.causal and m != self.tokens):
             raise InputError(f"{type(self).__name__} was made for {self.tokens} tokens and got {m}; give tokens={m}")
         bias = self.bias[m - n : m, :m].to(q.dtype)
-        if mask is not None:
+        if (mask := how.mask) is not None:
             bias = torch.where(mask, bias, -torch.inf) if mask.dtype == torch.bool else bias + mask
-        mixed = softmax_attention(q, k, v, mask=bias, causal=False, scale=scale, dropout=dropout)
+        mixed = softmax_attention(q, k, v, how._replace(mask=bias, causal=False))
         return self.row_sum[m - n : m].to(mixed.dtype) * mixed
 
 
