@@ -87,6 +87,17 @@ def test_gated_mlp_and_layer_scale() -> None:
     assert IMAGES * backbone_bytes(model, 112, keeping) == pytest.approx(measured(model, keeping, 112), rel=0.01)
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_maps_of_their_own_cast_their_input_each(device) -> None:
+    """timm's SwiGLU has a linear map for gates and one for values, which fused maps do not."""
+    import timm.layers
+
+    keeping = Keeping("bf16", fused=False, device=device)
+    model = built(True, False, img_size=112, mlp_layer=timm.layers.SwiGLU)
+    planned = IMAGES * backbone_bytes(model, 112, keeping) + cast_bytes(model, keeping)
+    assert planned == pytest.approx(measured(model, keeping, 112), rel=0.01)
+
+
 class Alive(TorchDispatchMode):
     """Storages made meanwhile; checkpointing keeps what no hook is shown."""
 

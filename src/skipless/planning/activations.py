@@ -6,6 +6,7 @@ makes, and computes norms in float32 on a GPU. A skip connection saves nothing o
 input, which is saved in any case.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,13 +61,47 @@ def block_bytes(view: BlockView, tokens: int, keeping: Keeping, *, first: bool =
         first: whether it is the model's first block, whose input is always float32.
     """
     width, inner = keeping.width, view.heads * view.head_dim
-    inputs = {"attn": keeping.norm(skip=first or "mlp" in view.skips), "mlp": keeping.norm(skip="attn" in view.skips)}
-    norms = sum(tokens * (view.dim * inputs[sub_block] + 2 * SINGLE) for sub_block in ("attn", "mlp"))
-    maps = tokens * width * (2 * view.dim + 4 * inner)  # into qkv and the MLP; queries, keys, values, output
+    skips = {"attn": first or "mlp" in view.skips, "mlp": "attn" in view.skips}
+    inputs = {sub_block: keeping.norm(skip=skip) for sub_block, skip in skips.items()}
+    norms = sum(
+        norm_bytes(norm, tokens, view.dim, keeping, skip=skip)
+        for norm, skip in zip((view.attn_norm, view.mlp_norm), skips.values(), strict=True)
+    )
+    maps = tokens * width * (view.dim * _copies(view, inputs, keeping) + 4 * inner)  # 4: queries, keys, values, output
     hidden = sum(m.w.shape[1] for m in view.mlp_in)
     mlp = 2 * tokens * width * hidden  # input and output of the activation; for a gated MLP, `hidden` is twice as large
     scales = sum(not isinstance(scale, nn.Identity) for scale in (view.attn_scale, view.mlp_scale))
     return norms + maps + mlp + _attention_bytes(view, tokens, keeping) + scales * tokens * view.dim * width
+
+
+def norm_bytes(norm: nn.Module, tokens: int, dim: int, keeping: Keeping, *, skip: bool) -> int:
+    """Return the bytes that a norm saves: its input and two statistics a token.
+
+    Hugging Face's RMSNorm is written out: it saves its input in float32, one statistic, and its output before the gain.
+    """
+    if is_written_out(norm):
+        return tokens * (dim * (SINGLE + keeping.stream(skip=skip)) + SINGLE)
+    return tokens * (dim * keeping.norm(skip=skip) + 2 * SINGLE)
+
+
+def is_written_out(norm: nn.Module) -> bool:
+    """Whether a norm is computed operation by operation, in float32, as Hugging Face's RMSNorm is."""
+    return "RMSNorm" in type(norm).__name__ and type(norm).__module__.startswith("transformers.")
+
+
+def _copies(view: BlockView, inputs: Mapping[str, int], keeping: Keeping) -> int:
+    """How many copies of its input a block's linear maps save: one for each norm, or for each map that casts its own.
+
+    Autocast casts the output of a norm that is in float32 once for every linear map that reads it.
+    """
+    found = 0
+    for sub_block, norm, maps in (
+        ("attn", view.attn_norm, (view.query, view.key, view.value)),
+        ("mlp", view.mlp_norm, view.mlp_in),
+    ):
+        cast = keeping.width < SINGLE and (inputs[sub_block] == SINGLE or is_written_out(norm))
+        found += len({id(one.weight) for one in maps}) if cast else 1
+    return found
 
 
 def _attention_bytes(view: BlockView, tokens: int, keeping: Keeping) -> int:
@@ -89,12 +124,18 @@ def backbone_bytes(model: nn.Module, image_size: int, keeping: Keeping) -> int:
         31.8
     """
     tokens, views = token_count(model, image_size), block_views(model)
+    return blocks_bytes(views, tokens, keeping) + _embedding_and_head_bytes(
+        model, image_size, tokens, views[-1], keeping
+    )
+
+
+def blocks_bytes(views: Sequence[BlockView], tokens: int, keeping: Keeping) -> int:
+    """Return the bytes that all blocks save; with checkpointing their inputs, and one block's activations."""
     blocks = [block_bytes(view, tokens, keeping, first=index == 0) for index, view in enumerate(views)]
-    kept = sum(blocks)
-    if keeping.checkpointing:
-        between = [keeping.stream(skip=index == 0 or bool(view.skips)) for index, view in enumerate(views)]
-        kept = tokens * views[0].dim * sum(between) + max(blocks)
-    return kept + _embedding_and_head_bytes(model, image_size, tokens, views[-1], keeping)
+    if not keeping.checkpointing:
+        return sum(blocks)
+    between = [keeping.stream(skip=index == 0 or bool(view.skips)) for index, view in enumerate(views)]
+    return tokens * views[0].dim * sum(between) + max(blocks)
 
 
 def _embedding_and_head_bytes(model: nn.Module, image_size: int, tokens: int, last: BlockView, keeping: Keeping) -> int:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from skipless.display import Record, Table
 from skipless.display.values import counted
 from skipless.planning.estimate import Assumptions, Plan, Setup
-from skipless.planning.text import TextWorkload
 from skipless.planning.work import Workload
 
 if TYPE_CHECKING:
@@ -53,9 +52,6 @@ class PlanRow(Record):
     def as_json(self) -> dict[str, Any]:
         """Return every number of the plan, unrounded."""
         work = self.work
-        sample: dict[str, Any] = {"crops": [asdict(crops) for crops in work.student]}
-        if isinstance(work, TextWorkload):
-            sample = {"context": work.context, "vocabulary": work.vocabulary}
         return {
             "model": self.model,
             "optimizer": self.optimizer,
@@ -64,7 +60,7 @@ class PlanRow(Record):
             "parameters": work.parameters,
             "steps": work.steps,
             f"{work.unit}s": work.images,
-            **sample,
+            **work.sample_json(),
             "epochs": work.fit.epochs,
             "batch_size": work.fit.batch_size,
             "precision": work.fit.precision,
@@ -82,14 +78,14 @@ class PlanRow(Record):
 def compute_table(lines: Sequence[PlanRow]) -> str:
     """Return a table of work and time, with a row for each run."""
     work = lines[0].work
-    tokens = work.context if isinstance(work, TextWorkload) else 0
+    counted_in, each = work.rate
     header = (
         "model", "optimizer", "GPUs", "micro-batch", f"GFLOP / {work.unit}", "optimizer, GFLOP / step", "run, EFLOP",
-        "step, ms", "optimizer", "links", "GPU hours", "days", f"{'tokens' if tokens else 'images'}/s, each GPU",
+        "step, ms", "optimizer", "links", "GPU hours", "days", f"{counted_in}/s, each GPU",
     )  # fmt: skip
     rows = []
     for line in lines:
-        plan, devices, batch = line.plan, line.setup.devices, line.work.fit.batch_size * (tokens or 1)
+        plan, devices, batch = line.plan, line.setup.devices, line.work.fit.batch_size * each
         rows.append((
             line.model, line.optimizer, f"{devices}", f"{plan.accumulation} x {plan.micro_batch}",
             f"{plan.flops_per_image / 1e9:.1f}", f"{plan.optimizer_flops / 1e9:.1f}", f"{plan.flops / 1e18:.1f}",
@@ -132,8 +128,7 @@ def assumptions_text(lines: Sequence[PlanRow], assumed: Assumptions) -> str:
         f"- assumed shares of these peaks: passes {assumed.mfu:g} (--mfu), optimizer's products "
         f"{assumed.product_share:g} (--product-share), QR {assumed.qr_share:g} (--qr-share), element-wise updates "
         f"{assumed.bandwidth_share:g} of the bandwidth; {assumed.usable:g} of the memory may be filled (--usable)",
-        "- the loader keeps up: it must give each GPU the "
-        f"{'tokens' if isinstance(work, TextWorkload) else 'images'}/s of the last column",
+        f"- the loader keeps up: it must give each GPU the {work.rate[0]}/s of the last column",
     ))  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from skipless.errors import InputError
 from skipless.models import BlockView, block_views
 from skipless.models.text_view import find_text
 from skipless.optim import build_optimizer
-from skipless.planning.activations import SINGLE, Keeping, block_bytes
+from skipless.planning.activations import SINGLE, Keeping, blocks_bytes, norm_bytes
 from skipless.planning.flops import block_flops
 from skipless.planning.work import Workload, refresh_frequency
 from skipless.recipes.language import LanguageRecipe
@@ -42,6 +42,15 @@ class TextWorkload(Workload):
     def unit(self) -> str:
         """What a sample is."""
         return "window"
+
+    @property
+    def rate(self) -> tuple[str, int]:
+        """What a loader's speed is counted in, and how many of it a sample has."""
+        return "tokens", self.context
+
+    def sample_json(self) -> dict[str, Any]:
+        """What of each sample goes through the model, for JSON."""
+        return {"context": self.context, "vocabulary": self.vocabulary}
 
     @property
     def sample(self) -> str:
@@ -94,13 +103,8 @@ class TextWorkload(Workload):
 
         With checkpointing this is the peak of the backward pass: the inputs of all blocks, and one block's activations.
         """
-        views, tokens = block_views(self.backbone), self.context
-        blocks = [_block_bytes(view, tokens, keeping, first=index == 0) for index, view in enumerate(views)]
-        kept = sum(blocks)
-        if keeping.checkpointing:
-            between = [keeping.stream(skip=index == 0 or bool(view.skips)) for index, view in enumerate(views)]
-            kept = tokens * views[0].dim * sum(between) + max(blocks)
-        return kept + self._ends(views[-1], keeping)
+        views = block_views(self.backbone)
+        return blocks_bytes(views, self.context, keeping) + self._ends(views[-1], keeping)
 
     def kept_once(self, keeping: Keeping) -> int:
         """Nothing is saved once for any number of windows but the angles of positions, which are small."""
@@ -112,34 +116,11 @@ class TextWorkload(Workload):
 
     def _ends(self, last: BlockView, keeping: Keeping) -> int:
         """Bytes of the last norm, the predictions' input, and logits: cast ones if the loss reads them in parts."""
-        tokens, chunk = self.context, self.task.config.loss_chunk if isinstance(self.task, LanguageModel) else 0
-        norm = _rms_norm_bytes(tokens, last.dim, keeping, skip="mlp" in last.skips)
+        tokens, found = self.context, find_text(self.backbone)
+        chunk = self.task.config.loss_chunk if isinstance(self.task, LanguageModel) else 0
+        norm = norm_bytes(found.final_norm, tokens, last.dim, keeping, skip="mlp" in last.skips)
         inputs = tokens * last.dim * keeping.width
         return norm + inputs + tokens * self.vocabulary * (keeping.width if tokens > chunk else SINGLE)
-
-
-def _block_bytes(view: BlockView, tokens: int, keeping: Keeping, *, first: bool) -> int:
-    """Return the bytes that a block saves for each window, with Hugging Face's RMSNorm counted as it is written."""
-    norms = {"attn": (view.attn_norm, first or "mlp" in view.skips), "mlp": (view.mlp_norm, "attn" in view.skips)}
-    more = _casts_of_inputs(view, tokens, keeping)
-    for norm, skip in norms.values():
-        if "RMSNorm" in type(norm).__name__:
-            ordinary = tokens * (view.dim * keeping.norm(skip=skip) + 2 * SINGLE)
-            more += _rms_norm_bytes(tokens, view.dim, keeping, skip=skip) - ordinary
-    return block_bytes(view, tokens, keeping, first=first) + more
-
-
-def _casts_of_inputs(view: BlockView, tokens: int, keeping: Keeping) -> int:
-    """Autocast casts a norm's output once for each linear map that reads it; one copy is counted already."""
-    if keeping.width == SINGLE:
-        return 0
-    reading = [{id(m.weight) for m in maps} for maps in ((view.query, view.key, view.value), view.mlp_in)]
-    return tokens * view.dim * keeping.width * sum(len(weights) - 1 for weights in reading)
-
-
-def _rms_norm_bytes(tokens: int, dim: int, keeping: Keeping, *, skip: bool) -> int:
-    """Its input in float32, one statistic a token, and its output before the gain in the input's own precision."""
-    return tokens * (dim * (SINGLE + keeping.stream(skip=skip)) + SINGLE)
 
 
 def text_workload(recipe: LanguageRecipe, *, windows: int | None = None, vocabulary: int | None = None) -> TextWorkload:

@@ -1,7 +1,7 @@
 """Workload: the FLOPs and the memory of a recipe, independent of the machine."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -59,6 +59,15 @@ class Workload(Record):
     def unit(self) -> str:
         """What a sample is."""
         return "image"
+
+    @property
+    def rate(self) -> tuple[str, int]:
+        """What a loader's speed is counted in, and how many of it a sample has."""
+        return "images", 1
+
+    def sample_json(self) -> dict[str, Any]:
+        """What of each sample goes through the model, for JSON."""
+        return {"crops": [asdict(crops) for crops in self.student]}
 
     @property
     def sample(self) -> str:
