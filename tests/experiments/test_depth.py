@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from skipless.data.scenes import WrittenScenes, write_scenes
+from skipless.data.scenes import WrittenScenes, write, write_scenes
 from skipless.errors import InputError
 from skipless.experiments.depth import Options, run
 from skipless.experiments.depth.recipe import DepthCell, depth_recipe
@@ -60,7 +60,7 @@ def test_scenes_are_written_where_none_are_given(tmp_path: Path, monkeypatch: py
     def few(folder: Path, layout: str, **sizes: Any) -> WrittenScenes:
         return write_scenes(folder, layout, **{**sizes, "train": 64, "val": 10})
 
-    monkeypatch.setattr(run, "write_scenes", few)
+    monkeypatch.setattr(write, "write_scenes", few)
     options = Options(scale="scenes", depths=(1,), rows=("skipless + ours",), epochs=1, jobs=1)
     written = reproduce_depth(options, tmp_path)
     found = json.loads(written["depth.json"].read_text())

@@ -253,3 +253,13 @@ def _finish(out: Path) -> None:
             shutil.rmtree(target)
         os.replace(entry, target)
     partial.rmdir()
+
+
+def write_single_objects(folder: Path) -> str:
+    """Write what models of scale `scenes` learn to name: one large object of any hue in each of 9,000 small scenes.
+
+    Returns:
+        The folder, as recipes take it.
+    """
+    write_scenes(folder, "imagenet", train=8000, val=1000, size=64, at_most=1, smallest=0.8, largest=1.0)
+    return str(folder)

@@ -1,18 +1,17 @@
 """Pictures of the depth report: accuracy by depth, tokens by block, and learning curves."""
 
-import io
-import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from skipless.display.values import counted
 from skipless.experiments.depth.report import DepthRuns
 from skipless.report.curves import smooth
-from skipless.report.figure_style import COLOURS, print_fonts, style_axes
+from skipless.report.figure_style import COLOURS
 from skipless.report.labels import OPTIMIZER_LABEL
+from skipless.report.panels import Panel, panels_png
 
 COLOUR: Mapping[str, str] = {
     "skip": COLOURS["skip"],
@@ -26,7 +25,6 @@ CAPTIONS = {
     "depth-tokens.png": "Cosine between an image's tokens after each block: dashed before training, solid after it",
     "depth-loss.png": "Training loss of the first seed, smoothed",
 }
-_PANEL = (3.6, 2.8)  # inches
 _ACROSS = 4
 
 
@@ -52,7 +50,7 @@ def accuracy_png(found: Sequence[DepthRuns]) -> bytes:
     panels: dict[str, list[DepthRuns]] = {}
     for one in found:
         panels.setdefault(OPTIMIZER_LABEL[one.cell.optimizer], []).append(one)
-    return _png(list(panels.items()), draw)
+    return _png(panels, draw)
 
 
 def tokens_png(found: Sequence[DepthRuns]) -> bytes:
@@ -90,29 +88,14 @@ def loss_png(found: Sequence[DepthRuns]) -> bytes:
     return _png(_by_depth(found), draw)
 
 
-def _by_depth(found: Sequence[DepthRuns]) -> list[tuple[str, list[DepthRuns]]]:
+def _by_depth(found: Sequence[DepthRuns]) -> dict[str, list[DepthRuns]]:
     several = len({one.cell.optimizer for one in found}) > 1
     panels: dict[str, list[DepthRuns]] = {}
     for one in sorted(found, key=lambda one: (one.cell.optimizer, one.cell.depth)):
         more = f", {OPTIMIZER_LABEL[one.cell.optimizer]}" if several else ""
         panels.setdefault(f"{counted(one.cell.depth, 'block')}{more}", []).append(one)
-    return list(panels.items())
+    return panels
 
 
-def _png(panels: Sequence[tuple[str, Sequence[DepthRuns]]], draw: Callable[[Axes, Sequence[DepthRuns]], None]) -> bytes:
-    """Panels in rows of four, and one legend for all of them."""
-    columns = min(_ACROSS, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    with style_axes(print_fonts()):
-        figure = Figure(figsize=(_PANEL[0] * columns, _PANEL[1] * rows + 0.4), layout="constrained")
-        labels = {}
-        for index, (title, cells) in enumerate(panels):
-            axes = figure.add_subplot(rows, columns, index + 1)
-            draw(axes, cells)
-            axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
-            axes.grid(axis="y", color=COLOURS["hairline"], linewidth=0.6)
-            labels |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-        figure.legend(labels.values(), labels.keys(), loc="outside upper left", ncols=len(labels) or 1, frameon=False)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=160, facecolor="#ffffff")
-    return buffer.getvalue()
+def _png(panels: Mapping[str, Sequence[DepthRuns]], draw: Callable[[Axes, Sequence[DepthRuns]], None]) -> bytes:
+    return panels_png([Panel(title, partial(draw, cells=cells)) for title, cells in panels.items()], across=_ACROSS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from skipless.conditioning.measurement.tracking import first_images
 from skipless.data import ImageData, load_images
-from skipless.data.scenes import write_scenes
+from skipless.data.scenes.write import write_single_objects
 from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.experiments.depth import Options
@@ -75,12 +75,10 @@ def reproduce_depth(options: Options, out: Path, *, command: str = "") -> dict[s
 
 
 def _data(options: Options, out: Path) -> str | None:
-    """Where the data is: given, or at scale scenes written into `out/data`, one large object of any hue in each."""
+    """Where the data is: given, or at scale scenes written into `out/data`."""
     if options.scale != "scenes" or options.data is not None:
         return options.data
-    folder = (out / "data").resolve()
-    write_scenes(folder, "imagenet", train=8000, val=1000, size=64, at_most=1, smallest=0.8, largest=1.0)
-    return str(folder)
+    return write_single_objects((out / "data").resolve())
 
 
 def _recipe(options: Options, cell: DepthCell, seed: int) -> Recipe:

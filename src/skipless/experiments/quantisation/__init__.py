@@ -9,6 +9,7 @@ from skipless.choices import PAPER_OPTIMIZERS, OptimizerName
 from skipless.experiments.quantisation.scales import QuantisationRow, QuantisationScale
 from skipless.options import Option
 from skipless.registry import Experiment, Report
+from skipless.studies.config import QuantisationConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class Options:
     scale: QuantisationScale = "digits"
     rows: tuple[QuantisationRow, ...] = ("skip", "skip, rotated", "skipless + init", "skipless + ours")
     optimizers: tuple[OptimizerName, ...] = PAPER_OPTIMIZERS
-    precisions: tuple[str, ...] = ("W8A8", "W8A6", "W6A6", "W4A8", "W4A4")
+    precisions: tuple[str, ...] = QuantisationConfig.precisions
     static: bool = False
     seeds: int = 1
     epochs: Annotated[int | None, Option("the scale's")] = None

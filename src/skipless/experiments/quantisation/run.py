@@ -3,8 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from skipless.data import load_images
-from skipless.data.scenes import write_scenes
+from skipless.data.scenes.write import write_single_objects
 from skipless.errors import InputError
 from skipless.experiments.quantisation import Options
 from skipless.experiments.quantisation.recipe import QuantisationCell, quantisation_recipe
@@ -49,7 +48,7 @@ def reproduce_quantisation(options: Options, out: Path, *, command: str = "") ->
         turned = replace(config, rotate="hadamard") if cell.row == ROTATED else config
         trained = [folders[cell, seed] for seed in range(options.seeds)]
         results = tuple(_study(folder, turned, out) for folder in trained)
-        before = _study(trained[0], replace(turned, precisions=("W8A8",)), out, untrained=True)
+        before = _study(trained[0], replace(turned, precisions=()), out, untrained=True)
         found.append(QuantisedCell(cell, tuple(read_run(folder) for folder in trained), results, before))
     return write_quantisation(found, out, first=planned[cells[0], 0], command=command)
 
@@ -62,12 +61,10 @@ def _study(folder: Path, config: QuantisationConfig, out: Path, *, untrained: bo
 
 
 def _data(options: Options, out: Path) -> str | None:
-    """Where the data is: given, or at scale scenes written into `out/data`, one large object of any hue in each."""
+    """Where the data is: given, or at scale scenes written into `out/data`."""
     if options.scale != "scenes" or options.data is not None:
         return options.data
-    folder = (out / "data").resolve()
-    write_scenes(folder, "imagenet", train=8000, val=1000, size=64, at_most=1, smallest=0.8, largest=1.0)
-    return str(folder)
+    return write_single_objects((out / "data").resolve())
 
 
 def _recipe(options: Options, cell: QuantisationCell, seed: int) -> Recipe:
@@ -83,14 +80,9 @@ def _train(
 ) -> None:
     """Each model once: a rotated one is made of a model that is there."""
     jobs: dict[Path, Job] = {}
-    samples = _samples(next(iter(planned.values())))
+    samples = len(next(iter(planned.values())).load().train)
     for (cell, seed), recipe in planned.items():
         labels = (cell.row.removesuffix(", rotated"), OPTIMIZER_LABEL[cell.optimizer], f"seed {seed}")
         folder = folders[cell, seed]
         jobs.setdefault(folder, Job(labels, recipe, folder, recipe.fit.total_steps(samples)))
     run_jobs(list(jobs.values()), parallel=options.jobs)
-
-
-def _samples(recipe: Recipe) -> int:
-    """Images or windows of the training data."""
-    return len(recipe.load().train) if recipe.reads_text else len(load_images(recipe.data).train)
