@@ -31,7 +31,7 @@ _ACROSS = 4
 def accuracy_png(found: Sequence[DepthRuns]) -> bytes:
     """Accuracy by number of blocks, a panel for each optimizer."""
 
-    def draw(axes: Axes, cells: Sequence[DepthRuns]) -> None:
+    def draw(cells: Sequence[DepthRuns], axes: Axes) -> None:
         for row in dict.fromkeys(one.cell.row for one in cells):
             own = [one for one in cells if one.cell.row == row and one.accuracies]
             depths = [one.cell.depth for one in own]
@@ -56,7 +56,7 @@ def accuracy_png(found: Sequence[DepthRuns]) -> bytes:
 def tokens_png(found: Sequence[DepthRuns]) -> bytes:
     """Token cosine by block, before and after training, a panel for each depth and optimizer."""
 
-    def draw(axes: Axes, cells: Sequence[DepthRuns]) -> None:
+    def draw(cells: Sequence[DepthRuns], axes: Axes) -> None:
         for one in cells:
             colour = COLOUR[one.cell.row]
             if one.cosine_untrained:
@@ -74,7 +74,7 @@ def tokens_png(found: Sequence[DepthRuns]) -> bytes:
 def loss_png(found: Sequence[DepthRuns]) -> bytes:
     """Learning curves, a panel for each depth and optimizer."""
 
-    def draw(axes: Axes, cells: Sequence[DepthRuns]) -> None:
+    def draw(cells: Sequence[DepthRuns], axes: Axes) -> None:
         for one in cells:
             run = one.runs[0]
             if run.epoch.size > 1:
@@ -97,5 +97,5 @@ def _by_depth(found: Sequence[DepthRuns]) -> dict[str, list[DepthRuns]]:
     return panels
 
 
-def _png(panels: Mapping[str, Sequence[DepthRuns]], draw: Callable[[Axes, Sequence[DepthRuns]], None]) -> bytes:
-    return panels_png([Panel(title, partial(draw, cells=cells)) for title, cells in panels.items()], across=_ACROSS)
+def _png(panels: Mapping[str, Sequence[DepthRuns]], draw: Callable[[Sequence[DepthRuns], Axes], None]) -> bytes:
+    return panels_png([Panel(title, partial(draw, cells)) for title, cells in panels.items()], across=_ACROSS)
