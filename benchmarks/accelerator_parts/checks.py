@@ -1,0 +1,45 @@
+"""The tests marked `accelerator`, on the device."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from accelerator_parts.record import Record
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(record: Record) -> None:
+    """Run them in a process of their own, bounded in time, and keep what it said of each that failed."""
+    if importlib.util.find_spec("pytest") is None or not (ROOT / "tests" / "accelerator").is_dir():
+        record.note("left out: the tests need pytest and a checkout")
+        return
+    needed = ("hypothesis", "beartype")
+    for name in needed:
+        if importlib.util.find_spec(name) is None:
+            record.note(f"{name} is not installed: tests that need it are reported as failed")
+    some = "tests/accelerator/test_factorisations.py" if record.tiny else "tests/accelerator"  # CI runs them anyway
+    chosen = [some, "-m", "accelerator"]
+    command = [sys.executable, "-m", "pytest", *chosen, "--device", record.device.type, "-q", "--tb=short", "-rfEs",
+               "-p", "no:cacheprovider", "-p", "no:xdist"]  # fmt: skip
+    if importlib.util.find_spec("pytest_timeout") is None:
+        command += ["-o", "timeout="]  # an ini key that nobody knows is an error under --strict-config
+    log = record.file.with_suffix(".log")
+    with log.open("w") as out:
+        try:
+            subprocess.run(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, timeout=record.left(), check=False)
+        except subprocess.TimeoutExpired:
+            record.cut("cut off by the time limit")
+    said = log.read_text(errors="replace")
+    counts = {word: int(found[1]) for word in ("passed", "failed", "skipped", "error")
+              if (found := re.search(rf"(\d+) {word}", said.splitlines()[-1] if said else ""))}  # fmt: skip
+    record.values["rows"] = []
+    for word, count in counts.items():
+        record.row(f"tests {word}", "tests", lambda count=count: [float(count)])
+    if not counts:
+        record.cut("the tests did not come to an end: " + " ".join(said.split()[-40:]))
+    for line in said.splitlines():
+        if line.startswith(("FAILED", "ERROR", "SKIPPED")):
+            record.note(line[:300])
