@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Generator, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 # Before NumPy and torch are imported, and for the processes that tests start: on a busy machine threads that wait for
@@ -15,7 +16,14 @@ import torch
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-jaxtyping.install_import_hook("skipless", "typecheck.checked")
+TYPES_ARE_CHECKED = find_spec("beartype") is not None  # a borrowed machine with an accelerator may lack it
+if TYPES_ARE_CHECKED:
+    jaxtyping.install_import_hook("skipless", "typecheck.checked")
+
+
+def pytest_report_header() -> list[str]:
+    """Say if shapes are not checked."""
+    return [] if TYPES_ARE_CHECKED else ["shapes in signatures are NOT checked: beartype is not installed"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

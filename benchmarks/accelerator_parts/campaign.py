@@ -22,7 +22,7 @@ def run(record: Record, folder: Path, epochs: int) -> None:
         sizes["num_heads"] = 6
     epochs = 1 if record.tiny else epochs if scale == "fashion" else 20 * epochs
     record.note(
-        f"width {width}, {depth} blocks, bf16, {epochs} epochs, one seed; learning rates are those tuned at the "
+        f"width {width}, {depth} blocks, bf16, epochs: {epochs}, one seed; learning rates are those tuned at the "
         "scale's own width, and the initialisation is the preset for width 384: a check that training works, no result"
     )
     for cell in PAPER_CELLS:

@@ -25,18 +25,22 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def write_files(folder: Path, count: int) -> list[Path]:
+def write_files(folder: Path, count: int, *, noise: bool = False) -> list[Path]:
     """Photographs if scikit-learn has them, else noise of the same size, under as many names."""
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        from multicrop import write_photos  # beside this folder; needs scikit-learn and torchvision
-
-        files = write_photos(folder, FILES)
-    except ImportError:
-        files = [_noise(folder / f"{index:03}.jpg", index) for index in range(FILES)]
+    files = [] if noise else _photos(folder)
+    files = files or [_noise(folder / f"{index:03}.jpg", index) for index in range(FILES)]
     for index in range(FILES, count):
         os.link(files[index % FILES], folder / f"{index:06}.jpg")
     return sorted(folder.glob("*.jpg"))
+
+
+def _photos(folder: Path) -> list[Path]:
+    try:
+        from multicrop import write_photos  # beside this folder; needs scikit-learn and torchvision
+    except ImportError:
+        return []
+    return write_photos(folder, FILES)
 
 
 def _noise(file: Path, seed: int) -> Path:
@@ -53,7 +57,7 @@ def run_loop(record: Record, folder: Path) -> None:
     name = "vit_tiny_patch16_224" if record.tiny else "vit_small_patch16_224"
     photos = folder / "photos"
     if not photos.exists():
-        write_files(photos, FILES)
+        write_files(photos, FILES, noise=record.tiny)
     for split, count in (("train", batch * steps // 2), ("val", 1)):
         for label in ("a", "b"):
             (folder / "data" / split / label).mkdir(parents=True, exist_ok=True)
@@ -86,7 +90,7 @@ def run_crops(record: Record, folder: Path) -> None:
     """DINO's ten crops, by all cores, as batches that arrive on the device."""
     batch = 4 if record.tiny else 64
     if not (folder / "crops").exists():
-        write_files(folder / "crops", FILES)
+        write_files(folder / "crops", FILES, noise=record.tiny)
     for mode in ("fast", "exact"):
         data = load_multicrop(folder / "crops", MultiCropConfig(mode=mode))
 

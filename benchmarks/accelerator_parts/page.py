@@ -1,10 +1,12 @@
 """The page over all parts, as HTML and Markdown: medians with their range, hardware, versions, commit."""
 
 import shlex
+from html import escape
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from skipless.report.html_page import bullets
 from skipless.report.markdown import markdown_html
 from skipless.report.page import Page
 from skipless.report.write_page import write_report
@@ -22,18 +24,32 @@ def spread(samples: list[float]) -> str:
     return f"{number(min(samples))} to {number(max(samples))}" if len(samples) > 1 else ""
 
 
+def table_markdown(rows: list[dict[str, Any]]) -> str:
+    """A part's rows; empty if there are none."""
+    if not rows:
+        return ""
+    lines = ["| what | median | unit | range | n | setting |", "|:--|--:|:--|--:|--:|:--|"]
+    for row in rows:
+        cells = [row["what"], number(median(row["samples"])), row["unit"], spread(row["samples"])]
+        cells += [str(len(row["samples"])), row["note"]]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
 def part_markdown(title: str, values: dict[str, Any]) -> str:
     """One part's table, with its notes below."""
-    lines = [f"**{title}** ({values['status']})", ""]
-    if values["rows"]:
-        lines += ["| what | median | unit | range | n | setting |", "|:--|--:|:--|--:|--:|:--|"]
-        for row in values["rows"]:
-            cells = [row["what"], number(median(row["samples"])), row["unit"], spread(row["samples"])]
-            cells += [str(len(row["samples"])), row["note"].replace("|", "\\|")]
-            lines.append("| " + " | ".join(cells) + " |")
-        lines.append("")
-    lines += [f"- {note}" for note in values["notes"]]
-    return "\n".join(lines) + "\n"
+    notes = "\n".join(f"- {note}" for note in values["notes"])
+    pieces = [f"**{title}** ({values['status']})", table_markdown(values["rows"]), notes]
+    return "\n\n".join(piece for piece in pieces if piece) + "\n"
+
+
+def part_html(title: str, values: dict[str, Any]) -> str:
+    """The same for the page."""
+    table = table_markdown(values["rows"])
+    pieces = [f"<h3>{escape(title)}{'' if values['status'] == 'done' else ' (' + values['status'] + ')'}</h3>"]
+    pieces += [markdown_html(table)] if table else []
+    pieces += [bullets(values["notes"])] if values["notes"] else []
+    return "\n".join(pieces)
 
 
 def write_page(
@@ -64,10 +80,7 @@ def write_page(
         f"# {TITLE}", "", f"Commit {made['commit'] or 'unknown'}; {hardware}; {versions}; {made['started']}.", "",
         "Made by `" + shlex.join(command) + "`.", "", *(f"- {note}" for note in notes), "", numbers,
     ])  # fmt: skip
-    html = "".join(
-        f"<h3>{title}</h3>\n" + markdown_html(part_markdown(title, values).split("\n", 1)[1] or "-")
-        + f'\n<p class="note">{values["status"]}</p>\n' for title, values in parts.items()
-    )  # fmt: skip
+    html = "\n".join(part_html(title, values) for title, values in parts.items())
     page = Page(
         title=TITLE,
         description="Tests, speed and a small campaign on an accelerator, each part bounded in time.",

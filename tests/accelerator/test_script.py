@@ -1,5 +1,6 @@
 """`benchmarks/accelerator.py` on a CPU: it ends in time, loses nothing when it is killed, and goes on."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -45,11 +46,35 @@ def test_it_is_killed_and_goes_on(tmp_path: Path) -> None:
     assert "Not run: The whole loop." in (tmp_path / "accelerator.md").read_text()
 
 
-def test_a_part_that_hangs_or_crashes_costs_that_part_alone(tmp_path: Path) -> None:
+def test_a_part_that_crashes_costs_that_part_alone(tmp_path: Path) -> None:
     for name in PARTS[:2]:
-        (tmp_path / "parts" / f"{name}.json").mkdir(parents=True)  # no record can be written: the part crashes
-    subprocess.run(command(tmp_path), capture_output=True, text=True, check=False, timeout=140)
-    assert (record(tmp_path, "initialize") or {}).get("status") == "done"
+        (tmp_path / "work").mkdir(exist_ok=True)
+        (tmp_path / "work" / name).write_text("a file where the part needs a folder")
+    subprocess.run(command(tmp_path), capture_output=True, text=True, check=True, timeout=140)
+    found = [record(tmp_path, name) or {} for name in PARTS]
+    assert [values["status"] for values in found] == ["failed", "failed", "done"]
+    assert found[0]["notes"] == ["ended with code 1: see tokencut.log"]
+    assert "initialize_ of vit_tiny" in (tmp_path / "accelerator.md").read_text()
+
+
+def test_a_part_that_hangs_is_ended_and_its_rows_are_kept(tmp_path: Path) -> None:
+    sys.path.insert(0, str(SCRIPT.parent))
+    try:
+        import accelerator
+    finally:
+        sys.path.remove(str(SCRIPT.parent))
+    row = {"what": "before", "unit": "s", "samples": [1.5], "note": ""}
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "loop.json").write_text(json.dumps({"rows": [row], "notes": [], "status": "unfinished"}))
+    start = time.monotonic()
+    given = argparse.Namespace(device="cpu", minutes=2.0, out=tmp_path)
+    accelerator.in_process(given, "loop", 0.1 - accelerator.GRACE)  # it has not even imported torch by then
+    assert time.monotonic() - start < 20
+    found = record(tmp_path, "loop")
+    assert found is not None
+    assert (found["status"], found["rows"]) == ("unfinished", [row])
+    assert found["notes"] == ["was cut off by the time limit"]
+    assert "| before | 1.5 | s |" in (tmp_path / "accelerator.md").read_text()
 
 
 def test_what_is_measured_is_there_when_a_part_is_cut_off(tmp_path: Path) -> None:
