@@ -1,10 +1,12 @@
 """No test that takes `device` runs elsewhere: on the meta device each must make something there, or be refused."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+THIS = Path(__file__).resolve()
+ROOT = THIS.parents[2]
 BESIDE = (ROOT / "tests" / "conftest.py").read_text(encoding="utf-8")
 IGNORES = """
 import pytest
@@ -38,11 +40,25 @@ def run_pytest(*arguments: str, folder: Path = ROOT) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+def with_device() -> list[str]:
+    """All files of tests that take `device`."""
+    takes = re.compile(r"^def test_\w+\([^)]*\bdevice\b(?! *: *str)", re.MULTILINE)
+    return [str(file) for file in sorted((ROOT / "tests").rglob("test_*.py")) if takes.search(file.read_text())]
+
+
 def test_all_tests_on_a_device_are_there() -> None:
-    code, said = run_pytest("tests/accelerator", "-m", "accelerator", "--device", "meta", "-n", "0", "--tb=line")
+    files = with_device()
+    assert len(files) >= 6
+    code, said = run_pytest(*files, "-m", "accelerator", "--device", "meta", "-n", "0", "--tb=line")
     assert code == 0, said
     assert "skipped" not in said
     assert "xfailed" not in said
+
+
+def test_no_test_waits_for_a_gpu_of_its_own() -> None:
+    """It takes `device` instead, so that it runs on a CPU too."""
+    asks = re.compile(r"skipif\(.*cuda")
+    assert not [file for file in (ROOT / "tests").rglob("*.py") if asks.search(file.read_text()) and file != THIS]
 
 
 def test_a_test_that_ignores_its_device_is_found(tmp_path: Path) -> None:
