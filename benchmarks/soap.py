@@ -27,8 +27,6 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-import heavyball
-import pytorch_optimizer
 import timm
 import torch
 from torch import Tensor, nn
@@ -83,10 +81,14 @@ def build_ours(model: nn.Module) -> Optimizer:
 
 
 def build_heavyball(model: nn.Module) -> Optimizer:
+    import heavyball
+
     return heavyball.SOAP(model.parameters(), weight_decay=0.01, max_precond_dim=10000, merge_dims=False, **COMMON)
 
 
 def build_pytorch_optimizer(model: nn.Module) -> Optimizer:
+    import pytorch_optimizer
+
     return pytorch_optimizer.SOAP(model.parameters(), weight_decay=0.01, max_precondition_dim=10000, **COMMON)
 
 
@@ -161,6 +163,8 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # the other packages' own
     if args.no_compile:
+        import heavyball
+
         heavyball.utils.compile_mode = None
         heavyball.utils.compile_mode_recommended_to_none = None
     compiled = "uncompiled" if args.no_compile else "compiled"

@@ -478,10 +478,9 @@ def test_a_picture_shows_boxes_and_sides(tmp_path: Path, monkeypatch: pytest.Mon
         draw_discoveries(tmp_path / "b.png", [], {})
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("i", range(6))
-def test_the_gpu_agrees(i: int) -> None:
+def test_every_device_agrees(i: int, device) -> None:
     features, grid, tau, size = golden(i)
-    assert_golden(tokencut(features[None].cuda(), grid, tau=tau, image_size=size)[0], i)
-    here, there = (lost(f[None], grid, image_size=size)[0] for f in (features, features.cuda()))
+    assert_golden(tokencut(features[None].to(device), grid, tau=tau, image_size=size)[0], i)
+    here, there = (lost(f[None], grid, image_size=size)[0] for f in (features, features.to(device)))
     assert (here.seed, here.box) == (there.seed, there.box)

@@ -114,7 +114,6 @@ def test_bad_input_is_named(unchecked: None) -> None:
         knn(train, train_labels, broken, test_labels, k=5)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_the_gpu_agrees() -> None:
-    data = [tensor.cuda() for tensor in golden_data()]
+def test_every_device_agrees(device) -> None:
+    data = [tensor.to(device) for tensor in golden_data()]
     assert knn(*data, k=10) == pytest.approx(tuple(GOLDEN["top1_top5_k10"]))

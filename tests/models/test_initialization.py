@@ -98,15 +98,14 @@ def test_a_device_can_be_given() -> None:
     assert torch.equal(model.blocks[5].attn.qkv.weight, twin.blocks[5].attn.qkv.weight)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_cuda_model_gets_the_weights_of_the_cpu() -> None:
+def test_a_model_on_a_device_gets_the_weights_of_the_cpu(device) -> None:
     sizes = {**LARGE, "embed_dim": 768, "num_heads": 12, "depth": 1}
     models = [remove_skips_(timm.create_model("vit_tiny_patch16_224", **sizes)).double() for _ in range(2)]
     on_cpu = initialize_(models[0], SCHEME, generator=Generator().manual_seed(0))
-    on_cuda = initialize_(models[1].cuda(), SCHEME, generator=Generator().manual_seed(0))
+    there = initialize_(models[1].to(device), SCHEME, generator=Generator().manual_seed(0))
     for name, weight in on_cpu.state_dict().items():
         if name.startswith("blocks"):
-            torch.testing.assert_close(on_cuda.state_dict()[name].cpu(), weight, atol=1e-7, rtol=0)
+            torch.testing.assert_close(there.state_dict()[name].cpu(), weight, atol=1e-7, rtol=0)
 
 
 class TestProgress:

@@ -124,7 +124,7 @@ def similarity_graph(features: Float[Tensor, "n dim"], tau: float, dtype: torch.
     """
     exact, (n, dim) = l2_normalised(features), features.shape
     rounded = features.dtype != torch.float64 and torch.get_float32_matmul_precision() == "highest"
-    if n <= CHUNK_ROWS or features.is_cuda or not rounded:
+    if n <= CHUNK_ROWS or features.device.type != "cpu" or not rounded:
         return (exact @ exact.T).gt_(tau).to(dtype)
     unit = exact.float()
     margin = (dim + 8) * torch.finfo(torch.float32).eps  # worst-case error of a dot product of unit vectors

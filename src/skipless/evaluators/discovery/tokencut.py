@@ -83,7 +83,7 @@ def _discover(
     size: tuple[int, int],
 ) -> Discovery:
     # On a GPU float64 is fast enough, and float32 products may silently use TF32.
-    single = len(features) >= FLOAT32_TOKENS and not features.is_cuda
+    single = len(features) >= FLOAT32_TOKENS and features.device.type == "cpu"
     cut = normalised_cut(similarity_graph(features, tau, torch.float32 if single else torch.float64), eps)
     mask = connected_component(cut.foreground.reshape(grid), cut.seed)
     return Discovery(

@@ -46,7 +46,10 @@ def pixel_confusions(
 ) -> tuple[dict[BlockSet, Int64[Tensor, "l c c"]], int]:
     """Confusion matrices of linear heads at the size of each mask, and the number of images counted."""
     classes, counted = len(data.data.classes), 0
-    total = {blocks: torch.zeros(w.shape[-1], classes, classes, dtype=torch.int64) for blocks, (w, _) in maps.items()}
+    total = {
+        blocks: torch.zeros(w.shape[-1], classes, classes, dtype=torch.int64, device=w.device)
+        for blocks, (w, _) in maps.items()
+    }
     for image in images.tolist():
         mask = data.mask(image)
         if mask is None:
@@ -61,8 +64,8 @@ def pixel_confusions(
             rows = rows.to(logits.device)
             for rate in range(biases.shape[1]):
                 pixels = predict_pixels(logits[..., rate], data.grid, size)
-                total[blocks][rate] += count_confusions(rows, pixels, classes).cpu()
-    return total, counted
+                total[blocks][rate] += count_confusions(rows, pixels, classes)
+    return {blocks: value.cpu() for blocks, value in total.items()}, counted
 
 
 def patch_confusions(
