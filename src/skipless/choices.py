@@ -26,6 +26,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Strategy = Literal["auto", "ddp", "fsdp"]
 SharedStrategy = Literal["ddp", "fsdp"]
 ProgressKind = Literal["auto", "bar", "lines", "none"]
+Measured = Literal["conditioning", "activations"]
 
 # Data
 SegmentationName = Literal["voc", "ade20k", "ade20k-full", "coco-stuff", "coco-stuff-27"]

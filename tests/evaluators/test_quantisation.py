@@ -21,8 +21,8 @@ from skipless.evaluators.quantisation import (
     sqnr,
     sum_kurtosis,
 )
-from skipless.evaluators.quantisation.histogram import edges
-from skipless.evaluators.quantisation.sites import run_block
+from skipless.evaluators.quantisation.statistics.histogram import edges
+from skipless.evaluators.quantisation.statistics.sites import run_block
 from skipless.models import block_views, remove_skips_, replace_attention_
 from skipless.models.starting.first_tokens import first_tokens
 from skipless.nn import ValueSkipInit

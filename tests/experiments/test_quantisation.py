@@ -64,6 +64,11 @@ def test_a_report_trains_a_model_once_and_reads_what_is_scored(tmp_path: Path, m
     for site, blocks in plain["kurtosis"].items():
         turned = rotated["kurtosis"][site][0]
         assert (blocks[0] == pytest.approx(turned, rel=1e-3)) == (site == "hidden"), "only the stream is turned"
+    followed = plain["kurtosis_in_training"][0]
+    assert [followed[0]["share"], followed[-1]["share"]] == [0, 1]
+    assert followed == rotated["kurtosis_in_training"][0]
+    assert followed[0]["hidden"] != followed[-1]["hidden"]
+    assert "quantisation-training.png" in files
     table = files["quantisation.md"].read_text()
     assert "| skip, rotated | AdamW |" in table
     assert "simulated" in files["quantisation.html"].read_text()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from skipless.choices import Measured
 from skipless.data.text.config import TextConfig
 from skipless.errors import InputError
 from skipless.frozen import added
@@ -25,6 +26,9 @@ EVALUATED_TOKENS = 2**14
 
 MEASURED_TEXTS, MEASURED_TOKENS = 4, 16
 """Windows that conditioning is measured at, and their length: K of 16 tokens at d = 64 has 1,024 rows."""
+
+ACTIVATION_TOKENS = 2048
+"""Tokens that the activations of a model in training are measured at, in windows as long as those of training."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -101,12 +105,16 @@ class LanguageRecipe(Recipe):
         }
         return Prepared(task, self.evaluation(text), {"text": about})
 
-    def measure(self, loaded: Loaded) -> Measure:
-        """What measures the model's conditioning in training, at the first short windows of the held-out text."""
+    def measurement(self, name: Measured, loaded: Loaded) -> Measure:
+        """Conditioning at the first short windows of the held-out text, activations at whole ones."""
         from skipless.conditioning.measurement.tracking import measure_at
+        from skipless.evaluators.quantisation.statistics.tracking import track_activations
 
         assert loaded.text is not None
-        return measure_at(held_out_windows(loaded.text, MEASURED_TEXTS, min(MEASURED_TOKENS, self.data.context)))
+        context = self.data.context
+        if name == "conditioning":
+            return measure_at(held_out_windows(loaded.text, MEASURED_TEXTS, min(MEASURED_TOKENS, context)))
+        return track_activations(held_out_windows(loaded.text, max(1, ACTIVATION_TOKENS // context), context))
 
     def blank_task(self, steps: int, classes: int) -> Module:
         """The language model for a vocabulary of so many."""

@@ -10,7 +10,7 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from skipless.choices import ModelState
+from skipless.choices import Measured, ModelState
 from skipless.display import Record, Table
 from skipless.display.values import counted, few_words
 from skipless.errors import InputError
@@ -31,6 +31,9 @@ else:  # a recipe is described without torch, which is imported when it is run
 
 Evaluate = Callable[[Module], Mapping[str, float]]
 Measure = Callable[[Module], Mapping[str, Any]]
+
+ACTIVATION_IMAGES = 64
+"""Images that the activations of a model in training are measured at."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,7 @@ class Recipe(Record):
         "workers": "fit__workers",
         "corrupt_limit": "data__corrupt_limit",
         "measure_every": "fit__measure_every",
+        "measured": "fit__measured",
         "evaluate_every": "fit__evaluate_every",
         "checkpoint_every": "fit__checkpoint_every",
         "log_every": "fit__log_every",
@@ -274,16 +278,29 @@ class Recipe(Record):
         raise NotImplementedError
 
     def measure(self, loaded: Loaded) -> Measure:
-        """What measures the model's conditioning in training.
+        """What measures the model in training: each of `fit.measured`, always at the same held-out data.
 
         Raises:
             InputError: if there is nothing to measure it at.
         """
-        from skipless.conditioning.measurement.tracking import training_measure
+        made = [self.measurement(name, loaded) for name in self.fit.measured]
+        return lambda model: {name: value for measure in made for name, value in measure(model).items()}
 
-        if loaded.labelled is None:
+    def measurement(self, name: Measured, loaded: Loaded) -> Measure:
+        """One of the measurements.
+
+        Raises:
+            InputError: if there is nothing to measure it at.
+        """
+        from skipless.conditioning.measurement.tracking import first_images, training_measure
+        from skipless.evaluators.quantisation.statistics.tracking import track_activations
+
+        images = loaded.labelled
+        if images is None:
             raise InputError(f"measure_every needs validation images in {str(Path(self.data.data) / 'val')!r}")
-        return training_measure(loaded.labelled)
+        if name == "conditioning":
+            return training_measure(images)
+        return track_activations(first_images(images, min(ACTIVATION_IMAGES, len(images.val))))
 
     def blank_task(self, steps: int, classes: int) -> Module:
         """The task for so many steps of a run, whose data need not be there; for shapes, on the meta device."""

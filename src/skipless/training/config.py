@@ -1,9 +1,9 @@
 """The options of the training loop."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, get_args
 
-from skipless.choices import Device, Precision, ProgressKind, Strategy
+from skipless.choices import Device, Measured, Precision, ProgressKind, Strategy
 from skipless.data.loading.steps import steps_per_epoch
 from skipless.errors import InputError
 from skipless.frozen import added
@@ -25,8 +25,8 @@ class FitConfig:
         evaluate_every: epochs between evaluations; 0 evaluates the last epoch only, which is always evaluated.
         checkpoint_every: steps between checkpoints; 0 writes one after each epoch, but not within seconds of the last.
             A run also writes one at its end, at Ctrl-C and at SIGTERM.
-        measure_every: steps between measurements of the model's conditioning, written to `measurements.jsonl`; 0 turns
-            them off. The model is also measured before the first step and after the last.
+        measure_every: steps between measurements of the model, written to `measurements.jsonl`; 0 turns them off. The
+            model is also measured before the first step and after the last.
         log_every: steps between lines of `metrics.jsonl`. Each line has the means over these steps.
         workers: processes that load data; 0 loads in the training process. Results do not depend on the number.
         device: where to train; `auto` takes an accelerator if there is one. Under `torchrun` each process takes one.
@@ -39,6 +39,8 @@ class FitConfig:
         wandb: send metrics to Weights & Biases.
         steps: optimizer steps of the run, in place of `epochs`: as many passes over the training set as they take.
         evaluate_steps: steps between evaluations, in place of `evaluate_every`; 0 counts epochs.
+        measured: what `measure_every` measures of a recipe's model: its `conditioning` (Tables 5 and 6), its
+            `activations` (kurtosis, peaks and SQNR by block), or both.
     """
 
     epochs: int = 30
@@ -61,12 +63,16 @@ class FitConfig:
     wandb: Annotated[bool, Option(group="machine")] = False
     steps: Annotated[int | None, Option("as many as the epochs take")] = added(None)
     evaluate_steps: int = added(0)
+    measured: tuple[Measured, ...] = added(("conditioning",))
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "batch_size": 1, "accumulation": 1, "log_every": 1, "steps": 1}
         for name in (*least, "evaluate_every", "evaluate_steps", "checkpoint_every", "measure_every", "workers"):
             if (value := getattr(self, name)) is not None and value < least.get(name, 0):
                 raise InputError(f"{name} {value} is too small; give at least {least.get(name, 0)}")
+        if not self.measured or (unknown := set(self.measured) - set(get_args(Measured))):
+            named = ", ".join(map(repr, sorted(unknown))) if self.measured else "nothing"
+            raise InputError(f"measured {named}; there is {', '.join(get_args(Measured))}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise InputError(f"clip_norm {self.clip_norm} would clip everything; give a positive norm or None")
 
@@ -79,7 +85,7 @@ class FitConfig:
 CHANGEABLE = frozenset(
     {
         "accumulation", "checkpoint_every", "compile", "corrupt_limit", "device", "log_every", "measure_every",
-        "profile", "progress", "share", "strategy", "tensorboard", "wandb", "workers",
+        "measured", "profile", "progress", "share", "strategy", "tensorboard", "wandb", "workers",
     }
 )  # fmt: skip
 """Fields that a resumed run may change.

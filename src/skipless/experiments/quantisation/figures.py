@@ -7,6 +7,7 @@ from functools import partial
 from matplotlib.axes import Axes
 
 from skipless.experiments.quantisation.report import SITES, QuantisedCell, kurtosis
+from skipless.experiments.quantisation.scales import ROTATED
 from skipless.report.figure_style import COLOURS
 from skipless.report.panels import Panel, panels_png
 from skipless.studies.quantisation.study import FULL
@@ -20,6 +21,7 @@ COLOUR: Mapping[str, str] = {
 CAPTIONS = {
     "quantisation-bits.png": "The score by precision: the line is the mean over seeds, a point is a run",
     "quantisation-kurtosis.png": "Excess kurtosis by block: dashed before training, solid after it, first seed",
+    "quantisation-training.png": "Excess kurtosis through training, the mean over blocks, a line for each run",
 }
 
 
@@ -32,6 +34,16 @@ def kurtosis_png(found: Sequence[QuantisedCell]) -> bytes:
     """Kurtosis of the stream and of the MLP's hidden units by block, a row of panels for each optimizer."""
     panels = [
         Panel(f"{name}, {site}", partial(_kurtosis, cells, site))
+        for name, cells in _by_optimizer(found).items()
+        for site in SITES
+    ]
+    return panels_png(panels, across=len(SITES))
+
+
+def training_png(found: Sequence[QuantisedCell]) -> bytes:
+    """Kurtosis of the stream and of the MLP's hidden units through training, a row of panels for each optimizer."""
+    panels = [
+        Panel(f"{name}, {site}", partial(_training, cells, site))
         for name, cells in _by_optimizer(found).items()
         for site in SITES
     ]
@@ -58,6 +70,19 @@ def _kurtosis(cells: Sequence[QuantisedCell], site: str, axes: Axes) -> None:
         axes.plot(range(len(after)), after, color=colour, linewidth=1.4, label=one.cell.row)
     axes.set_yscale("symlog", linthresh=1)
     axes.set_xlabel("block")
+    axes.set_ylabel("excess kurtosis")
+
+
+def _training(cells: Sequence[QuantisedCell], site: str, axes: Axes) -> None:
+    for one in cells:
+        if one.cell.row == ROTATED:
+            continue  # its runs are those of the residual model, whose kurtosis was measured
+        for number, moments in enumerate(one.followed):
+            shares, values = zip(*((share, by[site]) for share, by in moments if site in by), strict=True)
+            label = None if number else one.cell.row
+            axes.plot(shares, values, color=COLOUR[one.cell.row], linewidth=1, label=label)
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set_xlabel("share of the training")
     axes.set_ylabel("excess kurtosis")
 
 

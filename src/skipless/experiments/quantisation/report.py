@@ -4,18 +4,19 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from skipless.display import Table
-from skipless.evaluators.quantisation.grid import Per
+from skipless.evaluators.quantisation.rounding.grid import Per
 from skipless.experiments.quantisation.recipe import QuantisationCell
 from skipless.experiments.quantisation.text import DESCRIPTION, TITLE, notes
 from skipless.recipes.recipe import Recipe
 from skipless.report.labels import FILE_KINDS, OPTIMIZER_LABEL, rate
 from skipless.report.page import Page
-from skipless.report.run_records import Run
+from skipless.report.run_records import Run, read_lines
 from skipless.report.write_files import drawing
 from skipless.report.write_page import write_report
 from skipless.studies import QuantisationResult
@@ -46,9 +47,25 @@ class QuantisedCell:
         """Model and optimizer in words."""
         return self.cell.row, OPTIMIZER_LABEL[self.cell.optimizer]
 
+    @cached_property
+    def followed(self) -> tuple[tuple[tuple[float, Mapping[str, float]], ...], ...]:
+        """For each run, mean kurtosis by site at shares of its training; empty for one that was trained elsewhere."""
+        return tuple(_followed(run) for run in self.runs)
+
     def lost(self, precision: str) -> list[float]:
         """What a precision loses in the metric's unit, a number for each seed."""
         return [result.lost(precision)[0] for result in self.results]
+
+
+def _followed(run: Run) -> tuple[tuple[float, Mapping[str, float]], ...]:
+    file = run.folder / "measurements.jsonl"
+    moments = []
+    for line in read_lines(file) if file.exists() else ():
+        if found := line["measurement"].get("activations"):
+            by_site = {site: [one for one in found["kurtosis"][site] if one is not None] for site in SITES}
+            means = {site: statistics.fmean(blocks) for site, blocks in by_site.items() if blocks}
+            moments.append((line["step"] / run.steps, means))
+    return tuple(moments)
 
 
 def score_table(found: Sequence[QuantisedCell]) -> Table:
@@ -136,6 +153,8 @@ def write_quantisation(found: Sequence[QuantisedCell], out: Path, *, first: Reci
         "quantisation-bits.png": figures.bits_png(found),
         "quantisation-kurtosis.png": figures.kurtosis_png(found),
     }
+    if any(any(one.followed) for one in found):
+        pictures["quantisation-training.png"] = figures.training_png(found)
     files: dict[str, object] = {
         "quantisation.md": "\n\n".join(table.markdown() for table in tables) + "\n",
         "quantisation.json": json.dumps([_as_json(one) for one in found], indent=1),
@@ -177,5 +196,6 @@ def _as_json(one: QuantisedCell) -> Mapping[str, object]:
         "metric": one.results[0].metric.name,
         "scores": [dict(result.scores) for result in one.results],
         "kurtosis": by_seed,
+        "kurtosis_in_training": [[{"share": share, **means} for share, means in of] for of in one.followed],
         "kurtosis_untrained": {site: kurtosis(one.before, site) for site in SITES},
     }

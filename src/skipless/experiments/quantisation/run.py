@@ -8,6 +8,7 @@ from skipless.errors import InputError
 from skipless.experiments.quantisation import Options
 from skipless.experiments.quantisation.recipe import QuantisationCell, quantisation_recipe
 from skipless.experiments.quantisation.report import QuantisedCell, write_quantisation
+from skipless.experiments.quantisation.scales import ROTATED
 from skipless.recipes import Recipe, open_model
 from skipless.report.labels import OPTIMIZER_LABEL
 from skipless.report.run_records import read_run
@@ -15,7 +16,8 @@ from skipless.studies import QuantisationConfig, QuantisationResult, quantisatio
 from skipless.studies.origin import Origin
 from skipless.sweep import Job, run_jobs
 
-ROTATED = "skip, rotated"
+MEASUREMENTS = 15
+"""Measurements of a run's activations between its first step and its last."""
 
 
 def reproduce_quantisation(options: Options, out: Path, *, command: str = "") -> dict[str, Path]:
@@ -83,6 +85,7 @@ def _train(
     samples = len(next(iter(planned.values())).load().train)
     for (cell, seed), recipe in planned.items():
         labels = (cell.row.removesuffix(", rotated"), OPTIMIZER_LABEL[cell.optimizer], f"seed {seed}")
-        folder = folders[cell, seed]
-        jobs.setdefault(folder, Job(labels, recipe, folder, recipe.fit.total_steps(samples)))
+        folder, steps = folders[cell, seed], recipe.fit.total_steps(samples)
+        followed = recipe.with_(fit__measured=("activations",), fit__measure_every=max(1, steps // MEASUREMENTS))
+        jobs.setdefault(folder, Job(labels, followed, folder, steps))
     run_jobs(list(jobs.values()), parallel=options.jobs)

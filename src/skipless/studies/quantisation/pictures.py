@@ -9,7 +9,7 @@ import torch
 from skipless.display.axes import colour_of, legend, ruled
 from skipless.display.drawing import COLOURS, inline_svg
 from skipless.evaluators.quantisation import SITES, ActivationStatistics
-from skipless.evaluators.quantisation.histogram import edges
+from skipless.evaluators.quantisation.statistics.histogram import edges
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,9 +20,9 @@ from skipless.evaluators.quantisation import (
     rotate_,
     unquantise_,
 )
-from skipless.evaluators.quantisation.budget import budget_table
-from skipless.evaluators.quantisation.sites import LAST
-from skipless.evaluators.quantisation.statistics import SHOWN
+from skipless.evaluators.quantisation.statistics.activations import SHOWN
+from skipless.evaluators.quantisation.statistics.budget import budget_table
+from skipless.evaluators.quantisation.statistics.sites import LAST
 from skipless.recipes.source import ModelSource
 from skipless.studies.config import QuantisationConfig
 from skipless.studies.origin import UNSAID, Origin

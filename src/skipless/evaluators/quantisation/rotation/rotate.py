@@ -12,9 +12,9 @@ from jaxtyping import Float64
 from torch import Generator, Tensor, nn
 
 from skipless.errors import InputError
-from skipless.evaluators.quantisation.convert import is_quantised
-from skipless.evaluators.quantisation.orthogonal import Rotation, rotation_matrix
-from skipless.evaluators.quantisation.stream import Stream, stream_of
+from skipless.evaluators.quantisation.rotation.orthogonal import Rotation, rotation_matrix
+from skipless.evaluators.quantisation.rotation.stream import Stream, stream_of
+from skipless.evaluators.quantisation.rounding.convert import is_quantised
 from skipless.models.blocks import BlockView, LinearMap
 
 Mix = Callable[[Float64[Tensor, "*b d"]], Float64[Tensor, "*b d"]]

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from skipless.errors import InputError
-from skipless.evaluators.quantisation.convert import is_quantised
+from skipless.evaluators.quantisation.rounding.convert import is_quantised
 from skipless.models.blocks import BlockView
 from skipless.models.surgery import block_views
 from skipless.optional import how_to_install, is_installed

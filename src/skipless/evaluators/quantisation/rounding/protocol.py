@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from skipless.errors import InputError
-from skipless.evaluators.quantisation.grid import FEWEST, MOST, Grid, check_bits, grid_of, grid_of_range
+from skipless.evaluators.quantisation.rounding.grid import FEWEST, MOST, Grid, check_bits, grid_of, grid_of_range
 
 PRECISIONS = ("W8A8", "W8A6", "W6A6", "W4A8", "W4A4")
 """Bits of weights and activations that a study of few bits looks at."""

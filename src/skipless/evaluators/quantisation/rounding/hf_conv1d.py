@@ -4,8 +4,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from skipless.evaluators.quantisation.linear import quantised_linear
-from skipless.evaluators.quantisation.protocol import Rule
+from skipless.evaluators.quantisation.rounding.linear import quantised_linear
+from skipless.evaluators.quantisation.rounding.protocol import Rule
 
 
 class QuantisedConv1D(Conv1D):

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from skipless.display import Record, Table
 from skipless.display.axes import legend, lines_by_name
 from skipless.errors import InputError
-from skipless.evaluators.quantisation.budget import BlockBudget, budget_of, budget_table
-from skipless.evaluators.quantisation.grid import check_bits
-from skipless.evaluators.quantisation.site_statistics import SiteState, SiteStatistics, aligned, heads
-from skipless.evaluators.quantisation.sites import LAST, SITES, run_blocks
+from skipless.evaluators.quantisation.rounding.grid import check_bits
+from skipless.evaluators.quantisation.statistics.budget import BlockBudget, budget_of, budget_table
+from skipless.evaluators.quantisation.statistics.site_statistics import SiteState, SiteStatistics, aligned, heads
+from skipless.evaluators.quantisation.statistics.sites import LAST, SITES, run_blocks
 from skipless.models.blocks import BlockView
 from skipless.models.eval_mode import evaluating
 from skipless.models.starting.first_tokens import first_tokens

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from skipless.display import Record, Table
 from skipless.errors import InputError
-from skipless.evaluators.quantisation.moments import Moments
-from skipless.evaluators.quantisation.site_statistics import SiteStatistics
+from skipless.evaluators.quantisation.statistics.moments import Moments
+from skipless.evaluators.quantisation.statistics.site_statistics import SiteStatistics
 from skipless.models.blocks import BlockView, LinearMap, SubBlock
 
 

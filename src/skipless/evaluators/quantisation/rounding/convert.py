@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from skipless.errors import InputError
-from skipless.evaluators.quantisation.layers import RULE, quantised_class
-from skipless.evaluators.quantisation.protocol import ActivationsPer, Quantisation, Rule, WeightsPer
-from skipless.evaluators.quantisation.statistics import inputs_of
+from skipless.evaluators.quantisation.rounding.layers import RULE, quantised_class
+from skipless.evaluators.quantisation.rounding.protocol import ActivationsPer, Quantisation, Rule, WeightsPer
+from skipless.evaluators.quantisation.statistics.activations import inputs_of
 from skipless.models.adapters.torch_encoder import SkiplessEncoderLayer
 from skipless.models.blocks import BlockView
 from skipless.models.eval_mode import evaluating

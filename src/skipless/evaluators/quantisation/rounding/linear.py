@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from skipless.evaluators.quantisation.grid import Grid
-from skipless.evaluators.quantisation.protocol import Rule, straight_through
+from skipless.evaluators.quantisation.rounding.grid import Grid
+from skipless.evaluators.quantisation.rounding.protocol import Rule, straight_through
 
 
 def quantised_linear(

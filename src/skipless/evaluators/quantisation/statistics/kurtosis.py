@@ -10,8 +10,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from skipless.errors import InputError
-from skipless.evaluators.quantisation.grid import check_numbers
-from skipless.evaluators.quantisation.moments import Moments, flat
+from skipless.evaluators.quantisation.rounding.grid import check_numbers
+from skipless.evaluators.quantisation.statistics.moments import Moments, flat
 
 Kurtosis = Literal["pooled", "sequence", "token", "neuron"]
 _SOFTENED = 1e-6  # what "sequence" adds to s^4, as its source does

@@ -12,16 +12,16 @@ from torch import Tensor
 from skipless.display import Record, Table
 from skipless.display.values import few_words
 from skipless.errors import InputError
-from skipless.evaluators.quantisation.grid import Per, decibels, signal_and_noise
-from skipless.evaluators.quantisation.histogram import counts_of
-from skipless.evaluators.quantisation.kurtosis import (
+from skipless.evaluators.quantisation.rounding.grid import Per, decibels, signal_and_noise
+from skipless.evaluators.quantisation.statistics.histogram import counts_of
+from skipless.evaluators.quantisation.statistics.kurtosis import (
     Kurtosis,
     as_sequences,
     neuron_kurtosis,
     of_sequences,
     of_tokens,
 )
-from skipless.evaluators.quantisation.moments import Moments, flat
+from skipless.evaluators.quantisation.statistics.moments import Moments, flat
 
 PERS: tuple[Per, ...] = get_args(Per)
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from skipless.errors import InputError
-from skipless.evaluators.quantisation.linear import quantised_linear, rounded_weight
-from skipless.evaluators.quantisation.protocol import Rule, straight_through
+from skipless.evaluators.quantisation.rounding.linear import quantised_linear, rounded_weight
+from skipless.evaluators.quantisation.rounding.protocol import Rule, straight_through
 
 RULE = "quantisation_rule"
 
@@ -124,7 +124,7 @@ def quantised_class(module: nn.Module) -> type[nn.Module] | None:
     }
     kind = type(module)
     if kind.__module__ == "transformers.pytorch_utils" and kind.__name__ == "Conv1D":
-        from skipless.evaluators.quantisation.hf_conv1d import QuantisedConv1D
+        from skipless.evaluators.quantisation.rounding.hf_conv1d import QuantisedConv1D
 
         return QuantisedConv1D
     return known.get(kind)
