@@ -8,8 +8,11 @@ import torch
 from skipless.cli.verbs import init, measure as verb
 from skipless.conditioning.measurement.measure import measure_conditioning
 from skipless.errors import InputError
+from skipless.evaluators import activation_statistics
+from skipless.evaluators.quantisation.statistics.tracking import TRACKED
 from skipless.models import create_model, remove_skips_
 from skipless.recipes import run, table1
+from skipless.recipes.recipe import ACTIVATION_IMAGES, Recipe
 from skipless.report.page import Page
 from skipless.report.write_page import write_report
 
@@ -30,6 +33,37 @@ def folder(tmp_path_factory):
     )
     run(recipe, out)
     return out
+
+
+def test_a_run_follows_its_activations_and_a_resumed_one_may_ask_for_both(tmp_path):
+    recipe = table1("digits", "skipless + init", "soap").with_(
+        model__kwargs=TINY, fit__epochs=1, fit__batch_size=512, fit__progress="none", fit__measure_every=1
+    )
+    alone = recipe.with_(fit__measured=("activations",))
+    run(alone, tmp_path / "run")
+    lines = [json.loads(line)["measurement"] for line in (tmp_path / "run/measurements.jsonl").read_text().splitlines()]
+    assert [set(line) for line in lines] == [{"activations"}] * 3
+    images = recipe.load().labelled
+    given = torch.stack([images.val[index][0] for index in range(ACTIVATION_IMAGES)])
+    found = activation_statistics(recipe.model.build(images, 0), [given], bits=(8, 4))
+    kept = lines[0]["activations"]
+    for block in range(2):
+        for site, (values, sqnr) in {one: (kept["kurtosis"][one], kept["sqnr_4"][one]) for one in TRACKED}.items():
+            assert values[block] == pytest.approx(found.at(block, site).kurtosis["pooled"], rel=1e-6)
+            assert sqnr[block] == pytest.approx(found.at(block, site).sqnr[4]["token"], rel=1e-6)
+    (tmp_path / "run/result.json").unlink()
+    both = recipe.with_(fit__measured=("activations", "conditioning"))
+    assert {"activations", "blocks"} <= set(both.measure(both.load())(both.model.build(images, 0)))
+    run(both, tmp_path / "run")
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_measured_is_named_or_refused():
+    assert "measured" not in json.dumps(table1("digits").as_json()), "a record of before has no such field"
+    assert Recipe.from_json(table1("digits").as_json()).fit.measured == ("conditioning",)
+    for wrong, words in ((("kurtosis",), "measured 'kurtosis'; there is conditioning, activations"), ((), "nothing")):
+        with pytest.raises(InputError, match=words):
+            table1("digits").with_(fit__measured=wrong)
 
 
 def test_a_run_leaves_measurements_and_can_be_measured(folder, tmp_path, capsys):
