@@ -15,6 +15,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import timm
@@ -27,6 +28,7 @@ from skipless.evaluators import top1
 from skipless.evaluators.quantisation import quantise_, torchao_
 from skipless.recipes import open_model
 
+BATCH = 64  # images of a run that are scored at once
 KERNELS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "fp32": lambda model: model,
     "fake W8A8": lambda model: quantise_(model, 8, 8),
@@ -70,6 +72,9 @@ def ratios(model: nn.Module, whole: nn.Module, images: Tensor, pairs: int) -> li
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="a supervised run whose classifier is measured")
+    parser.add_argument(
+        "--images", type=int, help="of a run: score so many validation images, in whole batches"
+    )
     parser.add_argument("--pairs", type=int, default=20, help="timed pairs of passes")
     parser.add_argument("--batch", type=int, default=8, help="images a pass")
     given = parser.parse_args()
@@ -79,14 +84,15 @@ def main() -> None:
         whole = timm.create_model("vit_small_patch16_224").eval()
         images = torch.randn(64, 3, 224, 224)
         expected = torch.cat([whole(part) for part in images.split(given.batch)]).argmax(1)
-        loader: object = list(zip(images.split(given.batch), expected.split(given.batch), strict=True))
+        loader = list(zip(images.split(given.batch), expected.split(given.batch), strict=True))
         said = "agreement with fp32, %"
     else:
         source = open_model(str(given.run))
         assert source.recipe is not None
         whole, data = source.model, load_images(source.recipe.with_(data__augmentation="none").data)
-        loader, said = EvalLoader(data.val, batch_size=64), "top-1, %"
-        images = next(iter(loader))[0]
+        most = len(data.val) if given.images is None else min(given.images, len(data.val))
+        loader = list(islice(EvalLoader(data.val, batch_size=BATCH), -(-most // BATCH)))
+        images, said = loader[0][0], f"top-1 of {sum(len(labels) for _, labels in loader):,} images, %"
     print(f"| kernel | {said} | MB | time / fp32 (quartiles) |\n|---|--:|--:|--:|")
     for name, convert in KERNELS.items():
         model = convert(copy.deepcopy(whole))
