@@ -5,6 +5,7 @@ from skipless.models.adapters.known import (
 )
 
 # Attention that is not plain softmax
+from skipless.models.attention_config import AttentionConfig as AttentionConfig
 from skipless.models.attention_core import (
     replace_attention_ as replace_attention_,
     restore_attention_ as restore_attention_,

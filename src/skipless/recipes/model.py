@@ -9,6 +9,7 @@ from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.frozen import added
 from skipless.init.scheme import SkiplessInit
+from skipless.models.attention_config import AttentionConfig
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -30,6 +31,7 @@ class ModelConfig:
         positions: position embeddings of the size of the patch embeddings for a model without `init`, so that a
             residual model may start with those that `init` gives one without skips; `"kept"` leaves the library's.
         library: whose model it is; see `skipless.models.libraries`.
+        attention: what stands for the softmax.
     """
 
     name: str = "vit_base_patch16_224"
@@ -38,17 +40,23 @@ class ModelConfig:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     library: str = added("timm")
     positions: Positions = added("kept")
+    attention: AttentionConfig = added(AttentionConfig())
 
-    def build(self, data: ImageData, seed: int) -> Module:
+    def build(self, data: ImageData, seed: int, *, blank: bool = False) -> Module:
         """The model for some data, its weights a function of the seed.
+
+        Args:
+            data: the images.
+            seed: of the weights.
+            blank: all weights will be overwritten, so none is drawn or solved beyond the library's own.
 
         Raises:
             InputError: if the library has no such model, or refuses the keywords, or the images are smaller than a
                 patch, or there is no such library.
         """
-        return self.build_for(data.image_size, data.channels, len(data.classes), seed)
+        return self.build_for(data.image_size, data.channels, len(data.classes), seed, blank=blank)
 
-    def build_for(self, image_size: int, channels: int, classes: int, seed: int) -> Module:
+    def build_for(self, image_size: int, channels: int, classes: int, seed: int, *, blank: bool = False) -> Module:
         """The model for images of a size in pixels; see `build`."""
         from skipless.models.libraries import model_builder
 
@@ -59,18 +67,24 @@ class ModelConfig:
             channels,
             classes,
             skip=self.skip,
-            init=self.init,
+            init=None if blank else self.init,
             positions=self.positions,
             seed=seed,
             kwargs=self.kwargs,
+            **self._beyond(blank),
         )
 
-    def build_language(self, vocabulary: int, context: int, seed: int) -> Module:
+    def _beyond(self, blank: bool) -> dict[str, Any]:
+        """What builders are told of models that are more than a row of Table 1."""
+        more: dict[str, Any] = {} if self.attention.is_softmax else {"attention": self.attention}
+        return {**more, "blank": True} if blank and more else more
+
+    def build_language(self, vocabulary: int, context: int, seed: int, *, blank: bool = False) -> Module:
         """The causal model for a vocabulary, and for a context in tokens.
 
         The library's builder is asked for `context` as the image size, 0 channels, and the vocabulary as classes.
         """
-        return self.build_for(context, 0, vocabulary, seed)
+        return self.build_for(context, 0, vocabulary, seed, blank=blank)
 
     def check_covers(self, image_size: int, data: str) -> None:
         """Refuse images of which the model's patches would leave rows and columns out: timm drops these silently.

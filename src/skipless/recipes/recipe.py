@@ -6,7 +6,7 @@ its data and its evaluation. Whatever else a run needs stands here, once.
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -164,6 +164,13 @@ class Recipe(Record):
         "last_diagonal": "model__init__last_diagonal",
         "context_heads": "model__init__context_heads",
         "block_lr": "optimizer__block_lr",
+        "attention": "model__attention__core",
+        "attention_power": "model__attention__power",
+        "attention_scale": "model__attention__scale",
+        "attention_alpha": "model__attention__alpha",
+        "attention_gamma": "model__attention__gamma",
+        "attention_rho": "model__attention__rho",
+        "attention_queries": "model__attention__queries",
         "workers": "fit__workers",
         "corrupt_limit": "data__corrupt_limit",
         "measure_every": "fit__measure_every",
@@ -346,11 +353,6 @@ def _kind_of(parts: Mapping[str, Any]) -> type[Recipe]:
     if not parts:
         raise TypeError("it is empty")
     raise TypeError(f"no kind of recipe has only {', '.join(map(repr, parts))}")
-
-
-def without_init(recipe: Recipe) -> Recipe:
-    """The same recipe whose model keeps its library's initialisation: its weights will be loaded anyway."""
-    return replace(recipe, model=replace(recipe.model, init=None))
 
 
 def run(recipe: Recipe, out: Path, data: ImageData | None = None) -> FitResult:
