@@ -11,6 +11,9 @@ from skipless.errors import InputError
 from skipless.models import BlockView, block_views
 from skipless.models.vit_view import find_vit
 
+# Cores that multiply the n x n matrix of every head twice, as softmax attention does.
+_COUNTED = ("PolynomialAttention", "ShapedAttention", "ValueSkipInit", "ExponentialSPA", "UniformSPA")
+
 
 def token_count(model: nn.Module, image_size: int) -> int:
     """Return the number of tokens of a square image: patches, class token and register tokens.
@@ -57,7 +60,19 @@ def backward_flops(model: nn.Module, image_size: int) -> int:
 
 
 def block_flops(view: BlockView, tokens: int) -> int:
-    """Return the FLOPs of one block: 2 n per weight, and 4 n^2 h d_h for the quadratic part of attention."""
+    """Return the FLOPs of one block: 2 n per weight, and 4 n^2 h d_h for the quadratic part of attention.
+
+    Polynomial and shaped attention, V-SkipInit, E-SPA and U-SPA have the two products of softmax attention.
+
+    Raises:
+        InputError: for orthogonal attention, whose exponential of a matrix has no fixed number of products, and for a
+            core of a user's own.
+    """
+    if view.core is not None and type(view.core).__name__ not in _COUNTED:
+        raise InputError(
+            f"{view.name} has {type(view.core).__name__} for the softmax, whose work is not counted: plan the model "
+            "with softmax attention (restore_attention_), or watch a run by `skipless doctor`"
+        )
     inner = view.heads * view.head_dim
     return 2 * tokens * sum(m.w.numel() for m in view.maps) + 4 * tokens**2 * inner
 

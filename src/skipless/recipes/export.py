@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,8 @@ from skipless.data.images import pixel_statistics
 from skipless.display import Record, Table
 from skipless.errors import InputError
 from skipless.models import REGISTERED, AttentionConfig, block_views, load_timm
+from skipless.models.libraries.finish import made_beyond_
 from skipless.models.libraries.hf_tokenizer import fast_tokenizer
-from skipless.models.starting.attention_start import put_attention_
 from skipless.recipes.language import LanguageRecipe
 from skipless.recipes.read import read_recipe
 from skipless.recipes.source import (
@@ -49,14 +49,14 @@ class Exported(Record):
         name: timm's name of the model; `skipless_...` needs `import skipless`.
         kwargs: for `timm.create_model`, beside `num_classes=0`.
         loading: lines that load what is no model of timm's.
-        core: what stands for the softmax, as Python makes it; empty where nothing does.
+        surgery: lines that give the library's model its attention and its skips; empty where it has its own.
     """
 
     file: Path
     name: str
     kwargs: dict[str, Any]
     loading: str = ""
-    core: str = ""
+    surgery: str = ""
 
     def _summary(self) -> str:
         return f"{self.file.name}, {self.name}"
@@ -73,13 +73,13 @@ class Exported(Record):
         if self.loading:
             return self.loading
         twin = self.name.startswith("skipless_")
-        first = "import skipless, timm" if twin or self.core else "import timm"
+        first = "import skipless, timm" if twin or self.surgery else "import timm"
         init = ", init=False" if twin else ""  # what is loaded need not be drawn
         words = init + "".join(f", {name}={value!r}" for name, value in self.kwargs.items())
         return (
             f"{first}; from safetensors.torch import load_file\n"
             f"model = timm.create_model({self.name!r}, num_classes=0{words})\n"
-            f"{f'skipless.replace_attention_(model, {self.core}){chr(10)}' if self.core else ''}"
+            f"{self.surgery}"
             f"model.load_state_dict(load_file({str(self.file)!r}))"
         )
 
@@ -122,20 +122,23 @@ def export_backbone(run: Path, out: Path, *, epoch: int | None = None) -> Export
         raise InputError(f"{recipe.model.name!r} has no skipless twin in timm's registry: it cannot be loaded by name")
     sizes = sizes_of({key: value.shape for key, value in tensors.items()}, str(run))
     kwargs = {"img_size": sizes["image_size"], "in_chans": sizes["channels"], **recipe.model.kwargs}
-    attention = recipe.model.attention
-    blank = put_attention_(load_timm(name, num_classes=0, blank=True, **kwargs), attention)
+    attention, gain = recipe.model.attention, recipe.model.skip_gain
+    blank = made_beyond_(load_timm(name, num_classes=0, blank=True, **kwargs), attention, gain)
     taken = load_tensors_(blank, tensors, str(run))
-    note = note_of(name, kwargs, pixel_statistics(recipe.data), attention=attention)
-    return Exported(save_weights(taken, out, note=note), name, kwargs, core=_core(taken))
+    note = note_of(name, kwargs, pixel_statistics(recipe.data), attention=attention, skip_gain=gain)
+    return Exported(save_weights(taken, out, note=note), name, kwargs, surgery=_surgery(taken, gain))
 
 
-def _core(model: Any) -> str:
-    """What stands for the softmax in a model, as Python makes it."""
-    core = block_views(model)[0].core
+def _surgery(model: Any, skip_gain: float) -> str:
+    """Lines that give a library's model what this one has in place of softmax and plain skips."""
+    views, lines = block_views(model), ""
+    if skip_gain != 1:
+        lines += f"skipless.models.set_skip_gains_(model, skipless.models.decayed_gains({len(views)}, {skip_gain}))\n"
+    core = views[0].core
     if core is None:
-        return ""
+        return lines
     words = ", ".join(f"{name}={value!r}" for name, value in core.options().items())
-    return f"skipless.nn.{type(core).__name__}({words})"
+    return f"{lines}skipless.replace_attention_(model, skipless.nn.{type(core).__name__}({words}))\n"
 
 
 def _export_language(recipe: LanguageRecipe, run: Path, out: Path) -> Exported:
@@ -174,6 +177,7 @@ def note_of(
     *,
     trained: bool = True,
     attention: AttentionConfig | None = None,
+    skip_gain: float = 1.0,
 ) -> dict[str, str]:
     """What a file of weights says of its model, for `open_file`, `open_model` and `load_weights`.
 
@@ -183,9 +187,10 @@ def note_of(
         statistics: mean and standard deviation of each channel that images are normalised by, if not timm's.
         trained: whether the weights have seen data.
         attention: what stands for the softmax, if anything does.
+        skip_gain: what the skips of the last block multiply their tokens by.
     """
-    core = attention or AttentionConfig()
-    return WeightsNote(name, dict(kwargs or {}), statistics, trained=trained, attention=core).as_metadata()
+    note = WeightsNote(name, dict(kwargs or {}), statistics, trained=trained, skip_gain=skip_gain)
+    return replace(note, attention=attention or AttentionConfig()).as_metadata()
 
 
 def open_file(path: Path, name: str | None = None) -> ModelSource:

@@ -16,7 +16,7 @@ from skipless.display.values import counted, few_words
 from skipless.errors import InputError
 from skipless.frozen import added, changed, from_json, to_json
 from skipless.optim.config import OptimizerConfig
-from skipless.recipes.model import ModelConfig
+from skipless.recipes.model import ModelConfig, beyond_in_words
 from skipless.training.config import FitConfig
 
 if TYPE_CHECKING:
@@ -164,6 +164,7 @@ class Recipe(Record):
         "last_diagonal": "model__init__last_diagonal",
         "context_heads": "model__init__context_heads",
         "block_lr": "optimizer__block_lr",
+        "skip_gain": "model__skip_gain",
         "attention": "model__attention__core",
         "attention_power": "model__attention__power",
         "attention_scale": "model__attention__scale",
@@ -197,7 +198,8 @@ class Recipe(Record):
         return object.__new__(kind)
 
     def _summary(self) -> str:
-        model = f"{self.model.name}, {'with' if self.model.skip else 'without'} skips"
+        more = beyond_in_words(self.model.attention.title, self.model.skip_gain)
+        model = f"{self.model.name}, {'with' if self.model.skip else 'without'} skips{more}"
         length = counted(*((self.fit.epochs, "epoch") if self.fit.steps is None else (self.fit.steps, "step")))
         how = f"{self.optimizer.name} at lr {self.optimizer.lr:g}, {length} of {self.data.data}"
         return f"{self.name} {self.scale}, {model}, {how}, seed {self.fit.seed}"

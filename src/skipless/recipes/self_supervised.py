@@ -100,7 +100,8 @@ class DinoRecipe(Recipe):
         evaluate: Evaluate | None = None if data is None else self.evaluation(data)
         if self.keep_every:
             statistics = pixel_statistics(self.data)
-            note = note_of(twin_name(self), self.model.kwargs, statistics, attention=self.model.attention)
+            beyond = {"attention": self.model.attention, "skip_gain": self.model.skip_gain}
+            note = note_of(twin_name(self), self.model.kwargs, statistics, **beyond)
             evaluate = keep_teachers(task, out, self.keep_every, self.fit.epochs, evaluate, note)
         return Prepared(task, evaluate, {})
 

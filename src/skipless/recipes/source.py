@@ -14,8 +14,8 @@ from skipless.display.values import place_name
 from skipless.errors import InputError
 from skipless.models import REGISTERED, create_model, load_timm
 from skipless.models.libraries import LIBRARIES, model_builder
+from skipless.models.libraries.finish import made_beyond_
 from skipless.models.libraries.torchvision_factory import TORCHVISION, load_named
-from skipless.models.starting.attention_start import put_attention_
 from skipless.models.vit_view import find_vit
 from skipless.recipes.language import LanguageRecipe
 from skipless.recipes.read import near_run, read_recipe
@@ -26,7 +26,7 @@ from skipless.training.run_folder.weights_note import (
     TWIN,
     Statistics,
     WeightsNote,
-    check_attention,
+    check_beyond,
     check_kwargs,
     check_name,
     read_note,
@@ -169,7 +169,7 @@ def noted_model(note: WeightsNote, shapes: Mapping[str, Size], source: str) -> n
     kwargs: dict[str, Any] = {**given, **note.kwargs}
     if note.model.startswith(TWIN) and note.architecture not in REGISTERED:  # no twin by name, but the same network
         return create_model(note.model.removeprefix(TWIN), seed=0, attention=note.attention, blank=True, **kwargs)
-    return put_attention_(load_timm(note.model, blank=True, **kwargs), note.attention)
+    return made_beyond_(load_timm(note.model, blank=True, **kwargs), note.attention, note.skip_gain)
 
 
 def sized(name: str, shapes: Mapping[str, Size], source: str) -> nn.Module | None:
@@ -218,7 +218,7 @@ def _from_run(folder: Path, weights: Path | None, untrained: bool) -> ModelSourc
     if note is not None:
         check_name(note, twin_name(recipe), str(weights))
         check_kwargs(note, recipe.model.kwargs, str(weights))
-        check_attention(note, recipe.model.attention, str(weights))
+        check_beyond(note, recipe.model.attention, recipe.model.skip_gain, str(weights))
     sizes = sizes_of(shapes, str(weights or folder), recipe.data.image_size or 224)
     model = recipe.model.build_for(**sizes, seed=recipe.fit.seed, blank=not untrained)  # what is loaded is not drawn
     if not untrained:

@@ -33,6 +33,7 @@ def create_hf_model(
     positions: Positions = "kept",
     sub_blocks: Sequence[SubBlock] = ("attn", "mlp"),
     attention: AttentionConfig = SOFTMAX,
+    skip_gain: float = 1.0,
     blank: bool = False,
     seed: int | None = None,
     **config: Any,
@@ -46,6 +47,7 @@ def create_hf_model(
         positions: without `init`, what position embeddings and prefix tokens start as; a scheme has its own.
         sub_blocks: the sub-blocks whose skips are left out if `skip` is False.
         attention: what stands for the softmax.
+        skip_gain: what the skips of the last block multiply their tokens by (`decayed_gains`); 1 leaves all.
         blank: all weights will be overwritten, so a scale of attention is not solved.
         seed: if given, weights depend on this number only, and torch's global generator is restored.
         **config: fields of the model's configuration.
@@ -80,6 +82,7 @@ def create_hf_model(
             positions=positions,
             sub_blocks=sub_blocks,
             attention=attention,
+            skip_gain=skip_gain,
             blank=blank,
         )
 

@@ -16,6 +16,7 @@ class Start(TypedDict):
         positions: without `init`, what position embeddings and prefix tokens start as.
         seed: of the weights, which depend on it alone.
         attention: what stands for the softmax; asked for only where something does.
+        skip_gain: what the skips of the last block multiply their tokens by, where that is not 1.
         blank: all weights will be overwritten; said only of such models.
     """
 
@@ -24,4 +25,5 @@ class Start(TypedDict):
     positions: Positions
     seed: int
     attention: NotRequired[AttentionConfig]
+    skip_gain: NotRequired[float]
     blank: NotRequired[bool]

@@ -35,6 +35,7 @@ def create_model(
     positions: Positions = "kept",
     sub_blocks: Sequence[SubBlock] = ("attn", "mlp"),
     attention: AttentionConfig = SOFTMAX,
+    skip_gain: float = 1.0,
     blank: bool = False,
     seed: int | None = None,
     **kwargs: Any,
@@ -48,6 +49,7 @@ def create_model(
         positions: without `init`, what position embeddings and prefix tokens start as; a scheme has its own.
         sub_blocks: the sub-blocks whose skips are left out if `skip` is False.
         attention: what stands for the softmax.
+        skip_gain: what the skips of the last block multiply their tokens by (`decayed_gains`); 1 leaves all.
         blank: all weights will be overwritten, so a scale of attention is not solved.
         seed: if given, weights drawn on the CPU depend on this number only, and torch's global generator is restored.
         **kwargs: for `timm.create_model`.
@@ -87,6 +89,7 @@ def create_model(
             positions=positions,
             sub_blocks=sub_blocks,
             attention=attention,
+            skip_gain=skip_gain,
             blank=blank,
         )
 

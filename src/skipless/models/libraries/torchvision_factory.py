@@ -49,7 +49,11 @@ def build_torchvision(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(start["seed"])
         model = _made(name, None, {"image_size": image_size, "num_classes": classes, **kwargs})
-        return finish_(model, **{name: value for name, value in start.items() if name != "seed"})
+        return finish_(model, **_without_seed(start))
+
+
+def _without_seed(start: Start) -> dict[str, Any]:
+    return {name: value for name, value in start.items() if name != "seed"}
 
 
 def load_named(name: str, *, pretrained: bool = False, seed: int = 0, blank: bool = False) -> nn.Module:

@@ -11,7 +11,7 @@ from torch import nn
 
 from skipless.errors import InputError
 from skipless.frozen import from_json, to_json
-from skipless.models import AttentionConfig, BlockView, SubBlock, block_views
+from skipless.models import AttentionConfig, BlockView, SubBlock, block_views, decayed_gains
 
 KEY = "skipless"  # under which the metadata of a safetensors file holds the note
 TWIN = "skipless_"
@@ -34,6 +34,7 @@ class WeightsNote:
         trained: whether the weights have seen data.
         run: the run folder that says all this, for a file without a note of its own.
         attention: what stands for the softmax.
+        skip_gain: what the skips of the last block multiply their tokens by (`decayed_gains`).
     """
 
     model: str
@@ -42,6 +43,7 @@ class WeightsNote:
     trained: bool = True
     run: Path | None = None
     attention: AttentionConfig = field(default_factory=AttentionConfig)
+    skip_gain: float = 1.0
 
     @property
     def architecture(self) -> str:
@@ -58,6 +60,7 @@ class WeightsNote:
         """An entry for the metadata of a file."""
         named = {"model": self.model, "kwargs": dict(self.kwargs), "statistics": self.statistics}
         more = {} if self.attention.is_softmax else {"attention": to_json(self.attention)}
+        more |= {} if self.skip_gain == 1 else {"skip_gain": self.skip_gain}
         return {KEY: json.dumps({**named, "trained": self.trained, **more})}
 
 
@@ -91,7 +94,7 @@ def read_note(path: Path) -> WeightsNote | None:
             dict(values["kwargs"]),
             statistics,
             trained=bool(values.get("trained", True)),
-            attention=_attention(values),
+            **_beyond(values),
         )
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(
@@ -132,11 +135,17 @@ def check_model(note: WeightsNote, model: nn.Module, source: str) -> None:
         views = block_views(model)
     except InputError:
         return  # no adapter knows it; names and shapes have to do
-    for view in views:
+    wanted = decayed_gains(len(views), note.skip_gain)
+    for view, gain in zip(views, wanted, strict=True):
         if set(view.skips) != set(note.skips):
             raise InputError(
                 f"{source!r} holds weights of {note.model!r}, with skips of {_listed(note.skips)}; {view.name} of this "
                 f"model has skips of {_listed(view.skips)}: build it as {note.model!r}"
+            )
+        if any(abs(view.gain(name) - gain) > 1e-6 for name in view.skips):
+            raise InputError(
+                f"{source!r} holds weights of a model whose skips carry {gain:.4g} of their tokens in {view.name}; "
+                f"this model's carry {view.skip_gains}: skipless.models.set_skip_gains_ sets them"
             )
         _check_core(note, view, len(views), source)
         heads = note.kwargs.get("num_heads", view.heads)
@@ -147,8 +156,13 @@ def check_model(note: WeightsNote, model: nn.Module, source: str) -> None:
             )
 
 
-def check_attention(note: WeightsNote, attention: AttentionConfig, source: str) -> None:
-    """Raise `InputError` unless weights are of a model with this attention: a fixed core has no weights to tell it."""
+def check_beyond(note: WeightsNote, attention: AttentionConfig, skip_gain: float, source: str) -> None:
+    """Raise `InputError` unless weights are of a model with this attention and these skips: weights need not tell."""
+    if note.skip_gain != skip_gain:
+        raise InputError(
+            f"{source!r} holds weights of a model with skip_gain={note.skip_gain:g}, not {skip_gain:g}; give weights "
+            "of this model, or the run that they are of"
+        )
     if note.attention != attention:
         raise InputError(
             f"{source!r} holds weights of a model with {note.attention.title} attention, not {attention.title}; give "
@@ -178,8 +192,10 @@ def _options(core: Any) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in core.options().items())
 
 
-def _attention(values: Mapping[str, Any]) -> AttentionConfig:
-    return from_json(AttentionConfig, values.get("attention") or {})
+def _beyond(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of a model that is more than a library's with skips or without."""
+    attention = from_json(AttentionConfig, values.get("attention") or {})
+    return {"attention": attention, "skip_gain": float(values.get("skip_gain", 1.0))}
 
 
 def _run_note(folder: Path) -> WeightsNote | None:
@@ -187,7 +203,7 @@ def _run_note(folder: Path) -> WeightsNote | None:
     try:
         model = json.loads((folder / "run.json").read_text(encoding="utf-8"))["recipe"]["model"]
         name = str(model["name"]) if model["skip"] else f"{TWIN}{model['name']}"
-        return WeightsNote(name, dict(model["kwargs"]), run=folder, attention=_attention(model))
+        return WeightsNote(name, dict(model["kwargs"]), run=folder, **_beyond(model))
     except (OSError, ValueError, KeyError, TypeError):
         return None  # no run of a recipe: nothing is known
 
