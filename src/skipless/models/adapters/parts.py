@@ -46,8 +46,10 @@ def skip_gains(block: nn.Module) -> tuple[float, float]:
     return float(kept[0]), float(kept[1])
 
 
-def joined(x: Float[Tensor, "*b d"], y: Float[Tensor, "*b d"], skip: float) -> Float[Tensor, "*b d"]:
+def joined(x: Tensor, y: Tensor, skip: float) -> Tensor:
     """What leaves a sub-block that gives y for tokens x: x + y, y where there is no skip, or a x + y of a decayed one.
+
+    Batches may be nested tensors.
 
     Example:
         >>> import torch
