@@ -42,6 +42,7 @@ def attention_accuracy_png(found: Sequence[CellRuns]) -> bytes:
             axes.bar(at, [one.mean or 0.0 for one in own], width=0.7 / len(rows), color=_ROW_COLOUR[row], label=row)
             for x, one in zip(at, own, strict=True):
                 axes.plot([x] * len(one.accuracies), one.accuracies, "o", color="#222222", markersize=2)
+        axes.set_axisbelow(True)
         axes.set_xticks(range(len(kinds)), [kind.replace(" ", "\n") for kind in kinds], fontsize=7)
         axes.set_ylabel("top-1, %")
 
@@ -82,7 +83,8 @@ def shortcuts_epochs_png(found: Sequence[CellRuns]) -> bytes:
         for one in cells:
             name, colour, style = _method(one)
             if one.curves[0]:
-                axes.plot(*zip(*one.curves[0], strict=True), style, color=colour, label=name, linewidth=1.2)
+                epochs, top1 = zip(*one.curves[0], strict=True)
+                axes.plot(epochs, top1, style, marker=".", markersize=3, color=colour, label=name, linewidth=1.2)
         axes.set_xlabel("epoch")
         axes.set_ylabel("top-1, %")
 

@@ -23,7 +23,7 @@ class Printed(NamedTuple):
 
 _POLYNOMIAL = "arXiv 2410.18613"
 _OSA = "arXiv 2602.05996"
-_SIMPLEST = "SimplEsT-ViT, E-SPA's public code"
+_SIMPLEST = "SimplEsT-ViT, a public repository of E-SPA for images"
 _SIMPLIFIED = "He and Hofmann 2024"
 _DECAYED = "arXiv 2404.10947"
 
@@ -42,7 +42,13 @@ ATTENTION: tuple[Printed, ...] = (
     ),
 )
 SHORTCUTS: tuple[Printed, ...] = (
-    Printed("V-SkipInit, E-SPA, U-SPA", "language models", "about 5x the steps", "a residual model", "He et al. 2023"),
+    Printed(
+        "V-SkipInit, E-SPA, U-SPA",
+        "steps to a residual model's loss",
+        "about 5x",
+        "a residual model 1x",
+        "He et al. 2023",
+    ),
     Printed("E-SPA, Adam", "ViT-S/4, CIFAR-10, top-1", "79.4", "with skips, same recipe, 83.3", _SIMPLEST),
     Printed("E-SPA, Shampoo", "ViT-S/4, CIFAR-10, top-1", "82.4", "with skips, same recipe, 83.3", _SIMPLEST),
     Printed("E-SPA, Adam", "TinyImageNet, top-1", "38.5", "with skips 45.3", _SIMPLEST),
@@ -53,4 +59,3 @@ SHORTCUTS: tuple[Printed, ...] = (
     Printed("decayed shortcuts", "MAE, ViT-B/16, linear probe", "72.7", "with skips 67.8", _DECAYED),
     Printed("decayed shortcuts", "MAE, ViT-B/16, fine-tuned", "82.9", "with skips 83.6", _DECAYED),
 )
-"""SimplEsT-ViT is a public repository of E-SPA for images, not by its authors."""

@@ -50,7 +50,7 @@ def steps_table(found: Sequence[CellRuns]) -> Table:
         body.append((method_of(one.cell), one.labels[2], _times(one.cell.length), f"{epochs:.0f}", had, share))
     caption = (
         f"Epochs after which a run first has the residual model's mean accuracy at {_times(shortest)}: the mean over "
-        "the runs that come to it, and how many do."
+        "the runs that come to it, and how many do. Runs are evaluated once an epoch."
     )
     heads = ("method", "optimizer", "length", "epochs of the run", "epochs to it", "runs")
     return Table(heads, body, caption, align="llrrrr")
