@@ -1,8 +1,10 @@
 """set_skip_gains_: x <- a x + f(x) in every library, whatever the block is; kept by files, copies and instruments."""
 
 import copy
+import inspect
 import itertools
 import math
+import pickle
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ from skipless.errors import InputError
 from skipless.evaluators.features.store_builder import weights_hash
 from skipless.evaluators.quantisation.sites import run_block
 from skipless.models import block_views, create_model, decayed_gains, remove_skips_, set_skip_gains_
+from skipless.models.adapters.torch_encoder import SkiplessEncoderLayer
+from skipless.models.adapters.torchvision_vit import SkiplessEncoderBlock
 from skipless.models.skip_gains import zero_branches_
 from skipless.models.starting.first_tokens import first_tokens
 from skipless.models.vit_view import find_vit
@@ -163,3 +167,20 @@ def test_branches_start_at_zero() -> None:
     assert not view.mlp_out.w.any()
     assert view.output.w.any()
     assert isinstance(view.block, nn.Module)
+
+
+@pytest.mark.parametrize("name", ["torchvision", "deit", "beit", "eva02, fused", "pre-norm", "hf vit"])
+def test_compilers_take_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (SkiplessEncoderBlock, SkiplessEncoderLayer):
+        monkeypatch.setattr(kind, "forward", inspect.unwrap(kind.forward))
+    model = set_skip_gains_(built(name), [(0.9, 0.8), (0.7, 1.0)])
+    expected = out(name, model)
+    exported = torch.export.export(model, (given(name),)).module()(given(name))
+    torch.testing.assert_close(exported if isinstance(exported, Tensor) else exported[0], expected)
+    if name == "torchvision":
+        with pytest.warns(FutureWarning, match="jit.script"):
+            scripted = torch.jit.script(model)
+        torch.testing.assert_close(scripted(given(name)), expected)
+    again = pickle.loads(pickle.dumps(model))
+    assert [view.skip_gains for view in block_views(again)] == [(0.9, 0.8), (0.7, 1.0)]
+    assert torch.equal(out(name, again), expected)

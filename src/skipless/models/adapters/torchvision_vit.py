@@ -17,7 +17,6 @@ from skipless.errors import InputError
 from skipless.models.adapters.parts import (
     become_,
     check_dropout,
-    joined,
     kept_skips,
     norm_modules,
     skip_gains,
@@ -46,8 +45,12 @@ class SkiplessEncoderBlock(EncoderBlock):
         x = self.ln_1(input)
         x, _ = self.self_attention(x, x, x, need_weights=False)
         x = self.dropout(x)
-        x = joined(input, x, self.attn_skip)
-        return joined(x, self.mlp(self.ln_2(x)), self.mlp_skip)
+        if self.attn_skip:  # written out: `torch.fx` and `torch.jit`, which torchvision's tools use, read this method
+            x = x + input if self.attn_skip == 1 else x + self.attn_skip * input
+        y = self.mlp(self.ln_2(x))
+        if self.mlp_skip:
+            y = x + y if self.mlp_skip == 1 else self.mlp_skip * x + y
+        return y
 
 
 _KNOWN = (EncoderBlock, SkiplessEncoderBlock)
