@@ -318,3 +318,13 @@ def test_runs_of_before_are_to_the_bit() -> None:
 def test_files_of_runs_have_the_weights_of_their_gains(runs: dict[str, Path]) -> None:
     kept = load_file(runs["shaped"] / "checkpoint.safetensors")
     assert kept["task/model.blocks.1.attn.core.alpha"].shape == (2,)
+
+
+def test_a_page_over_runs_says_it(runs: dict[str, Path], capsys: Any) -> None:
+    folder = runs["shaped"].parent
+    command(capsys, "report", str(folder))
+    page = (folder / "index.html").read_text()
+    for words in ("polynomial, power 2 attention", "shaped attention", "skips that fall to 0.6", "rho 0.5 attention"):
+        assert words in page
+    assert "polynomial, power 2 attention" in recipe_of("polynomial")._summary()
+    assert recipe_of(DECAYED).model.title.endswith("patch 4, skips that fall to 0.6")
