@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from skipless.conditioning import attn_jacobian, mlp_jacobian
 from skipless.errors import InputError
 from skipless.evaluators.features.store_builder import weights_hash
-from skipless.evaluators.quantisation.sites import run_block
+from skipless.evaluators.quantisation.statistics.sites import run_block
 from skipless.models import block_views, create_model, decayed_gains, remove_skips_, set_skip_gains_
 from skipless.models.adapters.torch_encoder import SkiplessEncoderLayer
 from skipless.models.adapters.torchvision_vit import SkiplessEncoderBlock
