@@ -17,6 +17,11 @@ Gates = Literal["independent", "equal"]
 Grouped = Literal["refused", "repeated"]
 Positions = Literal["kept", "orthogonal", "smooth"]
 
+# What stands for the softmax
+AttentionName = Literal["softmax", "polynomial", "shaped", "v-skipinit", "e-spa", "u-spa", "orthogonal"]
+PolynomialScale = Literal["visible", "learned", "solved"]
+QueryStart = Literal["kept", "zero"]
+
 # Training
 OptimizerName = Literal["adamw", "soap", "muon"]
 OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)

@@ -16,6 +16,7 @@ EXPERIMENTS = [
     "skipless.experiments.depth",
     "skipless.experiments.language",
     "skipless.experiments.quantisation",
+    "skipless.experiments.family",
 ]
 """Packages that hold an `EXPERIMENT`."""
 

@@ -104,6 +104,26 @@ def test_a_core_is_its_matrix_times_the_values(name: str, mask: str, causal: boo
     torch.testing.assert_close(found, _expected(name, core, q, k, given, causal) @ v, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("count", [2, 7, 8, 9, 20])  # of 2 dimensions: up to 8 tokens exp(S) itself is computed
+@pytest.mark.parametrize("padded", [False, True])
+def test_orthogonal_attention_of_few_tokens_and_of_many(count: int, padded: bool) -> None:
+    core = OrthogonalAttention(0.8)
+    generator = torch.Generator().manual_seed(1)
+    q, k, v = (torch.randn(1, 1, count, 2, generator=generator, dtype=torch.double).requires_grad_() for _ in range(3))
+    seen = torch.ones(1, 1, 1, count, dtype=torch.bool)
+    seen[..., -1] = not padded
+    expected = (
+        twin.orthogonal(q[:, 0], k[:, 0], seen.expand(1, 1, count, count)[:, 0], core.alpha[0].item())[:, None] @ v
+    )
+    found = core(q, k, v, mask=seen)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    weights = torch.randn(found.shape, generator=generator, dtype=torch.double)
+    for one, other in zip(
+        *(torch.autograd.grad((y * weights).sum(), (q, k, v)) for y in (found, expected)), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "orthogonal"])
 def test_fewer_queries_than_keys_are_the_last_rows(name: str) -> None:
     core, (q, k, v) = _cores(causal=True)[name], _qkv()

@@ -5,6 +5,7 @@ from skipless.models.adapters.known import (
 )
 
 # Attention that is not plain softmax
+from skipless.models.attention_config import AttentionConfig as AttentionConfig
 from skipless.models.attention_core import (
     replace_attention_ as replace_attention_,
     restore_attention_ as restore_attention_,
@@ -51,6 +52,9 @@ from skipless.models.libraries.timm_factory import (
 # What a language model predicts
 from skipless.models.logits import next_token_logits as next_token_logits
 
+# Skips
+from skipless.models.skip_gains import decayed_gains as decayed_gains, set_skip_gains_ as set_skip_gains_
+
 # Conditioning of weights and tokens, as sibling papers have it
 from skipless.models.spectral_conditioning import (
     initialize_conditioned_ as initialize_conditioned_,
@@ -62,8 +66,6 @@ from skipless.models.spectral_conditioning import (
 from skipless.models.starting.calibration import calibrate_ as calibrate_
 from skipless.models.starting.initialization import initialize_ as initialize_
 from skipless.models.starting.positions import set_positions_ as set_positions_
-
-# Skips
 from skipless.models.surgery import block_views as block_views, remove_skips_ as remove_skips_
 from skipless.models.token_graying import (
     insert_token_graying_ as insert_token_graying_,

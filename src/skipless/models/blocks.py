@@ -127,6 +127,8 @@ class BlockView(Record):
             pre-norm one shifted by one norm: `attn_norm` is then the identity, since tokens come normed, `mlp_norm` the
             norm after the attention, and the block ends with a norm of its own.
         sequence_first: whether the block takes tokens as `(n, b, d)`; `attn` and `mlp` take `(b, n, d)` all the same.
+        skip_gains: what the skips of attention and MLP multiply their tokens by (`set_skip_gains_`), where there are
+            any.
         context: what the block is given besides its tokens, where a model gives it more; see `in_context`.
     """
 
@@ -159,7 +161,24 @@ class BlockView(Record):
     position_biases: tuple[str, ...] = ()
     post_norm: bool = False
     sequence_first: bool = False
+    skip_gains: tuple[float, float] = (1.0, 1.0)
     context: BlockContext = PLAIN
+
+    def join(self, x: Float[Tensor, "*b d"], y: Float[Tensor, "*b d"], sub_block: SubBlock) -> Float[Tensor, "*b d"]:
+        """What leaves a sub-block that gives y for tokens x, before any norm behind it: a sum where it has a skip."""
+        if sub_block not in self.skips:
+            return y
+        gain = self.gain(sub_block)
+        return x + y if gain == 1 else gain * x + y
+
+    def gain(self, sub_block: SubBlock) -> float:
+        """What the skip of a sub-block multiplies its tokens by: 1 as a rule, 0 where there is no skip."""
+        return self.skip_gains[sub_block == "mlp"] if sub_block in self.skips else 0.0
+
+    @property
+    def is_decayed(self) -> bool:
+        """Whether a skip carries its tokens times another number than 1."""
+        return any(self.gain(name) != 1 for name in self.skips)
 
     @property
     def core(self) -> AttentionCore | None:

@@ -13,6 +13,7 @@ from typing import Literal
 from torch import nn
 
 from skipless.choices import Precision
+from skipless.errors import InputError
 from skipless.models import BlockView, block_views
 from skipless.models.vit_view import find_vit
 from skipless.planning.flops import heads, token_count
@@ -59,7 +60,16 @@ def block_bytes(view: BlockView, tokens: int, keeping: Keeping, *, first: bool =
         tokens: number n of tokens.
         keeping: options of the forward pass.
         first: whether it is the model's first block, whose input is always float32.
+
+    Raises:
+        InputError: for attention that is not softmax: what its core saves is not counted.
     """
+    if view.core is not None:
+        raise InputError(
+            f"{view.name} has {type(view.core).__name__} for the softmax, and what it saves for the backward pass is "
+            "not counted: plan the model with softmax attention (restore_attention_), or watch a run by `skipless "
+            "doctor`"
+        )
     width, inner = keeping.width, view.heads * view.head_dim
     skips = {"attn": first or "mlp" in view.skips, "mlp": "attn" in view.skips}
     inputs = {sub_block: keeping.norm(skip=skip) for sub_block, skip in skips.items()}

@@ -10,6 +10,10 @@ from torch import nn
 from skipless.errors import InputError
 from skipless.models import BlockView, block_views
 from skipless.models.vit_view import find_vit
+from skipless.nn import PolynomialAttention
+
+# Cores that multiply the n x n matrix of every head twice, as softmax attention does.
+_COUNTED = ("PolynomialAttention", "ShapedAttention", "ValueSkipInit", "ExponentialSPA", "UniformSPA")
 
 
 def token_count(model: nn.Module, image_size: int) -> int:
@@ -57,9 +61,25 @@ def backward_flops(model: nn.Module, image_size: int) -> int:
 
 
 def block_flops(view: BlockView, tokens: int) -> int:
-    """Return the FLOPs of one block: 2 n per weight, and 4 n^2 h d_h for the quadratic part of attention."""
+    """Return the FLOPs of one block: 2 n per weight, and 4 n^2 h d_h for the quadratic part of attention.
+
+    Polynomial and shaped attention, V-SkipInit, E-SPA and U-SPA have the two products of softmax attention; x^1 has two
+    of n d_h^2.
+
+    Raises:
+        InputError: for orthogonal attention, whose exponential of a matrix has no fixed number of products, and for a
+            core of a user's own.
+    """
+    if view.core is not None and type(view.core).__name__ not in _COUNTED:
+        raise InputError(
+            f"{view.name} has {type(view.core).__name__} for the softmax, whose work is not counted: plan the model "
+            "with softmax attention (restore_attention_), or watch a run by `skipless doctor`"
+        )
     inner = view.heads * view.head_dim
-    return 2 * tokens * sum(m.w.numel() for m in view.maps) + 4 * tokens**2 * inner
+    # x^1 of all tokens is linear: Q (K^T V) makes no n x n matrix
+    linear = isinstance(view.core, PolynomialAttention) and view.core.power == 1
+    others = view.head_dim if linear and not getattr(view.attn, "is_causal", False) else tokens
+    return 2 * tokens * sum(m.w.numel() for m in view.maps) + 4 * tokens * others * inner
 
 
 def head_flops(head: nn.Module) -> int:

@@ -15,7 +15,6 @@ from skipless.planning.activations import SINGLE, Keeping, blocks_bytes, norm_by
 from skipless.planning.flops import block_flops
 from skipless.planning.work import Workload, refresh_frequency
 from skipless.recipes.language import LanguageRecipe
-from skipless.recipes.recipe import without_init
 from skipless.tasks import LanguageModel
 
 PAPER_VOCABULARY = 32_000
@@ -146,9 +145,8 @@ def text_workload(recipe: LanguageRecipe, *, windows: int | None = None, vocabul
     if windows is None and recipe.fit.steps is None:
         raise InputError("how long is a run of epochs? Give `windows`, the training text's, or the recipe fit.steps")
     windows = (recipe.fit.steps or 1) * recipe.fit.batch_size if windows is None else windows
-    bare: Any = without_init(recipe)  # initialisation does not change shapes, and meta tensors have no values
     with torch.device("meta"):
-        task: Any = bare.blank_task(recipe.fit.total_steps(windows), ids)
+        task: Any = recipe.blank_task(recipe.fit.total_steps(windows), ids)
     find_text(task.model)
     held_out = recipe.held_out or windows * recipe.data.context
     return TextWorkload(

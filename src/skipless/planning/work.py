@@ -18,7 +18,6 @@ from skipless.optim import OptimizerConfig, build_optimizer
 from skipless.planning.activations import SINGLE, Keeping, backbone_bytes, cast_bytes
 from skipless.planning.flops import backward_flops, forward_flops, head_flops, token_count
 from skipless.recipes import Recipe
-from skipless.recipes.recipe import without_init
 from skipless.tasks import DINO, LanguageModel, Supervised
 from skipless.training import FitConfig
 
@@ -233,9 +232,8 @@ def workload(recipe: Recipe, *, images: int = IMAGENET_TRAIN, classes: int | Non
         raise InputError(f"--images {images}: give the size of the training set, at least 1")
     if recipe.reads_text:
         raise InputError(f"{recipe.name!r} is a language model: its work is counted by skipless.planning.text_workload")
-    bare = without_init(recipe)  # initialisation does not change shapes, and meta tensors have no values
     with torch.device("meta"):
-        task: Any = bare.blank_task(recipe.fit.total_steps(images), IMAGENET_CLASSES if classes is None else classes)
+        task: Any = recipe.blank_task(recipe.fit.total_steps(images), IMAGENET_CLASSES if classes is None else classes)
     passes = recipe.passes(IMAGENET_VAL)
     return Workload(
         task=task,

@@ -2,14 +2,15 @@
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from skipless.data.images import pixel_statistics
 from skipless.display import Record, Table
 from skipless.errors import InputError
-from skipless.models import REGISTERED, load_timm
+from skipless.models import REGISTERED, AttentionConfig, block_views, load_timm
+from skipless.models.libraries.finish import made_beyond_
 from skipless.models.libraries.hf_tokenizer import fast_tokenizer
 from skipless.recipes.language import LanguageRecipe
 from skipless.recipes.read import read_recipe
@@ -48,12 +49,14 @@ class Exported(Record):
         name: timm's name of the model; `skipless_...` needs `import skipless`.
         kwargs: for `timm.create_model`, beside `num_classes=0`.
         loading: lines that load what is no model of timm's.
+        surgery: lines that give the library's model its attention and its skips; empty where it has its own.
     """
 
     file: Path
     name: str
     kwargs: dict[str, Any]
     loading: str = ""
+    surgery: str = ""
 
     def _summary(self) -> str:
         return f"{self.file.name}, {self.name}"
@@ -70,12 +73,13 @@ class Exported(Record):
         if self.loading:
             return self.loading
         twin = self.name.startswith("skipless_")
-        first = "import skipless, timm" if twin else "import timm"
+        first = "import skipless, timm" if twin or self.surgery else "import timm"
         init = ", init=False" if twin else ""  # what is loaded need not be drawn
         words = init + "".join(f", {name}={value!r}" for name, value in self.kwargs.items())
         return (
             f"{first}; from safetensors.torch import load_file\n"
             f"model = timm.create_model({self.name!r}, num_classes=0{words})\n"
+            f"{self.surgery}"
             f"model.load_state_dict(load_file({str(self.file)!r}))"
         )
 
@@ -118,9 +122,23 @@ def export_backbone(run: Path, out: Path, *, epoch: int | None = None) -> Export
         raise InputError(f"{recipe.model.name!r} has no skipless twin in timm's registry: it cannot be loaded by name")
     sizes = sizes_of({key: value.shape for key, value in tensors.items()}, str(run))
     kwargs = {"img_size": sizes["image_size"], "in_chans": sizes["channels"], **recipe.model.kwargs}
-    taken = load_tensors_(load_timm(name, num_classes=0, blank=True, **kwargs), tensors, str(run))
-    note = note_of(name, kwargs, pixel_statistics(recipe.data))
-    return Exported(save_weights(taken, out, note=note), name, kwargs)
+    attention, gain = recipe.model.attention, recipe.model.skip_gain
+    blank = made_beyond_(load_timm(name, num_classes=0, blank=True, **kwargs), attention, gain)
+    taken = load_tensors_(blank, tensors, str(run))
+    note = note_of(name, kwargs, pixel_statistics(recipe.data), attention=attention, skip_gain=gain)
+    return Exported(save_weights(taken, out, note=note), name, kwargs, surgery=_surgery(taken, gain))
+
+
+def _surgery(model: Any, skip_gain: float) -> str:
+    """Lines that give a library's model what this one has in place of softmax and plain skips."""
+    views, lines = block_views(model), ""
+    if skip_gain != 1:
+        lines += f"skipless.models.set_skip_gains_(model, skipless.models.decayed_gains({len(views)}, {skip_gain}))\n"
+    core = views[0].core
+    if core is None:
+        return lines
+    words = ", ".join(f"{name}={value!r}" for name, value in core.options().items())
+    return f"{lines}skipless.replace_attention_(model, skipless.nn.{type(core).__name__}({words}))\n"
 
 
 def _export_language(recipe: LanguageRecipe, run: Path, out: Path) -> Exported:
@@ -158,6 +176,8 @@ def note_of(
     statistics: Statistics | None = None,
     *,
     trained: bool = True,
+    attention: AttentionConfig | None = None,
+    skip_gain: float = 1.0,
 ) -> dict[str, str]:
     """What a file of weights says of its model, for `open_file`, `open_model` and `load_weights`.
 
@@ -166,8 +186,11 @@ def note_of(
         kwargs: for `timm.create_model`, beside `num_classes=0`.
         statistics: mean and standard deviation of each channel that images are normalised by, if not timm's.
         trained: whether the weights have seen data.
+        attention: what stands for the softmax, if anything does.
+        skip_gain: what the skips of the last block multiply their tokens by.
     """
-    return WeightsNote(name, dict(kwargs or {}), statistics, trained=trained).as_metadata()
+    note = WeightsNote(name, dict(kwargs or {}), statistics, trained=trained, skip_gain=skip_gain)
+    return replace(note, attention=attention or AttentionConfig()).as_metadata()
 
 
 def open_file(path: Path, name: str | None = None) -> ModelSource:

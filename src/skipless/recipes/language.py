@@ -1,7 +1,7 @@
 """LanguageRecipe: a causal model trained to predict the next token of text (A.8)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -120,7 +120,7 @@ class LanguageRecipe(Recipe):
         """The language model for a vocabulary of so many."""
         from skipless.tasks import LanguageModel
 
-        return LanguageModel(self.model.build_language(classes, self.data.context, 0), self.objective)
+        return LanguageModel(self.model.build_language(classes, self.data.context, 0, blank=True), self.objective)
 
     def passes(self, evaluated: int) -> Passes:
         """It has no images to count."""
@@ -158,7 +158,7 @@ class LanguageRecipe(Recipe):
         if not takes_shards_only(self.fit.strategy):
             return self.model.build_language(vocabulary, self.data.context, self.fit.seed)
         with torch.device("meta"):
-            return replace(self.model, init=None).build_language(vocabulary, self.data.context, self.fit.seed)
+            return self.model.build_language(vocabulary, self.data.context, self.fit.seed, blank=True)
 
 
 def held_out_windows(text: TextData, count: int, length: int) -> Tensor:

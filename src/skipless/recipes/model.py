@@ -9,6 +9,7 @@ from skipless.display.values import counted
 from skipless.errors import InputError
 from skipless.frozen import added
 from skipless.init.scheme import SkiplessInit
+from skipless.models.attention_config import AttentionConfig
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -30,6 +31,12 @@ class ModelConfig:
         positions: position embeddings of the size of the patch embeddings for a model without `init`, so that a
             residual model may start with those that `init` gives one without skips; `"kept"` leaves the library's.
         library: whose model it is; see `skipless.models.libraries`.
+        attention: what stands for the softmax.
+        skip_gain: what the skips of the last block multiply their tokens by, x = a x + f(x); those before it rise to 1
+            (`decayed_gains`). At 0.7 and less the last map of each branch starts at 0. 1 is the residual model.
+
+    Raises:
+        InputError: for a gain that is not above 0, above 1, or of a model without skips.
     """
 
     name: str = "vit_base_patch16_224"
@@ -38,17 +45,30 @@ class ModelConfig:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     library: str = added("timm")
     positions: Positions = added("kept")
+    attention: AttentionConfig = added(AttentionConfig())
+    skip_gain: float = added(1.0)
 
-    def build(self, data: ImageData, seed: int) -> Module:
+    def __post_init__(self) -> None:
+        if not 0 < self.skip_gain <= 1:
+            raise InputError(f"skip_gain {self.skip_gain}: give a number above 0, up to 1")
+        if self.skip_gain != 1 and not self.skip:
+            raise InputError(f"skip_gain {self.skip_gain} is of models with skips, and this one has none: give --skip")
+
+    def build(self, data: ImageData, seed: int, *, blank: bool = False) -> Module:
         """The model for some data, its weights a function of the seed.
+
+        Args:
+            data: the images.
+            seed: of the weights.
+            blank: all weights will be overwritten, so none is drawn or solved beyond the library's own.
 
         Raises:
             InputError: if the library has no such model, or refuses the keywords, or the images are smaller than a
                 patch, or there is no such library.
         """
-        return self.build_for(data.image_size, data.channels, len(data.classes), seed)
+        return self.build_for(data.image_size, data.channels, len(data.classes), seed, blank=blank)
 
-    def build_for(self, image_size: int, channels: int, classes: int, seed: int) -> Module:
+    def build_for(self, image_size: int, channels: int, classes: int, seed: int, *, blank: bool = False) -> Module:
         """The model for images of a size in pixels; see `build`."""
         from skipless.models.libraries import model_builder
 
@@ -59,18 +79,25 @@ class ModelConfig:
             channels,
             classes,
             skip=self.skip,
-            init=self.init,
+            init=None if blank else self.init,
             positions=self.positions,
             seed=seed,
             kwargs=self.kwargs,
+            **self._beyond(blank),
         )
 
-    def build_language(self, vocabulary: int, context: int, seed: int) -> Module:
+    def _beyond(self, blank: bool) -> dict[str, Any]:
+        """What builders are told of models that are more than a row of Table 1."""
+        more: dict[str, Any] = {} if self.attention.is_softmax else {"attention": self.attention}
+        more |= {} if self.skip_gain == 1 else {"skip_gain": self.skip_gain}
+        return {**more, "blank": True} if blank and more else more
+
+    def build_language(self, vocabulary: int, context: int, seed: int, *, blank: bool = False) -> Module:
         """The causal model for a vocabulary, and for a context in tokens.
 
         The library's builder is asked for `context` as the image size, 0 channels, and the vocabulary as classes.
         """
-        return self.build_for(context, 0, vocabulary, seed)
+        return self.build_for(context, 0, vocabulary, seed, blank=blank)
 
     def check_covers(self, image_size: int, data: str) -> None:
         """Refuse images of which the model's patches would leave rows and columns out: timm drops these silently.
@@ -101,7 +128,18 @@ class ModelConfig:
             >>> ModelConfig(kwargs={"depth": 6, "embed_dim": 64, "patch_size": 8}).title
             'ViT of 6 blocks, width 64, patch 8'
         """
-        sizes = self.kwargs
-        if not {"depth", "embed_dim", "patch_size"} <= sizes.keys():
-            return self.name
-        return f"ViT of {counted(sizes['depth'], 'block')}, width {sizes['embed_dim']}, patch {sizes['patch_size']}"
+        sizes, said = self.kwargs, self.name
+        if {"depth", "embed_dim", "patch_size"} <= sizes.keys():
+            said = f"ViT of {counted(sizes['depth'], 'block')}, width {sizes['embed_dim']}, patch {sizes['patch_size']}"
+        return f"{said}{beyond_in_words(self.attention.title, self.skip_gain)}"
+
+
+def beyond_in_words(attention: str, skip_gain: float) -> str:
+    """What a model has in place of softmax and plain skips, behind its title; nothing if it has both.
+
+    Example:
+        >>> beyond_in_words("shaped", 0.6)
+        ', shaped attention, skips that fall to 0.6'
+    """
+    core = "" if attention == "softmax" else f", {attention} attention"
+    return core if skip_gain == 1 else f"{core}, skips that fall to {skip_gain:g}"

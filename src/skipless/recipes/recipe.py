@@ -6,7 +6,7 @@ its data and its evaluation. Whatever else a run needs stands here, once.
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -16,7 +16,7 @@ from skipless.display.values import counted, few_words
 from skipless.errors import InputError
 from skipless.frozen import added, changed, from_json, to_json
 from skipless.optim.config import OptimizerConfig
-from skipless.recipes.model import ModelConfig
+from skipless.recipes.model import ModelConfig, beyond_in_words
 from skipless.training.config import FitConfig
 
 if TYPE_CHECKING:
@@ -164,6 +164,14 @@ class Recipe(Record):
         "last_diagonal": "model__init__last_diagonal",
         "context_heads": "model__init__context_heads",
         "block_lr": "optimizer__block_lr",
+        "skip_gain": "model__skip_gain",
+        "attention": "model__attention__core",
+        "attention_power": "model__attention__power",
+        "attention_scale": "model__attention__scale",
+        "attention_alpha": "model__attention__alpha",
+        "attention_gamma": "model__attention__gamma",
+        "attention_rho": "model__attention__rho",
+        "attention_queries": "model__attention__queries",
         "workers": "fit__workers",
         "corrupt_limit": "data__corrupt_limit",
         "measure_every": "fit__measure_every",
@@ -190,7 +198,8 @@ class Recipe(Record):
         return object.__new__(kind)
 
     def _summary(self) -> str:
-        model = f"{self.model.name}, {'with' if self.model.skip else 'without'} skips"
+        more = beyond_in_words(self.model.attention.title, self.model.skip_gain)
+        model = f"{self.model.name}, {'with' if self.model.skip else 'without'} skips{more}"
         length = counted(*((self.fit.epochs, "epoch") if self.fit.steps is None else (self.fit.steps, "step")))
         how = f"{self.optimizer.name} at lr {self.optimizer.lr:g}, {length} of {self.data.data}"
         return f"{self.name} {self.scale}, {model}, {how}, seed {self.fit.seed}"
@@ -346,11 +355,6 @@ def _kind_of(parts: Mapping[str, Any]) -> type[Recipe]:
     if not parts:
         raise TypeError("it is empty")
     raise TypeError(f"no kind of recipe has only {', '.join(map(repr, parts))}")
-
-
-def without_init(recipe: Recipe) -> Recipe:
-    """The same recipe whose model keeps its library's initialisation: its weights will be loaded anyway."""
-    return replace(recipe, model=replace(recipe.model, init=None))
 
 
 def run(recipe: Recipe, out: Path, data: ImageData | None = None) -> FitResult:

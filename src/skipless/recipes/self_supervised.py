@@ -99,25 +99,31 @@ class DinoRecipe(Recipe):
         task, data = self.build_task(total, total // self.fit.epochs), loaded.labelled
         evaluate: Evaluate | None = None if data is None else self.evaluation(data)
         if self.keep_every:
-            note = note_of(twin_name(self), self.model.kwargs, pixel_statistics(self.data))
+            statistics = pixel_statistics(self.data)
+            beyond = {"attention": self.model.attention, "skip_gain": self.model.skip_gain}
+            note = note_of(twin_name(self), self.model.kwargs, statistics, **beyond)
             evaluate = keep_teachers(task, out, self.keep_every, self.fit.epochs, evaluate, note)
         return Prepared(task, evaluate, {})
 
-    def build_task(self, total_steps: int, steps_per_epoch: int) -> DINO:
+    def build_task(self, total_steps: int, steps_per_epoch: int, *, blank: bool = False) -> DINO:
         """The student and its teacher before the first step, a function of the seed."""
         from skipless.tasks import DINO
 
         return DINO(
-            self.backbone(), self.task, total_steps=total_steps, steps_per_epoch=steps_per_epoch, seed=self.fit.seed
+            self.backbone(blank=blank),
+            self.task,
+            total_steps=total_steps,
+            steps_per_epoch=steps_per_epoch,
+            seed=self.fit.seed,
         )
 
-    def backbone(self) -> Module:
-        """The backbone before the first step."""
-        return self.model.build_for(self.data.image_size or 224, 3, 0, self.fit.seed)
+    def backbone(self, *, blank: bool = False) -> Module:
+        """The backbone before the first step; a blank one is to be overwritten."""
+        return self.model.build_for(self.data.image_size or 224, 3, 0, self.fit.seed, blank=blank)
 
     def blank_task(self, steps: int, classes: int) -> Module:
         """Student and teacher; classes are not asked for."""
-        return self.build_task(steps, steps // self.fit.epochs).to("meta")
+        return self.build_task(steps, steps // self.fit.epochs, blank=True).to("meta")
 
     def passes(self, evaluated: int) -> Passes:
         """All crops go through the student, the global ones through the teacher, too."""

@@ -1,7 +1,7 @@
 """Models by name, as the command line gives them: a run folder of `skipless train`, or timm's name."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from skipless.display.values import place_name
 from skipless.errors import InputError
 from skipless.models import REGISTERED, create_model, load_timm
 from skipless.models.libraries import LIBRARIES, model_builder
+from skipless.models.libraries.finish import made_beyond_
 from skipless.models.libraries.torchvision_factory import TORCHVISION, load_named
 from skipless.models.vit_view import find_vit
 from skipless.recipes.language import LanguageRecipe
@@ -25,6 +26,7 @@ from skipless.training.run_folder.weights_note import (
     TWIN,
     Statistics,
     WeightsNote,
+    check_beyond,
     check_kwargs,
     check_name,
     read_note,
@@ -166,8 +168,8 @@ def noted_model(note: WeightsNote, shapes: Mapping[str, Size], source: str) -> n
     given = {"img_size": sizes["image_size"], "in_chans": sizes["channels"], "num_classes": sizes["classes"]}
     kwargs: dict[str, Any] = {**given, **note.kwargs}
     if note.model.startswith(TWIN) and note.architecture not in REGISTERED:  # no twin by name, but the same network
-        return create_model(note.model.removeprefix(TWIN), seed=0, **kwargs)
-    return load_timm(note.model, blank=True, **kwargs)
+        return create_model(note.model.removeprefix(TWIN), seed=0, attention=note.attention, blank=True, **kwargs)
+    return made_beyond_(load_timm(note.model, blank=True, **kwargs), note.attention, note.skip_gain)
 
 
 def sized(name: str, shapes: Mapping[str, Size], source: str) -> nn.Module | None:
@@ -216,9 +218,9 @@ def _from_run(folder: Path, weights: Path | None, untrained: bool) -> ModelSourc
     if note is not None:
         check_name(note, twin_name(recipe), str(weights))
         check_kwargs(note, recipe.model.kwargs, str(weights))
-    config = recipe.model if untrained else replace(recipe.model, init=None)  # what is loaded need not be drawn
+        check_beyond(note, recipe.model.attention, recipe.model.skip_gain, str(weights))
     sizes = sizes_of(shapes, str(weights or folder), recipe.data.image_size or 224)
-    model = config.build_for(**sizes, seed=recipe.fit.seed)
+    model = recipe.model.build_for(**sizes, seed=recipe.fit.seed, blank=not untrained)  # what is loaded is not drawn
     if not untrained:
         load_weights(model, weights or folder)
     trained = not untrained and (note is None or note.trained)

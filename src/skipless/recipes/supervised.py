@@ -1,7 +1,7 @@
 """SupervisedRecipe: a classifier trained on labelled images (section 6.1)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -63,7 +63,8 @@ class SupervisedRecipe(Recipe):
         """The classifier for so many classes."""
         from skipless.tasks import Supervised
 
-        return Supervised(self.model.build_for(self.data.image_size or 224, 3, classes, 0), classes, self.targets)
+        model = self.model.build_for(self.data.image_size or 224, 3, classes, 0, blank=True)
+        return Supervised(model, classes, self.targets)
 
     def passes(self, evaluated: int) -> Passes:
         """Every image goes through the model once."""
@@ -93,7 +94,7 @@ class SupervisedRecipe(Recipe):
         if not takes_shards_only(self.fit.strategy):
             return self.model.build(data, self.fit.seed)
         with torch.device("meta"):
-            return replace(self.model, init=None).build(data, self.fit.seed)
+            return self.model.build(data, self.fit.seed, blank=True)
 
 
 def evaluate_top1(model: Module, data: ImageData, config: FitConfig) -> dict[str, float]:

@@ -32,8 +32,8 @@ def language_model(recipe: LanguageRecipe, folder: Path, weights: Path | None, u
     vocabulary = (recorded(folder, "text") or {}).get("vocabulary")
     if not isinstance(vocabulary, int):
         vocabulary = load_text(recipe.data).vocabulary
-    config = recipe.model if untrained else replace(recipe.model, init=None)  # what is loaded need not be drawn
-    model = config.build_language(vocabulary, recipe.data.context, recipe.fit.seed)
+    sizes = (vocabulary, recipe.data.context, recipe.fit.seed)
+    model = recipe.model.build_language(*sizes, blank=not untrained)  # what is loaded need not be drawn
     return model if untrained else load_weights(model, weights or folder)
 
 

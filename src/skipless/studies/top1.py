@@ -16,7 +16,6 @@ from skipless.errors import InputError
 from skipless.evaluators.features.store_builder import tensors_hash
 from skipless.recipes import Recipe
 from skipless.recipes.read import read_recipe
-from skipless.recipes.recipe import without_init
 from skipless.recipes.supervised import evaluate_top1, recorded_classes
 from skipless.studies.config import Top1Config
 from skipless.studies.origin import Origin
@@ -115,7 +114,7 @@ def top1_of_run(
     if (classes := recorded_classes(run)) is not None:
         images = relabelled(images, classes)
     fabric = launch(device, recipe.fit.precision)
-    model = without_init(recipe).model.build(images, recipe.fit.seed)
+    model = recipe.model.build(images, recipe.fit.seed, blank=True)
     load_weights(model, weights or run)
     origin = Origin(_state(recipe, weights), command)
     title, config = place_name(recipe.data.data), Top1Config(recipe.fit.precision)

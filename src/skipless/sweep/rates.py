@@ -13,7 +13,11 @@ Cell = TypeVar("Cell", bound=tuple[str, str])
 
 
 def tune_learning_rates(
-    grids: Mapping[Cell, Mapping[float, Job]], *, jobs: int | None = None, threads: int = 1
+    grids: Mapping[Cell, Mapping[float, Job]],
+    *,
+    jobs: int | None = None,
+    threads: int = 1,
+    all_may_diverge: bool = False,
 ) -> dict[Cell, Scores]:
     """Run the grids of all cells, and note where the best rate is at the end of its grid.
 
@@ -21,12 +25,13 @@ def tune_learning_rates(
         grids: a job for each rate, by model and optimizer.
         jobs: runs at a time.
         threads: CPU threads of each.
+        all_may_diverge: whether a grid in which nothing trained is a result, and no error.
 
     Returns:
         The score of each rate; None where the run diverged.
 
     Raises:
-        InputError: where nothing in a grid trained, or a run failed.
+        InputError: where nothing in a grid trained, unless that may be, or a run failed.
     """
     run_jobs([job for grid in grids.values() for job in grid.values()], parallel=jobs, threads=threads)
     reached = {
@@ -34,6 +39,9 @@ def tune_learning_rates(
         for cell, grid in grids.items()
     }
     for cell, scores in reached.items():
+        if all_may_diverge and all(score is None for score in scores.values()):
+            print(f"note: every rate of {', '.join(cell)} diverged", file=sys.stderr)
+            continue
         lowest = any(job.recipe.lower_is_better for job in grids[cell].values())
         if (best := best_rate(cell, scores, lowest=lowest)) in (min(scores), max(scores)):
             print(f"note: {best:g}, the best for {', '.join(cell)}, ends its grid", file=sys.stderr)

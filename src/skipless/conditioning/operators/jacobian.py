@@ -44,7 +44,7 @@ def attn_jacobian(
     Args:
         block: one block of a model, or its `BlockView`.
         x: the attention's input, `(n, d)`; for several token sets, `(b, n, d)`, the operator is block diagonal.
-        skip: add the identity: K_l + I of Eq. 8.
+        skip: add the identity: K_l + I of Eq. 8; times its gain, if the block's skip is a decayed one.
         norm: include the norm before the attention, so that `x` is the norm's input. With LayerNorm K is singular,
             because the norm removes the tokens' mean and scale.
         method: `"closed"` uses Eq. 10 or raises an error; `"autograd"` uses torch.func; `"auto"` uses Eq. 10 if it can.
@@ -77,7 +77,7 @@ def attn_jacobian(
     else:
         operator = token_operator(primal.jvp, primal.vjp, tokens, name)
         operator = replace(operator, dense=lambda: torch.block_diag(*primal.dense()))
-    return operator.plus_identity() if skip else operator
+    return operator.plus_identity(view.gain("attn") or 1.0) if skip else operator
 
 
 @torch.inference_mode(False)
@@ -132,7 +132,7 @@ def mlp_jacobian(
     operator = token_operator(jvp, vjp, tokens, f"K^ of {_sub_block_name(view, 'mlp', norm)}")
     if _is_tokenwise(vjp, tokens):
         operator = replace(operator, blocks=lambda: _diagonal_blocks(vjp, tokens))
-    return operator.plus_identity() if skip else operator
+    return operator.plus_identity(view.gain("mlp") or 1.0) if skip else operator
 
 
 @torch.inference_mode(False)

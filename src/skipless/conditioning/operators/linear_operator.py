@@ -85,8 +85,11 @@ class LinearOperator(Record):
             blocks=blocks and (lambda: blocks().mT),
         )
 
-    def plus_identity(self) -> "LinearOperator":
-        """`K + I`, the Jacobian of a sub-block with its skip.
+    def plus_identity(self, gain: float = 1.0) -> "LinearOperator":
+        """`K + I`, the Jacobian of a sub-block with its skip, or `K + a I`, of one whose skip is decayed.
+
+        Args:
+            gain: a.
 
         Raises:
             InputError: if it is not square.
@@ -98,11 +101,11 @@ class LinearOperator(Record):
         dense, blocks = self.dense, self.blocks
         return replace(
             self,
-            matvec=lambda v: matvec(v) + v,
-            rmatvec=lambda u: rmatvec(u) + u,
-            name=f"{self.name} + I",
-            dense=dense and (lambda: _plus_identity_(dense())),
-            blocks=blocks and (lambda: _plus_identity_(blocks())),
+            matvec=lambda v: matvec(v) + gain * v,
+            rmatvec=lambda u: rmatvec(u) + gain * u,
+            name=f"{self.name} + {'' if gain == 1 else f'{gain:g} '}I",
+            dense=dense and (lambda: _plus_identity_(dense(), gain)),
+            blocks=blocks and (lambda: _plus_identity_(blocks(), gain)),
         )
 
     @full_precision()
@@ -134,6 +137,6 @@ class LinearOperator(Record):
         return dense.mT
 
 
-def _plus_identity_(matrix: Float[Tensor, "*k d d"]) -> Float[Tensor, "*k d d"]:
-    matrix.diagonal(dim1=-2, dim2=-1).add_(1)
+def _plus_identity_(matrix: Float[Tensor, "*k d d"], gain: float) -> Float[Tensor, "*k d d"]:
+    matrix.diagonal(dim1=-2, dim2=-1).add_(gain)
     return matrix

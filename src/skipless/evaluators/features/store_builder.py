@@ -128,6 +128,8 @@ def weights_hash(model: ViTView) -> str:
         digest.update(repr(graying).encode())
     for view in model.views:
         digest.update(repr((view.skips, view.heads, view.key_heads, view.head_dim, view.logit_scale)).encode())
+        if view.is_decayed:  # said of these alone: hashes of before stay
+            digest.update(repr(view.skip_gains).encode())
     _add_tensors(digest, model.transformer)
     return digest.hexdigest()
 

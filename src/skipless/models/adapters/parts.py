@@ -40,13 +40,43 @@ def kept_skips(block: nn.Module) -> tuple[SubBlock, ...]:
     return tuple(name for name, is_kept in kept.items() if is_kept)
 
 
+def skip_gains(block: nn.Module) -> tuple[float, float]:
+    """What the skips of attention and MLP multiply their tokens by: 1 in the library's own block, 0 without a skip."""
+    kept: list[Any] = [getattr(block, name, True) for name in ("attn_skip", "mlp_skip")]
+    return float(kept[0]), float(kept[1])
+
+
+def joined(x: Tensor, y: Tensor, skip: float) -> Tensor:
+    """What leaves a sub-block that gives y for tokens x: x + y, y where there is no skip, or a x + y of a decayed one.
+
+    Batches may be nested tensors.
+
+    Example:
+        >>> import torch
+        >>> x, y = torch.ones(1), torch.ones(1)
+        >>> [joined(x, y, skip).item() for skip in (True, False, 0.5)]
+        [2.0, 1.0, 1.5]
+    """
+    if skip == 1:
+        return x + y
+    return skip * x + y if skip else y
+
+
 def become_(block: nn.Module, skipless: type[nn.Module], sub_blocks: tuple[SubBlock, ...]) -> nn.Module:
     """Give a block the class whose forward asks `attn_skip` and `mlp_skip`, and note the skips that are left."""
-    kept = [name for name in kept_skips(block) if name not in sub_blocks]
-    block.__class__ = skipless
-    block.attn_skip = "attn" in kept  # pyright: ignore[reportArgumentType]
-    block.mlp_skip = "mlp" in kept  # pyright: ignore[reportArgumentType]
+    block_: Any = block
+    attn, mlp = getattr(block, "attn_skip", True), getattr(block, "mlp_skip", True)
+    block_.__class__ = skipless
+    block_.attn_skip = attn if "attn" not in sub_blocks else False
+    block_.mlp_skip = mlp if "mlp" not in sub_blocks else False
     return block
+
+
+def put_gains_(block: Any, gains: tuple[float, float]) -> None:
+    """Write what the skips multiply their tokens by into a block whose class asks `attn_skip` and `mlp_skip`."""
+    attn, mlp = gains
+    block.attn_skip = attn if block.attn_skip else False
+    block.mlp_skip = mlp if block.mlp_skip else False
 
 
 def norm_modules(*norms: nn.Module | None) -> tuple[nn.Module, ...]:

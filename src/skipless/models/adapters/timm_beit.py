@@ -14,7 +14,7 @@ from timm.models import beit
 from torch import Tensor, nn
 
 from skipless.errors import InputError
-from skipless.models.adapters.parts import become_, library_class, scale_of, stacked_blocks
+from skipless.models.adapters.parts import become_, joined, library_class, scale_of, stacked_blocks
 from skipless.models.adapters.protocol import LayerScaleChoice
 from skipless.models.adapters.timm_parts import biased_maps, block_view, check_drop_path, vit_view
 from skipless.models.blocks import BlockView, SubBlock
@@ -29,19 +29,19 @@ _GAMMAS: tuple[tuple[SubBlock, str], ...] = (("attn", "gamma_1"), ("mlp", "gamma
 class SkiplessBeitBlock(beit.Block):
     """timm's block of BEiT in which each sub-block's skip connection can be left out; made by `remove_skips_`."""
 
-    attn_skip: bool
-    mlp_skip: bool
+    attn_skip: float
+    mlp_skip: float
 
     def forward(self, x: Tensor, shared_rel_pos_bias: Tensor | None = None) -> Tensor:
         """The forward of BEiT's block, in which `attn_skip` and `mlp_skip` switch the two `x +` on or off."""
         y = self.attn(self.norm1(x), shared_rel_pos_bias=shared_rel_pos_bias)
         if self.gamma_1 is not None:
             y = self.gamma_1 * y
-        x = x + self.drop_path1(y) if self.attn_skip else y
+        x = joined(x, self.drop_path1(y), self.attn_skip) if self.attn_skip else y
         y = self.mlp(self.norm2(x))
         if self.gamma_2 is not None:
             y = self.gamma_2 * y
-        return x + self.drop_path2(y) if self.mlp_skip else y
+        return joined(x, self.drop_path2(y), self.mlp_skip) if self.mlp_skip else y
 
 
 _KNOWN = (beit.Block, SkiplessBeitBlock)

@@ -20,7 +20,7 @@ from timm.models.eva import Eva, EvaAttention, EvaBlock
 from torch import Tensor, nn
 
 from skipless.errors import InputError
-from skipless.models.adapters.parts import become_, library_class, scale_of, stacked_blocks
+from skipless.models.adapters.parts import become_, joined, library_class, scale_of, stacked_blocks
 from skipless.models.adapters.protocol import LayerScaleChoice
 from skipless.models.adapters.timm_parts import (
     any_image_size,
@@ -45,8 +45,8 @@ _GAMMAS: tuple[tuple[SubBlock, str], ...] = (("attn", "gamma_1"), ("mlp", "gamma
 class SkiplessEvaBlock(EvaBlock):
     """timm's `EvaBlock` in which each sub-block's skip connection can be left out; made by `remove_skips_`."""
 
-    attn_skip: bool
-    mlp_skip: bool
+    attn_skip: float
+    mlp_skip: float
 
     def forward(
         self, x: Tensor, rope: Tensor | None = None, attn_mask: Tensor | None = None, is_causal: bool = False
@@ -55,11 +55,11 @@ class SkiplessEvaBlock(EvaBlock):
         y = self.attn(self.norm1(x), rope=rope, attn_mask=attn_mask, is_causal=is_causal)
         if self.gamma_1 is not None:
             y = self.gamma_1 * y
-        x = x + self.drop_path1(y) if self.attn_skip else y
+        x = joined(x, self.drop_path1(y), self.attn_skip) if self.attn_skip else y
         y = self.mlp(self.norm2(x))
         if self.gamma_2 is not None:
             y = self.gamma_2 * y
-        return x + self.drop_path2(y) if self.mlp_skip else y
+        return joined(x, self.drop_path2(y), self.mlp_skip) if self.mlp_skip else y
 
 
 _KNOWN = (EvaBlock, SkiplessEvaBlock)

@@ -13,7 +13,7 @@ from timm.layers import DropPath, Format, GluMlp, Mlp, PatchEmbed, SwiGLU
 from torch import Tensor, nn
 
 from skipless.errors import InputError
-from skipless.models.adapters.parts import kept_skips, norm_modules
+from skipless.models.adapters.parts import kept_skips, norm_modules, skip_gains
 from skipless.models.blocks import BlockView, LinearMap, SubBlock
 from skipless.models.vit_view import Entering, Positions, ViTView, per_channel
 
@@ -120,6 +120,7 @@ def block_view(
         norms=norm_modules(block.norm1, block.norm2, query_norm, key_norm, getattr(attn, "norm", None), mlp.norm),
         layer_scales=layer_scales,
         skips=kept_skips(block),
+        skip_gains=skip_gains(block),
         position_biases=position_biases,
     )
 

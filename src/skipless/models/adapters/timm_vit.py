@@ -19,7 +19,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from skipless.errors import InputError
-from skipless.models.adapters.parts import become_, library_class, stacked_blocks
+from skipless.models.adapters.parts import become_, joined, library_class, stacked_blocks
 from skipless.models.adapters.protocol import LayerScaleChoice
 from skipless.models.adapters.timm_parts import any_image_size, block_view, check_drop_path, vit_view
 from skipless.models.blocks import BlockView, LinearMap, SubBlock
@@ -45,15 +45,15 @@ class SkiplessBlock(Block):
     block's.
     """
 
-    attn_skip: bool
-    mlp_skip: bool
+    attn_skip: float
+    mlp_skip: float
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """The forward of `Block`, in which `attn_skip` and `mlp_skip` switch the two `x +` on or off."""
         y = self.ls1(self.attn(self.norm1(x), attn_mask=attn_mask, is_causal=is_causal))
-        x = x + self.drop_path1(y) if self.attn_skip else y
+        x = joined(x, self.drop_path1(y), self.attn_skip) if self.attn_skip else y
         y = self.ls2(self.mlp(self.norm2(x)))
-        return x + self.drop_path2(y) if self.mlp_skip else y
+        return joined(x, self.drop_path2(y), self.mlp_skip) if self.mlp_skip else y
 
 
 _KNOWN = (Block, SkiplessBlock)

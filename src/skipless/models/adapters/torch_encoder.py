@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from skipless.errors import InputError
-from skipless.models.adapters.parts import become_, check_dropout, kept_skips, norm_modules
+from skipless.models.adapters.parts import become_, check_dropout, joined, kept_skips, norm_modules, skip_gains
 from skipless.models.adapters.protocol import LayerScaleChoice
 from skipless.models.adapters.torch_mha import check_mha, mha_maps
 from skipless.models.blocks import BlockView, LinearMap, SubBlock
@@ -28,8 +28,8 @@ SUPPORTED = "nn.TransformerEncoderLayer"
 class SkiplessEncoderLayer(nn.TransformerEncoderLayer):
     """PyTorch's layer in which each sub-block's skip connection can be left out; made by `remove_skips_`."""
 
-    attn_skip: bool
-    mlp_skip: bool
+    attn_skip: float
+    mlp_skip: float
 
     def forward(
         self,
@@ -41,13 +41,11 @@ class SkiplessEncoderLayer(nn.TransformerEncoderLayer):
         """The library's forward without its fused path; `attn_skip` and `mlp_skip` switch the two sums on or off."""
         x = self.norm1(src) if self.norm_first else src
         x = self._sa_block(x, src_mask, src_key_padding_mask, is_causal=is_causal)
-        if self.attn_skip:
-            x = src + x
+        x = joined(src, x, self.attn_skip)
         if not self.norm_first:
             x = self.norm1(x)
         y = self._ff_block(self.norm2(x) if self.norm_first else x)
-        if self.mlp_skip:
-            y = x + y
+        y = joined(x, y, self.mlp_skip)
         return y if self.norm_first else self.norm2(y)
 
 
@@ -134,6 +132,7 @@ def view(name: str, block: Any) -> BlockView:
         norms=norm_modules(block.norm1, block.norm2),
         layer_scales=(),
         skips=kept_skips(block),
+        skip_gains=skip_gains(block),
         post_norm=not first,
         sequence_first=not block.self_attn.batch_first,
     )

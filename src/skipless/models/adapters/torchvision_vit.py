@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from torchvision.models.vision_transformer import EncoderBlock, MLPBlock, VisionTransformer
 
 from skipless.errors import InputError
-from skipless.models.adapters.parts import become_, check_dropout, kept_skips, norm_modules, stacked_blocks
+from skipless.models.adapters.parts import (
+    become_,
+    check_dropout,
+    kept_skips,
+    norm_modules,
+    skip_gains,
+    stacked_blocks,
+)
 from skipless.models.adapters.protocol import LayerScaleChoice
 from skipless.models.adapters.torch_mha import check_mha, mha_maps
 from skipless.models.blocks import BlockView, LinearMap, SubBlock
@@ -29,8 +36,8 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class SkiplessEncoderBlock(EncoderBlock):
     """torchvision's block in which each sub-block's skip connection can be left out; made by `remove_skips_`."""
 
-    attn_skip: bool
-    mlp_skip: bool
+    attn_skip: float
+    mlp_skip: float
 
     def forward(self, input: Tensor) -> Tensor:
         """The forward of `EncoderBlock`, in which `attn_skip` and `mlp_skip` switch the two `+` on or off."""
@@ -38,10 +45,12 @@ class SkiplessEncoderBlock(EncoderBlock):
         x = self.ln_1(input)
         x, _ = self.self_attention(x, x, x, need_weights=False)
         x = self.dropout(x)
-        if self.attn_skip:
-            x = x + input
+        if self.attn_skip:  # written out: `torch.fx` and `torch.jit`, which torchvision's tools use, read this method
+            x = x + input if self.attn_skip == 1 else x + self.attn_skip * input
         y = self.mlp(self.ln_2(x))
-        return x + y if self.mlp_skip else y
+        if self.mlp_skip:
+            y = x + y if self.mlp_skip == 1 else self.mlp_skip * x + y
+        return y
 
 
 _KNOWN = (EncoderBlock, SkiplessEncoderBlock)
@@ -82,6 +91,7 @@ def view(name: str, block: Any) -> BlockView:
         norms=norm_modules(block.ln_1, block.ln_2),
         layer_scales=(),
         skips=kept_skips(block),
+        skip_gains=skip_gains(block),
     )
 
 

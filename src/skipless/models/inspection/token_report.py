@@ -142,7 +142,7 @@ def token_cosine(x: Float[Tensor, "b n d"]) -> float:
 
 def _measure(view: BlockView, x: Float[Tensor, "b n d"], y: Float[Tensor, "b n d"]) -> BlockTokens:
     normed = view.attn_norm(x)
-    between = view.attn_scale(view.attend(normed)) + (x if "attn" in view.skips else 0)
+    between = view.join(x, view.attn_scale(view.attend(normed)), "attn")
     return BlockTokens(
         name=view.name,
         cosine=token_cosine(y),

@@ -13,11 +13,11 @@ from skipless.choices import Positions
 from skipless.errors import InputError, did_you_mean
 from skipless.init import SkiplessInit
 from skipless.models.adapters.protocol import LayerScaleChoice
+from skipless.models.attention_config import AttentionConfig
 from skipless.models.blocks import SubBlock
+from skipless.models.libraries.finish import SOFTMAX, finish_
 from skipless.models.libraries.hf_shards import check_shards
 from skipless.models.libraries.hf_tokenizer import check_vocabulary
-from skipless.models.starting.initialization import initialize_
-from skipless.models.starting.positions import set_positions_
 from skipless.models.surgery import remove_skips_
 from skipless.optional import how_to_install, is_installed
 
@@ -32,6 +32,9 @@ def create_hf_model(
     init: SkiplessInit | Literal["ours"] | None = None,
     positions: Positions = "kept",
     sub_blocks: Sequence[SubBlock] = ("attn", "mlp"),
+    attention: AttentionConfig = SOFTMAX,
+    skip_gain: float = 1.0,
+    blank: bool = False,
     seed: int | None = None,
     **config: Any,
 ) -> nn.Module:
@@ -43,6 +46,9 @@ def create_hf_model(
         init: the scheme; `"ours"` is `SkiplessInit.for_model`, and None leaves the library's own initialisation.
         positions: without `init`, what position embeddings and prefix tokens start as; a scheme has its own.
         sub_blocks: the sub-blocks whose skips are left out if `skip` is False.
+        attention: what stands for the softmax.
+        skip_gain: what the skips of the last block multiply their tokens by (`decayed_gains`); 1 leaves all.
+        blank: all weights will be overwritten, so a scale of attention is not solved.
         seed: if given, weights depend on this number only, and torch's global generator is restored.
         **config: fields of the model's configuration.
 
@@ -69,12 +75,16 @@ def create_hf_model(
             raise
         except _ERRORS as error:
             raise InputError(f"transformers cannot build {name!r} with {config}: {_line(error)}") from error
-        if not skip:
-            remove_skips_(model, sub_blocks)
-        if positions != "kept":
-            set_positions_(model, positions)
-        scheme = SkiplessInit.for_model(model) if init == "ours" else init
-        return model if scheme is None else initialize_(model, scheme)
+        return finish_(
+            model,
+            skip=skip,
+            init=init,
+            positions=positions,
+            sub_blocks=sub_blocks,
+            attention=attention,
+            skip_gain=skip_gain,
+            blank=blank,
+        )
 
 
 def _configuration(cls: Any, fields: dict[str, Any]) -> Any:

@@ -15,10 +15,11 @@ from skipless.errors import InputError
 from skipless.init import SkiplessInit
 from skipless.models.adapters.known import no_adapter
 from skipless.models.adapters.protocol import LayerScaleChoice
+from skipless.models.attention_config import AttentionConfig
 from skipless.models.blocks import SubBlock
+from skipless.models.libraries.finish import SOFTMAX, finish_
 from skipless.models.libraries.timm_registry import register_models
 from skipless.models.starting.initialization import initialize_
-from skipless.models.starting.positions import set_positions_
 from skipless.models.surgery import remove_skips_
 
 _UNEXPECTED = re.compile(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'")
@@ -33,6 +34,9 @@ def create_model(
     init: SkiplessInit | Literal["ours"] | None = None,
     positions: Positions = "kept",
     sub_blocks: Sequence[SubBlock] = ("attn", "mlp"),
+    attention: AttentionConfig = SOFTMAX,
+    skip_gain: float = 1.0,
+    blank: bool = False,
     seed: int | None = None,
     **kwargs: Any,
 ) -> nn.Module:
@@ -44,6 +48,9 @@ def create_model(
         init: the scheme; `"ours"` is `SkiplessInit.for_model`, and None leaves timm's own initialisation.
         positions: without `init`, what position embeddings and prefix tokens start as; a scheme has its own.
         sub_blocks: the sub-blocks whose skips are left out if `skip` is False.
+        attention: what stands for the softmax.
+        skip_gain: what the skips of the last block multiply their tokens by (`decayed_gains`); 1 leaves all.
+        blank: all weights will be overwritten, so a scale of attention is not solved.
         seed: if given, weights drawn on the CPU depend on this number only, and torch's global generator is restored.
         **kwargs: for `timm.create_model`.
 
@@ -75,28 +82,16 @@ def create_model(
             model = timm.create_model(name, **kwargs)
         except _TIMM_ERRORS as error:
             raise _refused("build", name, kwargs, error) from error
-        return finish_(model, skip=skip, init=init, positions=positions, sub_blocks=sub_blocks)
-
-
-def finish_(
-    model: nn.Module,
-    *,
-    skip: bool,
-    init: SkiplessInit | Literal["ours"] | None,
-    positions: Positions,
-    sub_blocks: Sequence[SubBlock] = ("attn", "mlp"),
-) -> nn.Module:
-    """Make a library's residual model one of the three rows of Table 1, in place; see `create_model`.
-
-    Raises:
-        InputError: for whatever `remove_skips_`, `set_positions_` and `initialize_` refuse.
-    """
-    if not skip:
-        remove_skips_(model, sub_blocks)
-    if positions != "kept":
-        set_positions_(model, positions)
-    scheme = SkiplessInit.for_model(model) if init == "ours" else init
-    return model if scheme is None else initialize_(model, scheme)
+        return finish_(
+            model,
+            skip=skip,
+            init=init,
+            positions=positions,
+            sub_blocks=sub_blocks,
+            attention=attention,
+            skip_gain=skip_gain,
+            blank=blank,
+        )
 
 
 def load_timm(name: str, *, pretrained: bool = False, seed: int = 0, blank: bool = False, **kwargs: Any) -> nn.Module:

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from skipless.errors import InputError
+from skipless.models.libraries.finish import finish_
 from skipless.models.libraries.start import Start
-from skipless.models.libraries.timm_factory import finish_, load_timm
+from skipless.models.libraries.timm_factory import load_timm
 
 TORCHVISION = "torchvision:"
 """What goes before the name of one of torchvision's models where another library's may stand."""
@@ -48,7 +49,11 @@ def build_torchvision(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(start["seed"])
         model = _made(name, None, {"image_size": image_size, "num_classes": classes, **kwargs})
-        return finish_(model, skip=start["skip"], init=start["init"], positions=start["positions"])
+        return finish_(model, **_without_seed(start))
+
+
+def _without_seed(start: Start) -> dict[str, Any]:
+    return {name: value for name, value in start.items() if name != "seed"}
 
 
 def load_named(name: str, *, pretrained: bool = False, seed: int = 0, blank: bool = False) -> nn.Module:

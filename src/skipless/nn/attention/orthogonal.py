@@ -15,7 +15,8 @@ class OrthogonalAttention(AttentionCore):
 
     S = U W^T has rank 2c, so exp(S) = I + U phi(W^T U) W^T with phi(M) = (e^M - 1) / M, which costs O(n c^2 + c^3) and
     makes no n x n matrix. phi is read off the exponential of [[M, I], [0, 0]]. Unlike a QR of [Q, K] it has a gradient
-    whatever the rank, and with fewer than 2c tokens. phi is computed in float64, the rest in float32.
+    whatever the rank, and with fewer than 2c tokens. With 4c tokens or fewer exp(S) itself is the smaller matrix, and
+    is taken. Exponentials are computed in float64, the rest in float32.
 
     It is bidirectional. Padded keys take no part: their rows and columns are those of the identity. Each head has one
     alpha, which is trainable.
@@ -69,7 +70,11 @@ class OrthogonalAttention(AttentionCore):
                 q, k = q * seen, k * seen
             factor = (self.alpha.to(q) * how.scale)[:, None, None]
             left, right = torch.cat([q, -k], -1) * factor, torch.cat([k, q], -1)
-            turned = wide + left @ (_phi(right.mT @ left) @ (right.mT @ wide))
+            if q.shape[-2] <= 4 * q.shape[-1]:  # S is then no larger than what phi is read off
+                a = torch.linalg.matrix_exp((left @ right.mT).double())
+                turned = a.to(wide.dtype) @ wide
+            else:
+                turned = wide + left @ (_phi(right.mT @ left) @ (right.mT @ wide))
         return turned.to(v.dtype)
 
 

@@ -2,17 +2,16 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from skipless.choices import PolynomialScale
 from skipless.errors import InputError
 from skipless.nn.attention.core import AttentionCore, Call, visible
-
-PolynomialScale = Literal["visible", "learned", "solved"]
 
 # Queries at a time, from so many keys on: then no n x n matrix is made, and what a step back needs is computed again.
 _ROWS, _MANY_KEYS = 128, 1024

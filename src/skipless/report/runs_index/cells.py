@@ -98,10 +98,13 @@ def _epochs(epochs: float | None) -> str:
 
 def _model(run: RunLine) -> str:
     """The model in a few words, as `ModelConfig.title` has it."""
-    sizes = run.at("recipe.model.kwargs", {})
+    sizes, said = run.at("recipe.model.kwargs", {}), str(run.at("recipe.model.name", ""))
     if isinstance(sizes, Mapping) and {"depth", "embed_dim", "patch_size"} <= sizes.keys():
-        return f"ViT of {_blocks(sizes['depth'])}, width {sizes['embed_dim']}, patch {sizes['patch_size']}"
-    return str(run.at("recipe.model.name", ""))
+        said = f"ViT of {_blocks(sizes['depth'])}, width {sizes['embed_dim']}, patch {sizes['patch_size']}"
+    core, gain = run.at("recipe.model.attention", {}), run.at("recipe.model.skip_gain", 1.0)
+    words = [core.get("core", ""), *(f"{key} {value}" for key, value in core.items() if key != "core")] if core else []
+    told = f", {', '.join(words)} attention" if words else ""
+    return f"{said}{told}{f', skips that fall to {gain}' if gain != 1 else ''}"
 
 
 def _blocks(depth: Any) -> str:

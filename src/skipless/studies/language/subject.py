@@ -38,7 +38,8 @@ class Subject:
     def identity(self) -> dict[str, Any]:
         """What tells this model from others: weights, skips, and kinds of modules."""
         try:
-            skips = [list(view.skips) for view in block_views(self.model)]
+            views = block_views(self.model)
+            skips = [[*view.skips, *(map(str, view.skip_gains) if view.is_decayed else ())] for view in views]
         except InputError:
             skips = None  # no adapter knows it: its modules say what they are
         modules = hashlib.sha256(repr(self.model).encode()).hexdigest()

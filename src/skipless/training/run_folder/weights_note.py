@@ -10,7 +10,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from skipless.errors import InputError
-from skipless.models import SubBlock, block_views
+from skipless.frozen import from_json, to_json
+from skipless.models import AttentionConfig, BlockView, SubBlock, block_views, decayed_gains
 
 KEY = "skipless"  # under which the metadata of a safetensors file holds the note
 TWIN = "skipless_"
@@ -32,6 +33,8 @@ class WeightsNote:
         statistics: mean and standard deviation of each channel that images are normalised by, if not timm's.
         trained: whether the weights have seen data.
         run: the run folder that says all this, for a file without a note of its own.
+        attention: what stands for the softmax.
+        skip_gain: what the skips of the last block multiply their tokens by (`decayed_gains`).
     """
 
     model: str
@@ -39,6 +42,8 @@ class WeightsNote:
     statistics: Statistics | None = None
     trained: bool = True
     run: Path | None = None
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    skip_gain: float = 1.0
 
     @property
     def architecture(self) -> str:
@@ -54,7 +59,9 @@ class WeightsNote:
     def as_metadata(self) -> dict[str, str]:
         """An entry for the metadata of a file."""
         named = {"model": self.model, "kwargs": dict(self.kwargs), "statistics": self.statistics}
-        return {KEY: json.dumps({**named, "trained": self.trained})}
+        more = {} if self.attention.is_softmax else {"attention": to_json(self.attention)}
+        more |= {} if self.skip_gain == 1 else {"skip_gain": self.skip_gain}
+        return {KEY: json.dumps({**named, "trained": self.trained, **more})}
 
 
 def read_note(path: Path) -> WeightsNote | None:
@@ -83,7 +90,11 @@ def read_note(path: Path) -> WeightsNote | None:
         given = values["statistics"]
         statistics = None if given is None else (tuple(map(float, given[0])), tuple(map(float, given[1])))
         return WeightsNote(
-            str(values["model"]), dict(values["kwargs"]), statistics, trained=bool(values.get("trained", True))
+            str(values["model"]),
+            dict(values["kwargs"]),
+            statistics,
+            trained=bool(values.get("trained", True)),
+            **_beyond(values),
         )
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(
@@ -124,12 +135,19 @@ def check_model(note: WeightsNote, model: nn.Module, source: str) -> None:
         views = block_views(model)
     except InputError:
         return  # no adapter knows it; names and shapes have to do
-    for view in views:
+    wanted = decayed_gains(len(views), note.skip_gain)
+    for view, gain in zip(views, wanted, strict=True):
         if set(view.skips) != set(note.skips):
             raise InputError(
                 f"{source!r} holds weights of {note.model!r}, with skips of {_listed(note.skips)}; {view.name} of this "
                 f"model has skips of {_listed(view.skips)}: build it as {note.model!r}"
             )
+        if any(abs(view.gain(name) - gain) > 1e-6 for name in view.skips):
+            raise InputError(
+                f"{source!r} holds weights of a model whose skips carry {gain:.4g} of their tokens in {view.name}; "
+                f"this model's carry {view.skip_gains}: skipless.models.set_skip_gains_ sets them"
+            )
+        _check_core(note, view, len(views), source)
         heads = note.kwargs.get("num_heads", view.heads)
         if heads != view.heads:
             raise InputError(
@@ -138,12 +156,54 @@ def check_model(note: WeightsNote, model: nn.Module, source: str) -> None:
             )
 
 
+def check_beyond(note: WeightsNote, attention: AttentionConfig, skip_gain: float, source: str) -> None:
+    """Raise `InputError` unless weights are of a model with this attention and these skips: weights need not tell."""
+    if note.skip_gain != skip_gain:
+        raise InputError(
+            f"{source!r} holds weights of a model with skip_gain={note.skip_gain:g}, not {skip_gain:g}; give weights "
+            "of this model, or the run that they are of"
+        )
+    if note.attention != attention:
+        raise InputError(
+            f"{source!r} holds weights of a model with {note.attention.title} attention, not {attention.title}; give "
+            "weights of this model, or the run that they are of"
+        )
+
+
+def _check_core(note: WeightsNote, view: BlockView, depth: int, source: str) -> None:
+    """Refuse a block whose attention is not the noted one."""
+    found, wanted = _said_of(view.core), "softmax"
+    if not note.attention.is_softmax:
+        tokens = getattr(view.core, "tokens", 1)
+        causal = bool(getattr(view.core, "causal", False))
+        wanted = _said_of(note.attention.core_of(tokens=tokens, depth=depth, causal=causal))
+    if found != wanted:
+        raise InputError(
+            f"{source!r} holds weights of a model whose attention is {wanted}; {view.name} of this model has {found}: "
+            "call skipless.replace_attention_ or restore_attention_ before the weights are loaded"
+        )
+
+
+def _said_of(core: Any) -> str:
+    return "softmax" if core is None else f"{type(core).__name__}({_options(core)})"
+
+
+def _options(core: Any) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in core.options().items())
+
+
+def _beyond(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of a model that is more than a library's with skips or without."""
+    attention = from_json(AttentionConfig, values.get("attention") or {})
+    return {"attention": attention, "skip_gain": float(values.get("skip_gain", 1.0))}
+
+
 def _run_note(folder: Path) -> WeightsNote | None:
     """What a run folder's record says of its model, whichever kind of recipe it was made by."""
     try:
         model = json.loads((folder / "run.json").read_text(encoding="utf-8"))["recipe"]["model"]
         name = str(model["name"]) if model["skip"] else f"{TWIN}{model['name']}"
-        return WeightsNote(name, dict(model["kwargs"]), run=folder)
+        return WeightsNote(name, dict(model["kwargs"]), run=folder, **_beyond(model))
     except (OSError, ValueError, KeyError, TypeError):
         return None  # no run of a recipe: nothing is known
 

@@ -142,7 +142,8 @@ def budget_of(view: BlockView, sites: Mapping[str, SiteStatistics], after: SiteS
     for name, linear, source, entering, branch, leaving in parts:
         inner, skip = sites[source].moments, name in view.skips
         mixed = mixed_kurtosis(linear.w, inner.variance, inner.kurtosis)
-        own, carried_by = _pair(branch), _pair(entering)
+        own, (variance, kurtosis) = _pair(branch), _pair(entering)
+        carried_by = (variance * view.gain(name) ** 2, kurtosis)
         skipped, rest = sum_kurtosis(carried_by, own) if skip else (math.nan, math.nan)
         means = (_mean(inner.kurtosis), _mean(branch.moments.kurtosis), _mean(mixed))
         pooled = (carried_by[1] if skip else math.nan, own[1], leaving.kurtosis["pooled"])

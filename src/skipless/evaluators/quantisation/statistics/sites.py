@@ -44,7 +44,7 @@ def run_block(view: BlockView, x: Float[Tensor, "b n d"]) -> tuple[dict[str, Ten
     with capturing(view, {"heads": view.output, "hidden": view.mlp_out}) as captured:
         attended = view.attn_scale(view.attend(h))
         found["attention out"] = attended
-        found["middle"] = x + attended if "attn" in view.skips else attended
+        found["middle"] = view.join(x, attended, "attn")
         found["MLP in"] = view.mlp_norm(found["middle"])
         found["MLP out"] = view.mlp_scale(view.mlp(found["MLP in"]))
     if "heads" not in captured:
@@ -52,10 +52,8 @@ def run_block(view: BlockView, x: Float[Tensor, "b n d"]) -> tuple[dict[str, Ten
     if "hidden" not in captured:
         captured["hidden"] = _hidden(view, found["MLP in"])
     found |= captured
-    if view.post_norm:  # it ends with a norm that is its own
-        leaving = view.run(x)
-    else:
-        leaving = found["middle"] + found["MLP out"] if "mlp" in view.skips else found["MLP out"]
+    # A post-norm block ends with a norm that is its own.
+    leaving = view.run(x) if view.post_norm else view.join(found["middle"], found["MLP out"], "mlp")
     return {name: found[name] for name in SITES}, leaving
 
 

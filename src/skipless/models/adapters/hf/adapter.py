@@ -15,6 +15,7 @@ from skipless.errors import InputError
 from skipless.models.adapters.hf.classes import Path, known_class, own_class, path_of, residual_class
 from skipless.models.adapters.hf.prenorm import check_unsharded
 from skipless.models.adapters.hf.saved import note_
+from skipless.models.adapters.parts import put_gains_
 from skipless.models.adapters.protocol import LayerScaleChoice
 from skipless.models.blocks import BlockView, SubBlock
 from skipless.models.text_view import TextView
@@ -94,6 +95,21 @@ def check_removable(name: str, block: nn.Module, sub_blocks: tuple[SubBlock, ...
 def remove_skips_(block: nn.Module, sub_blocks: tuple[SubBlock, ...], layer_scale: LayerScaleChoice) -> nn.Module:
     """Remove the skips of the named sub-blocks; call `check_removable` first."""
     return _file(block).remove_skips_(block, sub_blocks, layer_scale)
+
+
+def set_skip_gains_(block: nn.Module, gains: tuple[float, float]) -> None:
+    """Have the skips of attention and MLP multiply their tokens by a gain, where there are skips.
+
+    Raises:
+        InputError: for a block that FSDP2 has sharded.
+    """
+    check_unsharded("the block", block)
+    file = _file(block)
+    if hasattr(file, "set_skip_gains_"):
+        file.set_skip_gains_(block, gains)
+    else:
+        file.remove_skips_(block, (), "keep")
+        put_gains_(block, gains)
 
 
 def note_removed_(model: nn.Module, views: Sequence[BlockView]) -> None:

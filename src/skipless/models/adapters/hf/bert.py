@@ -21,6 +21,7 @@ from skipless.models.adapters.hf.classes import (
     skipless_class,
 )
 from skipless.models.adapters.hf.prenorm import check_dropout
+from skipless.models.adapters.parts import joined
 from skipless.models.adapters.protocol import LayerScaleChoice
 from skipless.models.blocks import BlockView, SubBlock
 from skipless.models.calls import first_tensor
@@ -29,11 +30,13 @@ _HOME = "bert.modeling_bert"
 
 
 class Forward:
-    """The forward of `BertSelfOutput` and of `BertOutput` without the addition."""
+    """The forward of `BertSelfOutput` and of `BertOutput` without the addition, or with one of decayed tokens."""
+
+    skip: float = 0.0
 
     def forward(self: Any, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
-        """Tokens to tokens; those that would be added are left out."""
-        return self.LayerNorm(self.dropout(self.dense(hidden_states)))
+        """Tokens to tokens; those that would be added are left out, or times a gain."""
+        return self.LayerNorm(joined(input_tensor, self.dropout(self.dense(hidden_states)), self.skip))
 
 
 class Attention(nn.Module):
@@ -104,13 +107,23 @@ def view(name: str, block: Any) -> BlockView:
         gate=None,
         norms=(mlp_norm, output.LayerNorm),
         layer_scales=(),
-        skips=tuple(part for part, module in _additions(block).items() if _adds(module)),
+        skips=tuple(part for part, module in _additions(block).items() if _gain(module)),
+        skip_gains=(_gain(attention.output), _gain(output)),
         post_norm=True,
     )
 
 
-def _adds(output: nn.Module) -> bool:
-    return path_of(own_class(output)) is not None
+def _gain(output: Any) -> float:
+    """What an addition multiplies its tokens by: 1 in the library's own class."""
+    return 1.0 if path_of(own_class(output)) is not None else float(output.skip)
+
+
+def set_skip_gains_(block: Any, gains: tuple[float, float]) -> None:
+    """Have the additions of attention and MLP take their tokens times a gain, where there are additions."""
+    for output, gain in zip(_additions(block).values(), gains, strict=True):
+        if _gain(output):
+            output.__class__ = skipless_class(Forward, residual_class(own_class(output)))
+            output.skip = gain
 
 
 def check_removable(name: str, block: Any, sub_blocks: tuple[SubBlock, ...]) -> None:
@@ -131,4 +144,5 @@ def remove_skips_(block: Any, sub_blocks: tuple[SubBlock, ...], layer_scale: Lay
     for sub_block, output in _additions(block).items():
         if sub_block in sub_blocks:
             output.__class__ = skipless_class(Forward, residual_class(own_class(output)))
+            output.skip = 0.0
     return block

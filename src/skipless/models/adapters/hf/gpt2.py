@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from skipless.errors import InputError
 from skipless.models.adapters.hf.classes import Path, class_by_name, expect, known_class, linear_maps, norms_of
-from skipless.models.adapters.hf.prenorm import UNPACKED, check_dropout, leave_out_, skips
+from skipless.models.adapters.hf.prenorm import UNPACKED, check_dropout, gains, leave_out_, skips
+from skipless.models.adapters.parts import joined
 from skipless.models.adapters.protocol import LayerScaleChoice
 from skipless.models.blocks import BlockView, SubBlock
 
@@ -15,8 +16,8 @@ from skipless.models.blocks import BlockView, SubBlock
 class Forward:
     """The forward of a GPT-2 block, in which `attn_skip` and `mlp_skip` switch the two `x +` on or off."""
 
-    attn_skip: bool
-    mlp_skip: bool
+    attn_skip: float
+    mlp_skip: float
     residual: type
 
     def forward(self: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -27,9 +28,9 @@ class Forward:
             raise InputError("a skipless GPT-2 block has no cross-attention, yet is given encoder_hidden_states")
         kwargs.pop("encoder_attention_mask", None)
         y, _ = self.attn(self.ln_1(hidden_states), **kwargs)
-        x = y + hidden_states if self.attn_skip else y
+        x = joined(hidden_states, y, self.attn_skip)
         y = self.mlp(self.ln_2(x))
-        return x + y if self.mlp_skip else y
+        return joined(x, y, self.mlp_skip)
 
 
 def _names(residual: Any) -> tuple[str, ...]:
@@ -83,6 +84,7 @@ def view(name: str, block: Any) -> BlockView:
         norms=norms_of(block.ln_1, block.ln_2),
         layer_scales=(),
         skips=skips(block),
+        skip_gains=gains(block),
         context=UNPACKED,
     )
 

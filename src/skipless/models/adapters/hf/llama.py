@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from skipless.models.adapters.hf.classes import class_by_name, expect, known_class, linear_maps, norms_of
-from skipless.models.adapters.hf.prenorm import UNPACKED, leave_out_, skips
+from skipless.models.adapters.hf.prenorm import UNPACKED, gains, leave_out_, skips
+from skipless.models.adapters.parts import joined
 from skipless.models.adapters.protocol import LayerScaleChoice
 from skipless.models.blocks import BlockView, SubBlock
 
@@ -25,8 +26,8 @@ class Forward:
     cache, whose name changes from version to version.
     """
 
-    attn_skip: bool
-    mlp_skip: bool
+    attn_skip: float
+    mlp_skip: float
     residual: type
 
     def forward(self: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -35,9 +36,9 @@ class Forward:
             kwargs |= zip(_names(self.residual), args, strict=False)
         kwargs.setdefault("attention_mask", None)
         y, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)
-        x = hidden_states + y if self.attn_skip else y
+        x = joined(hidden_states, y, self.attn_skip)
         y = self.mlp(self.post_attention_layernorm(x))
-        return x + y if self.mlp_skip else y
+        return joined(x, y, self.mlp_skip)
 
 
 def _names(residual: Any) -> tuple[str, ...]:
@@ -93,6 +94,7 @@ def view(name: str, block: Any) -> BlockView:
         norms=norms_of(block.input_layernorm, block.post_attention_layernorm, query_norm, key_norm),
         layer_scales=(),
         skips=skips(block),
+        skip_gains=gains(block),
         context=UNPACKED,
     )
 

@@ -26,12 +26,20 @@ def skips(block: nn.Module) -> tuple[SubBlock, ...]:
     return tuple(name for name, is_kept in kept.items() if is_kept)
 
 
+def gains(block: Any) -> tuple[float, float]:
+    """What the skips of attention and MLP multiply their tokens by; 0 without the skip."""
+    if residual_class(own_class(block)) is own_class(block):
+        return 1.0, 1.0
+    return float(block.attn_skip), float(block.mlp_skip)
+
+
 def leave_out_(block: nn.Module, sub_blocks: tuple[SubBlock, ...], forward: type) -> nn.Module:
     """Give a block the class whose forward leaves the skips of the named sub-blocks out."""
-    kept = [name for name in skips(block) if name not in sub_blocks]
-    block.__class__ = skipless_class(forward, residual_class(own_class(block)))
-    block.attn_skip = "attn" in kept  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
-    block.mlp_skip = "mlp" in kept  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+    block_: Any = block
+    attn, mlp = gains(block)
+    block_.__class__ = skipless_class(forward, residual_class(own_class(block)))
+    block_.attn_skip = attn if "attn" not in sub_blocks else False
+    block_.mlp_skip = mlp if "mlp" not in sub_blocks else False
     return block
 
 

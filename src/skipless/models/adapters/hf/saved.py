@@ -1,6 +1,7 @@
 """What a configuration says of a model's skips, so that a skipless model that is saved comes back skipless.
 
-`config.skipless` holds the arguments of `remove_skips_`, and what stands for the softmax (`replace_attention_`). A
+`config.skipless` holds the arguments of `remove_skips_`, what stands for the softmax (`replace_attention_`), and what
+decayed skips multiply tokens by (`set_skip_gains_`). A
 model that is built with such a configuration, by its class,
 by `AutoModel`, or by `from_pretrained`, loses its skips as soon as it has its blocks (`build_`). Its file says
 `"model_type": "skipless_llama"`, so that `transformers` without this library refuses it.
@@ -77,7 +78,11 @@ def described(model: nn.Module, *, strictly: bool = False) -> dict[str, Any] | N
             "attention, which a configuration cannot say: save "
             "model.state_dict(), or remove the same skips from all blocks"
         )
-    return states[0] if states else None
+    if not states:
+        return None
+    gains = [[one.gain("attn"), one.gain("mlp")] for one in views]
+    decayed = {"skip_gains": gains} if any(gain not in (0.0, 1.0) for of in gains for gain in of) else {}
+    return {**(states[0] or {}), **decayed} or None
 
 
 def _state(view: BlockView) -> dict[str, Any] | None:
@@ -116,24 +121,29 @@ def build_(model: nn.Module) -> None:
     if noted is None:
         return
     from skipless.models.attention_core import replace_attention_
+    from skipless.models.skip_gains import set_skip_gains_
     from skipless.models.surgery import remove_skips_
 
     if not _is_known(noted):
         raise InputError(f"the configuration says skipless={noted!r}: this version does not know what that means")
     core = dict(noted.get("core", {}))
-    skips = {name: value for name, value in noted.items() if name != "core"}
+    skips = {name: value for name, value in noted.items() if name not in ("core", "skip_gains")}
     kind = getattr(nn_layers, core.pop("kind"))(**core) if core else None
     if skips:
         remove_skips_(model, **skips)
     if kind is not None:
         replace_attention_(model, kind)
+    if "skip_gains" in noted:
+        set_skip_gains_(model, [tuple(gains) for gains in noted["skip_gains"]])
 
 
 def _is_known(noted: Any) -> bool:
     """Whether what a configuration says is what this version writes."""
-    if not isinstance(noted, dict) or not {"sub_blocks", "layer_scale", "core"} >= noted.keys() or not noted:
+    if not isinstance(noted, dict) or not {"sub_blocks", "layer_scale", "core", "skip_gains"} >= noted.keys():
         return False
-    if "sub_blocks" not in noted and ("layer_scale" in noted or "core" not in noted):
+    if not noted or ("sub_blocks" not in noted and not {"core", "skip_gains"} & noted.keys()):
+        return False
+    if "sub_blocks" not in noted and "layer_scale" in noted:
         return False
     core = noted.get("core", {"kind": "TokenGraying"})
     kind = getattr(nn_layers, core.get("kind", ""), None) if isinstance(core, dict) else None

@@ -5,7 +5,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from skipless.models.adapters.hf.classes import Path, class_by_name, expect, known_class, linear_maps, norms_of
-from skipless.models.adapters.hf.prenorm import UNPACKED, check_drop_path, check_dropout, leave_out_, skips
+from skipless.models.adapters.hf.prenorm import UNPACKED, check_drop_path, check_dropout, gains, leave_out_, skips
+from skipless.models.adapters.parts import joined
 from skipless.models.adapters.protocol import LayerScaleChoice
 from skipless.models.blocks import BlockView, LinearMap, SubBlock
 
@@ -13,31 +14,31 @@ from skipless.models.blocks import BlockView, LinearMap, SubBlock
 class PlainForward:
     """The forward of a ViT block, in which `attn_skip` and `mlp_skip` switch the two `x +` on or off."""
 
-    attn_skip: bool
-    mlp_skip: bool
+    attn_skip: float
+    mlp_skip: float
 
     def forward(self: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Tokens to tokens."""
         y, _ = self.attention(self.layernorm_before(hidden_states), *args, **kwargs)
         y = self.dropout(y)
-        x = y + hidden_states if self.attn_skip else y
+        x = joined(hidden_states, y, self.attn_skip)
         y = self.dropout(self.mlp(self.layernorm_after(x)))
-        return y + x if self.mlp_skip else y
+        return joined(x, y, self.mlp_skip)
 
 
 class ScaledForward:
     """The forward of a DINO block, with LayerScale and drop path; `attn_skip` and `mlp_skip` switch the two `x +`."""
 
-    attn_skip: bool
-    mlp_skip: bool
+    attn_skip: float
+    mlp_skip: float
 
     def forward(self: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Tokens to tokens."""
         y, _ = self.attention(self.norm1(hidden_states), *args, **kwargs)
         y = self.layer_scale1(y)
-        x = self.drop_path(y) + hidden_states if self.attn_skip else y
+        x = joined(hidden_states, self.drop_path(y), self.attn_skip) if self.attn_skip else y
         y = self.layer_scale2(self.mlp(self.norm2(x)))
-        return self.drop_path(y) + x if self.mlp_skip else y
+        return joined(x, self.drop_path(y), self.mlp_skip) if self.mlp_skip else y
 
 
 KNOWN = {
@@ -96,6 +97,7 @@ def view(name: str, block: Any) -> BlockView:
         norms=norms_of(*norms),
         layer_scales=() if plain else tuple(f"{module}.lambda1" for module in _present(block)),
         skips=skips(block),
+        skip_gains=gains(block),
         context=UNPACKED,
     )
 
