@@ -70,8 +70,9 @@ class FitConfig:
         for name in (*least, "evaluate_every", "evaluate_steps", "checkpoint_every", "measure_every", "workers"):
             if (value := getattr(self, name)) is not None and value < least.get(name, 0):
                 raise InputError(f"{name} {value} is too small; give at least {least.get(name, 0)}")
-        if not self.measured or (unknown := set(self.measured) - set(get_args(Measured))):
-            named = ", ".join(map(repr, sorted(unknown))) if self.measured else "nothing"
+        unknown = sorted(set(self.measured) - set(get_args(Measured)))
+        if unknown or not self.measured:
+            named = ", ".join(map(repr, unknown)) or "nothing"
             raise InputError(f"measured {named}; there is {', '.join(get_args(Measured))}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise InputError(f"clip_norm {self.clip_norm} would clip everything; give a positive norm or None")
