@@ -12,6 +12,7 @@ from torch import nn
 from skipless.adapters import SineLoraConfig, sine_
 from skipless.errors import InputError
 
+pytestmark = pytest.mark.filterwarnings(*twin.PEFT_WARNS)
 X = torch.randn(5, 12, generator=torch.Generator().manual_seed(3))
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 

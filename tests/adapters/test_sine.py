@@ -15,6 +15,7 @@ from torch import nn
 from skipless.adapters import SineLoraConfig, sine_
 from skipless.adapters.layer import SineLinear
 
+pytestmark = pytest.mark.filterwarnings(*twin.PEFT_WARNS)
 X = torch.randn(5, 12, generator=torch.Generator().manual_seed(3))
 OPTIONS = {
     "plain": {},
@@ -225,6 +226,7 @@ sys.path[:0] = {path!r}
 import torch
 from reference import sine as twin
 warnings.simplefilter("ignore")
+twin.hide_torchao()
 x = torch.randn(5, 12, generator=torch.Generator().manual_seed(3))
 model = twin.adapted()
 wanted = [p for p in model.parameters() if p.requires_grad]

@@ -6,6 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# What PEFT and the libraries below it say of their own.
+PEFT_WARNS = (
+    r"ignore:::peft\.",
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
+    "ignore:`torch.jit:FutureWarning",
+)
+
 
 def delta(b: Tensor, a: Tensor, frequency: float, scaling: float | None, alpha: float, rank: float) -> Tensor:
     """(alpha / r) sin(omega B A) / g, (out, in), with g = sqrt(in) by default."""
@@ -28,6 +35,17 @@ def output(x: Tensor, weight: Tensor, bias: Tensor | None, change: Tensor) -> Te
 def lloyd_cost(values: Tensor, codebook: Tensor) -> float:
     """The mean squared error of each value's nearest entry."""
     return float((values.flatten()[:, None].double() - codebook.double()).abs().min(1).values.square().mean())
+
+
+def hide_torchao() -> bool:
+    """Have an old PEFT not look for torchao: it asks today's for names that are gone, and makes no layer at all."""
+    import peft
+    from peft.tuners.lora import torchao as peft_torchao
+
+    old = tuple(map(int, peft.__version__.split(".")[:2])) < (0, 19)
+    if old:
+        peft_torchao.is_torchao_available = lambda: False
+    return old
 
 
 def mlp(seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Sequential:

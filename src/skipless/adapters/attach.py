@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraModel, layer as peft_layer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from skipless.adapters.config import SineLoraConfig, with_sine
@@ -54,6 +55,7 @@ def sine_(model: _Model, frequency: float = 200.0, scaling: float | None = None,
         check_config(configs[name])
         _check_untrained(layers_of(model, name), name, configs[name])
     found = {name: with_sine(configs[name], frequency, scaling) for name in names}
+    check_arrow({**configs, **found})
     for name, config in found.items():
         configs[name] = config
         _attach_all(model, name, config)
@@ -82,9 +84,11 @@ def chosen(model: nn.Module, adapter: str | None) -> list[str]:
     configs: Any = getattr(model, "peft_config", None)
     if not configs:
         raise InputError(f"{type(model).__name__} has no adapter: call get_peft_model(base, LoraConfig(...)) first")
-    layers = [layer for layer in model.modules() if isinstance(layer, peft_layer.LoraLayer)]
+    layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
     active = {name for layer in layers for name in layer.active_adapters}  # transformers' models only have the layers'
     names = [name for name in configs if name in active] if adapter is None else [adapter]
+    if not names:
+        raise InputError(f"none of the adapters {sorted(configs)} is active in a layer: name one, adapter=...")
     for name in names:
         if name not in configs:
             raise InputError(f"no adapter {name!r}: {did_you_mean(name, configs)}there are {sorted(configs)}")
@@ -108,6 +112,20 @@ def check_config(config: Any) -> None:
         )
     if getattr(config, "target_parameters", None):
         raise InputError(f"target_parameters={config.target_parameters}: the sine is for linear maps; name modules")
+
+
+def check_arrow(configs: Any) -> None:
+    """Refuse Arrow beside a sine: its router and its experts are B A of plain LoRA.
+
+    Raises:
+        InputError: names both.
+    """
+    arrow = [name for name, config in configs.items() if getattr(config, "arrow_config", None)]
+    sines = [name for name, config in configs.items() if isinstance(config, SineLoraConfig)]
+    if arrow and sines:
+        raise InputError(
+            f"Arrow ({arrow[0]!r}) takes B A for its experts, and {sines[0]!r} has a sine: use one of them"
+        )
 
 
 def layers_of(model: nn.Module, adapter: str) -> dict[str, peft_layer.LoraLayer]:

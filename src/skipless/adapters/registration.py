@@ -3,13 +3,14 @@
 import functools
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from peft import mapping
 from peft.tuners.tuners_utils import BaseTuner
 from peft.utils import hotswap
 
-from skipless.adapters.attach import after_injection, check_config
+from skipless.adapters.attach import after_injection, check_arrow, check_config
 from skipless.adapters.config import SINE_LORA, SineLoraConfig
 from skipless.errors import InputError
 
@@ -25,7 +26,7 @@ def register() -> None:
     mapping.PEFT_TYPE_TO_CONFIG_MAPPING[SINE_LORA] = SineLoraConfig  # pyright: ignore[reportArgumentType]
     BaseTuner.inject_adapter = _injecting(BaseTuner.inject_adapter)
     _replace(hotswap.hotswap_adapter_from_state_dict, _refusing_hotswap)
-    if "peft.tuners.lora.intruders" in sys.modules:  # since 0.19
+    if find_spec("peft.tuners.lora.intruders"):  # since 0.19
         from peft.tuners.lora.intruders import reduce_intruder_dimension
 
         _replace(reduce_intruder_dimension, _refusing_intruders)
@@ -37,21 +38,11 @@ def _injecting(original: Callable[..., Any]) -> Callable[..., Any]:
         config = self.peft_config[adapter_name]
         if isinstance(config, SineLoraConfig):
             check_config(config)  # before PEFT changes weights
-        _check_arrow(self.peft_config)
+        check_arrow(self.peft_config)
         original(self, model, adapter_name, *args, **kwargs)
         after_injection(self, model, adapter_name)
 
     return inject_adapter
-
-
-def _check_arrow(configs: Any) -> None:
-    """Refuse Arrow beside a sine: its router and its experts are B A of plain LoRA."""
-    arrow = [name for name, config in configs.items() if getattr(config, "arrow_config", None)]
-    sines = [name for name, config in configs.items() if isinstance(config, SineLoraConfig)]
-    if arrow and sines:
-        raise InputError(
-            f"Arrow ({arrow[0]!r}) takes B A for its experts, and {sines[0]!r} has a sine: use one of them"
-        )
 
 
 def _refusing_hotswap(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,5 +1,6 @@
 """PEFT's LoRA model where some adapters have a sine: what takes B A for the adapter is right, or is refused."""
 
+import inspect
 from typing import Any
 
 from peft.tuners.lora import LoraModel
@@ -7,6 +8,9 @@ from peft.tuners.lora import LoraModel
 from skipless.adapters.config import SineLoraConfig, without_sine
 from skipless.adapters.layer import SineLinear
 from skipless.errors import InputError
+
+_SVD = LoraModel._svd_generalized_task_arithmetic_weighted_adapter
+_SCALES_TWICE = "target.scaling[adapter]" in inspect.getsource(_SVD)
 
 
 class SineLoraModel(LoraModel):
@@ -42,6 +46,16 @@ class SineLoraModel(LoraModel):
         finally:
             if first is not None:
                 self.peft_config[adapters[0]] = first
+
+    def _svd_generalized_task_arithmetic_weighted_adapter(
+        self, combination_type: Any, adapters: Any, weights: Any, new_rank: Any, target: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """What PEFT does; older ones multiply by alpha / r what has it already, which is undone for sines."""
+        if _SCALES_TWICE and isinstance(target, SineLinear) and any(name in target.lora_sine for name in adapters):
+            weights = [weight / target.scaling.get(name, 1.0) for name, weight in zip(adapters, weights, strict=True)]
+        return super()._svd_generalized_task_arithmetic_weighted_adapter(
+            combination_type, adapters, weights, new_rank, target, *args, **kwargs
+        )
 
     def subtract_mutated_init(self, output_state_dict: Any, adapter_name: str, kwargs: Any = None) -> Any:
         """Refuse what writes the difference of two adapters as one: it is not one of sines.
