@@ -34,7 +34,8 @@ def output(x: Tensor, weight: Tensor, bias: Tensor | None, change: Tensor) -> Te
 
 def lloyd_cost(values: Tensor, codebook: Tensor) -> float:
     """The mean squared error of each value's nearest entry."""
-    return float((values.flatten()[:, None].double() - codebook.double()).abs().min(1).values.square().mean())
+    wide, entries = values.flatten().double(), codebook.double()
+    return float(torch.stack([(wide - entry).square() for entry in entries]).min(0).values.mean())
 
 
 def hide_torchao() -> bool:
