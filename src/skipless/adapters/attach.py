@@ -128,7 +128,7 @@ def check_arrow(configs: Any) -> None:
         )
 
 
-def layers_of(model: nn.Module, adapter: str) -> dict[str, peft_layer.LoraLayer]:
+def layers_of(model: nn.Module, adapter: str) -> dict[str, Any]:
     """The layers that an adapter is in, by name.
 
     Raises:
@@ -161,7 +161,7 @@ def _attach_all(model: nn.Module, adapter: str, config: SineLoraConfig) -> None:
         weight: Any = layer.get_base_layer().weight
         others = [other for other in owners[id(weight)] if not other.startswith(f"{name}.")]
         shared = others[0].removesuffix(".base_layer") if others else ""
-        attach(layer, adapter, config.sine_frequency, config.sine_scaling, shared)  # pyright: ignore[reportArgumentType]
+        attach(layer, adapter, config.sine_frequency, config.sine_scaling, shared)
 
 
 def _check_untrained(layers: dict[str, Any], adapter: str, config: Any) -> None:

@@ -8,9 +8,9 @@ from peft import LoraConfig
 
 from skipless.nn.sine import check_sine
 
-# What stands as `peft_type` in adapter_config.json. PEFT looks it up in a table; where it is not there, the KeyError
-# that PEFT raises quotes this text, which therefore says what to do.
 SINE_LORA = "SINE_LORA (import skipless.adapters)"
+"""What stands as `peft_type` in the `adapter_config.json` of a sine adapter. PEFT looks it up in a table; where it is
+not there, the `KeyError` that PEFT raises quotes this text, which therefore says what to do."""
 
 
 @dataclass
@@ -69,6 +69,6 @@ def without_sine(config: SineLoraConfig) -> LoraConfig:
         'LoraConfig'
     """
     found = copy.copy(config)
-    found.__class__ = LoraConfig
+    found.__class__ = LoraConfig  # pyright: ignore[reportAttributeAccessIssue]
     del found.sine_frequency, found.sine_scaling
     return found

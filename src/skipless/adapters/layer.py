@@ -72,19 +72,21 @@ class SineLinear(peft_layer.Linear):
     """
 
     other_param_names: tuple[str, ...] = (*peft_layer.Linear.other_param_names, "lora_sine")
-    lora_sine: nn.ModuleDict
+    lora_A: Any
+    lora_B: Any
+    lora_sine: Any
     shared_with = ""  # another module of the model that has the same weight
 
     def sine_delta(self, adapter: str) -> Float[Tensor, "p q"]:
         """(alpha / r) sin(omega B A) / g in float32 or wider, laid out as the base's weight."""
-        sine: Any = self.lora_sine[adapter]
+        sine = self.lora_sine[adapter]
         with torch.no_grad():
             weight = sine_weight(*self._factors(adapter), sine.frequency, sine.scaling)
             return transpose(weight, self.fan_in_fan_out) * self.scaling[adapter]
 
     def sine_output(self, adapter: str, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
         """What the adapter adds to the layer's output."""
-        sine: Any = self.lora_sine[adapter]
+        sine = self.lora_sine[adapter]
         found = sine_linear(self.lora_dropout[adapter](x), *self._factors(adapter), sine.frequency, sine.scaling)
         bias = self.lora_B[adapter].bias
         return (found if bias is None else found + bias) * self.scaling[adapter]
@@ -110,7 +112,8 @@ class SineLinear(peft_layer.Linear):
         if kept is not None and self.merged:
             for name, tensor in kept.items():
                 self.register_buffer(f"unmerged_{name}", tensor, persistent=False)
-            self._merged_as = _state_of(self.get_base_layer().weight)
+            base: Any = self.get_base_layer()
+            self._merged_as = _state_of(base.weight)
 
     def check_shared(self, adapters: Iterable[str]) -> None:
         """Refuse to merge a sine into a weight that another module has, too.
@@ -174,7 +177,7 @@ class SineLinear(peft_layer.Linear):
                     state[key] = state[key][None]
         return state
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
         for adapter, sine in self.lora_sine.items():
             _check_constants(sine, state_dict.get(f"{prefix}lora_sine.{adapter}.constants"), f"{prefix}{adapter}")
             for letter, factor in (("A", self.lora_A[adapter]), ("B", self.lora_B[adapter])):
@@ -182,7 +185,7 @@ class SineLinear(peft_layer.Linear):
                 if key in state_dict:
                     state_dict[key], codebook = _opened(state_dict[key], factor.weight, letter, key)
                     setattr(sine, f"codebook_{letter.lower()}", codebook)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _take(self, name: str) -> Tensor | None:
         """A buffer, which is there no more."""
@@ -200,9 +203,7 @@ class SineLinear(peft_layer.Linear):
         return {name: tensor.detach().clone() for name, tensor in found.items() if tensor is not None}
 
 
-def attach(
-    layer: peft_layer.Linear, adapter: str, frequency: float, scaling: float | None, shared_with: str = ""
-) -> None:
+def attach(layer: Any, adapter: str, frequency: float, scaling: float | None, shared_with: str = "") -> None:
     """Have an adapter of a layer be a sine, in place; the layer gets another class, its parameters stay.
 
     Args:
@@ -212,13 +213,14 @@ def attach(
         scaling: g; by default the square root of the layer's inputs.
         shared_with: another module of the model that has the base's weight, if there is one.
     """
-    if not isinstance(layer, SineLinear):
+    if type(layer) is not SineLinear:
         layer.__class__ = SineLinear
-        layer.lora_sine = nn.ModuleDict()  # pyright: ignore[reportAttributeAccessIssue]
-    used = math.sqrt(layer.in_features) if scaling is None else scaling
-    layer.lora_sine[adapter] = Sine(frequency, used).to(layer.get_base_layer().weight.device)  # pyright: ignore[reportIndexIssue]
-    layer.lora_variant[adapter] = SineVariant()
-    layer.shared_with = shared_with  # pyright: ignore[reportAttributeAccessIssue]
+        layer.lora_sine = nn.ModuleDict()
+    used: Any = layer
+    sine = Sine(frequency, math.sqrt(used.in_features) if scaling is None else scaling)
+    used.lora_sine[adapter] = sine.to(used.get_base_layer().weight.device)
+    used.lora_variant[adapter] = SineVariant()
+    used.shared_with = shared_with
 
 
 def detach(layer: SineLinear, adapter: str) -> None:

@@ -17,7 +17,13 @@ class SineLoraModel(LoraModel):
     """A LoRA model gets this class when an adapter gets a sine; it is never constructed."""
 
     def add_weighted_adapter(
-        self, adapters: list[str], weights: list[float], adapter_name: str, combination_type: str = "svd", **kwargs: Any
+        self,
+        adapters: list[str],
+        weights: list[float],
+        adapter_name: str,
+        combination_type: str = "svd",
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         """Combine adapters into a new one, of plain LoRA, by an SVD of what they add to weights.
 
@@ -26,6 +32,7 @@ class SineLoraModel(LoraModel):
             weights: of each.
             adapter_name: the new one's.
             combination_type: those that end in `svd`. Others combine A and B, which says nothing of their sine.
+            args: PEFT's.
             kwargs: PEFT's.
 
         Raises:
@@ -42,7 +49,7 @@ class SineLoraModel(LoraModel):
         if isinstance(first, SineLoraConfig):
             self.peft_config[adapters[0]] = without_sine(first)  # the new adapter's is made from it
         try:
-            super().add_weighted_adapter(adapters, weights, adapter_name, combination_type, **kwargs)  # pyright: ignore[reportArgumentType]
+            super().add_weighted_adapter(adapters, weights, adapter_name, combination_type, *args, **kwargs)  # pyright: ignore[reportArgumentType]
         finally:
             if first is not None:
                 self.peft_config[adapters[0]] = first
