@@ -273,3 +273,14 @@ def test_trainer_resumes_a_sine(tmp_path) -> None:
     other = twin.draw(twin.adapted(), seed=11)
     other.load_adapter(str(tmp_path), "default", is_trainable=True)
     assert torch.equal(other(X), model(X))
+
+
+def test_a_base_without_values_gets_them_all_from_files(tmp_path) -> None:
+    """A base on the meta device, as big models are loaded."""
+    model = quantise_(twin.adapted(), 3)
+    model.save_pretrained(tmp_path)
+    with torch.device("meta"):
+        base = torch.nn.Sequential(torch.nn.Linear(12, 10), torch.nn.GELU(), torch.nn.Linear(10, 6))
+    loaded = load_sine(base, tmp_path, low_cpu_mem_usage=True, torch_device="cpu")
+    loaded.load_state_dict(model.state_dict(), assign=True)
+    assert torch.equal(loaded(X), model(X))

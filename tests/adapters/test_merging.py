@@ -180,3 +180,17 @@ def test_two_layers_of_one_weight_are_not_merged() -> None:
     model = sine_(get_peft_model(base, LoraConfig(r=2, target_modules=["0", "1"])))
     with pytest.raises(InputError, match="untie"):
         model.merge_adapter()
+
+
+def test_a_safe_merge_that_stops_at_the_second_adapter_is_taken_back_to_the_bit() -> None:
+    model = twin.adapted(dtype=torch.bfloat16, target_modules=["0"])
+    model.add_adapter("broken", SineLoraConfig(r=2, target_modules=["0"], init_lora_weights=False))
+    layer = next(iter(twin.layers(model).values()))
+    layer.lora_A["broken"].weight.data[0, 0] = torch.nan
+    before = layer.base_layer.weight.clone()
+    with pytest.raises(ValueError, match="NaNs detected"):
+        model.merge_adapter(["default", "broken"], safe_merge=True)
+    assert layer.merged_adapters == ["default"]
+    model.unmerge_adapter()
+    assert torch.equal(layer.base_layer.weight, before)
+    assert not hasattr(layer, "unmerged_weight")

@@ -371,3 +371,23 @@ def test_loaded_into_a_peft_model_of_another_kind(tmp_path) -> None:
     with pytest.raises(ValueError, match="different peft types"):
         load_sine(get_peft_model(twin.mlp(), LoHaConfig(target_modules=["0"])), tmp_path, "other")
     assert isinstance(load_sine(twin.mlp(), tmp_path), PeftModel)
+
+
+def test_an_adapter_that_is_refused_after_others_leaves_no_plain_one_behind() -> None:
+    model = get_peft_model(Mixed(), LoraConfig(r=2, target_modules=["line"]))
+    with pytest.raises(InputError, match="embed: PEFT's Embedding"):
+        model.add_adapter("b", SineLoraConfig(r=2, target_modules=["line", "embed"]))
+    assert list(model.peft_config) == ["default"]
+    assert all("b" not in layer.lora_A and "b" not in layer.lora_embedding_A for layer in twin.layers(model).values())
+
+
+def test_a_lora_model_of_somebodys_own() -> None:
+    from peft.tuners.lora import LoraModel
+
+    class Own(LoraModel):
+        pass
+
+    model = get_peft_model(twin.mlp(), LoraConfig(r=2, target_modules=["0"]))
+    model.base_model.__class__ = Own
+    with pytest.raises(InputError, match="Own is not PEFT's LoraModel"):
+        sine_(model)

@@ -14,6 +14,7 @@ from torch import nn
 
 from skipless.adapters import SineLoraConfig, sine_
 from skipless.adapters.layer import SineLinear
+from skipless.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings(*twin.PEFT_WARNS)
 X = torch.randn(5, 12, generator=torch.Generator().manual_seed(3))
@@ -279,3 +280,60 @@ def test_eva_gives_new_ranks_to_a_sine_that_stays_one() -> None:
     model = twin.draw(model)
     changes = [twin.layer_delta(layer) for layer in twin.layers(model).values()]
     torch.testing.assert_close(model(X).double(), twin.mlp_output(model, X, changes), rtol=0, atol=1e-4)
+
+
+def test_what_peft_tells_of_a_model() -> None:
+    model = twin.adapted()
+    layers = model.get_layer_status()
+    assert [(one.name, one.available_adapters, one.merged_adapters) for one in layers] == [
+        ("model.0", ["default"], []),
+        ("model.2", ["default"], []),
+    ]
+    status = model.get_model_status()
+    assert (status.peft_types, status.num_adapter_layers) == ({"default": "LORA"}, 2)
+    assert model.get_nb_trainable_parameters()[0] == 3 * (12 + 10 + 10 + 6)
+    assert "Sine(frequency=30" in repr(model)
+
+
+def test_replicated_layers_have_adapters_of_their_own_and_are_not_merged() -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = SineLoraConfig(r=2, target_modules=["q_proj"], layer_replication=[(0, 2), (1, 2)], init_lora_weights=False)
+    model = get_peft_model(LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=31)), config)
+    model = twin.draw(model)
+    layers = list(twin.layers(model).values())
+    assert [bool(layer.shared_with) for layer in layers] == [False, True, True]
+    assert not torch.equal(layers[1].get_delta_weight("default"), layers[2].get_delta_weight("default"))
+    with pytest.raises(InputError, match="same weight as"):
+        model.merge_adapter()
+
+
+MISSING = """
+import importlib.util, sys
+sys.path[:0] = {path!r}
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "peft" else found(name, *rest)
+import skipless
+assert "adapters" in dir(skipless)
+try:
+    skipless.adapters.sine_
+except skipless.InputError as error:
+    print(error)
+"""
+
+
+def test_without_peft_the_error_says_how_to_install_it() -> None:
+    code = MISSING.format(path=sys.path)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "skipless.adapters needs PEFT: pip install 'peft>=0.18,<0.22'", done.stderr[-1000:]
+
+
+def test_importing_skipless_imports_no_peft_and_its_adapters_register_once() -> None:
+    code = f"import sys; sys.path[:0] = {sys.path!r}; import skipless; assert 'peft' not in sys.modules"
+    code += "\nimport skipless.adapters, importlib, peft.tuners.tuners_utils as utils\n"
+    code += "from skipless.adapters import registration\nbefore = utils.BaseTuner.inject_adapter\n"
+    code += "registration.register(); assert utils.BaseTuner.inject_adapter is before"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-1000:]

@@ -56,10 +56,10 @@ def sine_(model: _Model, frequency: float = 200.0, scaling: float | None = None,
         _check_untrained(layers_of(model, name), name, configs[name])
     found = {name: with_sine(configs[name], frequency, scaling) for name in names}
     check_arrow({**configs, **found})
+    guard(getattr(model, "base_model", None))
     for name, config in found.items():
         configs[name] = config
         _attach_all(model, name, config)
-    guard(getattr(model, "base_model", None))
     return model
 
 
@@ -67,8 +67,8 @@ def after_injection(tuner: Any, model: nn.Module, adapter: str) -> None:
     """Give the layers of an adapter that PEFT has just made the sine that its configuration asks for, or none."""
     config = tuner.peft_config[adapter]
     if isinstance(config, SineLoraConfig):
-        _attach_all(model, adapter, config)
         guard(tuner)
+        _attach_all(model, adapter, config)
     else:
         for layer in model.modules():
             if isinstance(layer, SineLinear):
@@ -145,9 +145,15 @@ def layers_of(model: nn.Module, adapter: str) -> dict[str, Any]:
 
 
 def guard(tuner: Any) -> None:
-    """Have PEFT's model refuse what would take B A for the adapter."""
+    """Have PEFT's model refuse what would take B A for the adapter.
+
+    Raises:
+        InputError: if the model is of a class of somebody's own.
+    """
     if type(tuner) is LoraModel:
         tuner.__class__ = SineLoraModel
+    elif isinstance(tuner, LoraModel) and not isinstance(tuner, SineLoraModel):
+        raise InputError(f"{type(tuner).__name__} is not PEFT's LoraModel: what it does with B A is not known")
 
 
 def _attach_all(model: nn.Module, adapter: str, config: SineLoraConfig) -> None:

@@ -76,6 +76,7 @@ class SineLinear(peft_layer.Linear):
     lora_B: Any
     lora_sine: Any
     shared_with = ""  # another module of the model that has the same weight
+    _merged_as: tuple[int, int] | None = None
 
     def sine_delta(self, adapter: str) -> Float[Tensor, "p q"]:
         """(alpha / r) sin(omega B A) / g in float32 or wider, laid out as the base's weight."""
@@ -107,13 +108,19 @@ class SineLinear(peft_layer.Linear):
             InputError: if another module has the same weight, as tied embeddings do: it would change, too.
         """
         self.check_shared(adapter_names or self.active_adapters)
-        kept = None if self.merged else self._copies()
-        super().merge(safe_merge=safe_merge, adapter_names=adapter_names)
-        if kept is not None and self.merged:
-            for name, tensor in kept.items():
+        base: Any = self.get_base_layer()
+        if not self.merged:
+            self._merged_as = None
+            for name, tensor in self._copies().items():
                 self.register_buffer(f"unmerged_{name}", tensor, persistent=False)
-            base: Any = self.get_base_layer()
-            self._merged_as = _state_of(base.weight)
+        try:
+            super().merge(safe_merge=safe_merge, adapter_names=adapter_names)
+        finally:  # a safe merge may stop at the second of two adapters
+            if self.merged:
+                self._merged_as = _state_of(base.weight)
+            else:
+                self._take("unmerged_weight")
+                self._take("unmerged_bias")
 
     def check_shared(self, adapters: Iterable[str]) -> None:
         """Refuse to merge a sine into a weight that another module has, too.
@@ -171,8 +178,10 @@ class SineLinear(peft_layer.Linear):
             for letter in ("A", "B"):
                 key = f"{prefix}lora_{letter}.{adapter}.weight"
                 codebook = getattr(sine, f"codebook_{letter.lower()}")
+                if key not in state:
+                    continue
                 if codebook is not None:
-                    state[key] = pack(state[key], codebook, f"{key}")
+                    state[key] = pack(state[key], codebook, key)
                 elif letter == "B":
                     state[key] = state[key][None]
         return state
@@ -218,7 +227,8 @@ def attach(layer: Any, adapter: str, frequency: float, scaling: float | None, sh
         layer.lora_sine = nn.ModuleDict()
     used: Any = layer
     sine = Sine(frequency, math.sqrt(used.in_features) if scaling is None else scaling)
-    used.lora_sine[adapter] = sine.to(used.get_base_layer().weight.device)
+    device = used.get_base_layer().weight.device
+    used.lora_sine[adapter] = sine if device.type == "meta" else sine.to(device)
     used.lora_variant[adapter] = SineVariant()
     used.shared_with = shared_with
 
@@ -232,9 +242,11 @@ def detach(layer: SineLinear, adapter: str) -> None:
 
 def _check_constants(sine: Sine, found: Tensor | None, name: str) -> None:
     """Refuse weights of another frequency or scaling."""
-    if found is None or torch.equal(found.cpu(), sine.constants.cpu()):
+    if found is None or found.is_meta:
         return
     frequency, scaling = found.cpu().view(torch.float64).tolist()
+    if (frequency, scaling) == (sine.frequency, sine.scaling):
+        return
     raise InputError(
         f"{name}: the weights are of frequency={frequency:g}, scaling={scaling:g}, and the adapter has "
         f"{sine.extra_repr()}: load them into one made with theirs, by load_sine or sine_"

@@ -31,7 +31,7 @@ def pack(matrix: Float[Tensor, "m n"], codebook: Float[Tensor, " k"], name: str)
         >>> packed.shape, unpack(packed, (2, 3), "A")[0].tolist()
         (torch.Size([1, 1, 20]), [[-1.0, 2.0, 0.0], [0.5, 0.5, -1.0]])
     """
-    values, entries = matrix.detach().flatten(), codebook.to(matrix.dtype)
+    values, entries = matrix.detach().flatten(), codebook.to(matrix)
     codes = torch.searchsorted(entries, values).clamp_max(len(entries) - 1)
     if not torch.equal(entries[codes], values):
         raise InputError(f"{name} was changed after it was quantised: call quantise_ again, or with bits=None")

@@ -40,7 +40,12 @@ def _injecting(original: Callable[..., Any]) -> Callable[..., Any]:
             check_config(config)  # before PEFT changes weights
         check_arrow(self.peft_config)
         original(self, model, adapter_name, *args, **kwargs)
-        after_injection(self, model, adapter_name)
+        try:
+            after_injection(self, model, adapter_name)
+        except InputError:
+            if len(self.peft_config) > 1:  # it would stay behind as a plain one
+                self.delete_adapter(adapter_name)
+            raise
 
     return inject_adapter
 
