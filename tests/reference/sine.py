@@ -43,7 +43,7 @@ def hide_torchao() -> bool:
     import peft
     from peft.tuners.lora import torchao as peft_torchao
 
-    old = tuple(map(int, peft.__version__.split(".")[:2])) < (0, 19)
+    old = tuple(map(int, peft.__version__.split(".")[:2])) < (0, 20)
     if old:
         peft_torchao.is_torchao_available = lambda: False
     return old
