@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Two workers: the tests hold torch to one thread each.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-all lint format docs clean
+.PHONY: demo test test-all test-peft lint format docs clean
 
 demo: $(VENV)/.installed  ## eight small ViTs on real images: the paper's Table 1 and Figure 1, in minutes
 	$(BIN)/skipless reproduce table1 --scale digits
@@ -15,6 +15,11 @@ test: $(VENV)/.installed  ## the default tests and every docstring's example
 
 test-all: $(VENV)/.installed  ## the slow ones too
 	$(PYTEST)
+
+PEFT ?= 0.18.0
+test-peft: $(VENV)/.installed  ## the adapters on the PEFT of a year ago, or on the one that PEFT= names
+	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target $(VENV)/peft-$(PEFT) peft==$(PEFT)
+	PYTHONPATH=$(VENV)/peft-$(PEFT) $(PYTEST) tests/adapters
 
 lint: $(VENV)/.installed  ## ruff, pyright, import-linter
 	$(BIN)/ruff check

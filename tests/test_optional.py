@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[1]
 def test_bounds_are_those_of_the_extras() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     named = [
-        line for extra in ("demo", "loggers", "text", "parquet", "hf", "int8", "lm-eval") for line in extras[extra]
+        line
+        for extra in ("demo", "loggers", "text", "parquet", "hf", "int8", "lm-eval", "adapters")
+        for line in extras[extra]
     ]
     assert sorted(REQUIREMENT.values()) == sorted(named)
 

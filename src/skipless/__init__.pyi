@@ -1,5 +1,6 @@
 # What each part is for: the sections of the paper
 from skipless import (
+    adapters as adapters,
     conditioning as conditioning,
     data as data,
     evaluators as evaluators,

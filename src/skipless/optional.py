@@ -14,6 +14,7 @@ REQUIREMENT = {
     "transformers": "transformers>=5.20,<6",
     "lm_eval": "lm-eval[hf]>=0.4.13,<0.5",
     "torchao": "torchao>=0.18,<0.19",
+    "peft": "peft>=0.18,<0.22",
 }
 
 

@@ -35,7 +35,14 @@ PUBLIC = (
     *("skipless.evaluators", "skipless.init", "skipless.models", "skipless.nn", "skipless.optim", "skipless.planning"),
     *("skipless.planning.bottlenecks", "skipless.planning.profiling", "skipless.planning.table", "skipless.recipes"),
     *("skipless.report.condition_number", "skipless.report.run_records", "skipless.studies", "skipless.studies.top1"),
-    *("skipless.sweep", "skipless.sweep.rates", "skipless.tasks", "skipless.tasks.dino.collapse", "skipless.training"),
+    *(
+        "skipless.adapters",
+        "skipless.sweep",
+        "skipless.sweep.rates",
+        "skipless.tasks",
+        "skipless.tasks.dino.collapse",
+        "skipless.training",
+    ),
 )
 ONE_BLOCK = {"depth": 1, "embed_dim": 8, "patch_size": 2}
 # What is given in, not found out: its own `repr` is what one would type.
@@ -45,7 +52,7 @@ SETTINGS = frozenset({
     *("ImageConfig", "ImageTransform", "Keeping", "LanguageConfig", "ModelConfig", "MultiCropConfig"),
     *("NeighbourConfig", "NeighboursConfig", "OptimizerConfig", "Order", "PhotoTransform", "PictureConfig"),
     *("PoolConfig", "ProbeConfig", "Rows", "ScheduleConfig", "Setting", "SkiplessInit", "SupervisedConfig"),
-    *("Metric", "Quantisation", "QuantisationConfig"),
+    *("Metric", "Quantisation", "QuantisationConfig", "SineLoraConfig"),
     *("HeldOutConfig", "Published", "TextConfig", "Top1Config", "ZeroShotConfig", "BoxItem", "SegmentationItem"),
     *("AttentionConfig", "Skipped"),
 })  # fmt: skip
@@ -83,7 +90,8 @@ def _public_dataclasses() -> dict[str, type]:
         new = set().union(*(_classes(hint) for hint in [*_hints(cls).values(), *returned])) - found
         found |= new
         left += new
-    return {cls.__name__: cls for cls in found if not cls.__name__.startswith("_")}
+    ours = [cls for cls in found if cls.__module__.split(".")[0] == "skipless"]  # PEFT's are its own
+    return {cls.__name__: cls for cls in ours if not cls.__name__.startswith("_")}
 
 
 RESULTS = {name: cls for name, cls in sorted(_public_dataclasses().items()) if name not in SETTINGS}

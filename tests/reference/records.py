@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from reference.run_folders import write_run
+from reference.sine import adapted
 
-from skipless import conditioning, data, evaluators, models, planning, studies
+from skipless import adapters, conditioning, data, evaluators, models, planning, studies
 from skipless.conditioning.measurement.network_jacobian import Rows
 from skipless.conditioning.operators.linear_operator import LinearOperator
 from skipless.data.dense import BoxData, ObjectBoxes, SegmentationData
@@ -49,6 +50,7 @@ def samples() -> dict[str, Record]:
     makers = (
         _of_text,
         _of_models,
+        _of_adapters,
         _of_conditioning,
         _of_theory,
         _of_evaluators,
@@ -84,6 +86,12 @@ def _of_models() -> list[Any]:
         *(block, replace(tokens, blocks=(block, *tokens.blocks[1:]))),
         *(of_block, replace(gradients, blocks=(of_block, *gradients.blocks[1:]))),
     ]
+
+
+def _of_adapters() -> list[Any]:
+    report = adapters.sine_report(adapted())
+    named = replace(report.layers[0], name=NAME)
+    return [named, replace(report, adapter=NAME, layers=(named, *report.layers[1:]))]
 
 
 def _of_conditioning() -> list[Any]:

@@ -10,6 +10,7 @@ from skipless.nn.attention import (
     ValueSkipInit,
 )
 from skipless.nn.conditioned_tokens import ConditionedTokens
+from skipless.nn.sine_low_rank import SineLowRank
 from skipless.nn.token_graying import TokenGraying
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "OrthogonalAttention",
     "PolynomialAttention",
     "ShapedAttention",
+    "SineLowRank",
     "TokenGraying",
     "UniformSPA",
     "ValueSkipInit",
