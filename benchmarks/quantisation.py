@@ -72,9 +72,7 @@ def ratios(model: nn.Module, whole: nn.Module, images: Tensor, pairs: int) -> li
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="a supervised run whose classifier is measured")
-    parser.add_argument(
-        "--images", type=int, help="of a run: score so many validation images, in whole batches"
-    )
+    parser.add_argument("--images", type=int, help="of a run: score so many validation images, in whole batches")
     parser.add_argument("--pairs", type=int, default=20, help="timed pairs of passes")
     parser.add_argument("--batch", type=int, default=8, help="images a pass")
     given = parser.parse_args()
