@@ -10,6 +10,7 @@ from torch import nn
 from skipless.errors import InputError
 from skipless.models.adapters.known import find_blocks
 from skipless.models.adapters.parts import put_gains_
+from skipless.models.blocks import BlockView
 
 Gain = float | tuple[float, float]
 """What the skips of a block multiply their tokens by; a pair of attention's and the MLP's."""
@@ -50,7 +51,7 @@ def set_skip_gains_(model: nn.Module, gains: float | Sequence[Gain]) -> nn.Modul
     Args:
         model: has blocks that an adapter knows.
         gains: one for all skips, or one for each block, or a pair for each, attention and MLP; `decayed_gains` has a
-            schedule.
+            schedule. 0 stands for a skip that is not there, as in `BlockView.skip_gains`.
 
     Returns:
         The model.
@@ -69,13 +70,12 @@ def set_skip_gains_(model: nn.Module, gains: float | Sequence[Gain]) -> nn.Modul
     found = find_blocks(model)
     by_block: list[Any] = [gains] * len(found) if isinstance(gains, int | float) else list(gains)
     pairs = [(one, one) if isinstance(one, int | float) else tuple(one) for one in by_block]
-    if len(pairs) != len(found) or not all(len(pair) == 2 and all(map(_is_gain, pair)) for pair in pairs):
+    views = [adapter.view(name, block) for adapter, name, block in found]
+    if len(pairs) != len(found) or not all(map(_fit, pairs, views)):
         raise InputError(
             f"gains {gains}: give a number above 0, or one for each of {len(found)} blocks; remove_skips_ leaves skips "
             "out"
         )
-    for adapter, name, block in found:
-        adapter.view(name, block)
     for (adapter, _, block), (attn, mlp) in zip(found, pairs, strict=True):
         if hasattr(adapter, "set_skip_gains_"):
             adapter.set_skip_gains_(block, (float(attn), float(mlp)))  # pyright: ignore[reportAttributeAccessIssue]
@@ -96,6 +96,14 @@ def zero_branches_(model: nn.Module) -> nn.Module:
             if sub_block in view.skips:
                 linear.write_(torch.zeros_like(linear.w))
     return model
+
+
+def _fit(pair: tuple[Any, ...], view: BlockView) -> bool:
+    """Whether a block can have these gains of attention and MLP."""
+    there = [name in view.skips for name in ("attn", "mlp")]
+    return len(pair) == 2 and all(
+        _is_gain(gain) or (gain == 0 and not is_there) for gain, is_there in zip(pair, there, strict=True)
+    )
 
 
 def _is_gain(value: Any) -> bool:
