@@ -150,7 +150,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--run-part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    args.out = args.out.resolve()
+    args.typed_out, args.out = str(args.out), args.out.resolve()
     return args
 
 
@@ -250,7 +250,8 @@ def write_whole_page(args: argparse.Namespace) -> None:
     missing = [PARTS[name].title for name, values in records.items() if values is None]
     made = next((values["made"] for values in parts.values() if "made" in values), NOTHING_KNOWN)
     command = ["python", "benchmarks/accelerator.py", "--device", args.device, "--minutes", f"{args.minutes:g}"]
-    write_page(args.out, parts, missing, made, command)
+    command += [word for name in args.part or () for word in ("--part", name)]
+    write_page(args.out, parts, missing, made, [*command, "--out", args.typed_out])
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ def test_it_is_killed_and_goes_on(tmp_path: Path) -> None:
     page = (tmp_path / "accelerator.html").read_text()
     assert "TokenCut, 6 x 6 tokens" in page
     assert "nothing about speed" in page
+    assert " ".join(command(tmp_path)[3:7]) in page, "the command that goes on"
+    assert f"--part {PARTS[0]} --part {PARTS[1]} --part {PARTS[2]} --out {tmp_path}" in page
     assert "Not run: The whole loop." in (tmp_path / "accelerator.md").read_text()
 
 

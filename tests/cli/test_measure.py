@@ -9,7 +9,7 @@ from skipless.cli.verbs import init, measure as verb
 from skipless.conditioning.measurement.measure import measure_conditioning
 from skipless.errors import InputError
 from skipless.evaluators import activation_statistics
-from skipless.evaluators.quantisation.statistics.tracking import TRACKED
+from skipless.evaluators.quantisation.statistics.activations import SHOWN
 from skipless.models import create_model, remove_skips_
 from skipless.recipes import run, table1
 from skipless.recipes.recipe import ACTIVATION_IMAGES, Recipe
@@ -48,7 +48,7 @@ def test_a_run_follows_its_activations_and_a_resumed_one_may_ask_for_both(tmp_pa
     found = activation_statistics(recipe.model.build(images, 0), [given], bits=(8, 4))
     kept = lines[0]["activations"]
     for block in range(2):
-        for site, (values, sqnr) in {one: (kept["kurtosis"][one], kept["sqnr_4"][one]) for one in TRACKED}.items():
+        for site, (values, sqnr) in {one: (kept["kurtosis"][one], kept["sqnr_4"][one]) for one in SHOWN}.items():
             assert values[block] == pytest.approx(found.at(block, site).kurtosis["pooled"], rel=1e-6)
             assert sqnr[block] == pytest.approx(found.at(block, site).sqnr[4]["token"], rel=1e-6)
     (tmp_path / "run/result.json").unlink()

@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from matplotlib.figure import Figure
 
 from skipless.errors import InputError
-from skipless.experiments.quantisation import Options, run
+from skipless.experiments.quantisation import Options, figures, run
 from skipless.experiments.quantisation.recipe import QuantisationCell, quantisation_recipe
 from skipless.experiments.quantisation.run import reproduce_quantisation
 from skipless.recipes import table1
@@ -74,3 +76,12 @@ def test_a_report_trains_a_model_once_and_reads_what_is_scored(tmp_path: Path, m
     assert "simulated" in files["quantisation.html"].read_text()
     monkeypatch.setattr("skipless.studies.quantisation.study.quantise_", _scored_again)
     assert reproduce_quantisation(asked, tmp_path)["quantisation.md"].read_text() == table
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_run_without_measurements_has_no_line() -> None:
+    axes = Figure().add_subplot()
+    moments = ((0.0, {"tokens": 1.0}), (1.0, {"tokens": 2.0}))
+    one = SimpleNamespace(cell=QuantisationCell("skip", "soap"), followed=((), moments))
+    figures._training([one], axes, "tokens")  # pyright: ignore[reportArgumentType]
+    assert [list(line.get_ydata()) for line in axes.get_lines()] == [[], [1.0, 2.0]]

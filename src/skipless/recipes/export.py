@@ -10,7 +10,7 @@ from skipless.data.images import pixel_statistics
 from skipless.display import Record, Table
 from skipless.errors import InputError
 from skipless.models import REGISTERED, AttentionConfig, block_views, load_timm
-from skipless.models.libraries.finish import made_beyond_
+from skipless.models.libraries.finish import finish_
 from skipless.models.libraries.hf_tokenizer import fast_tokenizer
 from skipless.recipes.language import LanguageRecipe
 from skipless.recipes.read import read_recipe
@@ -123,7 +123,8 @@ def export_backbone(run: Path, out: Path, *, epoch: int | None = None) -> Export
     sizes = sizes_of({key: value.shape for key, value in tensors.items()}, str(run))
     kwargs = {"img_size": sizes["image_size"], "in_chans": sizes["channels"], **recipe.model.kwargs}
     attention, gain = recipe.model.attention, recipe.model.skip_gain
-    blank = made_beyond_(load_timm(name, num_classes=0, blank=True, **kwargs), attention, gain)
+    bare = load_timm(name, num_classes=0, blank=True, **kwargs)
+    blank = finish_(bare, attention=attention, skip_gain=gain, blank=True)
     taken = load_tensors_(blank, tensors, str(run))
     note = note_of(name, kwargs, pixel_statistics(recipe.data), attention=attention, skip_gain=gain)
     return Exported(save_weights(taken, out, note=note), name, kwargs, surgery=_surgery(taken, gain))
@@ -137,8 +138,7 @@ def _surgery(model: Any, skip_gain: float) -> str:
     core = views[0].core
     if core is None:
         return lines
-    words = ", ".join(f"{name}={value!r}" for name, value in core.options().items())
-    return f"{lines}skipless.replace_attention_(model, skipless.nn.{type(core).__name__}({words}))\n"
+    return f"{lines}skipless.replace_attention_(model, skipless.nn.{core!r})\n"
 
 
 def _export_language(recipe: LanguageRecipe, run: Path, out: Path) -> Exported:

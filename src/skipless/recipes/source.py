@@ -14,7 +14,7 @@ from skipless.display.values import place_name
 from skipless.errors import InputError
 from skipless.models import REGISTERED, create_model, load_timm
 from skipless.models.libraries import LIBRARIES, model_builder
-from skipless.models.libraries.finish import made_beyond_
+from skipless.models.libraries.finish import finish_
 from skipless.models.libraries.torchvision_factory import TORCHVISION, load_named
 from skipless.models.vit_view import find_vit
 from skipless.recipes.language import LanguageRecipe
@@ -169,7 +169,8 @@ def noted_model(note: WeightsNote, shapes: Mapping[str, Size], source: str) -> n
     kwargs: dict[str, Any] = {**given, **note.kwargs}
     if note.model.startswith(TWIN) and note.architecture not in REGISTERED:  # no twin by name, but the same network
         return create_model(note.model.removeprefix(TWIN), seed=0, attention=note.attention, blank=True, **kwargs)
-    return made_beyond_(load_timm(note.model, blank=True, **kwargs), note.attention, note.skip_gain)
+    bare = load_timm(note.model, blank=True, **kwargs)
+    return finish_(bare, attention=note.attention, skip_gain=note.skip_gain, blank=True)
 
 
 def sized(name: str, shapes: Mapping[str, Size], source: str) -> nn.Module | None:

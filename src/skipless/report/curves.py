@@ -58,6 +58,15 @@ def smooth(
     return weights @ loss / weights.sum(axis=1)
 
 
+def smoothed(run: Run) -> tuple[Float[np.ndarray, " grid"], Float[np.ndarray, " grid"]] | None:
+    """A run's training loss at 200 places, smoothed over a hundredth of its length; None of a single logged loss."""
+    if run.epoch.size < 2:
+        return None
+    at = np.linspace(run.epoch[0], run.epoch[-1], 200)
+    width = max(0.01 * float(run.epoch[-1] - run.epoch[0]), 1e-9)
+    return at, smooth(run.epoch, run.loss, at, width)
+
+
 def band(runs: Sequence[Run], points: int = 200, width: float = 0.01) -> Band | None:
     """Smooth every run on one grid over the epochs that all runs cover; None if they share fewer than two points.
 

@@ -1,7 +1,8 @@
 """Small panels in rows, with one legend for all of them, as a report's picture."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,6 +10,7 @@ from matplotlib.figure import Figure
 from skipless.report.figure_style import COLOURS, print_fonts, style_axes
 from skipless.report.kappa_figure import png
 
+_One = TypeVar("_One")
 _SIZE = (3.6, 2.8)  # inches
 
 
@@ -22,6 +24,31 @@ class Panel(NamedTuple):
 
     title: str
     draw: Callable[[Axes], None]
+
+
+def by_title(found: Iterable[_One], title: Callable[[_One], str]) -> dict[str, list[_One]]:
+    """What shares a panel, by the panel's title, in the order in which titles first come.
+
+    Example:
+        >>> by_title([1, 2, 3], lambda number: "odd" if number % 2 else "even")
+        {'odd': [1, 3], 'even': [2]}
+    """
+    panels: dict[str, list[_One]] = {}
+    for one in found:
+        panels.setdefault(title(one), []).append(one)
+    return panels
+
+
+def panel_each_png(
+    found: Iterable[_One], title: Callable[[_One], str], draw: Callable[[list[_One], Axes], None], *, across: int
+) -> bytes:
+    """A panel for each title, drawn of all that has it.
+
+    Example:
+        >>> panel_each_png([1, 2], str, lambda numbers, axes: axes.plot(numbers, numbers), across=2)[1:4]
+        b'PNG'
+    """
+    return panels_png([Panel(name, partial(draw, own)) for name, own in by_title(found, title).items()], across=across)
 
 
 def panels_png(panels: Sequence[Panel], *, across: int) -> bytes:

@@ -1,15 +1,29 @@
 """Learning rates tuned in a sweep: every cell tries a grid of its own, and takes the best."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from skipless.errors import InputError
+from skipless.recipes.recipe import Recipe
 from skipless.sweep.jobs import Job
 from skipless.sweep.runner import run_jobs
 
 Scores = dict[float, float | None]
 Cell = TypeVar("Cell", bound=tuple[str, str])
+Made = TypeVar("Made", bound=Recipe)
+
+
+def jobs_by_rate(base: Made, factors: Iterable[float], job: Callable[[Made], Job]) -> dict[float, Job]:
+    """A grid of learning rates, each the recipe's own times a factor, to two digits, as jobs.
+
+    Args:
+        base: what is run, at a rate of its own.
+        factors: what the rate is multiplied by.
+        job: makes a job of a recipe.
+    """
+    rates = sorted(float(f"{base.optimizer.lr * factor:.2g}") for factor in set(factors))
+    return {rate: job(base.with_(optimizer__lr=rate)) for rate in rates}
 
 
 def tune_learning_rates(

@@ -1,17 +1,16 @@
 """Pictures of the depth report: accuracy by depth, tokens by block, and learning curves."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from skipless.display.values import counted
 from skipless.experiments.depth.report import DepthRuns
-from skipless.report.curves import smooth
+from skipless.report.curves import smoothed
 from skipless.report.figure_style import COLOURS
 from skipless.report.labels import OPTIMIZER_LABEL
-from skipless.report.panels import Panel, panels_png
+from skipless.report.panels import panel_each_png
 
 COLOUR: Mapping[str, str] = {
     "skip": COLOURS["skip"],
@@ -47,10 +46,7 @@ def accuracy_png(found: Sequence[DepthRuns]) -> bytes:
         axes.set_ylabel("top-1, %")
         axes.set_ylim(top=100.5)
 
-    panels: dict[str, list[DepthRuns]] = {}
-    for one in found:
-        panels.setdefault(OPTIMIZER_LABEL[one.cell.optimizer], []).append(one)
-    return _png(panels, draw)
+    return panel_each_png(found, lambda one: OPTIMIZER_LABEL[one.cell.optimizer], draw, across=_ACROSS)
 
 
 def tokens_png(found: Sequence[DepthRuns]) -> bytes:
@@ -68,7 +64,7 @@ def tokens_png(found: Sequence[DepthRuns]) -> bytes:
         axes.set_ylabel("token cosine")
         axes.set_ylim(-0.1, 1.03)
 
-    return _png(_by_depth(found), draw)
+    return _each_depth_png(found, draw)
 
 
 def loss_png(found: Sequence[DepthRuns]) -> bytes:
@@ -76,26 +72,21 @@ def loss_png(found: Sequence[DepthRuns]) -> bytes:
 
     def draw(cells: Sequence[DepthRuns], axes: Axes) -> None:
         for one in cells:
-            run = one.runs[0]
-            if run.epoch.size > 1:
-                at = np.linspace(run.epoch[0], run.epoch[-1], 200)
-                width = max(0.01 * float(run.epoch[-1] - run.epoch[0]), 1e-9)
-                axes.plot(at, smooth(run.epoch, run.loss, at, width), color=COLOUR[one.cell.row], label=one.cell.row)
+            if (curve := smoothed(one.runs[0])) is not None:
+                axes.plot(*curve, color=COLOUR[one.cell.row], label=one.cell.row)
         axes.set_xlabel("epoch")
         axes.set_ylabel("training loss")
         axes.set_ylim(bottom=0)
 
-    return _png(_by_depth(found), draw)
+    return _each_depth_png(found, draw)
 
 
-def _by_depth(found: Sequence[DepthRuns]) -> dict[str, list[DepthRuns]]:
+def _each_depth_png(found: Sequence[DepthRuns], draw: Callable[[Sequence[DepthRuns], Axes], None]) -> bytes:
     several = len({one.cell.optimizer for one in found}) > 1
-    panels: dict[str, list[DepthRuns]] = {}
-    for one in sorted(found, key=lambda one: (one.cell.optimizer, one.cell.depth)):
+
+    def title(one: DepthRuns) -> str:
         more = f", {OPTIMIZER_LABEL[one.cell.optimizer]}" if several else ""
-        panels.setdefault(f"{counted(one.cell.depth, 'block')}{more}", []).append(one)
-    return panels
+        return f"{counted(one.cell.depth, 'block')}{more}"
 
-
-def _png(panels: Mapping[str, Sequence[DepthRuns]], draw: Callable[[Sequence[DepthRuns], Axes], None]) -> bytes:
-    return panels_png([Panel(title, partial(draw, cells)) for title, cells in panels.items()], across=_ACROSS)
+    shallow_first = sorted(found, key=lambda one: (one.cell.optimizer, one.cell.depth))
+    return panel_each_png(shallow_first, title, draw, across=_ACROSS)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from skipless.conditioning.measurement.tracking import first_images
@@ -18,7 +19,7 @@ from skipless.report.run_records import read_run
 from skipless.report.write_files import write_files
 from skipless.studies.token_history import token_history
 from skipless.sweep import Job, run_jobs
-from skipless.sweep.rates import best_rate, tune_learning_rates
+from skipless.sweep.rates import best_rate, jobs_by_rate, tune_learning_rates
 
 HOLDOUT = {"digits": 200, "fashion": 5000, "scenes": 1000}  # training images that learning rates are tuned on
 TUNING_SEED = 1000
@@ -91,14 +92,15 @@ def _tuned(options: Options, cells: Sequence[DepthCell], out: Path, images: Imag
     named = {(f"{cell.row}, {counted(cell.depth, 'block')}", cell.optimizer): cell for cell in cells}
     for name, cell in named.items():
         base = _recipe(options, cell, TUNING_SEED).with_(data__holdout=HOLDOUT[options.scale])
-        for factor in GRID:
-            rate = float(f"{base.optimizer.lr * factor:.2g}")
-            folder = out / "tuning" / f"{cell.slug}-lr{rate:g}"
-            job = _job(cell, f"lr {rate:g}", base.with_(optimizer__lr=rate), folder, images)
-            made.setdefault(name, {})[rate] = job
+        made[name] = jobs_by_rate(base, GRID, partial(_tuning_job, cell, out, images))
     reached = tune_learning_rates(made, jobs=options.jobs)
     write_files(out, {"tuning.json": [{"cell": named[name].slug, "top1": scores} for name, scores in reached.items()]})
     return {cell: best_rate(name, reached[name]) for name, cell in named.items()}
+
+
+def _tuning_job(cell: DepthCell, out: Path, images: ImageData, recipe: Recipe) -> Job:
+    rate = f"{recipe.optimizer.lr:g}"
+    return _job(cell, f"lr {rate}", recipe, out / "tuning" / f"{cell.slug}-lr{rate}", images)
 
 
 def _job(cell: DepthCell, last: str, recipe: Recipe, out: Path, images: ImageData) -> Job:

@@ -1,16 +1,15 @@
 """Pictures of both reports: accuracy of every run, accuracy by epoch, and training loss."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
-import numpy as np
 from matplotlib.axes import Axes
 
 from skipless.experiments.family.runs import CellRuns
 from skipless.experiments.family.tables import method_of
-from skipless.report.curves import smooth
+from skipless.report.curves import smoothed
 from skipless.report.figure_style import COLOURS
-from skipless.report.panels import Panel, panels_png
+from skipless.report.panels import panel_each_png
 
 CAPTIONS = {
     "attention-accuracy.png": "Accuracy by attention: a point is a run, a bar the mean over seeds",
@@ -27,7 +26,6 @@ _ROW_COLOUR = {
     "skipless + ours": COLOURS["own"],
 }
 _KIND_COLOUR = {"V-SkipInit": "#8c564b", "E-SPA": "#17becf", "U-SPA": "#bcbd22", "shaped": "#e377c2"}
-_ACROSS = 3
 
 
 def attention_accuracy_png(found: Sequence[CellRuns]) -> bytes:
@@ -46,13 +44,13 @@ def attention_accuracy_png(found: Sequence[CellRuns]) -> bytes:
         axes.set_xticks(range(len(kinds)), [kind.replace(" ", "\n") for kind in kinds], fontsize=7)
         axes.set_ylabel("top-1, %")
 
-    return _png(_panels(found, lambda one: one.labels[2]), draw, across=2)
+    return panel_each_png(found, lambda one: one.labels[2], draw, across=2)
 
 
 def attention_loss_png(found: Sequence[CellRuns]) -> bytes:
     """Learning curves, a panel for each attention and optimizer."""
-    panels = _panels(found, lambda one: f"{one.cell.attention}, {one.labels[2]}")
-    return _png(panels, partial(_losses, lambda one: (one.cell.row, _ROW_COLOUR[one.cell.row], "-")))
+    draw = partial(_losses, lambda one: (one.cell.row, _ROW_COLOUR[one.cell.row], "-"))
+    return panel_each_png(found, lambda one: f"{one.cell.attention}, {one.labels[2]}", draw, across=3)
 
 
 def shortcuts_accuracy_png(found: Sequence[CellRuns]) -> bytes:
@@ -73,7 +71,7 @@ def shortcuts_accuracy_png(found: Sequence[CellRuns]) -> bytes:
         axes.set_xlabel("length of training")
         axes.set_ylabel("top-1, %")
 
-    return _png(_panels(found, lambda one: one.labels[2]), draw, across=2)
+    return panel_each_png(found, lambda one: one.labels[2], draw, across=2)
 
 
 def shortcuts_epochs_png(found: Sequence[CellRuns]) -> bytes:
@@ -88,12 +86,12 @@ def shortcuts_epochs_png(found: Sequence[CellRuns]) -> bytes:
         axes.set_xlabel("epoch")
         axes.set_ylabel("top-1, %")
 
-    return _png(_panels(found, _length_panel), draw, across=2)
+    return panel_each_png(found, _length_panel, draw, across=2)
 
 
 def shortcuts_loss_png(found: Sequence[CellRuns]) -> bytes:
     """Learning curves, a panel for each optimizer and length."""
-    return _png(_panels(found, _length_panel), partial(_losses, _method), across=2)
+    return panel_each_png(found, _length_panel, partial(_losses, _method), across=2)
 
 
 def _method(one: CellRuns) -> tuple[str, str, str]:
@@ -110,25 +108,9 @@ def _length_panel(one: CellRuns) -> str:
 
 def _losses(line: Callable[[CellRuns], tuple[str, str, str]], cells: Sequence[CellRuns], axes: Axes) -> None:
     for one in cells:
-        run = one.runs[0]
-        if run.epoch.size > 1:
-            name, colour, style = line(one)
-            at = np.linspace(run.epoch[0], run.epoch[-1], 200)
-            width = max(0.01 * float(run.epoch[-1] - run.epoch[0]), 1e-9)
-            axes.plot(at, smooth(run.epoch, run.loss, at, width), style, color=colour, label=name, linewidth=1.2)
+        name, colour, style = line(one)
+        if (curve := smoothed(one.runs[0])) is not None:
+            axes.plot(*curve, style, color=colour, label=name, linewidth=1.2)
     axes.set_xlabel("epoch")
     axes.set_ylabel("training loss")
     axes.set_ylim(bottom=0, top=min(axes.get_ylim()[1], 5.0))
-
-
-def _panels(found: Iterable[CellRuns], title: Callable[[CellRuns], str]) -> dict[str, list[CellRuns]]:
-    panels: dict[str, list[CellRuns]] = {}
-    for one in found:
-        panels.setdefault(title(one), []).append(one)
-    return panels
-
-
-def _png(
-    panels: dict[str, list[CellRuns]], draw: Callable[[Sequence[CellRuns], Axes], None], *, across: int = _ACROSS
-) -> bytes:
-    return panels_png([Panel(title, partial(draw, cells)) for title, cells in panels.items()], across=across)

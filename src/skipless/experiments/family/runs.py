@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from skipless.conditioning.measurement.tracking import first_images
@@ -16,7 +17,7 @@ from skipless.report.run_records import Run, read_lines, read_run
 from skipless.report.write_files import write_files
 from skipless.studies.token_history import token_history
 from skipless.sweep import Job, run_jobs
-from skipless.sweep.rates import best_rate, tune_learning_rates
+from skipless.sweep.rates import best_rate, jobs_by_rate, tune_learning_rates
 
 HOLDOUT = {"digits": 200, "fashion": 5000}  # training images that learning rates are tuned on
 TUNING_SEED = 1000  # weights and order of the tuning runs, not those of any reported one
@@ -128,11 +129,7 @@ def _tuned(cells: Sequence[FamilyCell], asked: Asked, out: Path, images: ImageDa
     named = {(f"{cell.attention}, {cell.row}, {cell.length}x", cell.optimizer): cell for cell in cells}
     for name, cell in named.items():
         base = _recipe(asked, cell, TUNING_SEED).with_(data__holdout=HOLDOUT[asked.scale])
-        for factor in sorted(set(asked.grid)):
-            rate = float(f"{base.optimizer.lr * factor:.2g}")
-            folder = out / "tuning" / f"{cell.slug}-lr{rate:g}"
-            job = _job(cell, f"lr {rate:g}", base.with_(optimizer__lr=rate), folder, images)
-            made.setdefault(name, {})[rate] = job
+        made[name] = jobs_by_rate(base, asked.grid, partial(_tuning_job, cell, out, images))
     reached = tune_learning_rates(made, jobs=asked.jobs, all_may_diverge=True)
     write_files(out, {"tuning.json": [{"cell": named[name].slug, "top1": scores} for name, scores in reached.items()]})
     return {
@@ -141,6 +138,11 @@ def _tuned(cells: Sequence[FamilyCell], asked: Asked, out: Path, images: ImageDa
         else min(reached[name])
         for name, cell in named.items()
     }
+
+
+def _tuning_job(cell: FamilyCell, out: Path, images: ImageData, recipe: Recipe) -> Job:
+    rate = f"{recipe.optimizer.lr:g}"
+    return _job(cell, f"lr {rate}", recipe, out / "tuning" / f"{cell.slug}-lr{rate}", images)
 
 
 def _job(cell: FamilyCell, last: str, recipe: Recipe, out: Path, images: ImageData) -> Job:

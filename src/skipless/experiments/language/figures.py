@@ -13,6 +13,7 @@ from skipless.report.curves import smooth
 from skipless.report.figure_style import COLOURS, print_fonts, style_axes
 from skipless.report.kappa_figure import png
 from skipless.report.labels import OPTIMIZER_LABEL
+from skipless.report.panels import by_title
 
 COLOUR: Mapping[LanguageRow, str] = {
     "skip": COLOURS["skip"],
@@ -36,9 +37,7 @@ _PANEL = (5.2, 3.6)  # inches
 
 def loss_png(found: Sequence[LanguageRuns], floors: TextFloors) -> bytes:
     """Training and held-out loss by step, a panel for each optimizer."""
-    panels: dict[str, list[LanguageRuns]] = {}
-    for one in found:
-        panels.setdefault(OPTIMIZER_LABEL[one.cell.optimizer], []).append(one)
+    panels = by_title(found, lambda one: OPTIMIZER_LABEL[one.cell.optimizer])
     with style_axes(print_fonts()):
         figure = Figure(figsize=(_PANEL[0] * len(panels), _PANEL[1] + 0.5), layout="constrained")
         labels = {}
@@ -55,9 +54,7 @@ def loss_png(found: Sequence[LanguageRuns], floors: TextFloors) -> bytes:
 
 def tokens_png(found: Sequence[LanguageRuns]) -> bytes:
     """Attention diagonal and token cosine by block, before and after training: a column for each optimizer."""
-    columns: dict[str, list[LanguageRuns]] = {}
-    for one in found:
-        columns.setdefault(OPTIMIZER_LABEL[one.cell.optimizer], []).append(one)
+    columns = by_title(found, lambda one: OPTIMIZER_LABEL[one.cell.optimizer])
     with style_axes(print_fonts()):
         figure = Figure(figsize=(_PANEL[0] * len(columns), 1.6 * _PANEL[1] + 0.5), layout="constrained")
         labels = {}

@@ -1,6 +1,7 @@
 """The runs behind Table 7, made or resumed; what becomes of their tokens; and the files."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from jaxtyping import Int64
@@ -26,7 +27,7 @@ from skipless.report.write_files import write_files
 from skipless.studies import ZeroShotConfig, zero_shot
 from skipless.studies.token_history import token_history
 from skipless.sweep import Job, run_jobs
-from skipless.sweep.rates import best_rate, tune_learning_rates
+from skipless.sweep.rates import best_rate, jobs_by_rate, tune_learning_rates
 
 GRID = (1 / 3, 1.0, 3.0)  # what `--tune` tries, times the rate of the cell
 TUNING_SEED = 1000
@@ -117,11 +118,7 @@ def _tuned(options: Options, cells: Sequence[LanguageCell], out: Path, text: Tex
         base = _recipe(options, cell, TUNING_SEED)
         _check_left(text, base)
         base = base.with_(held_out_after=base.held_out)
-        for factor in GRID:
-            rate = float(f"{base.optimizer.lr * factor:.2g}")
-            folder = out / "tuning" / f"{cell.slug}-lr{rate:g}"
-            job = _job(cell, f"lr {rate:g}", base.with_(optimizer__lr=rate), folder, text)
-            made.setdefault(cell, {})[rate] = job
+        made[cell] = jobs_by_rate(base, GRID, partial(_tuning_job, cell, out, text))
     reached = tune_learning_rates(made, jobs=options.jobs)
     write_files(out, {"tuning.json": [{"cell": cell.slug, "bits_per_byte": reached[cell]} for cell in made]})
     return {cell: best_rate(cell, reached[cell], lowest=True) for cell in made}
@@ -135,6 +132,11 @@ def _check_left(text: TextData, recipe: LanguageRecipe) -> None:
         raise InputError(
             f"--tune needs held-out text that the table does not take, and there is none: {error}"
         ) from error
+
+
+def _tuning_job(cell: LanguageCell, out: Path, text: TextData, recipe: LanguageRecipe) -> Job:
+    rate = f"{recipe.optimizer.lr:g}"
+    return _job(cell, f"lr {rate}", recipe, out / "tuning" / f"{cell.slug}-lr{rate}", text)
 
 
 def _job(cell: LanguageCell, last: str, recipe: LanguageRecipe, out: Path, text: TextData) -> Job:

@@ -1,7 +1,7 @@
 """Pictures of the report of few bits: what each precision loses, and kurtosis by block."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from matplotlib.axes import Axes
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from skipless.experiments.quantisation.report import SITES, QuantisedCell, kurtosis
 from skipless.experiments.quantisation.scales import ROTATED
 from skipless.report.figure_style import COLOURS
-from skipless.report.panels import Panel, panels_png
+from skipless.report.panels import Panel, by_title, panel_each_png, panels_png
 from skipless.studies.quantisation.study import FULL
 
 COLOUR: Mapping[str, str] = {
@@ -27,27 +27,31 @@ CAPTIONS = {
 
 def bits_png(found: Sequence[QuantisedCell]) -> bytes:
     """The score at each precision, a panel for each optimizer."""
-    return panels_png([Panel(name, partial(_scores, cells)) for name, cells in _by_optimizer(found).items()], across=2)
+    return panel_each_png(found, _optimizer, _scores, across=2)
 
 
 def kurtosis_png(found: Sequence[QuantisedCell]) -> bytes:
     """Kurtosis of the stream and of the MLP's hidden units by block, a row of panels for each optimizer."""
-    panels = [
-        Panel(f"{name}, {site}", partial(_kurtosis, cells, site))
-        for name, cells in _by_optimizer(found).items()
-        for site in SITES
-    ]
-    return panels_png(panels, across=len(SITES))
+    return _by_site(found, _kurtosis)
 
 
 def training_png(found: Sequence[QuantisedCell]) -> bytes:
     """Kurtosis of the stream and of the MLP's hidden units through training, a row of panels for each optimizer."""
+    return _by_site(found, _training)
+
+
+def _by_site(found: Sequence[QuantisedCell], draw: Callable[[Sequence[QuantisedCell], Axes, str], None]) -> bytes:
+    """A row of panels for each optimizer, one for each site."""
     panels = [
-        Panel(f"{name}, {site}", partial(_training, cells, site))
-        for name, cells in _by_optimizer(found).items()
+        Panel(f"{name}, {site}", partial(draw, cells, site=site))
+        for name, cells in by_title(found, _optimizer).items()
         for site in SITES
     ]
     return panels_png(panels, across=len(SITES))
+
+
+def _optimizer(one: QuantisedCell) -> str:
+    return one.name[1]
 
 
 def _scores(cells: Sequence[QuantisedCell], axes: Axes) -> None:
@@ -62,7 +66,7 @@ def _scores(cells: Sequence[QuantisedCell], axes: Axes) -> None:
     axes.set_ylabel(cells[0].results[0].metric.name)
 
 
-def _kurtosis(cells: Sequence[QuantisedCell], site: str, axes: Axes) -> None:
+def _kurtosis(cells: Sequence[QuantisedCell], axes: Axes, site: str) -> None:
     for one in cells:
         colour = COLOUR[one.cell.row]
         before, after = (list(kurtosis(of, site).values()) for of in (one.before, one.results[0]))
@@ -73,21 +77,14 @@ def _kurtosis(cells: Sequence[QuantisedCell], site: str, axes: Axes) -> None:
     axes.set_ylabel("excess kurtosis")
 
 
-def _training(cells: Sequence[QuantisedCell], site: str, axes: Axes) -> None:
+def _training(cells: Sequence[QuantisedCell], axes: Axes, site: str) -> None:
     for one in cells:
         if one.cell.row == ROTATED:
             continue  # its runs are those of the residual model, whose kurtosis was measured
-        for number, moments in enumerate(one.followed):
-            shares, values = zip(*((share, by[site]) for share, by in moments if site in by), strict=True)
-            label = None if number else one.cell.row
-            axes.plot(shares, values, color=COLOUR[one.cell.row], linewidth=1, label=label)
+        for moments in one.followed:  # none of a run that was trained elsewhere
+            by_share = {share: by[site] for share, by in moments if site in by}
+            shares, values = list(by_share), list(by_share.values())
+            axes.plot(shares, values, color=COLOUR[one.cell.row], linewidth=1, label=one.cell.row)
     axes.set_yscale("symlog", linthresh=1)
     axes.set_xlabel("share of the training")
     axes.set_ylabel("excess kurtosis")
-
-
-def _by_optimizer(found: Sequence[QuantisedCell]) -> dict[str, list[QuantisedCell]]:
-    panels: dict[str, list[QuantisedCell]] = {}
-    for one in found:
-        panels.setdefault(one.name[1], []).append(one)
-    return panels

@@ -18,19 +18,12 @@ from skipless.models.surgery import block_views, remove_skips_
 SOFTMAX = AttentionConfig()
 
 
-def made_beyond_(model: nn.Module, attention: AttentionConfig, skip_gain: float) -> nn.Module:
-    """A model of a library's whose weights are to be overwritten, with another core and decayed skips, in place."""
-    if skip_gain != 1:
-        set_skip_gains_(model, decayed_gains(len(block_views(model)), skip_gain))
-    return put_attention_(model, attention)
-
-
 def finish_(
     model: nn.Module,
     *,
-    skip: bool,
-    init: SkiplessInit | Literal["ours"] | None,
-    positions: Positions,
+    skip: bool = True,
+    init: SkiplessInit | Literal["ours"] | None = None,
+    positions: Positions = "kept",
     sub_blocks: Sequence[SubBlock] = ("attn", "mlp"),
     attention: AttentionConfig = SOFTMAX,
     skip_gain: float = 1.0,

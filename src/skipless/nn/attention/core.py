@@ -56,6 +56,10 @@ class AttentionCore(nn.Module):
         """What the core was made with, besides heads, index and depth; as JSON has it."""
         return {}
 
+    def extra_repr(self) -> str:
+        """What `print(model)` shows: its options, so that the text makes a core like it."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.options().items())
+
     def for_block(self, *, heads: int, index: int, depth: int) -> "AttentionCore":
         """A new core with the same options, for one block of a model."""
         return type(self)(**self.options(), heads=heads, index=index, depth=depth)

@@ -164,10 +164,6 @@ class PolynomialAttention(AttentionCore):
             )
         self.gain.copy_(mean.reciprocal().reshape(-1))
 
-    def extra_repr(self) -> str:
-        """What `print(model)` shows."""
-        return f"power={self.power}, scale={self.scale!r}"
-
 
 def _once(function: Callable[..., Tensor], *given: Any) -> Tensor:
     return function(*given)

@@ -172,24 +172,16 @@ def check_beyond(note: WeightsNote, attention: AttentionConfig, skip_gain: float
 
 def _check_core(note: WeightsNote, view: BlockView, depth: int, source: str) -> None:
     """Refuse a block whose attention is not the noted one."""
-    found, wanted = _said_of(view.core), "softmax"
+    found, wanted = "softmax" if view.core is None else repr(view.core), "softmax"
     if not note.attention.is_softmax:
         tokens = getattr(view.core, "tokens", 1)
         causal = bool(getattr(view.core, "causal", False))
-        wanted = _said_of(note.attention.core_of(tokens=tokens, depth=depth, causal=causal))
+        wanted = repr(note.attention.core_of(tokens=tokens, depth=depth, causal=causal))
     if found != wanted:
         raise InputError(
             f"{source!r} holds weights of a model whose attention is {wanted}; {view.name} of this model has {found}: "
             "call skipless.replace_attention_ or restore_attention_ before the weights are loaded"
         )
-
-
-def _said_of(core: Any) -> str:
-    return "softmax" if core is None else f"{type(core).__name__}({_options(core)})"
-
-
-def _options(core: Any) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in core.options().items())
 
 
 def _beyond(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 BITS = (8, 6, 4)
 _INPUTS = ("attention in", "heads", "MLP in", "hidden")
-SHOWN = ("tokens", "attention in", "heads", "MLP in", "hidden")  # in pictures: the stream, and inputs of linear maps
+SHOWN = ("tokens", "attention in", "heads", "MLP in", "hidden")
+"""Sites in pictures and through training: the stream, or the tokens between blocks, and inputs of linear maps."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -6,11 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from skipless.evaluators.quantisation.statistics.activations import ActivationStatistics, activation_statistics
+from skipless.evaluators.quantisation.statistics.activations import SHOWN, ActivationStatistics, activation_statistics
 from skipless.evaluators.quantisation.statistics.site_statistics import SiteStatistics
-
-TRACKED = ("tokens", "attention in", "heads", "MLP in", "hidden")
-"""Sites that are followed: the tokens between blocks, and the inputs of linear maps."""
 
 _BITS = (8, 4)
 _NUMBERS: Mapping[str, Callable[[SiteStatistics], float]] = {
@@ -43,6 +40,4 @@ def track_activations(given: Tensor) -> Callable[[nn.Module], dict[str, Any]]:
 
 def _by_site(found: ActivationStatistics, of: Callable[[SiteStatistics], float]) -> dict[str, list[float | None]]:
     """JSON has no NaN: what is no number is null."""
-    return {
-        site: [value if isfinite(value) else None for value in found.by_block(site, of).values()] for site in TRACKED
-    }
+    return {site: [value if isfinite(value) else None for value in found.by_block(site, of).values()] for site in SHOWN}
