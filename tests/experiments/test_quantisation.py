@@ -83,5 +83,5 @@ def test_a_run_without_measurements_has_no_line() -> None:
     axes = Figure().add_subplot()
     moments = ((0.0, {"tokens": 1.0}), (1.0, {"tokens": 2.0}))
     one = SimpleNamespace(cell=QuantisationCell("skip", "soap"), followed=((), moments))
-    figures._training([one], axes, "tokens")  # pyright: ignore[reportArgumentType]
+    figures._training([one], "tokens", axes)  # pyright: ignore[reportArgumentType]
     assert [list(line.get_ydata()) for line in axes.get_lines()] == [[], [1.0, 2.0]]

@@ -40,10 +40,10 @@ def training_png(found: Sequence[QuantisedCell]) -> bytes:
     return _by_site(found, _training)
 
 
-def _by_site(found: Sequence[QuantisedCell], draw: Callable[[Sequence[QuantisedCell], Axes, str], None]) -> bytes:
+def _by_site(found: Sequence[QuantisedCell], draw: Callable[[Sequence[QuantisedCell], str, Axes], None]) -> bytes:
     """A row of panels for each optimizer, one for each site."""
     panels = [
-        Panel(f"{name}, {site}", partial(draw, cells, site=site))
+        Panel(f"{name}, {site}", partial(draw, cells, site))
         for name, cells in by_title(found, _optimizer).items()
         for site in SITES
     ]
@@ -66,7 +66,7 @@ def _scores(cells: Sequence[QuantisedCell], axes: Axes) -> None:
     axes.set_ylabel(cells[0].results[0].metric.name)
 
 
-def _kurtosis(cells: Sequence[QuantisedCell], axes: Axes, site: str) -> None:
+def _kurtosis(cells: Sequence[QuantisedCell], site: str, axes: Axes) -> None:
     for one in cells:
         colour = COLOUR[one.cell.row]
         before, after = (list(kurtosis(of, site).values()) for of in (one.before, one.results[0]))
@@ -77,7 +77,7 @@ def _kurtosis(cells: Sequence[QuantisedCell], axes: Axes, site: str) -> None:
     axes.set_ylabel("excess kurtosis")
 
 
-def _training(cells: Sequence[QuantisedCell], axes: Axes, site: str) -> None:
+def _training(cells: Sequence[QuantisedCell], site: str, axes: Axes) -> None:
     for one in cells:
         if one.cell.row == ROTATED:
             continue  # its runs are those of the residual model, whose kurtosis was measured
