@@ -250,8 +250,8 @@ def write_whole_page(args: argparse.Namespace) -> None:
     missing = [PARTS[name].title for name, values in records.items() if values is None]
     made = next((values["made"] for values in parts.values() if "made" in values), NOTHING_KNOWN)
     command = ["python", "benchmarks/accelerator.py", "--device", args.device, "--minutes", f"{args.minutes:g}"]
-    command += [word for name in args.part or () for word in ("--part", name)]
-    write_page(args.out, parts, missing, made, [*command, "--out", args.typed_out])
+    chosen = [word for name in args.part or () for word in ("--part", name)]
+    write_page(args.out, parts, missing, made, [*command, "--out", args.typed_out, *chosen])
 
 
 if __name__ == "__main__":
