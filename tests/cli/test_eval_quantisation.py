@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 import timm
+import torch
 from reference.checkpoints import write_checkpoint
 from reference.command import skipless
 from reference.tiny_language import write_lines
 
-from skipless.evaluators.quantisation import is_quantised
+from skipless.data import ImageConfig, load_images
+from skipless.data.loading.loader import EvalLoader
+from skipless.evaluators import linear_classification_probe
+from skipless.evaluators.quantisation import is_quantised, quantise_
 from skipless.recipes import ModelSource, table1
 from skipless.studies import QuantisationConfig, quantisation_study
 
@@ -77,7 +81,7 @@ def test_its_options(run: Path, tmp_path: Path, capsys: Any, words: tuple[str, .
     assert ("rotated (haar)" if "haar" in words else "static, 5 inputs") in table
 
 
-def test_a_model_without_a_classifier_is_scored_by_neighbours(tmp_path: Path) -> None:
+def test_a_model_without_a_classifier_is_scored_by_neighbours_and_a_probe(tmp_path: Path) -> None:
     vit = timm.create_model("vit_tiny_patch16_224", img_size=8, patch_size=4, in_chans=1, embed_dim=24, depth=1,
                             num_heads=3, num_classes=0).eval()  # fmt: skip
     source = ModelSource("tiny", vit, False, statistics=((0.3,), (0.4,)))
@@ -88,6 +92,38 @@ def test_a_model_without_a_classifier_is_scored_by_neighbours(tmp_path: Path) ->
     assert found.scores["unquantised"] > 2 * found.metric.trivial[1]
     assert abs(found.lost("W8A8")[0]) < 3
     assert not is_quantised(vit)
+    whole, rounded = found.probe["unquantised"], found.probe["W8A8"]
+    assert whole is not None
+    assert rounded is not None
+    assert whole > 2 * found.metric.trivial[1]
+    assert abs(whole - rounded) < 5
+    assert "linear probe, %" in found.tables()[0].markdown()
+    assert quantisation_study(source, config, data="digits", out=tmp_path).probe == found.probe, "read from the folder"
+    assert result(tmp_path)[1]["probe"] == found.probe
+
+
+def test_a_probe_scores_the_features_of_the_rounded_model(tmp_path: Path) -> None:
+    """Its top-1 is that of a probe trained on features which are made with the rounded weights."""
+    torch.manual_seed(0)
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=8, patch_size=4, in_chans=1, embed_dim=24, depth=1,
+                            num_heads=3, num_classes=0).eval()  # fmt: skip
+    source = ModelSource("tiny", vit, False, statistics=((0.3,), (0.4,)))
+    found = quantisation_study(
+        source, QuantisationConfig(("W2",), inputs=4, batch_size=256), data="digits", out=tmp_path
+    )
+    quantise_(vit, 2, None)
+    digits = load_images(ImageConfig(data="digits", augmentation="none", image_size=8))
+    train, val = (class_tokens(vit, split.normalised_by((0.3,), (0.4,))) for split in (digits.train, digits.val))
+    probed = linear_classification_probe(
+        {0: train}, digits.train.labels, {0: val}, digits.val.labels, classes=10, select="holdout"
+    )
+    assert found.probe["W2"] == pytest.approx(probed.blocks[0].top1, abs=0.6)
+    assert found.probe["W2"] != pytest.approx(found.probe["unquantised"], abs=0.6)
+
+
+@torch.no_grad()
+def class_tokens(vit: Any, split: Any) -> torch.Tensor:
+    return torch.cat([vit.forward_features(images)[:, 0] for images, _ in EvalLoader(split, batch_size=999)])
 
 
 def test_other_channels_are_refused(tmp_path: Path, capsys: Any) -> None:

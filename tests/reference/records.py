@@ -215,7 +215,9 @@ def _of_studies() -> list[Any]:
     metric, scores = studies.Metric("top-1, %", True, (NAME, 10.0)), {"unquantised": 90.0, "W8A8": 89.0}
     return [
         pooled,
-        studies.QuantisationResult(NAME, NAME, studies.QuantisationConfig(), metric, scores, 400, activations),
+        studies.QuantisationResult(
+            NAME, NAME, studies.QuantisationConfig(), metric, scores, 400, activations, probe=scores
+        ),
         studies.NeighbourResult(NAME, NAME, studies.NeighbourConfig(), {0: by_k, 1: by_k}, pooled),
         studies.ClassifierResult(NAME, NAME, studies.ClassifierConfig(), _classification(), pooled),
         studies.DiscoveryResult(NAME, NAME, wanted, corlocs, (1, "k"), (1, "k"), hits, 1, 0, {"x": NAME}),

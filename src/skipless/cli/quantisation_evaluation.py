@@ -43,7 +43,8 @@ class _Source:
 DESCRIPTION = (
     "Score a model with rounded weights and activations, and measure its activations: kurtosis, histograms, signal "
     "over quantisation noise. A classifier's run is scored by top-1, a language model by bits per byte, any other "
-    "model by nearest neighbours of its last block.\n\nWhat is done is kept, and the same command goes on.\n\n"
+    "model by nearest neighbours and a linear probe of its last block.\n\n"
+    "What is done is kept, and the same command goes on.\n\n"
     + examples(
         (
             "skipless eval runs/s1 quantisation",

@@ -29,7 +29,7 @@ from skipless.studies.origin import UNSAID, Origin
 from skipless.studies.pages.study_page import write_study_page
 from skipless.studies.pages.text import QUANTISATION, trust
 from skipless.studies.quantisation.pictures import pictures
-from skipless.studies.quantisation.subject import Measured, Metric, measured
+from skipless.studies.quantisation.subject import Measured, Metric, Score, measured
 from skipless.studies.study_folder import StudyFolder
 
 if TYPE_CHECKING:
@@ -51,6 +51,9 @@ class QuantisationResult(Record):
         n: number of images or tokens that the scores are of.
         statistics: of the unquantised model's activations; after the rotation, where there is one.
         folder: with the files of the study; None where none were written.
+        probe: top-1 accuracy of a linear probe by precision, in per cent, where the metric is of features; None where
+            all heads diverged. Its head is trained anew on the features of each precision, as k-NN's neighbours are.
+            Empty for classifiers and language models.
     """
 
     model: str
@@ -61,6 +64,7 @@ class QuantisationResult(Record):
     n: int
     statistics: ActivationStatistics = field(repr=False)
     folder: Path | None = None
+    probe: Mapping[str, float | None] = field(default_factory=dict)
 
     def lost(self, name: str) -> tuple[float, float]:
         """What a precision loses, in the metric's unit and in per cent of the unquantised value; below 0 is a gain.
@@ -84,6 +88,7 @@ class QuantisationResult(Record):
                 "lost": {
                     name: dict(zip(("absolute", "percent"), self.lost(name), strict=True)) for name in self.scores
                 },
+                "probe": dict(self.probe),
                 "activations": self.statistics.record(),
             }
         )
@@ -105,11 +110,27 @@ class QuantisationResult(Record):
             rows.append([name, f"{value:.4g}", *(["–"] * 2 if name == FULL else [f"{lost:.3g}", f"{percent:.3g}"])])
         if self.metric.trivial is not None:
             rows.append([self.metric.trivial[0], f"{self.metric.trivial[1]:.4g}", "–", "–"])
-        head = ("precision", f"{self.model}: {self.metric.name}", "lost", "lost, % of unquantised")
-        return Table(head, rows, f"{self.data}, n = {self.n:,}; {in_words(self.config)}", align="lrrr")
+        head = ["precision", f"{self.model}: {self.metric.name}", "lost", "lost, % of unquantised"]
+        if self.probe:
+            head += ["linear probe, %", "lost"]
+            rows = [[*row, *self._of_probe(row[0])] for row in rows]
+        about = f"{self.data}, n = {self.n:,}; {in_words(self.config)}"
+        return Table(head, rows, about, align="l" + "r" * (len(head) - 1))
+
+    def _of_probe(self, name: str) -> tuple[str, str]:
+        """What the probe has at a precision, and what it loses there."""
+        if name not in self.probe:
+            return "–", "–"
+        whole, found = self.probe[FULL], self.probe[name]
+        if found is None:
+            return "diverged", "–"
+        return f"{found:.4g}", "–" if name == FULL or whole is None else f"{whole - found:.3g}"
 
     def _draw(self, axes: "Axes") -> None:
-        lines_by_name(axes, list(self.scores), {self.model: list(self.scores.values())}, self.metric.name, "precision")
+        lines: dict[str, list[float | None]] = {self.model: list(self.scores.values())}
+        if self.probe:
+            lines = {"k-NN": list(self.scores.values()), "linear probe": list(self.probe.values())}
+        lines_by_name(axes, list(self.scores), lines, "top-1, %" if self.probe else self.metric.name, "precision")
         if self.metric.trivial is not None:
             level(axes, self.metric.trivial[1], self.metric.trivial[0])
 
@@ -143,7 +164,8 @@ def quantisation_study(
     """Score a model at few bits, and measure its activations; precisions that are done are read from the folder.
 
     A run of a classifier is scored by top-1 accuracy, a language model by bits per byte, and every other model by k-NN
-    accuracy of its last block's features. The source's model is as before afterwards.
+    accuracy of its last block's features, with a linear probe on them beside it. The source's model is as before
+    afterwards.
 
     Args:
         source: what `open_model` has opened.
@@ -163,31 +185,39 @@ def quantisation_study(
     model = copy.deepcopy(of.model)
     if config.rotate != "none":
         rotate_(model, config.rotate, generator=torch.Generator().manual_seed(config.seed))
-    scores, n = _scores(of, model, config, folder)
-    found = activation_statistics(model, of.held_out())
-    result = QuantisationResult(source.title, of.data, config, of.metric, scores, n, found, folder.path)
+    scores = _scores(of, model, config, folder)
+    result = QuantisationResult(
+        source.title,
+        of.data,
+        config,
+        of.metric,
+        {name: score.value for name, score in scores.items()},
+        scores[FULL].n,
+        activation_statistics(model, of.held_out()),
+        folder.path,
+        {name: score.probe for name, score in scores.items()} if of.probed else {},
+    )
     folder.finish(result.record(), str(result))
     shown = {"name": source.title, "data": of.data, "config": config, "notes": trust(QUANTISATION, origin, 0)}
-    write_study_page(folder, QUANTISATION, result, model=model, origin=origin, drawn=pictures(found), **shown)
+    write_study_page(
+        folder, QUANTISATION, result, model=model, origin=origin, drawn=pictures(result.statistics), **shown
+    )
     return result
 
 
-def _scores(
-    of: Measured, model: nn.Module, config: QuantisationConfig, folder: StudyFolder
-) -> tuple[dict[str, float], int]:
-    """The metric by precision; what an earlier call has scored is read."""
-    kept = {line["precision"]: (line["score"], line["n"]) for line in folder.read_journal()}
-    found: dict[str, tuple[float, int]] = {}
+def _scores(of: Measured, model: nn.Module, config: QuantisationConfig, folder: StudyFolder) -> dict[str, Score]:
+    """How good the model is by precision; what an earlier call has scored is read."""
+    kept = {line["precision"]: Score(line["score"], line["n"], line.get("probe")) for line in folder.read_journal()}
     for name in (FULL, *config.precisions):
-        if name not in kept:
-            if name != FULL:
-                _quantise_(model, name, config, of)
-            kept[name] = of.score(model)
-            if name != FULL:
-                unquantise_(model)
-            folder.append_journal({"precision": name, "score": kept[name][0], "n": kept[name][1]})
-        found[name] = kept[name]
-    return {name: score for name, (score, _) in found.items()}, found[FULL][1]
+        if name in kept:
+            continue
+        if name != FULL:
+            _quantise_(model, name, config, of)
+        kept[name] = score = of.score(model)
+        if name != FULL:
+            unquantise_(model)
+        folder.append_journal({"precision": name, "score": score.value, "n": score.n, "probe": score.probe})
+    return {name: kept[name] for name in (FULL, *config.precisions)}
 
 
 def _quantise_(model: nn.Module, name: str, config: QuantisationConfig, of: Measured) -> None:

@@ -12,7 +12,7 @@ from skipless.data import ImageConfig, ImageData, load_images, relabelled
 from skipless.data.loading.loader import BatchKey, EvalLoader
 from skipless.display.values import place_name
 from skipless.errors import InputError
-from skipless.evaluators import FeatureConfig, features, knn, score_text, top1
+from skipless.evaluators import FeatureConfig, features, knn, linear_classification_probe, score_text, top1
 from skipless.evaluators.features.store_builder import tensors_hash
 from skipless.models.vit_view import find_vit
 from skipless.recipes.language import EVALUATED_TOKENS
@@ -38,6 +38,22 @@ class Metric:
     trivial: tuple[str, float] | None = None
 
 
+@dataclass(frozen=True)
+class Score:
+    """How good a model was found to be.
+
+    Attributes:
+        value: of the metric.
+        n: images or tokens that it is of.
+        probe: top-1 accuracy of a linear probe in per cent, where the metric is of features; None for a classifier or
+            a language model, and where every head diverged.
+    """
+
+    value: float
+    n: int
+    probe: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Measured:
     """A model with what it is scored and measured on.
@@ -46,7 +62,8 @@ class Measured:
         model: on the device where it shall run.
         data: name of the data.
         metric: what says how good it is.
-        score: gives its value for the model, and how many images or tokens it is of.
+        probed: whether a linear probe is trained beside the metric, since that is of features.
+        score: says how good the model is.
         held_out: batches to measure activations on.
         training: batches that static quantisation is calibrated on, of the training data.
         identity: everything that the numbers depend on, besides the settings.
@@ -55,7 +72,8 @@ class Measured:
     model: nn.Module
     data: str
     metric: Metric
-    score: Callable[[nn.Module], tuple[float, int]]
+    probed: bool
+    score: Callable[[nn.Module], Score]
     held_out: Callable[[], list[Tensor]]
     training: Callable[[], list[Tensor]]
     identity: dict[str, Any]
@@ -69,7 +87,7 @@ def measured(
     tokenizer: str | None = None,
     documents: Documents | None = None,
 ) -> Measured:
-    """What a study measures of an opened model: top-1 of a classifier's run, bits per byte of text, else k-NN.
+    """What a study measures of an opened model: top-1 of a classifier, bits per byte of text, else k-NN and a probe.
 
     Raises:
         InputError: if there are no data for it, or options are not for such a model.
@@ -92,9 +110,9 @@ def _of_text(
     text = of.text(data, documents)
     batch = max(1, EVALUATED_TOKENS // of.context)
 
-    def score(model: nn.Module) -> tuple[float, int]:
+    def score(model: nn.Module) -> Score:
         found = score_text(model, text.val, context=of.context, batch_size=batch, most=config.held_out)
-        return found.bits_per_byte, found.tokens
+        return Score(found.bits_per_byte, found.tokens)
 
     def windows(split: Any, wanted: int) -> list[Tensor]:
         ids = split.ids
@@ -110,6 +128,7 @@ def _of_text(
         of.model,
         place_name(text.source),
         Metric("bits per byte", False),
+        False,
         score,
         lambda: windows(text.val, config.inputs),
         lambda: windows(text.train, config.calibration),
@@ -125,13 +144,9 @@ def _of_images(source: ModelSource, config: QuantisationConfig, data: str | None
     loader = EvalLoader(images.val, batch_size=config.batch_size)
     majority = 100 * (images.val.labels == images.train.labels.bincount().argmax()).double().mean().item()
 
-    def classify(model: nn.Module) -> tuple[float, int]:
+    def classify(model: nn.Module) -> Score:
         found = top1(model, loader)
-        return found["top1"], int(found["n"])
-
-    def neighbours(model: nn.Module) -> tuple[float, int]:
-        train, val = (_vectors(model, split, config) for split in (images.train, images.val))
-        return knn(*train, *val, k=min(config.k, len(train[1])))[0], len(val[1])
+        return Score(found["top1"], int(found["n"]))
 
     def drawn(split: Any, wanted: int) -> list[Tensor]:
         generator = torch.Generator().manual_seed(config.seed)
@@ -143,13 +158,15 @@ def _of_images(source: ModelSource, config: QuantisationConfig, data: str | None
         source.model,
         place_name(data or (source.recipe.data.data if source.recipe is not None else "")),
         Metric(name, True, ("largest class", majority)),
-        classify if classifies else neighbours,
+        not classifies,
+        classify if classifies else lambda model: _score_features(model, images, config),
         lambda: drawn(images.val, config.inputs),
         lambda: drawn(images.train, config.calibration),
         {
             "images": [split_identity(images.train), split_identity(images.val), images.image_size],
             "weights": tensors_hash(source.model),
             "modules": repr(source.model),
+            **({} if classifies else {"scored by": "k-NN and a linear probe"}),
         },
     )
 
@@ -172,6 +189,20 @@ def _load(source: ModelSource, data: str | None) -> ImageData:
         )
     train, val = images.train.normalised_by(mean, std), images.val.normalised_by(mean, std)
     return replace(images, train=train, val=val)
+
+
+def _score_features(model: nn.Module, images: ImageData, config: QuantisationConfig) -> Score:
+    """k-NN and a linear probe, both found anew among the training features of the model as it is.
+
+    The probe's learning rate is chosen on training images that are held out.
+    """
+    train, val = (_vectors(model, split, config) for split in (images.train, images.val))
+    nearest = knn(*train, *val, k=min(config.k, len(train[1])))[0]
+    classes = 1 + int(torch.cat([train[1], val[1]]).max())
+    (probe,) = linear_classification_probe(
+        {0: train[0]}, train[1], {0: val[0]}, val[1], classes=classes, select="holdout", seed=config.seed
+    ).blocks
+    return Score(nearest, len(val[1]), probe.top1)
 
 
 def _vectors(model: nn.Module, split: Any, config: QuantisationConfig) -> tuple[Tensor, Tensor]:
