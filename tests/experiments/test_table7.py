@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +123,7 @@ def test_rates_are_tuned_on_text_that_is_in_no_number(tmp_path: Path, small: Pat
     assert (one["held_out"], one["held_out_after"]) == (600, 600)
     everything = asked(small, tune=True)
     with pytest.raises(InputError, match="--tune needs held-out text that the table does not take"):
-        run._check_left(*_whole(everything))
+        run._on_other_text(*_whole(everything))
 
 
 def _whole(options: Options):
@@ -173,9 +174,10 @@ def test_runs_of_the_papers_scale_may_have_rates_of_their_own(tmp_path: Path) ->
         folder.mkdir()
         (folder / "run.json").write_text(json.dumps({"recipe": recipe.with_(optimizer__lr=lr).as_json()}))
         (folder / "result.json").write_text("{}")
-    run._require_finished({tmp_path / "0": (cell, recipe)})
+    asked = Options(scale="paper", data="c4", tokenizer="t.json")
+    run._require_finished(asked, {cell: (tmp_path / "0",)})
     with pytest.raises(InputError, match="steps"):
-        run._require_finished({tmp_path / "0": (cell, recipe.with_(fit__steps=10))})
+        run._require_finished(replace(asked, steps=10), {cell: (tmp_path / "0",)})
     run_of = {"top1": None, "steps": 1, "seconds": 1.0, "diverged": False, "reason": "", "record": {}}
     empty = np.zeros(0)
     runs = tuple(

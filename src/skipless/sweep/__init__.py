@@ -4,7 +4,8 @@ Children communicate through the folders that they write and the parent reads. T
 reason. The same call then resumes them from their last checkpoints.
 """
 
+from skipless.sweep.campaign import Campaign
 from skipless.sweep.jobs import Call, Job
 from skipless.sweep.runner import run_jobs
 
-__all__ = ["Call", "Job", "run_jobs"]
+__all__ = ["Call", "Campaign", "Job", "run_jobs"]

@@ -10,7 +10,7 @@ from skipless.sweep.jobs import Job
 from skipless.sweep.runner import run_jobs
 
 Scores = dict[float, float | None]
-Cell = TypeVar("Cell", bound=tuple[str, str])
+Cell = TypeVar("Cell", bound=tuple[str, ...])
 Made = TypeVar("Made", bound=Recipe)
 
 
@@ -36,7 +36,7 @@ def tune_learning_rates(
     """Run the grids of all cells, and note where the best rate is at the end of its grid.
 
     Args:
-        grids: a job for each rate, by model and optimizer.
+        grids: a job for each rate, by what is trained, in words.
         jobs: runs at a time.
         threads: CPU threads of each.
         all_may_diverge: whether a grid in which nothing trained is a result, and no error.
@@ -62,11 +62,11 @@ def tune_learning_rates(
     return reached
 
 
-def best_rate(cell: tuple[str, str], scores: Mapping[float, float | None], *, lowest: bool = False) -> float:
+def best_rate(cell: tuple[str, ...], scores: Mapping[float, float | None], *, lowest: bool = False) -> float:
     """The rate of the highest score, or of the lowest; None is a run that diverged.
 
     Args:
-        cell: model and optimizer, for the message.
+        cell: model and optimizer, in words for the message.
         scores: by rate.
         lowest: whether a lower score is better, as of a loss.
 

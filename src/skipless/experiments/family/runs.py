@@ -7,20 +7,17 @@ from functools import partial
 from pathlib import Path
 
 from skipless.conditioning.measurement.tracking import first_images
-from skipless.data import ImageData, load_images
+from skipless.data import load_images
 from skipless.errors import InputError
 from skipless.experiments.family import AttentionOptions, ShortcutsOptions
 from skipless.experiments.family.recipe import FamilyCell, family_recipe
 from skipless.recipes.recipe import Recipe
 from skipless.report.labels import OPTIMIZER_LABEL
 from skipless.report.run_records import Run, read_lines, read_run
-from skipless.report.write_files import write_files
 from skipless.studies.token_history import token_history
-from skipless.sweep import Job, run_jobs
-from skipless.sweep.rates import best_rate, jobs_by_rate, tune_learning_rates
+from skipless.sweep import Campaign
 
 HOLDOUT = {"digits": 200, "fashion": 5000}  # training images that learning rates are tuned on
-TUNING_SEED = 1000  # weights and order of the tuning runs, not those of any reported one
 _IMAGES = 64  # whose tokens are measured
 
 
@@ -94,61 +91,31 @@ def measured_cells(cells: Sequence[FamilyCell], asked: Asked, out: Path) -> tupl
     if asked.tune and not (asked.grid and all(factor > 0 for factor in asked.grid)):
         raise InputError(f"--grid {' '.join(f'{factor:g}' for factor in asked.grid)}: give factors above 0")
     images = load_images(_recipe(asked, cells[0], 0).data)
-    rates = _tuned(cells, asked, out, images) if asked.tune else {}
-    planned = {
-        (cell, seed): _recipe(asked, cell, seed).with_(optimizer__lr=rates.get(cell))
-        for cell in cells
-        for seed in range(asked.seeds)
-    }
-    folders = {key: out / "runs" / f"{key[0].slug}-seed{key[1]}" for key in planned}
-    jobs = [_job(cell, f"seed {seed}", planned[cell, seed], folders[cell, seed], images) for cell, seed in planned]
-    run_jobs(jobs, parallel=asked.jobs)
+    campaign = Campaign(
+        out,
+        partial(_recipe, asked),
+        lambda cell: (cell.attention, cell.row, f"{cell.length}x", OPTIMIZER_LABEL[cell.optimizer]),
+        lambda recipe: recipe.fit.total_steps(len(images.train) - recipe.data.holdout),
+        asked.jobs,
+    )
+    held_out = partial(Recipe.with_, data__holdout=HOLDOUT[asked.scale])
+    rates = campaign.tune(cells, asked.grid, held_out, all_may_diverge=True) if asked.tune else {}
+    folders = campaign.train(cells, asked.seeds, rates)
     batch = first_images(images, min(_IMAGES, len(images.val)))
     found = [
         CellRuns(
             cell,
-            tuple(read_run(folders[cell, seed]) for seed in range(asked.seeds)),
-            tuple(_curve(folders[cell, seed]) for seed in range(asked.seeds)),
-            token_history(folders[cell, 0], batch),
+            tuple(read_run(folder) for folder in own),
+            tuple(_curve(folder) for folder in own),
+            token_history(own[0], batch),
         )
-        for cell in cells
+        for cell, own in folders.items()
     ]
-    return found, planned[cells[0], 0], len(images.val)
+    return found, _recipe(asked, cells[0], 0), len(images.val)
 
 
 def _recipe(asked: Asked, cell: FamilyCell, seed: int) -> Recipe:
     return family_recipe(asked.scale, cell, seed=seed, data=asked.data, epochs=asked.epochs)
-
-
-def _tuned(cells: Sequence[FamilyCell], asked: Asked, out: Path, images: ImageData) -> dict[FamilyCell, float]:
-    """The best learning rate of every cell's grid, by accuracy on images held out of training.
-
-    A cell of which every rate diverged keeps the lowest: that it diverges is what is found of it.
-    """
-    made: dict[tuple[str, str], dict[float, Job]] = {}
-    named = {(f"{cell.attention}, {cell.row}, {cell.length}x", cell.optimizer): cell for cell in cells}
-    for name, cell in named.items():
-        base = _recipe(asked, cell, TUNING_SEED).with_(data__holdout=HOLDOUT[asked.scale])
-        made[name] = jobs_by_rate(base, asked.grid, partial(_tuning_job, cell, out, images))
-    reached = tune_learning_rates(made, jobs=asked.jobs, all_may_diverge=True)
-    write_files(out, {"tuning.json": [{"cell": named[name].slug, "top1": scores} for name, scores in reached.items()]})
-    return {
-        cell: best_rate(name, reached[name])
-        if any(top1 is not None for top1 in reached[name].values())
-        else min(reached[name])
-        for name, cell in named.items()
-    }
-
-
-def _tuning_job(cell: FamilyCell, out: Path, images: ImageData, recipe: Recipe) -> Job:
-    rate = f"{recipe.optimizer.lr:g}"
-    return _job(cell, f"lr {rate}", recipe, out / "tuning" / f"{cell.slug}-lr{rate}", images)
-
-
-def _job(cell: FamilyCell, last: str, recipe: Recipe, out: Path, images: ImageData) -> Job:
-    samples = len(images.train) - recipe.data.holdout
-    labels = (cell.attention, cell.row, f"{cell.length}x", OPTIMIZER_LABEL[cell.optimizer], last)
-    return Job(labels, recipe, out, recipe.fit.total_steps(samples))
 
 
 def _curve(folder: Path) -> tuple[tuple[float, float], ...]:

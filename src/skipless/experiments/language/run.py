@@ -23,14 +23,11 @@ from skipless.recipes.read import read_recipe, refuse_other_recipe
 from skipless.recipes.source import open_model
 from skipless.report.labels import OPTIMIZER_LABEL
 from skipless.report.run_records import read_run
-from skipless.report.write_files import write_files
 from skipless.studies import ZeroShotConfig, zero_shot
 from skipless.studies.token_history import token_history
-from skipless.sweep import Job, run_jobs
-from skipless.sweep.rates import best_rate, jobs_by_rate, tune_learning_rates
+from skipless.sweep import Campaign
 
 GRID = (1 / 3, 1.0, 3.0)  # what `--tune` tries, times the rate of the cell
-TUNING_SEED = 1000
 _WINDOWS = 16
 
 
@@ -60,29 +57,31 @@ def reproduce_table7(options: Options, out: Path, *, command: str = "") -> dict[
     else:
         refuse_given("table7 without --tasks", data_dir=options.data_dir)
     cells = [LanguageCell(row, optimizer) for optimizer in options.optimizers for row in options.rows]
-    planned = {(cell, seed): _recipe(options, cell, seed) for cell in cells for seed in range(options.seeds)}
-    folders = {key: out / "runs" / f"{key[0].slug}-seed{key[1]}" for key in planned}
-    first = planned[cells[0], 0]
+    campaign = Campaign(
+        out,
+        partial(_recipe, options),
+        lambda cell: (cell.row, OPTIMIZER_LABEL[cell.optimizer]),
+        lambda recipe: recipe.fit.total_steps((text.train.tokens - 1) // recipe.data.context),
+        options.jobs,
+    )
+    folders = {cell: campaign.folders(cell, options.seeds) for cell in cells}
+    first = _recipe(options, cells[0], 0)
     if options.scale == "paper":
-        _require_finished({folders[key]: (key[0], recipe) for key, recipe in planned.items()})
+        _require_finished(options, folders)
     text = load_text(first.data)
     if options.scale != "paper":
-        rates = _tuned(options, cells, out, text) if options.tune else {}
-        planned = {key: recipe.with_(optimizer__lr=rates.get(key[0])) for key, recipe in planned.items()}
-        run_jobs(
-            [_job(cell, f"seed {seed}", planned[cell, seed], folders[cell, seed], text) for cell, seed in planned],
-            parallel=options.jobs,
-        )
+        rates = campaign.tune(cells, GRID, partial(_on_other_text, text)) if options.tune else {}
+        campaign.train(cells, options.seeds, rates)
     batch = _windows(text, first)
-    scores = _zero_shot(options, {cell: folders[cell, 0] for cell in cells}) if options.tasks else {}
+    scores = _zero_shot(options, {cell: own[0] for cell, own in folders.items()}) if options.tasks else {}
     found = [
         LanguageRuns(
             cell,
-            tuple(read_run(folders[cell, seed]) for seed in range(options.seeds)),
-            tokens=token_history(folders[cell, 0], batch),
+            tuple(read_run(folder) for folder in own),
+            tokens=token_history(own[0], batch),
             scores=scores.get(cell),
         )
-        for cell in cells
+        for cell, own in folders.items()
     ]
     floors = text_floors(text.train, text.val, vocabulary=text.vocabulary, held_out=first.held_out or None)
     return write_table7(found, out, first=first, floors=floors, tuned=options.tune, command=command)
@@ -111,50 +110,33 @@ def _recipe(options: Options, cell: LanguageCell, seed: int) -> LanguageRecipe:
     )
 
 
-def _tuned(options: Options, cells: Sequence[LanguageCell], out: Path, text: TextData) -> dict[LanguageCell, float]:
-    """The best learning rate of every cell's grid, by the loss on held-out text behind that of the table."""
-    made: dict[LanguageCell, dict[float, Job]] = {}
-    for cell in cells:
-        base = _recipe(options, cell, TUNING_SEED)
-        _check_left(text, base)
-        base = base.with_(held_out_after=base.held_out)
-        made[cell] = jobs_by_rate(base, GRID, partial(_tuning_job, cell, out, text))
-    reached = tune_learning_rates(made, jobs=options.jobs)
-    write_files(out, {"tuning.json": [{"cell": cell.slug, "bits_per_byte": reached[cell]} for cell in made]})
-    return {cell: best_rate(cell, reached[cell], lowest=True) for cell in made}
-
-
-def _check_left(text: TextData, recipe: LanguageRecipe) -> None:
-    """Refuse to tune where the table takes all of the held-out text."""
+def _on_other_text(text: TextData, recipe: LanguageRecipe) -> LanguageRecipe:
+    """A recipe that is scored on held-out text behind that of the table; refused where the table takes all of it."""
     try:
         document_range(text.val, recipe.held_out, recipe.held_out)
     except InputError as error:
         raise InputError(
             f"--tune needs held-out text that the table does not take, and there is none: {error}"
         ) from error
+    return recipe.with_(held_out_after=recipe.held_out)
 
 
-def _tuning_job(cell: LanguageCell, out: Path, text: TextData, recipe: LanguageRecipe) -> Job:
-    rate = f"{recipe.optimizer.lr:g}"
-    return _job(cell, f"lr {rate}", recipe, out / "tuning" / f"{cell.slug}-lr{rate}", text)
-
-
-def _job(cell: LanguageCell, last: str, recipe: LanguageRecipe, out: Path, text: TextData) -> Job:
-    windows = (text.train.tokens - 1) // recipe.data.context
-    return Job((cell.row, OPTIMIZER_LABEL[cell.optimizer], last), recipe, out, recipe.fit.total_steps(windows))
-
-
-def _require_finished(planned: Mapping[Path, tuple[LanguageCell, LanguageRecipe]]) -> None:
+def _require_finished(options: Options, folders: Mapping[LanguageCell, Sequence[Path]]) -> None:
     """At the paper's scale a run is GPU hours: say what to run, do not start it here."""
     commands = []
-    for folder, (cell, recipe) in planned.items():
-        if (folder / "result.json").exists():
-            refuse_other_recipe(folder, recipe.with_(optimizer__lr=read_recipe(folder).optimizer.lr))  # tuned by hand
-            continue
-        if recipe.data.tokenizer is None and not (Path(recipe.data.data) / "text.json").is_file():
-            raise InputError("table7 at scale 'paper' needs --tokenizer: the tokenizer.json of a model of 32,000 ids")
-        more = [] if recipe.data.tokenizer is None else ["--tokenizer", recipe.data.tokenizer]
-        commands.append(training_command(recipe, folder, "--reading", cell.reading, *more))
+    for cell, own in folders.items():
+        for seed, folder in enumerate(own):
+            recipe = _recipe(options, cell, seed)
+            if (folder / "result.json").exists():
+                tuned_by_hand = recipe.with_(optimizer__lr=read_recipe(folder).optimizer.lr)
+                refuse_other_recipe(folder, tuned_by_hand)
+                continue
+            if recipe.data.tokenizer is None and not (Path(recipe.data.data) / "text.json").is_file():
+                raise InputError(
+                    "table7 at scale 'paper' needs --tokenizer: the tokenizer.json of a model of 32,000 ids"
+                )
+            more = [] if recipe.data.tokenizer is None else ["--tokenizer", recipe.data.tokenizer]
+            commands.append(training_command(recipe, folder, "--reading", cell.reading, *more))
     if commands:
         head = f"{len(commands)} language models of 109.5 M parameters are not finished; run each of"
         raise InputError("\n  ".join([head, *commands]))
