@@ -129,7 +129,9 @@ def test_rates_are_tuned_on_text_that_is_in_no_number(tmp_path: Path, small: Pat
 def _whole(options: Options):
     recipe = run.table7_recipe("tiny", LanguageCell("skip", "adamw"), data=options.data, tokenizer="bytes")
     recipe = recipe.with_(held_out=10**6)
-    return recipe.load().text, recipe
+    text = recipe.load().text
+    assert text is not None
+    return text, recipe
 
 
 @pytest.mark.parametrize(
