@@ -16,8 +16,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,77 +31,23 @@ NOTHING_KNOWN = {"hardware": {"device": "unknown"}, "versions": {}, "commit": No
 
 
 class Part(NamedTuple):
-    """A part: its title, its share of the time beside the others', and who runs it."""
+    """A part: its title, its share of the time beside the others', and its function in `accelerator_parts`."""
 
     title: str
     weight: float
-    run: Callable[[Any, Path, float], None]
-
-
-def _checks(record: Any, folder: Path, minutes: float) -> None:
-    from accelerator_parts import checks
-
-    checks.run(record)
-
-
-def _optimizers(record: Any, folder: Path, minutes: float) -> None:
-    from accelerator_parts import optimizers
-
-    optimizers.run(record)
-
-
-def _steps(record: Any, folder: Path, minutes: float) -> None:
-    from accelerator_parts import steps
-
-    steps.run(record)
-
-
-def _loop(record: Any, folder: Path, minutes: float) -> None:
-    from accelerator_parts import loading
-
-    loading.run_loop(record, folder)
-
-
-def _crops(record: Any, folder: Path, minutes: float) -> None:
-    from accelerator_parts import loading
-
-    loading.run_crops(record, folder)
-
-
-def _tokencut(record: Any, folder: Path, minutes: float) -> None:
-    from accelerator_parts import instruments
-
-    instruments.run_tokencut(record)
-
-
-def _spectrum(record: Any, folder: Path, minutes: float) -> None:
-    from accelerator_parts import instruments
-
-    instruments.run_spectrum(record)
-
-
-def _initialize(record: Any, folder: Path, minutes: float) -> None:
-    from accelerator_parts import instruments
-
-    instruments.run_initialize(record)
-
-
-def _table1(record: Any, folder: Path, minutes: float) -> None:
-    from accelerator_parts import campaign
-
-    campaign.run(record, folder, max(1, round(minutes / 4)))
+    function: str
 
 
 PARTS = {
-    "tests": Part("The tests on the device", 4, _checks),
-    "optimizers": Part("SOAP beside other optimizers", 6, _optimizers),
-    "steps": Part("A training step beside timm's residual model", 4, _steps),
-    "loop": Part("The whole loop", 3, _loop),
-    "crops": Part("DINO's crops on CPU cores", 2, _crops),
-    "tokencut": Part("TokenCut of a batch", 1.5, _tokencut),
-    "spectrum": Part("The spectrum of a block", 1.5, _spectrum),
-    "initialize": Part("initialize_ of a large model", 1.5, _initialize),
-    "table1": Part("A small campaign: Table 1", 6, _table1),
+    "tests": Part("The tests on the device", 4, "checks.run"),
+    "optimizers": Part("SOAP beside other optimizers", 6, "optimizers.run"),
+    "steps": Part("A training step beside timm's residual model", 4, "steps.run"),
+    "loop": Part("The whole loop", 3, "loading.run_loop"),
+    "crops": Part("DINO's crops on CPU cores", 2, "loading.run_crops"),
+    "tokencut": Part("TokenCut of a batch", 1.5, "instruments.run_tokencut"),
+    "spectrum": Part("The spectrum of a block", 1.5, "instruments.run_spectrum"),
+    "initialize": Part("initialize_ of a large model", 1.5, "instruments.run_initialize"),
+    "table1": Part("A small campaign: Table 1", 6, "campaign.run"),
 }
 
 
@@ -210,11 +156,12 @@ def run_part(args: argparse.Namespace) -> None:
     from accelerator_parts.record import Record
 
     device = torch.device(args.device if args.device != "auto" else best_device())
-    record = Record(file_of(args.out, args.run_part), device, args.seconds)
-    record.values["made"] = made_with(device)
     work = args.out / "work" / args.run_part
     work.mkdir(parents=True, exist_ok=True)
-    PARTS[args.run_part].run(record, work, args.minutes)
+    record = Record(file_of(args.out, args.run_part), device, args.seconds, folder=work, minutes=args.minutes)
+    record.values["made"] = made_with(device)
+    module, name = PARTS[args.run_part].function.split(".")
+    getattr(import_module(f"accelerator_parts.{module}"), name)(record)
     record.finish()
 
 

@@ -10,7 +10,7 @@ from skipless.init import SkiplessInit
 from skipless.recipes import run as run_recipe, table1
 
 
-def run(record: Record, folder: Path, epochs: int) -> None:
+def run(record: Record) -> None:
     """Every cell is a run folder of its own: a cell that was cut off goes on."""
     here = any(find_fashion(place) for place in (DEBIAN_FASHION, cache_folder()))
     scale = "fashion" if here and not record.tiny else "digits"
@@ -20,7 +20,8 @@ def run(record: Record, folder: Path, epochs: int) -> None:
     sizes = {"patch_size": 7 if scale == "fashion" else 2, "embed_dim": width, "depth": depth, "num_heads": width // 16}
     if not record.tiny:
         sizes["num_heads"] = 6
-    epochs = 1 if record.tiny else epochs if scale == "fashion" else 20 * epochs
+    rounds = max(1, round(record.minutes / 4))
+    epochs = 1 if record.tiny else rounds if scale == "fashion" else 20 * rounds
     record.note(
         f"width {width}, {depth} blocks, bf16, epochs: {epochs}, one seed; learning rates are those tuned at the "
         "scale's own width, and the initialisation is the preset for width 384: a check that training works, no result"
@@ -35,7 +36,7 @@ def run(record: Record, folder: Path, epochs: int) -> None:
             recipe = recipe.with_(model__init=SkiplessInit.preset("dino_vit_small"))
         name = f"{cell.row}, {cell.optimizer}"
         start = time.monotonic()
-        record.row(name, "top-1 %", lambda recipe=recipe, cell=cell: _accuracy(recipe, folder / cell.slug))
+        record.row(name, "top-1 %", lambda recipe=recipe, cell=cell: _accuracy(recipe, record.folder / cell.slug))
         record.note(f"{name}: {time.monotonic() - start:.0f} s in this call")
 
 

@@ -51,26 +51,26 @@ def _noise(file: Path, seed: int) -> Path:
     return file
 
 
-def run_loop(record: Record, folder: Path) -> None:
+def run_loop(record: Record) -> None:
     """The recipe of Table 1 on JPEG files, and on a set in memory, which shows what the files cost."""
     size, batch, steps = (32, 8, 12) if record.tiny else (224, 256, 120)
     name = "vit_tiny_patch16_224" if record.tiny else "vit_small_patch16_224"
-    photos = folder / "photos"
+    photos = record.folder / "photos"
     if not photos.exists():
         write_files(photos, FILES, noise=record.tiny)
     for split, count in (("train", batch * steps // 2), ("val", 1)):
         for label in ("a", "b"):
-            (folder / "data" / split / label).mkdir(parents=True, exist_ok=True)
+            (record.folder / "data" / split / label).mkdir(parents=True, exist_ok=True)
             for index in range(count):
-                link = folder / "data" / split / label / f"{index:06}.jpg"
+                link = record.folder / "data" / split / label / f"{index:06}.jpg"
                 if not link.exists():
                     os.link(photos / f"{index % FILES:03}.jpg", link)
 
     def measure() -> list[float]:
-        out = folder / f"loop-{time.time_ns()}"
+        out = record.folder / f"loop-{time.time_ns()}"
         recipe = Recipe(
             name="benchmark", scale="benchmark", model=ModelConfig(name, skip=True),
-            data=ImageConfig(str(folder / "data"), image_size=size, auto_augment="rand-m9-inc1"),
+            data=ImageConfig(str(record.folder / "data"), image_size=size, auto_augment="rand-m9-inc1"),
             targets=IMAGENET_TARGETS, optimizer=OptimizerConfig(name="adamw", lr=1e-3, weight_decay=0.3),
             schedule=ScheduleConfig(warmup=0.05),
             fit=FitConfig(
@@ -86,13 +86,13 @@ def run_loop(record: Record, folder: Path) -> None:
     record.row("whole loop, JPEG files", "images/s", measure, note)
 
 
-def run_crops(record: Record, folder: Path) -> None:
+def run_crops(record: Record) -> None:
     """DINO's ten crops, by all cores, as batches that arrive on the device."""
     batch = 4 if record.tiny else 64
-    if not (folder / "crops").exists():
-        write_files(folder / "crops", FILES, noise=record.tiny)
+    if not (record.folder / "crops").exists():
+        write_files(record.folder / "crops", FILES, noise=record.tiny)
     for mode in ("fast", "exact"):
-        data = load_multicrop(folder / "crops", MultiCropConfig(mode=mode))
+        data = load_multicrop(record.folder / "crops", MultiCropConfig(mode=mode))
 
         def measure(data=data) -> list[float]:
             workers = cores()

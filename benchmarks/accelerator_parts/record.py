@@ -18,10 +18,15 @@ class Record:
         file: where they are kept.
         device: where it is measured.
         seconds: how long this part may take.
+        folder: for files that the part needs; beside the record if none is given.
+        minutes: how long all parts together may take.
     """
 
-    def __init__(self, file: Path, device: torch.device, seconds: float) -> None:
+    def __init__(
+        self, file: Path, device: torch.device, seconds: float, *, folder: Path | None = None, minutes: float = 1.0
+    ) -> None:
         self.file, self.device, self.end = file, device, time.monotonic() + seconds
+        self.folder, self.minutes = folder or file.parent, minutes
         self.values = {**(read(file) or {"rows": []}), "notes": [], "status": "unfinished"}
         self.incomplete = False
         self._write()
