@@ -86,7 +86,7 @@ class SupervisedRecipe(Recipe):
         return len(data.val) if most is None else min(len(data.val), most)
 
     def _model(self, data: ImageData, out: Path) -> Module:
-        """The model of the run in a folder; where this process only takes shards of the first one's weights, its shapes alone."""
+        """The model of a folder's run; where this process takes shards of the first's weights, its shapes alone."""
         import torch
 
         from skipless.training.processes.launch import takes_shards_only

@@ -1,6 +1,6 @@
 """The report's pictures: accuracy by rank, by stored bytes, ranks of the update, and training loss."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from matplotlib.axes import Axes
@@ -12,8 +12,8 @@ from skipless.report.figure_style import COLOURS
 from skipless.report.panels import Panel, panels_png
 
 CAPTIONS = {
-    "sine-accuracy.png": "Accuracy by rank: the line is the mean over seeds, its band a standard deviation, a point a run",
-    "sine-bytes.png": "Accuracy by stored bytes: a line for each number of bits, a point for each rank, means over seeds",
+    "sine-accuracy.png": "Accuracy by rank: a line is a mean over seeds, its band a standard deviation, a point a run",
+    "sine-bytes.png": "Accuracy by stored bytes: a line for each number of bits, a point for each rank; means",
     "sine-ranks.png": "Effective rank of the update by rank of the adapter, mean over linear maps and seeds",
     "sine-loss.png": "Training loss of the first seed, smoothed",
 }
@@ -25,6 +25,8 @@ _COLOUR = {
     "head": "#8a8a8a",
     "all weights": "#222222",
 }
+# Where the sine is linear, LoRA at alpha' lies below it: wide, so that it is seen.
+_WIDTH = {"lora, alpha'": 3.5}
 _STYLE = {FULL_BITS: "-", 8: "-", 7: "-", 6: "-", 5: "--", 4: "--", 3: "-.", 2: ":", 1: (0, (1, 4))}
 
 
@@ -39,7 +41,7 @@ def accuracy_png(found: Sequence[SineRuns]) -> bytes:
                 continue
             ranks, spreads = [one.cell.rank for one in own], [one.spread() for one in own]
             pairs = list(zip(means, spreads, strict=True))
-            axes.plot(ranks, means, color=colour, label=method)
+            axes.plot(ranks, means, color=colour, label=method, linewidth=_WIDTH.get(method, 1.3))
             axes.fill_between(ranks, [m - s for m, s in pairs], [m + s for m, s in pairs], color=colour, alpha=0.12)
             for one in own:
                 axes.plot([one.cell.rank] * len(one.top1()), one.top1(), "o", color=colour, markersize=2.5)
@@ -61,7 +63,7 @@ def bytes_png(found: Sequence[SineRuns]) -> bytes:
                 label = f"{method}, {'full' if bits == FULL_BITS else f'{bits} bits'}"
                 axes.plot(
                     sizes, [one.mean(bits) or 0.0 for one in own], linestyle=_STYLE[bits], color=_COLOUR[method],
-                    marker="o", markersize=3, label=label, linewidth=1.2,
+                    marker="o", markersize=3, label=label, linewidth=_WIDTH.get(method, 1.2),
                 )  # fmt: skip
         axes.set_xscale("log")
         axes.set_xlabel("stored bytes")
@@ -81,7 +83,8 @@ def ranks_png(found: Sequence[SineRuns]) -> bytes:
             if method == "all weights":
                 axes.axhline(values[0] or 0.0, color=_COLOUR[method], linewidth=1, linestyle="--", label=method)
                 continue
-            axes.plot([one.cell.rank for one in own], values, "o-", color=_COLOUR[method], markersize=3, label=method)
+            ranks, width = [one.cell.rank for one in own], _WIDTH.get(method, 1.3)
+            axes.plot(ranks, values, "o-", color=_COLOUR[method], markersize=3, label=method, linewidth=width)
         axes.set_yscale("log")
         _rank_axis(cells, axes)
         axes.set_ylabel("effective rank of dW")
@@ -107,13 +110,16 @@ def _losses(cells: Sequence[SineRuns], axes: Axes) -> None:
     for one in cells:
         if (curve := smoothed(one.runs[0])) is not None:
             style = "--" if not one.cell.rank else "-"
-            axes.plot(*curve, style, color=_COLOUR[one.cell.method], label=one.cell.method, linewidth=1.2)
+            method = one.cell.method
+            width = _WIDTH.get(method, 1.2)
+            axes.plot(*curve, style, color=_COLOUR[method], label=method, linewidth=width)
     axes.set_xlabel("epoch")
     axes.set_ylabel("training loss")
     axes.set_ylim(bottom=0, top=min(axes.get_ylim()[1], 3.0))
 
 
-def _by_frequency(found: Sequence[SineRuns], draw) -> bytes:
+def _by_frequency(found: Sequence[SineRuns], draw: Callable[[Sequence[SineRuns], Axes], None]) -> bytes:
+    """A panel for each frequency."""
     panels = [Panel(title or "all methods", partial(draw, cells)) for title, cells in _panels(found).items()]
     return panels_png(panels, across=2)
 

@@ -69,7 +69,7 @@ def write_sine(
     page = Page(
         title=f"{TITLE}, at scale {first.scale}",
         description=DESCRIPTION,
-        ours=f"{asked.row}: {first.model.title}, {first.data.data}, classes {', '.join(classes)}, {first.fit.epochs} epochs",
+        ours=f"{asked.row}: {first.model.title}, {first.data.data}, {', '.join(classes)}, {first.fit.epochs} epochs",
         paper="the papers' own, in the last table",
         numbers="\n".join(table.html() for table in shown),
         figures={figures.CAPTIONS[name]: content for name, content in pictures.items()},

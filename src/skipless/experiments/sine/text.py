@@ -7,8 +7,8 @@ from skipless.experiments.sine.cells import SineRuns
 TITLE = "Sine-activated low-rank adapters"
 DESCRIPTION = (
     "A vision transformer is trained on half of the classes of a data set and then fine-tuned to the other half: by "
-    "LoRA, by LoRA at the alpha' that the sine equals to first order, by sine-activated LoRA, and by DoRA, at few ranks "
-    "and with A and B rounded to few bits. The head alone and all weights stand below and above."
+    "LoRA, by LoRA at the alpha' that the sine equals to first order, by sine-activated LoRA, and by DoRA, at few "
+    "ranks and with A and B rounded to few bits. The head alone and all weights stand beside them."
 )
 
 
@@ -17,11 +17,11 @@ def differences() -> list[str]:
     return [
         "The papers fine-tune language models, CLIP and diffusion models. Ours are models of Table 1, trained here, on "
         "classes that they have not seen: no weights are downloaded, and the adapters have much to do.",
-        "The same: (alpha / r) sin(w B A) / g with g = sqrt(n) and alpha = 2 r, A and B drawn as PEFT draws them, AdamW "
-        "without weight decay, k-means codebooks of A and of B after training, the sine after them.",
+        "The same: (alpha / r) sin(w B A) / g with g = sqrt(n) and alpha = 2 r, A and B drawn as PEFT draws them, "
+        "AdamW without weight decay, k-means codebooks of A and of B after training, the sine after them.",
         "Adapters are in every linear map of the blocks. The head is new, is trained along, and is never rounded.",
-        "Not in the papers: LoRA at alpha', and a learning rate for each cell of its own. While w B A is small the sine "
-        "is LoRA at alpha', so that without it a gain may be one of the scale alone.",
+        "Not in the papers: LoRA at alpha', and a learning rate for each cell of its own. While w B A is small the "
+        "sine is LoRA at alpha', so that without it a gain may be one of the scale alone.",
         "The authors use w = 200 with layers of 4,096 inputs, where alpha' is 3.1 alpha. Here layers have 32 to 256, "
         "where it is 35 to 12.5 alpha: smaller frequencies stand beside it.",
         "DoRA has no sine here: the papers' Sine-DoRA takes the sine of activations in the forward and of weights in "
@@ -42,8 +42,8 @@ def notes(images: int, found: Sequence[SineRuns], *, tuned: bool, grid: Sequence
     if tuned:
         tried = ", ".join(f"{factor:g}" for factor in grid)
         said.append(
-            f"Every cell's learning rate is the best of {len(grid)} ({tried} times where its method starts), by one run "
-            "on images held out of training, of the first seed's model. It is chosen at full precision."
+            f"Every cell's learning rate is the best of {len(grid)} ({tried} times where its method starts), by one "
+            "run on images held out of training, of the first seed's model. It is chosen at full precision."
         )
         if ends := [one.cell for one in found if _at_end(one)]:
             cells = "; ".join(f"{cell.line}{f', rank {cell.rank}' if cell.rank else ''}" for cell in ends)
