@@ -57,8 +57,8 @@ def bytes_png(found: Sequence[SineRuns]) -> bytes:
     def draw(cells: Sequence[SineRuns], axes: Axes) -> None:
         for method, own in _by_method(cells).items():
             for bits in sorted({count for one in own for at in one.at for count in at}, reverse=True):
-                sizes = [one.average("stored_bytes", bits) for one in own]
-                if method in ("head", "all weights") or None in sizes:
+                sizes = _averages(own, "stored_bytes", bits)
+                if method in ("head", "all weights") or not sizes:
                     continue
                 label = f"{method}, {'full' if bits == FULL_BITS else f'{bits} bits'}"
                 axes.plot(
@@ -77,11 +77,11 @@ def ranks_png(found: Sequence[SineRuns]) -> bytes:
 
     def draw(cells: Sequence[SineRuns], axes: Axes) -> None:
         for method, own in _by_method(cells).items():
-            values = [one.average("effective_rank") for one in own]
-            if method == "head" or None in values:
+            values = _averages(own, "effective_rank")
+            if method == "head" or not values:
                 continue
             if method == "all weights":
-                axes.axhline(values[0] or 0.0, color=_COLOUR[method], linewidth=1, linestyle="--", label=method)
+                axes.axhline(values[0], color=_COLOUR[method], linewidth=1, linestyle="--", label=method)
                 continue
             ranks, width = [one.cell.rank for one in own], _WIDTH.get(method, 1.3)
             axes.plot(ranks, values, "o-", color=_COLOUR[method], markersize=3, label=method, linewidth=width)
@@ -140,6 +140,12 @@ def _by_method(cells: Sequence[SineRuns]) -> dict[str, list[SineRuns]]:
         if one.mean() is not None:
             by_method.setdefault(one.cell.method, []).append(one)
     return by_method
+
+
+def _averages(own: Sequence[SineRuns], name: str, bits: int = FULL_BITS) -> list[float]:
+    """Means over seeds of each cell; nothing where a cell has none."""
+    values = [value for one in own if (value := one.average(name, bits)) is not None]
+    return values if len(values) == len(own) else []
 
 
 def _rank_axis(cells: Sequence[SineRuns], axes: Axes) -> None:

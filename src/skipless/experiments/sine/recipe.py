@@ -33,11 +33,11 @@ ALPHA_OVER_RANK = 2.0
 """alpha / r, as the authors have it (r = 8, alpha = 16)."""
 _BASE_OPTIMIZER = "soap"
 
-# Where the grids of `--tune` have their middle. Adam moves A and B by the rate, and the weight by alpha / r times as
-# much, so that a larger alpha asks for a smaller rate: it falls with the root of alpha' / alpha.
+# Where the grids of `--tune` start from. Adam moves B by the rate, whatever alpha is, and the weight by alpha / r times
+# as much: with alpha' the rate is alpha' / alpha times smaller, by which the weight moves as LoRA's does.
 _RATE: Mapping[TuningMethod, float] = {
     "head": 1e-2,
-    "all weights": 1e-3,
+    "all weights": 3e-3,
     "lora": 1e-2,
     "lora, alpha'": 1e-2,
     "sine": 1e-2,
@@ -179,7 +179,7 @@ def adapted_recipe(
     assert isinstance(made, SupervisedRecipe)
     settings = AdapterSettings(cell.method, cell.rank, cell.frequency)
     width = made.model.kwargs["embed_dim"]
-    lower = max(1.0, settings.frequency / math.sqrt(width)) ** 0.5
+    lower = max(1.0, settings.frequency / math.sqrt(width))
     images: ImageConfig = made.data
     return AdaptedRecipe(
         name="sine",
