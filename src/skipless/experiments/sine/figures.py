@@ -85,7 +85,8 @@ def ranks_png(found: Sequence[SineRuns]) -> bytes:
                 continue
             ranks, width = [one.cell.rank for one in own], _WIDTH.get(method, 1.3)
             axes.plot(ranks, values, "o-", color=_COLOUR[method], markersize=3, label=method, linewidth=width)
-        axes.set_yscale("log")
+        axes.set_yscale("log", base=2)
+        axes.yaxis.set_major_formatter("{x:g}")
         _rank_axis(cells, axes)
         axes.set_ylabel("effective rank of dW")
 

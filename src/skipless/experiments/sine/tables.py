@@ -98,7 +98,8 @@ def rank_table(found: Sequence[SineRuns], bits: Sequence[int]) -> Table:
     )
     caption = (
         "Means over the linear maps of the blocks and over seeds. dW is all that was added to a weight W; its size is "
-        "||dW||_F / ||W||_F. Far below 1, w B A is its own sine; departure: ||sine - LoRA at alpha'||_F / ||sine||_F."
+        "||dW||_F / ||W||_F. Far below 1, w B A is its own sine; departure: ||sine - LoRA at alpha'||_F / ||sine||_F. "
+        "DoRA scales rows of W besides, so that its dW has their rank, too."
     )
     return Table(heads, body, caption, align="lr" + "r" * (3 + 2 * len(columns)))
 
