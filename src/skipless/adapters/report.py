@@ -169,8 +169,8 @@ def ranks_of(s: Float[Tensor, " k"]) -> tuple[float, float]:
     """The stable and the effective rank of a matrix with these singular values, largest first; 0 of one that is 0.
 
     Example:
-        >>> ranks_of(torch.ones(3, dtype=torch.float64))
-        (3.0, 3.0000000000000004)
+        >>> ranks_of(torch.tensor([2.0, 0.0]))
+        (1.0, 1.0)
     """
     if not s[0] > 0:
         return 0.0, 0.0
