@@ -17,6 +17,7 @@ EXPERIMENTS = [
     "skipless.experiments.language",
     "skipless.experiments.quantisation",
     "skipless.experiments.family",
+    "skipless.experiments.sine",
 ]
 """Packages that hold an `EXPERIMENT`."""
 
@@ -69,10 +70,12 @@ class Experiment:
     Attributes:
         recipes: by name.
         reports: by name.
+        kinds: modules that hold kinds of recipe of its own, imported when a run's recipe is read. They need no torch.
     """
 
     recipes: Mapping[str, NamedRecipe] = field(default_factory=dict)
     reports: Mapping[str, Report] = field(default_factory=dict)
+    kinds: tuple[str, ...] = ()
 
 
 def experiments() -> list[Experiment]:

@@ -200,3 +200,36 @@ def test_built_in_sets_take_a_size_and_shifts() -> None:
     key = BatchKey(0, 0, torch.arange(50))
     assert not torch.equal(shifted.train.__getitems__(key)[0], load_images(ImageConfig()).train.__getitems__(key)[0])
     assert torch.equal(shifted.val.__getitems__(key)[0], load_images(ImageConfig()).val.__getitems__(key)[0])
+
+
+def test_some_classes_of_a_folder_are_numbered_as_they_are_named(tmp_path: Path) -> None:
+    root = write_images(tmp_path / "images", ("cat", "dog", "hare"))
+    data = load_images(ImageConfig(str(root), image_size=32, augmentation="none", classes=("hare", "cat")))
+    assert data.classes == ("hare", "cat")
+    whole = load_images(ImageConfig(str(root), image_size=32, augmentation="none"))
+    for some, every in ((data.train, whole.train), (data.val, whole.val)):
+        assert some.labels.tolist() == [1] * 4 + [0] * 4
+        kept = [i for i, label in enumerate(every.labels.tolist()) if label != 1]
+        assert all(torch.equal(some[place][0], every[i][0]) for place, i in enumerate(kept))
+
+
+def test_some_digits_are_held_out_and_normalised_like_all() -> None:
+    data = load_images(ImageConfig("digits", classes=("9", "3"), holdout=50))
+    whole = load_images(ImageConfig("digits"))
+    assert len(data.val) == 50
+    assert len(data.train) + 50 == sum((whole.train.labels == label).sum() for label in (3, 9))
+    assert {0, 1} == set(data.train.labels.tolist())
+    nines = whole.train.images[whole.train.labels == 9]
+    assert {image.sum().item() for image in data.train.images[data.train.labels == 0]} <= {
+        image.sum().item() for image in nines
+    }
+    assert torch.equal(data.train.mean, whole.train.mean)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [(("9", "ten"), "give some of"), (("1", "1"), "each once"), ((), "give some of")],
+)
+def test_classes_that_are_none_are_refused(classes: tuple[str, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_images(ImageConfig("digits", classes=classes))

@@ -8,6 +8,7 @@ from dataclasses import fields
 import pytest
 
 from skipless.errors import InputError
+from skipless.experiments.sine.recipe import SineCell, adapted_recipe
 from skipless.models.libraries import LIBRARIES, model_builder
 from skipless.recipes import DinoRecipe, ModelConfig, Recipe, SupervisedRecipe, dino, scenes, table1
 
@@ -17,6 +18,7 @@ MADE = {
     "scenes": scenes(data="scenes/"),
     "dino": dino("scenes", data="scenes/"),
     "vit_small": dino("vit_small", "skipless", data="imagenet/"),
+    "a room's own": adapted_recipe("digits", SineCell("sine", 4, 200.0), base="../base"),
 }
 
 

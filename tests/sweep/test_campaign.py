@@ -50,7 +50,7 @@ def campaign_in(out: Path) -> Campaign:
 
 
 def test_every_seed_has_its_folder_and_the_rate_of_its_cell(tmp_path: Path, jobs: list[Job]) -> None:
-    folders = campaign_in(tmp_path).train(CELLS, 2, {CELLS[1]: 0.5})
+    folders = campaign_in(tmp_path).train(CELLS, 2, {CELLS[1]: {0.5: 90.0, 0.1: 80.0, 0.9: None}})
     assert folders == {cell: tuple(tmp_path / "runs" / f"{cell.slug}-seed{seed}" for seed in (0, 1)) for cell in CELLS}
     assert [job.labels for job in jobs] == [(cell.row, f"seed {seed}") for cell in CELLS for seed in (0, 1)]
     assert [job.recipe.fit.seed for job in jobs] == [0, 1, 0, 1]
@@ -62,7 +62,7 @@ def test_every_seed_has_its_folder_and_the_rate_of_its_cell(tmp_path: Path, jobs
 def test_the_best_rate_is_found_on_what_is_held_out(tmp_path: Path, jobs: list[Job]) -> None:
     held_out = partial(Recipe.with_, data__holdout=200)
     found = campaign_in(tmp_path).tune(CELLS, (1.0, 10.0, 10.0), held_out)
-    assert found == {CELLS[0]: 1e-2, CELLS[1]: 1e-3}, "one diverged at ten times its rate"
+    assert found == {CELLS[0]: {1e-3: 0.1, 1e-2: 1.0}, CELLS[1]: {1e-3: 0.1, 1e-2: None}}
     assert {job.recipe.data.holdout for job in jobs} == {200}
     assert {job.recipe.fit.seed for job in jobs} == {campaign.TUNING_SEED}
     assert [job.out for job in jobs][:2] == [tmp_path / "tuning" / f"skip-lr{rate}" for rate in ("0.001", "0.01")]
@@ -76,4 +76,6 @@ def test_a_cell_that_diverges_at_every_rate_is_refused_or_keeps_the_lowest(tmp_p
     with pytest.raises(InputError, match="skipless: every learning rate"):
         campaign_in(tmp_path).tune(CELLS, factors, lambda made: made)
     found = campaign_in(tmp_path).tune(CELLS, factors, lambda made: made, all_may_diverge=True)
-    assert found == {CELLS[0]: 0.02, CELLS[1]: 0.01}
+    del jobs[:]
+    campaign_in(tmp_path).train(CELLS, 1, found)
+    assert [job.recipe.optimizer.lr for job in jobs] == [0.02, 0.01]

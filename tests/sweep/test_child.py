@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from skipless.recipes import table1
+from skipless.sweep import run_jobs
 from skipless.sweep.child import ChildProcess, start_forkserver
 
 OF_DATA = {"scipy", "sklearn"}  # scikit-learn's digits
@@ -32,3 +33,12 @@ def test_a_child_shares_the_libraries_of_the_server(tmp_path) -> None:
     } <= before
     libraries = ("torch", "timm", "torchvision", "lightning_fabric", "PIL", "matplotlib")
     assert not {name for name in imported if name.startswith(libraries)}
+
+
+def test_what_all_jobs_need_is_imported_once_by_the_server(monkeypatch) -> None:
+    asked = []
+    context = "multiprocessing.context.BaseContext.set_forkserver_preload"
+    monkeypatch.setattr(context, lambda _, names: asked.append(names))
+    run_jobs([], preload=("skipless.adapters",))
+    run_jobs([])
+    assert asked[0] == [*asked[1], "skipless.adapters"]

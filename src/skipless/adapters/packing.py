@@ -43,6 +43,21 @@ def pack(matrix: Float[Tensor, "m n"], codebook: Float[Tensor, " k"], name: str)
     return torch.cat([header, entries.contiguous().view(torch.uint8), packed])[None, None]
 
 
+def packed_bytes(entries: int, bits: int, width: int = 4) -> int:
+    """How many bytes `pack` makes of a matrix.
+
+    Args:
+        entries: of the matrix.
+        bits: of an index.
+        width: bytes of an entry of the codebook.
+
+    Example:
+        >>> packed_bytes(6, 2)
+        20
+    """
+    return _HEADER + (1 << bits) * width + math.ceil(entries * bits / 8)
+
+
 def unpack(packed: UInt8[Tensor, "1 1 bytes"], shape: tuple[int, ...], name: str) -> tuple[Tensor, Tensor]:
     """The matrix and its codebook, to the bit.
 

@@ -142,9 +142,10 @@ def _measure(name: str, layer: Any, adapter: str) -> SineLayer:
     phase = sine.frequency * (b @ a)
     activated = phase.sin()
     size = activated.norm()
-    stable, effective = _ranks(torch.linalg.svdvals(activated))
+    stable, effective = ranks_of(torch.linalg.svdvals(activated))
     # Of B A from its factors: r singular values, without rounding's others.
-    product_stable, product_effective = _ranks(torch.linalg.svdvals(torch.linalg.qr(b).R @ torch.linalg.qr(a.mT).R.mT))
+    small = torch.linalg.qr(b).R @ torch.linalg.qr(a.mT).R.mT
+    product_stable, product_effective = ranks_of(torch.linalg.svdvals(small))
     codebook = sine.codebook_a
     return SineLayer(
         name=name.removeprefix("base_model.model."),
@@ -164,8 +165,13 @@ def _measure(name: str, layer: Any, adapter: str) -> SineLayer:
     )
 
 
-def _ranks(s: Float[Tensor, " k"]) -> tuple[float, float]:
-    """The stable and the effective rank."""
+def ranks_of(s: Float[Tensor, " k"]) -> tuple[float, float]:
+    """The stable and the effective rank of a matrix with these singular values, largest first; 0 of one that is 0.
+
+    Example:
+        >>> ranks_of(torch.tensor([2.0, 0.0]))
+        (1.0, 1.0)
+    """
     if not s[0] > 0:
         return 0.0, 0.0
     share = s / s.sum()

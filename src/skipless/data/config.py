@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from skipless.frozen import added
+
 Augmentation = Literal["default", "none", "shift", "imagenet"]
 
 IMAGENET_TRAIN, IMAGENET_VAL, IMAGENET_CLASSES = 1_281_167, 50_000, 1000
@@ -34,6 +36,8 @@ class ImageConfig:
         holdout: number of training images that become the validation set, for tuning; the same ones for every seed.
         corrupt_limit: share of the training images that may be unreadable. Each of them is named and replaced by
             another image; one more than the limit stops the run, and 0 stops it at the first.
+        classes: names of those to load, whose labels are then their places here; None loads all. Pixels are normalised
+            by the whole set's statistics.
     """
 
     data: str = "digits"
@@ -48,3 +52,4 @@ class ImageConfig:
     crop_ratio: float = 0.875
     holdout: int = 0
     corrupt_limit: float = 0.001
+    classes: tuple[str, ...] | None = added(None)

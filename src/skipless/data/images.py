@@ -68,18 +68,21 @@ def load_images(config: ImageConfig) -> ImageData:
     """Load the images of a config.
 
     Raises:
-        InputError: if the data is missing or corrupt, or the augmentation does not apply to it.
+        InputError: if the data is missing or corrupt, the augmentation does not apply to it, or it has no such class.
 
     Example:
         >>> data = load_images(ImageConfig(data="digits"))
         >>> len(data.train), len(data.val), len(data.classes), data.channels, data.image_size
         (1397, 400, 10, 1, 8)
+        >>> load_images(ImageConfig(data="digits", classes=("8", "9"))).classes
+        ('8', '9')
     """
     if config.image_size is not None and config.image_size < 1:
         raise InputError(f"image_size {config.image_size} is no size; give pixels, or leave it out for the set's own")
     if not 0 <= config.corrupt_limit < 1:
         raise InputError(f"corrupt_limit {config.corrupt_limit} is no share of the training images; give 0 to below 1")
     data = _load_named(config)
+    data = data if config.classes is None else _of_classes(data, config.classes)
     return data if config.holdout == 0 else _hold_out(data, config.holdout)
 
 
@@ -149,6 +152,26 @@ def _load_named(config: ImageConfig) -> ImageData:
     if find_fashion(folder) is not None:
         return _in_memory(config, *load_fashion(folder))
     return _from_folder(config, folder)
+
+
+def _of_classes(data: ImageData, classes: tuple[str, ...]) -> ImageData:
+    """The images of some classes, numbered in the order of their names here."""
+    unknown = next((name for name in classes if name not in data.classes), None)
+    if unknown is not None or not classes or len(set(classes)) < len(classes):
+        near = "" if unknown is None else did_you_mean(unknown, data.classes)
+        raise InputError(f"classes {classes}: {near}give some of {data.classes}, each once")
+    label = torch.full((len(data.classes),), -1)
+    label[[data.classes.index(name) for name in classes]] = torch.arange(len(classes))
+    train, val = (_part(part, (label[part.labels] >= 0).nonzero()[:, 0], label) for part in (data.train, data.val))
+    return replace(data, train=train, val=val, classes=classes)
+
+
+def _part(images: MemoryImages | StoredImages, kept: Tensor, label: Tensor) -> MemoryImages | StoredImages:
+    """Some of the images, with other labels."""
+    labels = label[images.labels[kept]]
+    if isinstance(images, MemoryImages):
+        return replace(images, images=images.images[kept], labels=labels)
+    return replace(images, source=images.source.subset(kept), labels=labels)
 
 
 def _hold_out(data: ImageData, count: int) -> ImageData:

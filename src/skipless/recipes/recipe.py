@@ -17,6 +17,7 @@ from skipless.errors import InputError
 from skipless.frozen import added, changed, from_json, to_json
 from skipless.optim.config import OptimizerConfig
 from skipless.recipes.model import ModelConfig, beyond_in_words
+from skipless.registry import experiments
 from skipless.training.config import FitConfig
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Passes(NamedTuple):
 
 
 KINDS: list[type["Recipe"]] = []
-"""Every kind of recipe that has been imported; `skipless.recipes.kinds` imports ours."""
+"""Every kind of recipe that has been imported; `skipless.recipes.kinds` and the doors of experiments name ours."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -345,13 +346,17 @@ class Recipe(Record):
 
 
 def _kind_of(parts: Mapping[str, Any]) -> type[Recipe]:
-    """The kind of recipe whose own mandatory parts are all among these."""
-    importlib.import_module("skipless.recipes.kinds")
+    """The kind of recipe whose own mandatory parts are all among these, and most."""
+    for module in ("skipless.recipes.kinds", *(module for one in experiments() for module in one.kinds)):
+        importlib.import_module(module)
     shared = {part.name for part in fields(Recipe)}
+    found: tuple[int, type[Recipe] | None] = (0, None)
     for kind in KINDS:
         own = {part.name for part in fields(kind) if part.default is part.default_factory is MISSING} - shared
-        if own and own <= parts.keys():
-            return kind
+        if len(own) > found[0] and own <= parts.keys():
+            found = len(own), kind
+    if found[1] is not None:
+        return found[1]
     if not parts:
         raise TypeError("it is empty")
     raise TypeError(f"no kind of recipe has only {', '.join(map(repr, parts))}")

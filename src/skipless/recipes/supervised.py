@@ -56,7 +56,7 @@ class SupervisedRecipe(Recipe):
             _refuse_other_classes(out, data.classes, self.data.data)
         else:  # what was begun before this was refused goes on
             self.model.check_covers(data.image_size, self.data.data)
-        task = Supervised(self._model(data), len(data.classes), self.targets)
+        task = Supervised(self._model(data, out), len(data.classes), self.targets)
         return Prepared(task, self.evaluation(data), {"classes": data.classes})
 
     def blank_task(self, steps: int, classes: int) -> Module:
@@ -85,8 +85,8 @@ class SupervisedRecipe(Recipe):
         """Validation images."""
         return len(data.val) if most is None else min(len(data.val), most)
 
-    def _model(self, data: ImageData) -> Module:
-        """The model; where this process only takes shards of the first one's weights, its shapes alone."""
+    def _model(self, data: ImageData, out: Path) -> Module:
+        """The model of a folder's run; where this process takes shards of the first's weights, its shapes alone."""
         import torch
 
         from skipless.training.processes.launch import takes_shards_only

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 from skipless.recipes.recipe import Recipe
 from skipless.report.write_files import write_files
 from skipless.sweep.jobs import Job
-from skipless.sweep.rates import best_rate, jobs_by_rate, tune_learning_rates
+from skipless.sweep.rates import Scores, best_rate, jobs_by_rate, tune_learning_rates
 from skipless.sweep.runner import run_jobs
 
 TUNING_SEED = 1000
@@ -40,6 +40,7 @@ class Campaign(Generic[OneCell, Made]):
         labels: a cell in words, a column each.
         steps: optimizer steps of a recipe.
         jobs: runs at a time; by default one a core, or one in all with a GPU.
+        preload: modules that all runs need besides, as `run_jobs` takes them.
     """
 
     out: Path
@@ -47,20 +48,22 @@ class Campaign(Generic[OneCell, Made]):
     labels: Callable[[OneCell], tuple[str, ...]]
     steps: Callable[[Made], int]
     jobs: int | None = None
+    preload: Sequence[str] = ()
 
     def folders(self, cell: OneCell, seeds: int) -> tuple[Path, ...]:
         """The run folders of a cell, one a seed."""
         return tuple(self.out / "runs" / f"{cell.slug}-seed{seed}" for seed in range(seeds))
 
     def train(
-        self, cells: Sequence[OneCell], seeds: int, rates: Mapping[OneCell, float] | None = None
+        self, cells: Sequence[OneCell], seeds: int, tuned: Mapping[OneCell, Scores] | None = None
     ) -> dict[OneCell, tuple[Path, ...]]:
         """Run what is missing and go on with what was cut off.
 
         Args:
             cells: what is trained.
             seeds: runs a cell, with seeds 0, 1, ...
-            rates: learning rates in the place of the recipes' own.
+            tuned: what `tune` has found. A cell that is in it takes its best rate, or the lowest where all diverged:
+                that it diverges is what is found of it.
 
         Returns:
             The run folders of each cell, one a seed.
@@ -72,9 +75,11 @@ class Campaign(Generic[OneCell, Made]):
         jobs = []
         for cell, own in folders.items():
             for seed, folder in enumerate(own):
-                recipe = self.recipe(cell, seed).with_(optimizer__lr=(rates or {}).get(cell))
+                recipe = self.recipe(cell, seed)
+                scores = (tuned or {}).get(cell)
+                recipe = recipe.with_(optimizer__lr=None if scores is None else self._chosen(cell, scores, recipe))
                 jobs.append(self._job(cell, f"seed {seed}", folder, recipe))
-        run_jobs(jobs, parallel=self.jobs)
+        run_jobs(jobs, parallel=self.jobs, preload=self.preload)
         return folders
 
     def tune(
@@ -84,15 +89,14 @@ class Campaign(Generic[OneCell, Made]):
         held_out: Callable[[Made], Made],
         *,
         all_may_diverge: bool = False,
-    ) -> dict[OneCell, float]:
-        """The best learning rate of every cell's grid, by one run each; the scores go to `out/tuning.json`.
+    ) -> dict[OneCell, Scores]:
+        """What a run scores at each learning rate of every cell's grid, which also goes to `out/tuning.json`.
 
         Args:
             cells: what is tuned.
             factors: the grid, times the recipe's own rate.
             held_out: makes a recipe be scored on what no reported run is trained or scored on.
-            all_may_diverge: whether a cell of which every rate diverged keeps the lowest: that it diverges is what is
-                found of it.
+            all_may_diverge: whether a grid in which nothing trained is a result, and no error.
 
         Raises:
             InputError: where nothing in a grid trained, unless that may be, or a run failed.
@@ -102,16 +106,16 @@ class Campaign(Generic[OneCell, Made]):
             name: jobs_by_rate(held_out(self.recipe(cell, TUNING_SEED)), factors, partial(self._at_rate, cell))
             for name, cell in named.items()
         }
-        reached = tune_learning_rates(grids, jobs=self.jobs, all_may_diverge=all_may_diverge)
-        recipe = self.recipe(cells[0], TUNING_SEED)
-        scores = [{"cell": named[name].slug, recipe.metric: by_rate} for name, by_rate in reached.items()]
-        write_files(self.out, {"tuning.json": scores})
-        return {
-            cell: min(reached[name])
-            if all(score is None for score in reached[name].values())
-            else best_rate(name, reached[name], lowest=recipe.lower_is_better)
-            for name, cell in named.items()
-        }
+        reached = tune_learning_rates(grids, jobs=self.jobs, all_may_diverge=all_may_diverge, preload=self.preload)
+        metric = self.recipe(cells[0], TUNING_SEED).metric
+        found = {cell: reached[name] for name, cell in named.items()}
+        write_files(self.out, {"tuning.json": [{"cell": cell.slug, metric: scores} for cell, scores in found.items()]})
+        return found
+
+    def _chosen(self, cell: OneCell, scores: Scores, recipe: Made) -> float:
+        if all(score is None for score in scores.values()):
+            return min(scores)
+        return best_rate(self.labels(cell), scores, lowest=recipe.lower_is_better)
 
     def _at_rate(self, cell: OneCell, recipe: Made) -> Job:
         rate = f"{recipe.optimizer.lr:g}"

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from typing import Any
@@ -52,10 +52,14 @@ class ChildProcess:
             self.process.terminate()
 
 
-def start_forkserver() -> Any:
-    """Return a context whose processes are forked from a server with the modules of runs. They ignore Ctrl-C."""
+def start_forkserver(preload: Sequence[str] = ()) -> Any:
+    """Return a context whose processes are forked from a server with the modules of runs. They ignore Ctrl-C.
+
+    Args:
+        preload: further modules. A server that runs already stays as it is; its children import what they lack.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(_SHARED))
+    context.set_forkserver_preload([*_SHARED, *preload])
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         forkserver.ensure_running()

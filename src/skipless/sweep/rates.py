@@ -1,7 +1,7 @@
 """Learning rates tuned in a sweep: every cell tries a grid of its own, and takes the best."""
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from skipless.errors import InputError
@@ -32,6 +32,7 @@ def tune_learning_rates(
     jobs: int | None = None,
     threads: int = 1,
     all_may_diverge: bool = False,
+    preload: Sequence[str] = (),
 ) -> dict[Cell, Scores]:
     """Run the grids of all cells, and note where the best rate is at the end of its grid.
 
@@ -40,6 +41,7 @@ def tune_learning_rates(
         jobs: runs at a time.
         threads: CPU threads of each.
         all_may_diverge: whether a grid in which nothing trained is a result, and no error.
+        preload: modules that all jobs need, as `run_jobs` takes them.
 
     Returns:
         The score of each rate; None where the run diverged.
@@ -47,7 +49,7 @@ def tune_learning_rates(
     Raises:
         InputError: where nothing in a grid trained, unless that may be, or a run failed.
     """
-    run_jobs([job for grid in grids.values() for job in grid.values()], parallel=jobs, threads=threads)
+    run_jobs([job for grid in grids.values() for job in grid.values()], parallel=jobs, threads=threads, preload=preload)
     reached = {
         cell: {rate: job.score if job.state == "done" else None for rate, job in grid.items()}
         for cell, grid in grids.items()

@@ -16,7 +16,12 @@ POLL_SECONDS = 0.25
 
 
 def run_jobs(
-    jobs: Sequence[Job | Call], *, parallel: int | None = None, threads: int = 1, console: Console | None = None
+    jobs: Sequence[Job | Call],
+    *,
+    parallel: int | None = None,
+    threads: int = 1,
+    console: Console | None = None,
+    preload: Sequence[str] = (),
 ) -> None:
     """Run all jobs, `parallel` of them at a time. Jobs that have already finished end at once.
 
@@ -26,6 +31,7 @@ def run_jobs(
             takes a GPU.
         threads: CPU threads of each process. Rounding depends on their number, so it is the same on every machine.
         console: where to show progress.
+        preload: modules that all jobs need beside those of every run: imported once, not by each.
 
     Raises:
         InputError: if a job failed, once all others have ended. A diverged run is a result, not an error.
@@ -42,7 +48,7 @@ def run_jobs(
     check_launcher()  # each job would refuse it, too
     if rank_and_world_size()[1] > 1:
         raise InputError("a sweep starts its own processes; run it without torchrun")
-    context = start_forkserver()
+    context = start_forkserver(preload)
     waiting = list(jobs)
     with Display(jobs, console) as display:
         try:

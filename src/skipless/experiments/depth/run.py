@@ -56,8 +56,8 @@ def reproduce_depth(options: Options, out: Path, *, command: str = "") -> dict[s
         options.jobs,
     )
     held_out = partial(Recipe.with_, data__holdout=HOLDOUT[options.scale])
-    rates = campaign.tune(cells, GRID, held_out) if options.tune else {}
-    folders = campaign.train(cells, options.seeds, rates)
+    tuned = campaign.tune(cells, GRID, held_out) if options.tune else {}
+    folders = campaign.train(cells, options.seeds, tuned)
     batch = first_images(images, min(_IMAGES, len(images.val)))
     found = [
         DepthRuns(

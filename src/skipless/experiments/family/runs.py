@@ -99,8 +99,8 @@ def measured_cells(cells: Sequence[FamilyCell], asked: Asked, out: Path) -> tupl
         asked.jobs,
     )
     held_out = partial(Recipe.with_, data__holdout=HOLDOUT[asked.scale])
-    rates = campaign.tune(cells, asked.grid, held_out, all_may_diverge=True) if asked.tune else {}
-    folders = campaign.train(cells, asked.seeds, rates)
+    tuned = campaign.tune(cells, asked.grid, held_out, all_may_diverge=True) if asked.tune else {}
+    folders = campaign.train(cells, asked.seeds, tuned)
     batch = first_images(images, min(_IMAGES, len(images.val)))
     found = [
         CellRuns(

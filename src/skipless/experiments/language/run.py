@@ -70,8 +70,8 @@ def reproduce_table7(options: Options, out: Path, *, command: str = "") -> dict[
         _require_finished(options, folders)
     text = load_text(first.data)
     if options.scale != "paper":
-        rates = campaign.tune(cells, GRID, partial(_on_other_text, text)) if options.tune else {}
-        campaign.train(cells, options.seeds, rates)
+        tuned = campaign.tune(cells, GRID, partial(_on_other_text, text)) if options.tune else {}
+        campaign.train(cells, options.seeds, tuned)
     batch = _windows(text, first)
     scores = _zero_shot(options, {cell: own[0] for cell, own in folders.items()}) if options.tasks else {}
     found = [
