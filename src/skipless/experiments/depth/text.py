@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from skipless.report.trust import ONE_THREAD, held_out, without_spread
+
 TITLE = "Depth: accuracy and token similarity"
 DESCRIPTION = (
     "One vision transformer with more and more blocks: with skip connections, with the position embeddings of our "
@@ -19,7 +21,7 @@ def notes(images: int, seeds: Sequence[int], *, tuned: bool, muon: bool) -> list
         tuned: whether learning rates were tuned for these runs.
         muon: whether runs by Muon are among them.
     """
-    said = [f"Accuracies are on {images} images that no run was trained on; the last epoch counts."]
+    said = [held_out(images)]
     if tuned:
         said.append("Every cell's learning rate is the best of three, by one run on images held out of training.")
     else:
@@ -32,8 +34,7 @@ def notes(images: int, seeds: Sequence[int], *, tuned: bool, muon: bool) -> list
         said.append("Muon's own were not tuned: they are AdamW's for the model with skips.")
     if muon:
         said.append("Muon updates the matrices of the blocks, AdamW the rest.")
-    if min(seeds, default=0) < 2:
-        said.append("A cell of one seed has no spread; --seeds 3 shows it.")
+    said += without_spread(seeds)
     said.append("Token cosines are of the first seed, on 64 validation images.")
-    said.append("Every run had one thread: the numbers repeat exactly on one kind of machine.")
+    said.append(ONE_THREAD)
     return said

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from skipless.experiments.family.recipe import DECAYED
 from skipless.experiments.family.runs import CellRuns
+from skipless.report.trust import ONE_THREAD, held_out, image_noise, without_spread
 
 ATTENTION_TITLE = "Attention that is not plain softmax"
 ATTENTION_DESCRIPTION = (
@@ -77,7 +78,7 @@ def notes(images: int, found: Sequence[CellRuns], *, tuned: bool, grid: Sequence
         tuned: whether learning rates were tuned for these runs.
         grid: the factors that were tried.
     """
-    said = [f"Accuracies are on {images} images that no run was trained on; the last epoch counts."]
+    said = [held_out(images)]
     if tuned:
         tried = ", ".join(f"{factor:g}" for factor in grid)
         said.append(
@@ -89,12 +90,8 @@ def notes(images: int, found: Sequence[CellRuns], *, tuned: bool, grid: Sequence
             "Learning rates are those of Table 1's rows, tuned for softmax and one length: --tune chooses each anew, "
             "and without it a method that is new to the table is at a disadvantage."
         )
-    reached = [value / 100 for one in found for value in one.accuracies]
-    if reached:
-        error = 100 * max((value * (1 - value) / images) ** 0.5 for value in reached)
-        said.append(f"{images} images alone leave a standard error of up to {error:.1f} points on an accuracy.")
-    if min((len(one.accuracies) for one in found), default=0) < 2:
-        said.append("A cell of one run has no spread; --seeds 3 shows it.")
+    said += image_noise((value for one in found for value in one.accuracies), images)
+    said += without_spread([len(one.accuracies) for one in found])
     said.append("The papers' numbers are of other models and data: compare orders and gaps, not values.")
-    said.append("Every run had one thread: the numbers repeat exactly on one kind of machine.")
+    said.append(ONE_THREAD)
     return said

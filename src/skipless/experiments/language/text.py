@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from skipless.recipes.language import LanguageRecipe
+from skipless.report.trust import ONE_THREAD, without_spread
 
 TITLE = "Table 7: a language model without skips"
 DESCRIPTION = (
@@ -58,8 +59,7 @@ def notes(seeds: Sequence[int], *, tuned: bool, paper: bool, counted: int) -> li
         "Of the paper's tasks BoolQ alone carries its average gain, and both of its numbers there are below the most "
         "frequent answer's."
     )
-    if min(seeds, default=0) < 2:
-        said.append("A cell of one seed has no spread; --seeds 3 shows it.")
+    said += without_spread(seeds)
     if not paper:
-        said.append("Every run had one thread: the numbers repeat exactly on one kind of machine.")
+        said.append(ONE_THREAD)
     return said

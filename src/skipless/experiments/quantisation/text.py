@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from skipless.report.trust import without_spread
+
 TITLE = "What few bits cost"
 DESCRIPTION = (
     "The same transformer with skip connections and without, trained alike and then rounded: weights and the inputs of "
@@ -30,6 +32,5 @@ def notes(unit: str, spread: Sequence[int], *, static: bool, language: bool) -> 
     ]
     if language:
         said.append("The paper's scheme is read as `sharp`: as it is printed the language model does not learn.")
-    if min(spread, default=0) < 2:
-        said.append("A cell of one seed has no spread; --seeds 3 shows it.")
+    said += without_spread(spread)
     return said

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from skipless.experiments.sine.cells import SineRuns
+from skipless.report.trust import ONE_THREAD, held_out, image_noise, without_spread
 
 TITLE = "Sine-activated low-rank adapters"
 DESCRIPTION = (
@@ -38,7 +39,7 @@ def notes(images: int, found: Sequence[SineRuns], *, tuned: bool, grid: Sequence
         tuned: whether learning rates were tuned for these runs.
         grid: the factors that were tried.
     """
-    said = [f"Accuracies are on {images} images that no run was trained on; the last epoch counts."]
+    said = [held_out(images)]
     if tuned:
         tried = ", ".join(f"{factor:g}" for factor in grid)
         said.append(
@@ -53,17 +54,11 @@ def notes(images: int, found: Sequence[SineRuns], *, tuned: bool, grid: Sequence
             "Learning rates are where the grids of --tune have their middle, and not tuned: differences between "
             "methods may be those of their rates."
         )
-    reached = [value / 100 for one in found for value in one.top1()]
-    if reached:
-        error = 100 * max((value * (1 - value) / images) ** 0.5 for value in reached)
-        said.append(
-            f"{images} images alone leave a standard error of up to {error:.1f} points on an accuracy; all methods "
-            "have the same images, so that their differences have less."
-        )
-    if min((len(one.top1()) for one in found), default=0) < 2:
-        said.append("A cell of one run has no spread; --seeds 3 shows it.")
+    said += image_noise((value for one in found for value in one.top1()), images)
+    said.append("All methods have the same images, so that their differences have less noise.")
+    said += without_spread([len(one.top1()) for one in found])
     said.append("Seeds differ in the model that is fine-tuned, in A, in the head and in the order of images.")
-    said.append("Every run had one thread: the numbers repeat exactly on one kind of machine.")
+    said.append(ONE_THREAD)
     return said
 
 

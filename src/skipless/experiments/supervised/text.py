@@ -7,6 +7,7 @@ from skipless.display.values import in_a_row
 from skipless.experiments.supervised.cells import CellRuns
 from skipless.recipes.recipe import Recipe
 from skipless.report.labels import OPTIMIZER_LABEL
+from skipless.report.trust import ONE_THREAD, held_out, image_noise
 
 _COUNTED = {1: "Four", 2: "Eight", 3: "Twelve"}  # runs, by the number of optimizers
 
@@ -40,7 +41,7 @@ def notes(recipe: Recipe, cells: Sequence[CellRuns], images: int, *, as_tuned: b
         as_tuned: whether the runs are those that learning rates were tuned for.
         tuned: whether rates were tuned for these runs.
     """
-    said = [f"Accuracies are on {images} images that no run was trained on; the last epoch counts."]
+    said = [held_out(images)]
     if recipe.scale == "paper":
         muon = ", AdamW's for Muon" if any(cell.optimizer == "Muon" for cell in cells) else ""
         said.append(f"Learning rates were not tuned here: 4e-3 for AdamW as in the recipe, 3e-3 for SOAP{muon}.")
@@ -54,7 +55,7 @@ def notes(recipe: Recipe, cells: Sequence[CellRuns], images: int, *, as_tuned: b
         said.append("The paper's numbers are of ViT-B on ImageNet-1k: compare orders and gaps, not values.")
     said += uncertainty(cells, images)
     if recipe.fit.device == "cpu":
-        said.append("Every run had one thread: the numbers repeat exactly on one kind of machine.")
+        said.append(ONE_THREAD)
     return said
 
 
@@ -65,11 +66,9 @@ def uncertainty(cells: Sequence[CellRuns], images: int) -> list[str]:
         cells: of the table.
         images: that accuracies are on.
     """
-    reached = [value / 100 for cell in cells for value in cell.accuracies]
-    if not reached:
+    said = image_noise((value for cell in cells for value in cell.accuracies), images)
+    if not said:
         return []
-    error = 100 * max((value * (1 - value) / images) ** 0.5 for value in reached)
-    said = [f"{images} images alone leave a standard error of up to {error:.1f} points on an accuracy."]
     spread = [(cell.spread, cell) for cell in cells if cell.spread is not None]
     if spread:
         most, cell = max(spread, key=lambda pair: pair[0])
