@@ -6,10 +6,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from skipless.report.html_page import bullets
-from skipless.report.markdown import markdown_html
-from skipless.report.page import Page
-from skipless.report.write_page import write_report
+from skipless.report.pages.html_page import bullets
+from skipless.report.pages.markdown import markdown_html
+from skipless.report.pages.page import Page
+from skipless.report.pages.write_page import write_report
 
 TITLE = "Ten minutes on an accelerator"
 

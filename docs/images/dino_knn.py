@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from skipless.report.figure_style import ROW_COLOUR, print_fonts, style_axes
+from skipless.report.pictures.figure_style import ROW_COLOUR, print_fonts, style_axes
 
 ROWS = ("skip", "skipless", "skipless + init")
 SECTION = "DINO learns on scenes, and most without skips"

@@ -182,6 +182,6 @@ assert not any("PostImport" in type(f).__name__ and f.name.startswith("transform
 
 def test_pages_are_made_without_torch() -> None:
     """A report knows run folders, not training: its pages can be made years after the run."""
-    modules = ("measurement_page", "write_page", "markdown", "runs_index.write")
+    modules = ("pages.measurement_page", "pages.write_page", "pages.markdown", "runs_index.write")
     code = "".join(f"import skipless.report.{name}\n" for name in modules)
     assert imported(code + "import sys; assert 'skipless.training.loop' not in sys.modules") == []

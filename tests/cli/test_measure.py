@@ -13,8 +13,8 @@ from skipless.evaluators.quantisation.statistics.activations import SHOWN
 from skipless.models import create_model, remove_skips_
 from skipless.recipes import run, table1
 from skipless.recipes.recipe import ACTIVATION_IMAGES, Recipe
-from skipless.report.page import Page
-from skipless.report.write_page import write_report
+from skipless.report.pages.page import Page
+from skipless.report.pages.write_page import write_report
 
 
 def measure(model, **given):

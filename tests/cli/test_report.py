@@ -15,7 +15,7 @@ import pytest
 from reference.command import skipless
 from reference.run_folders import write_run
 
-from skipless.report.html_page import RUNS_GENERATOR
+from skipless.report.pages.html_page import RUNS_GENERATOR
 from skipless.report.runs_index.cells import run_cells
 from skipless.report.runs_index.damage import LOCKS
 from skipless.report.runs_index.run_line import read_run_line

@@ -54,7 +54,7 @@ SETTINGS = frozenset({
     *("PoolConfig", "ProbeConfig", "Rows", "ScheduleConfig", "Setting", "SkiplessInit", "SupervisedConfig"),
     *("Metric", "Quantisation", "QuantisationConfig", "SineLoraConfig"),
     *("HeldOutConfig", "Published", "TextConfig", "Top1Config", "ZeroShotConfig", "BoxItem", "SegmentationItem"),
-    *("AttentionConfig", "Skipped"),
+    *("AttentionConfig", "Campaign", "Skipped"),
 })  # fmt: skip
 # Tables have tests of their own, the base of recipes has kinds, the others would take files.
 FOUND_ELSEWHERE = frozenset({"DenseSet", "Recipe", "StoredImages", "Table"})

@@ -8,7 +8,7 @@ from skipless.errors import InputError
 from skipless.experiments.conditioning.figures import tokens_figure, training_figure
 from skipless.experiments.conditioning.report import Moment, nearest, read_moments, table5_markdown, table6_markdown
 from skipless.report.condition_number import number, short
-from skipless.report.kappa_figure import depth_figure
+from skipless.report.pictures.kappa_figure import depth_figure
 
 
 def estimate(value: float, known: bool = True) -> dict:

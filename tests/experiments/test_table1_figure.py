@@ -10,7 +10,7 @@ from reference.run_folders import write_run
 
 from skipless.experiments.supervised.cells import CellRuns as Cell, table1_cells
 from skipless.experiments.supervised.figure import figure1_png, figure1_svg, panel_svg
-from skipless.report.figure_style import COLOURS, spread_apart
+from skipless.report.pictures.figure_style import COLOURS, spread_apart
 from skipless.report.run_records import Setting, read_run
 
 SETTING = Setting("ViT, width 32", "digits", 30, 10)

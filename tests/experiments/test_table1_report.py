@@ -13,10 +13,10 @@ from skipless.experiments.supervised.cells import CellRuns as Cell, table1_cells
 from skipless.experiments.supervised.report import write_report
 from skipless.experiments.supervised.table import learning_rate, table1_csv, table1_markdown
 from skipless.experiments.supervised.text import uncertainty
-from skipless.report.html_page import GENERATOR
-from skipless.report.page import Page
+from skipless.report.pages.html_page import GENERATOR
+from skipless.report.pages.page import Page
+from skipless.report.pages.write_page import write_report as write_any
 from skipless.report.run_records import Setting, read_run
-from skipless.report.write_page import write_report as write_any
 
 SETTING = Setting("ViT, width 32", "digits", 30, 10)
 TEXTS = {"title": "Six <models>", "description": "A & B", "command": "skipless reproduce table1 --scale digits"}

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, strategies as st
 from reference.run_folders import write_run
 
-from skipless.report.curves import band, smooth, thin
+from skipless.report.pictures.curves import band, smooth, thin
 from skipless.report.run_records import read_run
 
 

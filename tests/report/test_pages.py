@@ -15,13 +15,13 @@ from skipless.experiments.conditioning.run import reproduce_figure6, reproduce_t
 from skipless.experiments.conditioning.softmax import reproduce_figure5
 from skipless.experiments.token_graying.run import reproduce_token_graying
 from skipless.recipes import table1
-from skipless.report import write_page
 from skipless.report.condition_number import ConditionNumber
-from skipless.report.kappa_figure import depth_figure
-from skipless.report.markdown import markdown_html, tables_of
-from skipless.report.page import Page
+from skipless.report.pages import write_page
+from skipless.report.pages.markdown import markdown_html, tables_of
+from skipless.report.pages.page import Page
+from skipless.report.pages.write_page import write_report
+from skipless.report.pictures.kappa_figure import depth_figure
 from skipless.report.write_files import write_atomically
-from skipless.report.write_page import write_report
 
 TINY = {"embed_dim": 8, "depth": 2, "num_heads": 2, "patch_size": 4}
 COMMAND = "skipless reproduce x --out 'a b' & <more>"

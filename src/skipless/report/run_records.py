@@ -109,7 +109,7 @@ class Run(Record):
         return (Table(("run", "value"), rows, str(self.folder), notes, align="lr"),)
 
     def _draw(self, axes: "Axes") -> None:
-        from skipless.report.curves import smooth, thin  # which imports this module
+        from skipless.report.pictures.curves import smooth, thin  # which imports this module
 
         if self.epoch.size:
             axes.plot(self.epoch, self.loss, color=COLOURS["muted"], linewidth=0.6, alpha=0.6, label="as logged")

@@ -41,6 +41,24 @@ class Campaign(Generic[OneCell, Made]):
         steps: optimizer steps of a recipe.
         jobs: runs at a time; by default one a core, or one in all with a GPU.
         preload: modules that all runs need besides, as `run_jobs` takes them.
+
+    Example:
+        >>> from typing import NamedTuple
+        >>> from skipless.recipes import table1
+        >>> class Rows(NamedTuple):
+        ...     row: str
+        ...
+        ...     @property
+        ...     def slug(self) -> str:
+        ...         return self.row
+        >>> campaign = Campaign(
+        ...     Path("runs/mine"),
+        ...     lambda cell, seed: table1("digits", cell.row, seed=seed),
+        ...     lambda cell: (cell.row,),
+        ...     lambda recipe: recipe.fit.total_steps(1397),
+        ... )
+        >>> [folder.name for folder in campaign.folders(Rows("skip"), seeds=2)]
+        ['skip-seed0', 'skip-seed1']
     """
 
     out: Path

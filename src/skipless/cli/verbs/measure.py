@@ -87,7 +87,7 @@ def measure(asked: Options) -> None:
         seed=asked.seed,
     )
     if asked.out is not None:  # what cannot be drawn or written is told before the work
-        drawing("skipless.report.kappa_figure")
+        drawing("skipless.report.pictures.kappa_figure")
         check_writable(asked.out)
     count = max(asked.images, asked.rows[0]) if asked.network else asked.images
     if source.context is None:
@@ -131,12 +131,12 @@ def _measured(model: Any, given: Any, asked: Options) -> Any:
 
 def _write(asked: Options, values: Mapping[str, Any], title: str, model: Any, tables: Any) -> None:
     from skipless.report.labels import in_full
-    from skipless.report.measurement_page import measurement_page
+    from skipless.report.pages.measurement_page import measurement_page
+    from skipless.report.pages.write_page import write_report
     from skipless.report.write_files import drawing
-    from skipless.report.write_page import write_report
     from skipless.training.run_folder.provenance import provenance
 
-    picture = drawing("skipless.report.kappa_figure").depth_figure(_series(values["blocks"]), "kappa", title)
+    picture = drawing("skipless.report.pictures.kappa_figure").depth_figure(_series(values["blocks"]), "kappa", title)
     given = {name: value for name, value in vars(asked).items() if name != "model"}
     command = stated_command(("skipless", "measure", asked.model), Options, given)
     settings = {name: in_full(value) for name, value in given.items()}

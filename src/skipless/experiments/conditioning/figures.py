@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from skipless.display.axes import kappa_axis
 from skipless.experiments.conditioning.report import Moment, table5_number
-from skipless.report.figure_style import COLOURS, PRINT_FONTS, row_colour, style_axes
-from skipless.report.kappa_figure import kappa_legend, kappa_line, png
+from skipless.report.pictures.figure_style import COLOURS, PRINT_FONTS, row_colour, style_axes
+from skipless.report.pictures.kappa_figure import kappa_legend, kappa_line, png
 
 
 def training_figure(found: Mapping[str, Sequence[Moment]], title: str) -> bytes:

@@ -10,10 +10,10 @@ from skipless.choices import Row
 from skipless.display import Table
 from skipless.experiments.conditioning.text import DESCRIPTIONS, PAPER, TITLES, What, differences, notes
 from skipless.report.labels import FILE_KINDS, OPTIMIZER_LABEL, duration, rate
-from skipless.report.markdown import markdown_html
-from skipless.report.page import Page
+from skipless.report.pages.markdown import markdown_html
+from skipless.report.pages.page import Page
+from skipless.report.pages.write_page import write_report
 from skipless.report.run_records import Run, read_run
-from skipless.report.write_page import write_report
 from skipless.training.run_folder.provenance import provenance
 
 

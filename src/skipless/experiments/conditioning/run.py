@@ -70,7 +70,7 @@ def reproduce_tables(
         InputError: for data that cannot be used, runs that fail, or folders that hold other runs.
     """
     figures = drawing("skipless.experiments.conditioning.figures")
-    kappa = drawing("skipless.report.kappa_figure")
+    kappa = drawing("skipless.report.pictures.kappa_figure")
     folders: Mapping[Row, Path] = {}
     if scale == "vit-s":
         found = measured_vit_small(what, out, seed)

@@ -252,7 +252,7 @@ def _page(runs: DenseRuns, figures: dict[str, bytes], files: Mapping[str, Any], 
 
 
 def _render(figure: Any, name: str) -> dict[str, bytes]:
-    return drawing("skipless.report.figure_style").render(figure, name)
+    return drawing("skipless.report.pictures.figure_style").render(figure, name)
 
 
 _LEGEND: dict[str, tuple[str, ...]] = {

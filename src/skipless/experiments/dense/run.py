@@ -25,7 +25,7 @@ from skipless.experiments.dense.scores.pictures import feature_pictures
 from skipless.experiments.dense.scores.record import UNTRAINED, DenseRuns, Scores
 from skipless.experiments.dense.what import DENSE, DenseWhat, kind_of
 from skipless.recipes.self_supervised import DinoRecipe
-from skipless.report.write_page import write_report
+from skipless.report.pages.write_page import write_report
 
 
 def reproduce_dense(

@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 
 from skipless.display.values import counted
 from skipless.experiments.depth.report import DepthRuns
-from skipless.report.curves import smoothed
-from skipless.report.figure_style import COLOURS
 from skipless.report.labels import OPTIMIZER_LABEL
-from skipless.report.panels import panel_each_png
+from skipless.report.pictures.curves import smoothed
+from skipless.report.pictures.figure_style import COLOURS
+from skipless.report.pictures.panels import panel_each_png
 
 COLOUR: Mapping[str, str] = {
     "skip": COLOURS["skip"],

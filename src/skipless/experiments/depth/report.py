@@ -14,10 +14,10 @@ from skipless.experiments.depth.recipe import DepthCell
 from skipless.experiments.depth.text import DESCRIPTION, TITLE, notes
 from skipless.recipes.recipe import Recipe
 from skipless.report.labels import FILE_KINDS, OPTIMIZER_LABEL, duration, rate
-from skipless.report.page import Page
+from skipless.report.pages.page import Page
+from skipless.report.pages.write_page import write_report
 from skipless.report.run_records import Run
 from skipless.report.write_files import drawing
-from skipless.report.write_page import write_report
 from skipless.training.run_folder.provenance import provenance
 
 

@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 
 from skipless.experiments.family.runs import CellRuns
 from skipless.experiments.family.tables import method_of
-from skipless.report.curves import smoothed
-from skipless.report.figure_style import COLOURS
-from skipless.report.panels import panel_each_png
+from skipless.report.pictures.curves import smoothed
+from skipless.report.pictures.figure_style import COLOURS
+from skipless.report.pictures.panels import panel_each_png
 
 CAPTIONS = {
     "attention-accuracy.png": "Accuracy by attention: a point is a run, a bar the mean over seeds",

@@ -15,8 +15,8 @@ from skipless.experiments.family.text import notes
 from skipless.models.attention_config import AttentionConfig
 from skipless.recipes.recipe import Recipe
 from skipless.report.labels import FILE_KINDS
-from skipless.report.page import Page
-from skipless.report.write_page import write_report
+from skipless.report.pages.page import Page
+from skipless.report.pages.write_page import write_report
 from skipless.training.run_folder.provenance import provenance
 
 

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from skipless.evaluators.language import TextFloors
 from skipless.experiments.language.report import LanguageRuns
 from skipless.experiments.language.scales import LanguageRow
-from skipless.report.curves import smooth
-from skipless.report.figure_style import COLOURS, print_fonts, style_axes
-from skipless.report.kappa_figure import png
 from skipless.report.labels import OPTIMIZER_LABEL
-from skipless.report.panels import by_title
+from skipless.report.pictures.curves import smooth
+from skipless.report.pictures.figure_style import COLOURS, print_fonts, style_axes
+from skipless.report.pictures.kappa_figure import png
+from skipless.report.pictures.panels import by_title
 
 COLOUR: Mapping[LanguageRow, str] = {
     "skip": COLOURS["skip"],

@@ -19,10 +19,10 @@ from skipless.experiments.language.recipe import LanguageCell
 from skipless.experiments.language.text import DESCRIPTION, TITLE, differences, notes
 from skipless.recipes.language import LanguageRecipe
 from skipless.report.labels import FILE_KINDS, OPTIMIZER_LABEL, duration, rate
-from skipless.report.page import Page
+from skipless.report.pages.page import Page
+from skipless.report.pages.write_page import write_report
 from skipless.report.run_records import Run, read_lines
 from skipless.report.write_files import drawing
-from skipless.report.write_page import write_report
 from skipless.training.run_folder.provenance import provenance
 
 _WHEN = ("untrained", "trained")

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 
 from skipless.experiments.quantisation.report import SITES, QuantisedCell, kurtosis
 from skipless.experiments.quantisation.scales import ROTATED
-from skipless.report.figure_style import COLOURS
-from skipless.report.panels import Panel, by_title, panel_each_png, panels_png
+from skipless.report.pictures.figure_style import COLOURS
+from skipless.report.pictures.panels import Panel, by_title, panel_each_png, panels_png
 from skipless.studies.quantisation.study import FULL
 
 COLOUR: Mapping[str, str] = {

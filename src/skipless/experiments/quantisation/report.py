@@ -15,10 +15,10 @@ from skipless.experiments.quantisation.recipe import QuantisationCell
 from skipless.experiments.quantisation.text import DESCRIPTION, TITLE, notes
 from skipless.recipes.recipe import Recipe
 from skipless.report.labels import FILE_KINDS, OPTIMIZER_LABEL, rate
-from skipless.report.page import Page
+from skipless.report.pages.page import Page
+from skipless.report.pages.write_page import write_report
 from skipless.report.run_records import Run, read_lines
 from skipless.report.write_files import drawing
-from skipless.report.write_page import write_report
 from skipless.studies import QuantisationResult
 from skipless.studies.quantisation.study import FULL
 from skipless.training.run_folder.provenance import provenance

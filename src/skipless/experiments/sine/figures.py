@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 
 from skipless.experiments.sine.cells import SineRuns
 from skipless.experiments.sine.measured import FULL_BITS
-from skipless.report.curves import smoothed
-from skipless.report.figure_style import COLOURS
-from skipless.report.panels import Panel, panels_png
+from skipless.report.pictures.curves import smoothed
+from skipless.report.pictures.figure_style import COLOURS
+from skipless.report.pictures.panels import Panel, panels_png
 
 CAPTIONS = {
     "sine-accuracy.png": "Accuracy by rank: a line is a mean over seeds, its band a standard deviation, a point a run",

@@ -13,10 +13,10 @@ from skipless.experiments.sine.cells import SineRuns
 from skipless.experiments.sine.recipe import AdaptedRecipe
 from skipless.experiments.sine.text import DESCRIPTION, TITLE, differences, notes
 from skipless.report.labels import FILE_KINDS
-from skipless.report.page import Page
+from skipless.report.pages.page import Page
+from skipless.report.pages.write_page import write_report
 from skipless.report.run_records import Run
 from skipless.report.write_files import drawing
-from skipless.report.write_page import write_report
 from skipless.training.run_folder.provenance import provenance
 
 

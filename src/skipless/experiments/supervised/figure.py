@@ -10,8 +10,9 @@ from matplotlib.ticker import MaxNLocator
 
 from skipless.choices import Row
 from skipless.experiments.supervised.cells import CellRuns, optimizers_of
-from skipless.report.curves import band, thin
-from skipless.report.figure_style import (
+from skipless.report.labels import OptimizerLabel
+from skipless.report.pictures.curves import band, thin
+from skipless.report.pictures.figure_style import (
     COLOURS,
     ROW_COLOUR,
     figure_svg,
@@ -20,7 +21,6 @@ from skipless.report.figure_style import (
     spread_apart,
     style_axes,
 )
-from skipless.report.labels import OptimizerLabel
 from skipless.report.run_records import Setting
 
 _PANEL = (5.2, 3.5)  # inches

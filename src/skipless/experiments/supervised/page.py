@@ -9,8 +9,8 @@ from skipless.display.values import in_a_row
 from skipless.experiments.supervised.cells import CellRuns, optimizers_of, table1_cells
 from skipless.experiments.supervised.paper import PAPER_SETTING
 from skipless.experiments.supervised.table import caption, divergence, learning_rate
-from skipless.report.curves import DRAWN
-from skipless.report.html_page import (
+from skipless.report.labels import NOT_RUN, ROW_CLASS, OptimizerLabel, duration, printed_difference
+from skipless.report.pages.html_page import (
     bar,
     bullets,
     document,
@@ -21,7 +21,7 @@ from skipless.report.html_page import (
     runs_table,
     section,
 )
-from skipless.report.labels import NOT_RUN, ROW_CLASS, OptimizerLabel, duration, printed_difference
+from skipless.report.pictures.curves import DRAWN
 from skipless.report.run_records import Run, Setting
 
 

@@ -7,9 +7,9 @@ from skipless.experiments.supervised.cells import CellRuns, optimizers_of
 from skipless.experiments.supervised.page import page_html
 from skipless.experiments.supervised.table import table1_csv, table1_markdown
 from skipless.report.labels import FILE_KINDS, OptimizerLabel
+from skipless.report.pages.write_page import write_report as write_page
 from skipless.report.run_records import Setting
 from skipless.report.write_files import drawing
-from skipless.report.write_page import write_report as write_page
 
 
 def write_report(

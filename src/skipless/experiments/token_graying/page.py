@@ -2,8 +2,8 @@
 
 import torch
 
-from skipless.report.markdown import markdown_html
-from skipless.report.page import Page
+from skipless.report.pages.markdown import markdown_html
+from skipless.report.pages.page import Page
 from skipless.training.run_folder.provenance import provenance
 
 

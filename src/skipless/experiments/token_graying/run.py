@@ -15,7 +15,7 @@ from skipless.models import create_model
 from skipless.models.token_graying import input_kappas
 from skipless.nn import TokenGraying
 from skipless.registry import recipe_named
-from skipless.report.write_page import write_report
+from skipless.report.pages.write_page import write_report
 
 VIT_S = "vit_small_patch16_224"
 IMAGES = 64

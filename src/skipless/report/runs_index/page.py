@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import get_args
 
-from skipless.report.html_page import RUNS_GENERATOR, bullets, command_block, document, numeric, section
+from skipless.report.pages.html_page import RUNS_GENERATOR, bullets, command_block, document, numeric, section
 from skipless.report.runs_index.cells import CAPTION, COLUMNS, Entry, run_cells
 from skipless.report.runs_index.links import link, plain, shown
 from skipless.report.runs_index.run_line import RunLine, State

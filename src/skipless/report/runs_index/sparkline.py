@@ -6,7 +6,7 @@ from html import escape
 
 import numpy as np
 
-from skipless.report.curves import thin
+from skipless.report.pictures.curves import thin
 
 WIDTH, HEIGHT, MARGIN = 120, 26, 3
 POINTS = 60

@@ -10,13 +10,13 @@ from skipless import __version__
 from skipless.display.values import place_name
 from skipless.errors import InputError
 from skipless.report.found_study import found_study
-from skipless.report.html_page import RUNS_GENERATOR
+from skipless.report.pages.html_page import RUNS_GENERATOR
+from skipless.report.pages.write_page import is_ours
 from skipless.report.runs_index.cells import Entry
 from skipless.report.runs_index.find import Findings, find
 from skipless.report.runs_index.page import RunsIndex, index_html, summary
 from skipless.report.runs_index.run_line import RunLine, read_run_line
 from skipless.report.write_files import write_files
-from skipless.report.write_page import is_ours
 
 PAGES = (
     "conditioning.html",

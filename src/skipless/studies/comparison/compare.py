@@ -7,7 +7,7 @@ from skipless.display import Link, Table
 from skipless.display.values import place_name
 from skipless.errors import InputError
 from skipless.evaluators.probe.results import ProbeResult
-from skipless.report.page import PAGE
+from skipless.report.pages.page import PAGE
 from skipless.studies.classifier import ClassifierResult, classify
 from skipless.studies.comparison.asked import Comparison, Told
 from skipless.studies.comparison.images import load_classified, load_found_boxes, load_masks

@@ -7,7 +7,7 @@ from typing import Any
 
 from skipless.display import Table
 from skipless.report.labels import in_full, printed_difference
-from skipless.report.page import PAGE, Page, page_html
+from skipless.report.pages.page import PAGE, Page, page_html
 from skipless.report.write_files import write_files
 from skipless.studies.comparison.asked import Comparison
 from skipless.studies.origin import UNSAID

@@ -10,8 +10,8 @@ from skipless.choices import ModelState
 from skipless.display import Record
 from skipless.display.drawing import inline_svg
 from skipless.report.labels import in_full
-from skipless.report.markdown import markdown_html
-from skipless.report.page import PAGE, Page, page_html
+from skipless.report.pages.markdown import markdown_html
+from skipless.report.pages.page import PAGE, Page, page_html
 from skipless.report.write_files import write_files
 from skipless.studies.origin import Origin
 from skipless.studies.pages.text import StudyText

@@ -11,9 +11,9 @@ from matplotlib.ticker import MaxNLocator
 from skipless.choices import OptimizerName, Row
 from skipless.experiments.dense.layout.table import Value
 from skipless.experiments.dense.pretraining.history import Pretraining
-from skipless.report.curves import band, thin
-from skipless.report.figure_style import COLOURS, ROW_COLOUR, print_fonts, style_axes
 from skipless.report.labels import OPTIMIZER_LABEL
+from skipless.report.pictures.curves import band, thin
+from skipless.report.pictures.figure_style import COLOURS, ROW_COLOUR, print_fonts, style_axes
 
 _DASHES: Mapping[OptimizerName, tuple[int, ...]] = {"adamw": (), "soap": (4, 2), "muon": (1, 1)}
 _MARKERS = {"adamw": "o", "soap": "s", "muon": "^"}

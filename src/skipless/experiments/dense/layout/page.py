@@ -6,8 +6,8 @@ from html import escape
 
 from skipless.experiments.dense.layout.table import DenseTable, Line, Value
 from skipless.experiments.dense.pretraining.history import Pretraining, pretraining_table
-from skipless.report.figure_style import inline_svg
-from skipless.report.html_page import (
+from skipless.report.labels import ROW_CLASS
+from skipless.report.pages.html_page import (
     bar,
     bullets,
     document,
@@ -17,7 +17,7 @@ from skipless.report.html_page import (
     picture,
     section,
 )
-from skipless.report.labels import ROW_CLASS
+from skipless.report.pictures.figure_style import inline_svg
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skipless.choices import OptimizerName, Row
-from skipless.report.html_page import run_row, runs_table
 from skipless.report.labels import OPTIMIZER_LABEL, duration
+from skipless.report.pages.html_page import run_row, runs_table
 from skipless.report.run_records import Run, number_at, read_lines, read_record, training_curve
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from skipless.display.axes import bounded_line, colour_of, explain_bounds, kappa_axis
 from skipless.report.condition_number import ConditionNumber
-from skipless.report.figure_style import PRINT_FONTS, row_colour, style_axes
+from skipless.report.pictures.figure_style import PRINT_FONTS, row_colour, style_axes
 from skipless.report.write_files import as_utf8
 
 

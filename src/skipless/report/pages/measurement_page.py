@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skipless.display import Table
-from skipless.report.page import Page
+from skipless.report.pages.page import Page
 
 _DESCRIPTION = (
     "The condition numbers of a vision transformer's Jacobians, block by block: K of the attention alone, K + I with "

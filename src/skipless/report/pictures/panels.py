@@ -7,8 +7,8 @@ from typing import NamedTuple, TypeVar
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from skipless.report.figure_style import COLOURS, print_fonts, style_axes
-from skipless.report.kappa_figure import png
+from skipless.report.pictures.figure_style import COLOURS, print_fonts, style_axes
+from skipless.report.pictures.kappa_figure import png
 
 _One = TypeVar("_One")
 _SIZE = (3.6, 2.8)  # inches

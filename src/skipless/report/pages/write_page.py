@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from skipless.report.html_page import FOOTER, GENERATOR, RUNS_GENERATOR, document, section
-from skipless.report.page import PAGE, Page, page_html
+from skipless.report.pages.html_page import FOOTER, GENERATOR, RUNS_GENERATOR, document, section
+from skipless.report.pages.page import PAGE, Page, page_html
 from skipless.report.write_files import write_files
 
 # Pages of earlier versions: by the mark of today's, the name of the report, and what tells a page without a mark.

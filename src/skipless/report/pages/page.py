@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from skipless.report.html_page import (
+from skipless.report.pages.html_page import (
     bullets,
     command_block,
     document,

@@ -31,7 +31,7 @@ def document(
         wide: whether there are many columns to make room for.
         generator: the mark of the commands that may replace it.
     """
-    css = resources.files("skipless.report").joinpath("page.css").read_text(encoding="utf-8")
+    css = resources.files("skipless.report.pages").joinpath("page.css").read_text(encoding="utf-8")
     layout = ' class="wide-page"' if wide else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

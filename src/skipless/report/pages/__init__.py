@@ -1,0 +1,1 @@
+"""The pages of reports: their parts, how they are written, and the contents over several."""

@@ -1,0 +1,1 @@
+"""Pictures of reports: their style, loss curves, panels, condition numbers."""
