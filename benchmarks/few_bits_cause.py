@@ -4,9 +4,9 @@
 
 Each block of a trained classifier is rounded alone. Printed is the relative error (Frobenius norm, over the model's
 first validation images) of the tokens that leave that block, `own`, and of those that leave the last block, `last`;
-medians over blocks, lowest and highest beside them. `last / own` is what the blocks behind the first make of an error. `together`
-is the error at the end with all blocks rounded, and `in quadrature` what it would be if the blocks' errors at the end
-were independent. With --save the numbers of each block go to a file.
+medians over blocks, lowest and highest beside them. `last / own` is what the blocks behind the first make of an error.
+`together` is the error at the end with all blocks rounded, and `in quadrature` what it would be if the blocks' errors
+at the end were independent. With --save the numbers of each block go to a file.
 """
 
 import argparse
@@ -74,9 +74,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200, help="validation images")
     parser.add_argument("--save", type=Path, help="JSON with the numbers of each block")
     args = parser.parse_args()
-    print(
-        f"| {args.precision} | own | last | last / own, first block | in quadrature | together |\n|:--|--:|--:|--:|--:|--:|"
-    )
+    print(f"| {args.precision} | own | last | last / own, first block | in quadrature | together |")
+    print("|:--|--:|--:|--:|--:|--:|")
     all_found = []
     for run in args.runs:
         found = of_run(run, args.precision, args.images)
