@@ -9,7 +9,7 @@ from skipless.experiments.quantisation import Options
 from skipless.experiments.quantisation.recipe import QuantisationCell, quantisation_recipe
 from skipless.experiments.quantisation.report import QuantisedCell, write_quantisation
 from skipless.experiments.quantisation.scales import ROTATED
-from skipless.recipes import Recipe, open_model
+from skipless.recipes import LanguageRecipe, Recipe, open_model
 from skipless.report.labels import OPTIMIZER_LABEL
 from skipless.report.run_records import read_run
 from skipless.studies import QuantisationConfig, QuantisationResult, quantisation_study
@@ -42,6 +42,9 @@ def reproduce_quantisation(options: Options, out: Path, *, command: str = "") ->
     config = QuantisationConfig(precisions=options.precisions, static=options.static, activations_per=per)
     options = replace(options, data=_data(options, out))
     cells = [QuantisationCell(row, optimizer) for optimizer in options.optimizers for row in options.rows]
+    first = _recipe(options, cells[0], 0)
+    if isinstance(first, LanguageRecipe):  # the tokens that the run itself was scored on
+        config = replace(config, held_out=first.held_out or None)
     planned = {(cell, seed): _recipe(options, cell, seed) for cell in cells for seed in range(options.seeds)}
     folders = {key: out / "runs" / f"{key[0].slug}-seed{key[1]}" for key in planned}
     _train(options, planned, folders)
@@ -52,7 +55,7 @@ def reproduce_quantisation(options: Options, out: Path, *, command: str = "") ->
         results = tuple(_study(folder, turned, out) for folder in trained)
         before = _study(trained[0], replace(turned, precisions=()), out, untrained=True)
         found.append(QuantisedCell(cell, tuple(read_run(folder) for folder in trained), results, before))
-    return write_quantisation(found, out, first=planned[cells[0], 0], command=command)
+    return write_quantisation(found, out, first=first, command=command)
 
 
 def _study(folder: Path, config: QuantisationConfig, out: Path, *, untrained: bool = False) -> QuantisationResult:

@@ -6,6 +6,7 @@ from min(x, 0) to max(x, 0), of which one stands for 0 exactly.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -61,19 +62,27 @@ def _step(width: Tensor, most: int) -> Tensor:
 
 def grid_of(x: Tensor, bits: int, per: Per, *, symmetric: bool = True) -> Grid:
     """The grid of some numbers, the last of whose dimensions are channels."""
-    dims = _reduced(x, per)
-    return grid_of_range(x.amin(dims, keepdim=True), x.amax(dims, keepdim=True), bits, symmetric=symmetric)
+    return grid_of_range(*_range_of(x, per), bits, symmetric=symmetric)
 
 
-def _reduced(x: Tensor, per: Per) -> tuple[int, ...]:
+def _range_of(x: Tensor, per: Per) -> tuple[Tensor, Tensor]:
     every = tuple(range(x.ndim))
-    return {"tensor": every, "channel": every[:-1], "token": every[-1:]}[per]
+    dims = {"tensor": every, "channel": every[:-1], "token": every[-1:]}[per]
+    return x.amin(dims, keepdim=True), x.amax(dims, keepdim=True)
 
 
-def signal_and_noise(x: Tensor, bits: int, per: Per, *, symmetric: bool = True) -> tuple[Tensor, Tensor]:
-    """Sums of squares of numbers, and of what rounding changes them by, in float64."""
-    error = x - grid_of(x, bits, per, symmetric=symmetric).rounded(x)
-    return x.square().sum(dtype=torch.float64), error.square().sum(dtype=torch.float64)
+def rounding_noise(x: Tensor, bits: Sequence[int], per: Per, *, symmetric: bool = True) -> list[Tensor]:
+    """Sums of squares, in float64, of what rounding changes numbers by; one for each number of bits."""
+    low, high = _range_of(x, per)
+    found = []
+    for one in bits:
+        grid = grid_of_range(low, high, one, symmetric=symmetric)
+        error = (x / grid.scale).round_()
+        if not symmetric:  # no number is beyond the ends of a symmetric grid of its own range
+            error.clamp_(grid.low, grid.high)
+        error.mul_(grid.scale).sub_(x)
+        found.append(torch.linalg.vector_norm(error, dtype=torch.float64).square())
+    return found
 
 
 def decibels(signal: float, noise: float) -> float:
@@ -106,8 +115,9 @@ def sqnr(x: Float[Tensor, "*b d"], bits: int, per: Per = "tensor", *, symmetric:
     check_bits("bits", bits)
     check_per(per)
     check_numbers(x)
-    signal, noise = signal_and_noise(x.detach().double(), bits, per, symmetric=symmetric)
-    return decibels(signal.item(), noise.item())
+    x = x.detach().double()
+    (noise,) = rounding_noise(x, (bits,), per, symmetric=symmetric)
+    return decibels(x.square().sum().item(), noise.item())
 
 
 def check_bits(name: str, bits: int) -> None:

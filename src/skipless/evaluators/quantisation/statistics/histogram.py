@@ -12,8 +12,9 @@ BINS = (MOST - LEAST) * STEPS
 def counts_of(x: Tensor) -> Int64[Tensor, "2 bins"]:
     """Counts of negative and of positive numbers by magnitude; what is smaller or larger falls into the last bins."""
     flat = x.detach().flatten().float()
-    places = ((flat.abs().log2() - LEAST) * STEPS).floor().clamp(0, BINS - 1).long()  # log2(0) is -inf: the first bin
-    return torch.bincount(places + BINS * (flat > 0), minlength=2 * BINS).reshape(2, BINS).cpu()
+    places = flat.abs().log2_().sub_(LEAST).mul_(STEPS).floor_().clamp_(0, BINS - 1)  # log2(0) is -inf: the first bin
+    places.add_(flat > 0, alpha=BINS)
+    return torch.bincount(places.long(), minlength=2 * BINS).reshape(2, BINS).cpu()
 
 
 def edges() -> Float64[Tensor, " edges"]:

@@ -64,18 +64,24 @@ def as_sequences(x: Tensor) -> Float[Tensor, "b n d"]:
 def of_sequences(x: Float[Tensor, "b n d"]) -> tuple[float, int]:
     """Summed excess kurtosis of sequences by the definition `"sequence"`, and how many there are."""
     rows = x.double().flatten(1)
-    apart = rows - rows.mean(1, keepdim=True)
-    variance = apart.square().sum(1) / max(rows.shape[1] - 1, 1)
-    return ((apart**4).mean(1) / (variance.square() + _SOFTENED) - 3).sum().item(), len(rows)
+    squares = (rows - rows.mean(1, keepdim=True)).square_()
+    variance = squares.sum(1) / max(rows.shape[1] - 1, 1)
+    return (_mean_square(squares) / (variance.square() + _SOFTENED) - 3).sum().item(), len(rows)
 
 
 def of_tokens(x: Float[Tensor, "b n d"]) -> tuple[float, int]:
     """Summed excess kurtosis of tokens by the definition `"token"`, and how many have one."""
     rows = x.double().flatten(0, 1)
-    variance = rows.var(1) if rows.shape[1] > 1 else torch.zeros_like(rows[:, 0])
-    found = (rows**4).mean(1) / variance.square() - 3
+    centred = rows - rows.mean(1, keepdim=True)
+    variance = _mean_square(centred) * (rows.shape[1] / max(rows.shape[1] - 1, 1))
+    found = _mean_square(rows.square()) / variance.square() - 3
     there = variance > 0
     return found[there].clamp(min=0).sum().item(), int(there.sum())
+
+
+def _mean_square(rows: Float64[Tensor, "n d"]) -> Float64[Tensor, " n"]:
+    """Of each row, in one pass."""
+    return torch.linalg.vector_norm(rows, dim=1).square() / rows.shape[1]
 
 
 def neuron_kurtosis(squares: Float64[Tensor, " d"]) -> float:

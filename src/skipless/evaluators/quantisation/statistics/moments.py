@@ -37,7 +37,7 @@ class Moments(Record):
         mean = rows.mean(0)
         apart = rows - mean
         square = apart.square()
-        sums = (square.sum(0), (square * apart).sum(0), square.square().sum(0))
+        sums = (square.sum(0), (apart * square).sum(0), square.square_().sum(0))
         return cls(len(rows), mean.cpu(), *(one.cpu() for one in sums))
 
     def merged(self, other: "Moments") -> "Moments":

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isnan, nan
+from math import isfinite, isnan, nan
 from typing import Any, get_args
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from skipless.display import Record, Table
 from skipless.display.values import few_words
 from skipless.errors import InputError
-from skipless.evaluators.quantisation.rounding.grid import Per, decibels, signal_and_noise
+from skipless.evaluators.quantisation.rounding.grid import Per, decibels, rounding_noise
 from skipless.evaluators.quantisation.statistics.histogram import counts_of
 from skipless.evaluators.quantisation.statistics.kurtosis import (
     Kurtosis,
@@ -115,7 +115,8 @@ class SiteState:
     sequences: tuple[float, int] = (0.0, 0)
     tokens: tuple[float, int] = (0.0, 0)
     largest: float = 0.0
-    powers: dict[tuple[int, Per], tuple[float, float]] = field(default_factory=dict)
+    power: float = 0.0
+    noise: dict[tuple[int, Per], float] = field(default_factory=dict)
 
     def add(self, x: Tensor, where: str) -> None:
         """Take a batch `(b, n, d)` in.
@@ -123,23 +124,24 @@ class SiteState:
         Raises:
             InputError: if it has numbers that are not finite, or another width than before.
         """
-        if not x.isfinite().all():
+        low, high = (one.item() for one in x.aminmax())  # NaN comes through
+        if not (isfinite(low) and isfinite(high)):
             raise InputError(f"{where} has activations that are not finite: look for NaN or infinity in the weights")
         if x.dtype not in (torch.float32, torch.float64):
             x = x.float()
-        found = Moments.of(flat(x if self.channels else x.reshape(-1, 1)))
+        exact = x.double()
+        found = Moments.of(flat(exact if self.channels else exact.reshape(-1, 1)))
         self.moments = found if self.moments is None else self.moments.merged(found)
         counts = counts_of(x)
         self.histogram = counts if self.histogram is None else self.histogram + counts
-        self.largest = max(self.largest, x.abs().max().item())
-        shaped = as_sequences(x)
+        self.largest = max(self.largest, abs(low), abs(high))
+        shaped = as_sequences(exact)
         self.sequences = _summed(self.sequences, of_sequences(shaped))
         self.tokens = _summed(self.tokens, of_tokens(shaped))
-        for bits in self.bits:
-            for per in PERS:
-                signal, noise = signal_and_noise(x, bits, per)
-                before = self.powers.get((bits, per), (0.0, 0.0))
-                self.powers[bits, per] = (before[0] + signal.item(), before[1] + noise.item())
+        self.power += torch.linalg.vector_norm(exact).square().item()
+        for per in PERS:
+            for bits, noise in zip(self.bits, rounding_noise(x, self.bits, per), strict=True):
+                self.noise[bits, per] = self.noise.get((bits, per), 0.0) + noise.item()
 
     def result(self, block: str, site: str) -> SiteStatistics:
         """What was found."""
@@ -164,7 +166,7 @@ class SiteState:
             rms,
             self.moments.mean if self.channels else none,
             self.moments.variance if self.channels else none,
-            {bits: {per: decibels(*self.powers[bits, per]) for per in PERS} for bits in self.bits},
+            {bits: {per: decibels(self.power, self.noise[bits, per]) for per in PERS} for bits in self.bits},
             self.histogram,
             self.moments,
         )
