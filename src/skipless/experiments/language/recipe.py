@@ -58,6 +58,7 @@ without it, a diagonal of 1; `sharp` has a larger beta, and gates that start equ
 # The paper tuned rates and states none of them. These are for scale tiny at 300 steps, where `reproduce table7 --tune`
 # tries a third and three times as much (docs/language.md); Muon's are AdamW's. Scale paper has not been run.
 _RATES: dict[OptimizerName, float] = {"adamw": 3e-3, "soap": 1e-2, "muon": 3e-3}
+_READ_OTHERWISE: dict[OptimizerName, float] = {"adamw": 1e-3, "soap": 3.3e-3, "muon": 1e-3}
 _WITH_SKIPS: dict[OptimizerName, float] = {"adamw": 1e-2, "soap": 2e-2, "muon": 1e-2}
 _OF_THE_PAPER: dict[OptimizerName, float] = {"adamw": 1e-3, "soap": 1e-3, "muon": 1e-3}
 
@@ -101,7 +102,8 @@ def language(
     if reading != "paper" and row != "skipless + init":
         raise InputError(f"reading={reading!r} is of the row 'skipless + init', not of {row!r}: leave it out")
     base = scales[scale](data)
-    rates = _OF_THE_PAPER if scale == "paper" else _WITH_SKIPS if row == "skip" else _RATES
+    without_skips = _RATES if reading == "paper" else _READ_OTHERWISE
+    rates = _OF_THE_PAPER if scale == "paper" else _WITH_SKIPS if row == "skip" else without_skips
     blocks = depth or base.model.kwargs["num_hidden_layers"]
     made = base.with_(
         model__skip=row == "skip",

@@ -47,8 +47,9 @@ def notes(seeds: Sequence[int], *, tuned: bool, paper: bool, counted: int) -> li
         said.append("Learning rates are those that the runs were given by --lr; without it all are 1e-3, untuned.")
     else:
         said.append(
-            "Learning rates are those of `skipless train language`, for its own text and 300 steps: of the models with "
-            "skips and of ours the best of three, of the others by analogy. --tune chooses each anew."
+            "Learning rates are those of `skipless train language`, for its own text and 300 steps: each the best of "
+            "three, but the plain skipless model and the paper's reading, which learn at none, have those of ours. "
+            "--tune chooses each anew."
         )
     said.append(f"The counts are of {counted:,} training tokens; a short run sees fewer.")
     said.append(

@@ -59,7 +59,9 @@ def _scores(cells: Sequence[QuantisedCell], axes: Axes) -> None:
     for one in cells:
         values = [[result.scores[name] for result in one.results] for name in names]
         colour = COLOUR[one.cell.row]
-        axes.plot(range(len(names)), [statistics.fmean(of) for of in values], color=colour, label=one.cell.row)
+        means = [statistics.fmean(of) for of in values]
+        dashed = "--" if one.cell.row == ROTATED else "-"  # it may lie on the model that is not rotated
+        axes.plot(range(len(names)), means, dashed, color=colour, label=one.cell.row)
         for place, of in enumerate(values):
             axes.plot([place] * len(of), of, "o", color=colour, markersize=3)
     axes.set_xticks(range(len(names)), ["full" if name == FULL else name for name in names])
