@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from skipless.data import load_images
 from skipless.data.loading.loader import BatchKey
+from skipless.errors import InputError
 from skipless.evaluators.quantisation import precision, quantise_
 from skipless.models import block_views
 from skipless.recipes import open_model
@@ -48,6 +49,8 @@ def error(found: Tensor, wanted: Tensor) -> float:
 def of_run(folder: str, name: str, count: int) -> dict[str, object]:
     """The errors of one run at one precision."""
     source = open_model(folder)
+    if source.recipe is None or not source.recipe.classifies or not hasattr(source.model, "blocks"):
+        raise InputError(f"{folder!r} is no run of a classifier of timm's: give folders of `skipless train table1`")
     model, data = source.model.eval(), load_images(source.recipe.data)
     images = data.val.__getitems__(BatchKey(0, 0, torch.arange(min(count, len(data.val)))))[0]
     wanted = leaving(model, images)
@@ -89,4 +92,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        raise SystemExit(str(error)) from None

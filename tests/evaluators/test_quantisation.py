@@ -281,6 +281,12 @@ def test_refusals() -> None:
 def test_numbers_without_variance() -> None:
     assert math.isnan(excess_kurtosis(torch.ones(4, 4)))
     assert math.isnan(excess_kurtosis(torch.ones(4, 4), "token"))
+    for tokens, width in ((5, 3), (5, 7), (50, 6)):  # the mean of these numbers is not that number
+        equal = torch.full((tokens, width), 0.1, dtype=torch.float64)
+        assert math.isnan(excess_kurtosis(equal))
+        assert math.isnan(excess_kurtosis(equal, "token"))
+        one_varies = torch.cat([equal, torch.arange(width)[None].double()])
+        assert excess_kurtosis(one_varies, "token") == excess_kurtosis(one_varies[-1:], "token")
     assert sqnr(torch.zeros(2, 2), 8) == math.inf
     assert sqnr(torch.ones(2, 2), 4) == math.inf
 

@@ -78,6 +78,20 @@ def test_a_report_trains_a_model_once_and_reads_what_is_scored(tmp_path: Path, m
     assert reproduce_quantisation(asked, tmp_path)["quantisation.md"].read_text() == table
 
 
+@pytest.mark.parametrize(("scale", "tokens"), [("language", 40_000), ("digits", None)])
+def test_a_language_model_is_scored_on_the_text_that_its_run_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale, tokens
+) -> None:
+    asked = []
+    monkeypatch.setattr(run, "_train", lambda *_: None)
+    monkeypatch.setattr(run, "_study", lambda _, config, *__, **___: asked.append(config.held_out))
+    monkeypatch.setattr(run, "read_run", lambda _: None)
+    monkeypatch.setattr(run, "QuantisedCell", lambda *_: None)
+    monkeypatch.setattr(run, "write_quantisation", lambda *_, **__: {})
+    reproduce_quantisation(Options(scale=scale, rows=("skip",), optimizers=("soap",)), tmp_path)
+    assert asked == [tokens, tokens], "after training and before"
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_a_run_without_measurements_has_no_line() -> None:
     axes = Figure().add_subplot()

@@ -79,3 +79,10 @@ def test_a_cell_that_diverges_at_every_rate_is_refused_or_keeps_the_lowest(tmp_p
     del jobs[:]
     campaign_in(tmp_path).train(CELLS, 1, found)
     assert [job.recipe.optimizer.lr for job in jobs] == [0.02, 0.01]
+
+
+def test_cells_with_the_same_labels_are_no_campaign(tmp_path: Path, jobs: list[Job]) -> None:
+    alike = Campaign(tmp_path, recipe, lambda _: ("one name",), lambda _: 1)
+    with pytest.raises(AssertionError, match="labels"):
+        alike.tune(CELLS, (1.0,), lambda made: made)
+    assert not jobs

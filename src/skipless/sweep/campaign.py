@@ -120,6 +120,7 @@ class Campaign(Generic[OneCell, Made]):
             InputError: where nothing in a grid trained, unless that may be, or a run failed.
         """
         named = {self.labels(cell): cell for cell in cells}
+        assert len(named) == len(set(cells)), "cells are told apart by their labels, and two have the same"
         grids = {
             name: jobs_by_rate(held_out(self.recipe(cell, TUNING_SEED)), factors, partial(self._at_rate, cell))
             for name, cell in named.items()

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from skipless.display import Record
 
+_ROUNDING = 16 * torch.finfo(torch.float64).eps  # of a mean, relative
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Moments(Record):
@@ -64,7 +66,8 @@ class Moments(Record):
     @property
     def kurtosis(self) -> Float64[Tensor, " d"]:
         """Excess kurtosis of each channel, k4 / k2^2; NaN where it is constant."""
-        return self.count * self.m4 / self.m2**2 - 3
+        equal = self.m2 <= self.count * (_ROUNDING * self.mean) ** 2  # the mean of equal numbers may differ from them
+        return torch.where(equal, torch.nan, self.count * self.m4 / self.m2**2 - 3)
 
     def pooled(self) -> "Moments":
         """The moments of all channels' numbers together, as one channel."""
