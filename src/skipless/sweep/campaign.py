@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
+from skipless.data import ImageData
 from skipless.recipes.recipe import Recipe
 from skipless.report.write_files import write_files
 from skipless.sweep.jobs import Job
@@ -24,6 +25,15 @@ class Cell(Hashable, Protocol):
     def slug(self) -> str:
         """Its name as part of a path."""
         ...
+
+
+def steps_on(images: ImageData) -> Callable[[Recipe], int]:
+    """Counts the optimizer steps of a recipe on images, of which it may hold some out.
+
+    Args:
+        images: all of them.
+    """
+    return lambda recipe: recipe.fit.total_steps(len(images.train) - recipe.data.holdout)
 
 
 OneCell = TypeVar("OneCell", bound=Cell)

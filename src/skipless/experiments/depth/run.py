@@ -17,6 +17,7 @@ from skipless.report.labels import OPTIMIZER_LABEL
 from skipless.report.run_records import read_run
 from skipless.studies.token_history import token_history
 from skipless.sweep import Campaign
+from skipless.sweep.campaign import steps_on
 
 HOLDOUT = {"digits": 200, "fashion": 5000, "scenes": 1000}  # training images that learning rates are tuned on
 _IMAGES = 64  # whose tokens are measured
@@ -52,7 +53,7 @@ def reproduce_depth(options: Options, out: Path, *, command: str = "") -> dict[s
         out,
         partial(_recipe, options),
         lambda cell: (cell.row, counted(cell.depth, "block"), OPTIMIZER_LABEL[cell.optimizer]),
-        lambda recipe: recipe.fit.total_steps(len(images.train) - recipe.data.holdout),
+        steps_on(images),
         options.jobs,
     )
     held_out = partial(Recipe.with_, data__holdout=HOLDOUT[options.scale])

@@ -16,6 +16,7 @@ from skipless.report.labels import OPTIMIZER_LABEL
 from skipless.report.run_records import Run, read_lines, read_run
 from skipless.studies.token_history import token_history
 from skipless.sweep import Campaign
+from skipless.sweep.campaign import steps_on
 
 HOLDOUT = {"digits": 200, "fashion": 5000}  # training images that learning rates are tuned on
 _IMAGES = 64  # whose tokens are measured
@@ -95,7 +96,7 @@ def measured_cells(cells: Sequence[FamilyCell], asked: Asked, out: Path) -> tupl
         out,
         partial(_recipe, asked),
         lambda cell: (cell.attention, cell.row, f"{cell.length}x", OPTIMIZER_LABEL[cell.optimizer]),
-        lambda recipe: recipe.fit.total_steps(len(images.train) - recipe.data.holdout),
+        steps_on(images),
         asked.jobs,
     )
     held_out = partial(Recipe.with_, data__holdout=HOLDOUT[asked.scale])

@@ -16,7 +16,7 @@ from skipless.optional import how_to_install, is_installed
 from skipless.report.run_records import read_run
 from skipless.report.write_files import drawing
 from skipless.sweep import Call, Campaign, Job, run_jobs
-from skipless.sweep.campaign import TUNING_SEED
+from skipless.sweep.campaign import TUNING_SEED, steps_on
 
 HOLDOUT = {"digits": 150, "fashion": 5000}  # training images that learning rates are tuned on
 _PRELOAD = ("skipless.experiments.sine.adapted",)
@@ -47,7 +47,7 @@ def reproduce_sine(options: SineOptions, out: Path, *, command: str = "") -> dic
         out,
         partial(_adapted, options),
         _named,
-        lambda recipe: recipe.fit.total_steps(len(images.train) - recipe.data.holdout),
+        steps_on(images),
         options.jobs,
         _PRELOAD,
     )
@@ -104,11 +104,12 @@ def _adapted(options: SineOptions, cell: SineCell, seed: int) -> AdaptedRecipe:
 
 def _train_bases(options: SineOptions, out: Path) -> None:
     """The models that are fine-tuned, one a seed, each of which all cells share."""
-    jobs = []
-    for seed in range(options.seeds):
-        recipe = base_recipe(options.scale, options.row, seed=seed, data=options.data)
-        steps = recipe.fit.total_steps(len(recipe.load().train))
-        jobs.append(Job(("base", options.row, f"seed {seed}"), recipe, _base_folder(options, out, seed), steps))
+    recipes = [base_recipe(options.scale, options.row, seed=seed, data=options.data) for seed in range(options.seeds)]
+    steps = recipes[0].fit.total_steps(len(recipes[0].load().train))
+    jobs = [
+        Job(("base", options.row, f"seed {seed}"), recipe, _base_folder(options, out, seed), steps)
+        for seed, recipe in enumerate(recipes)
+    ]
     run_jobs(jobs, parallel=options.jobs, preload=_PRELOAD)
 
 
