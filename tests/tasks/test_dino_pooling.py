@@ -45,7 +45,7 @@ def features(vit: VisionTransformer, images: Tensor) -> Tensor:
 
 
 def test_the_mean_is_that_of_the_normed_patch_tokens() -> None:
-    task, batch = tiny_dino(drop_path=0.0, pooling="mean"), crops()
+    task, batch = tiny_dino(drop_path=0.0, pooling="mean").double(), [crop.double() for crop in crops()]
     student = [task.student_head(features(task.student, crop)) for crop in batch]
     teacher = [task.teacher_head(features(task.model, crop)) for crop in batch[:2]]
     expected = task.criterion.eval()(student, teacher, teacher_temp=task.schedules.teacher_temp(0))
