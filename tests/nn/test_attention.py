@@ -18,6 +18,7 @@ from skipless.nn import (
     UniformSPA,
     ValueSkipInit,
 )
+from skipless.nn.attention import polynomial, powers
 from tests.reference import attention_cores as twin
 
 B, H, N, C = 2, 3, 7, 4
@@ -164,21 +165,82 @@ def test_a_query_that_sees_nothing_gives_finite_numbers(name: str) -> None:
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(out.sum(), parts))
 
 
+MANY = {"none": None, "padding": (1, 1, 1, -1), "one for all": (-1,), "by query": (1, 1, -1, 1), "any": (1, 2, -1, -1)}
+
+
+def _mask(kind: str, n: int) -> Tensor | None:
+    """A mask that hides a third of what it is of."""
+    if (shape := MANY[kind]) is None:
+        return None
+    generator = torch.Generator().manual_seed(3)
+    return torch.rand([n if size < 0 else size for size in shape], generator=generator) > 1 / 3
+
+
+@pytest.fixture
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven keys go through as thousands do."""
+    monkeypatch.setattr(polynomial, "_MANY_KEYS", 6)
+    monkeypatch.setattr(powers, "ROWS", 4)
+    monkeypatch.setattr(powers, "_KEYS", 5)
+
+
+@pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("power", [1, 2, 3])
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("padded", [False, True])
-def test_many_keys_give_what_a_whole_matrix_gives(power: int, causal: bool, padded: bool) -> None:
-    n = 1050  # more than go through at once
-    q, k, v = (torch.randn(1, 2, n, 3, dtype=torch.double).requires_grad_() for _ in range(3))
-    mask = torch.ones(1, 1, 1, n, dtype=torch.bool)
-    mask[..., 1000:] = not padded
-    core = PolynomialAttention(power)
-    seen, _ = twin.dense_mask(mask, causal, 1, 2, n, n)
-    expected = twin.polynomial(twin.logits(q, k), seen, power, None) @ v
-    found = core(q, k, v, mask=mask, causal=causal)
-    torch.testing.assert_close(found, expected)
-    for one, other in zip(*(torch.autograd.grad(out.sin().sum(), (q, k, v)) for out in (found, expected)), strict=True):
-        torch.testing.assert_close(one, other)
+@pytest.mark.parametrize("mask", MANY)
+def test_tiles_give_what_a_whole_matrix_gives(power: int, causal: bool, mask: str) -> None:
+    n = 11
+    generator = torch.Generator().manual_seed(0)
+    given = [torch.randn(1, 2, n, 3, generator=generator, dtype=torch.double).requires_grad_() for _ in range(3)]
+    core = PolynomialAttention(power, "learned", heads=2).double()
+    torch.nn.init.uniform_(core.gain, generator=generator)
+    q, k, v = given
+    hides = _mask(mask, n)
+    seen, _ = twin.dense_mask(hides, causal, 1, 2, n, n)
+    expected = twin.polynomial(twin.logits(q, k), seen, power, None) * core.gain[:, None, None] @ v
+    found = core(q, k, v, mask=hides, causal=causal)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    ours, theirs = (torch.autograd.grad(out.sin().sum(), [*given, core.gain]) for out in (found, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("power", [1, 2, 3])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("mask", ["none", "any"])
+def test_tiles_have_second_derivatives_and_are_known_to_torch_func(power: int, causal: bool, mask: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 7, 2, generator=generator, dtype=torch.double).requires_grad_() for _ in range(3))
+    core, hides = PolynomialAttention(power), _mask(mask, 7)
+    attend = lambda q, k, v: core(q, k, v, mask=hides, causal=causal)  # noqa: E731
+    assert torch.autograd.gradcheck(attend, (q, k, v), fast_mode=True)
+    assert torch.autograd.gradgradcheck(attend, (q, k, v), fast_mode=True)
+    of_tokens = lambda x: attend(x, x.flip(-1), 2 * x)  # noqa: E731
+    x = q.detach()
+    jacobian = torch.func.jacrev(of_tokens)(x).reshape(x.numel(), -1)
+    pullback = lambda u: torch.func.vjp(of_tokens, x)[1](u)[0]  # noqa: E731
+    pushforward = torch.func.vjp(pullback, torch.zeros_like(x))[1]
+    units = torch.eye(x.numel(), dtype=torch.double).reshape(-1, *x.shape)
+    columns = torch.func.vmap(pushforward)(units)[0].reshape(x.numel(), -1)
+    torch.testing.assert_close(columns.mT, jacobian, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("power", [1, 2, 3])
+@pytest.mark.parametrize("causal", [False, True])
+def test_tiles_of_many_heads_under_autocast(power: int, causal: bool) -> None:
+    """More heads than go through at once; queries in float32, as a norm leaves them, are cast as a product's are."""
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(5, 3, 14, 4, generator=generator).requires_grad_() for _ in range(3)]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = PolynomialAttention(power)(*parts, causal=causal)
+    assert found.dtype == torch.bfloat16
+    doubles = [part.detach().double().requires_grad_() for part in parts]
+    expected = PolynomialAttention(power)(*doubles, causal=causal)
+    weights = torch.randn(found.shape, generator=generator)
+    gradients = (torch.autograd.grad((out * weights).sum(), of) for out, of in ((found, parts), (expected, doubles)))
+    for one, other in [(found, expected), *zip(*gradients, strict=True)]:
+        assert (one.double() - other).norm() <= 0.05 * other.norm()
 
 
 class _Largest(TorchDispatchMode):
@@ -208,6 +270,16 @@ def test_the_largest_tensor_grows_linearly(name: str, causal: bool) -> None:
         assert largest.most < n * n
         most.append(largest.most)
     assert most[1] <= 2.01 * most[0]
+
+
+def test_many_keys_go_through_in_tiles() -> None:
+    n = 1050
+    q, k, v = (torch.randn(1, 2, n, 3, generator=torch.Generator().manual_seed(i)).double() for i in range(3))
+    expected = (q @ k.mT / 3**0.5).tril() ** 3 * torch.arange(1, n + 1).double()[:, None] ** -0.5 @ v
+    with _Largest() as largest:
+        found = PolynomialAttention(3)(q, k, v, causal=True)
+    assert largest.most < n * n
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_a_solved_scale_gives_a_mean_diagonal_of_one() -> None:

@@ -109,6 +109,7 @@ class AttentionCore(nn.Module):
             raise InputError(f"{type(self).__name__} has no weights to drop: build the model with attention dropout 0")
         if mask is not None:
             mask = as_mask(mask, q)
+            mask = mask.expand(*mask.shape[:-1], m) if mask.dim() else mask  # a mask by query is of every key
         if causal and (mask is not None or n != m):
             order = torch.ones(n, m, dtype=torch.bool, device=q.device).tril(m - n)
             mask = order if mask is None else narrowed(mask, order)

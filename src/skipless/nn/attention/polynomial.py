@@ -11,10 +11,10 @@ from torch.utils.checkpoint import checkpoint
 
 from skipless.choices import PolynomialScale
 from skipless.errors import InputError
-from skipless.nn.attention.core import AttentionCore, Call, visible
+from skipless.nn.attention.core import AttentionCore, Call, per_head, visible
+from skipless.nn.attention.powers import ROWS, power_product
 
-# Queries at a time, from so many keys on: then no n x n matrix is made, and what a step back needs is computed again.
-_ROWS, _MANY_KEYS = 128, 1024
+_MANY_KEYS = 1024  # from so many on, no n x n matrix is made, and what a step back needs is computed again
 
 
 class PolynomialAttention(AttentionCore):
@@ -91,18 +91,44 @@ class PolynomialAttention(AttentionCore):
             self._solve_(q, k, how)
         elif self.scale == "solved" and not self.known and not torch.compiler.is_compiling():
             self._check_solved()
-        n, m, mask = q.shape[-2], k.shape[-2], how.mask
-        if self.power == 1 and mask is None and not how.causal and not how.dropout:
-            return self._scaled(q, None, m) * how.scale @ (k.mT @ v)
-        if m <= _MANY_KEYS:
+        mask = how.mask
+        by_key = mask is None or mask.dim() < 2 or mask.shape[-2] == 1
+        plain = not how.dropout and (mask is None or mask.dtype == torch.bool)
+        linear = self.power == 1 and by_key and not how.causal
+        if plain and (linear or k.shape[-2] > _MANY_KEYS):
+            return self._powers(q, k, v, how, by_key)
+        if k.shape[-2] <= _MANY_KEYS:
             return self._rows(q, k, v, how, 0)
+        return self._in_turn(q, k, v, how, by_key)
+
+    def _powers(self, q: Tensor, k: Tensor, v: Tensor, how: Call, by_key: bool) -> Tensor:
+        """Where no weight is needed by itself: s goes into the queries, keys that nobody sees are 0."""
+        mask = how.mask
+        if isinstance(self.scale, int | float):
+            factor: Tensor | float = self.scale ** (1 / self.power)
+        elif mask is None and not how.causal:
+            factor = k.shape[-2] ** (-0.5 / self.power)
+        else:
+            order = torch.arange(1, q.shape[-2] + 1, device=q.device)[:, None]
+            seen = order if mask is None else mask.sum(-1, keepdim=True).clamp_min(1)
+            factor = seen.to(torch.promote_types(q.dtype, torch.float32)) ** (-0.5 / self.power)
+        q = q * (factor * how.scale if isinstance(factor, float) else (factor * how.scale).to(q.dtype))
+        if mask is not None and by_key:
+            k = k.where(mask.reshape(*mask.shape[:-2], mask.shape[-1], 1), 0.0)
+            mask = None
+        out = power_product(q, k, v, self.power, causal=how.causal, mask=mask)
+        return out if self.gain is None else out * per_head(self.gain, out)
+
+    def _in_turn(self, q: Tensor, k: Tensor, v: Tensor, how: Call, by_key: bool) -> Tensor:
+        """Dropout and biases on the logits need the weights: a block of rows at a time, made again on the way back."""
+        mask = how.mask
         again = torch.is_grad_enabled() and any(part.requires_grad for part in (q, k, v))
         call: Callable[..., Tensor] = _again if again else _once
         parts = []
-        for start in range(0, n, _ROWS):
-            end = min(start + _ROWS, n)
-            seen = end if how.causal else m
-            part = mask if mask is None or mask.dim() < 2 or mask.shape[-2] == 1 else mask[..., start:end, :]
+        for start in range(0, q.shape[-2], ROWS):
+            end = min(start + ROWS, q.shape[-2])
+            seen = end if how.causal else k.shape[-2]
+            part = mask if mask is None or by_key else mask[..., start:end, :]
             keys, values = k[..., :seen, :], v[..., :seen, :]
             parts.append(call(self._rows, q[..., start:end, :], keys, values, how._replace(mask=part), start))
         return torch.cat(parts, -2)
