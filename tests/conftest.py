@@ -1,6 +1,7 @@
 """Shapes in signatures are checked at run time, under pytest only."""
 
 import os
+import random
 from collections.abc import Generator, Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -11,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 from torch.utils import _pytree as pytree
@@ -30,6 +32,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """`--device`: where the tests that take `device` run."""
     told = "device of the tests marked `accelerator`: cpu, cuda, mps; with meta, those that ignore their device fail"
     parser.addoption("--device", default="cpu", help=told)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """What a test draws without a generator of its own is the same in every run, whichever tests ran before."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - libraries draw from it
+    torch.manual_seed(0)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -18,7 +18,7 @@ from skipless.nn import (
     UniformSPA,
     ValueSkipInit,
 )
-from skipless.nn.attention import polynomial, powers
+from skipless.nn.attention import orthogonal, polynomial, powers
 from tests.reference import attention_cores as twin
 
 B, H, N, C = 2, 3, 7, 4
@@ -319,3 +319,23 @@ def test_a_solved_scale_gives_a_mean_diagonal_of_one() -> None:
 def test_what_cannot_be_is_refused(call: Any, told: str) -> None:
     with pytest.raises(InputError, match=told):
         call(_qkv()[0].float())
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-8, 0.1, 3.0, 40.0])
+@pytest.mark.parametrize("skew", [True, False])
+def test_exponentials_and_their_gradients_are_those_of_torch(size: float, skew: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 9, 9, generator=generator, dtype=torch.double)
+    x = size * (x - x.mT if skew else x) / 9
+    x.requires_grad_()
+    weights = torch.randn(x.shape, generator=generator, dtype=torch.double)
+    found, expected = orthogonal._exponential(x), torch.linalg.matrix_exp(x)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12 * expected.abs().max().item())
+    ours, theirs = (torch.autograd.grad((out * weights).sum(), x)[0] for out in (found, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11 * theirs.abs().max().item())
+    torch.testing.assert_close(torch.func.vmap(orthogonal._exponential)(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_not_finite_stays_so() -> None:
+    q = torch.full((1, 1, 3, 2), torch.nan)
+    assert OrthogonalAttention()(q, q, q).isnan().all()

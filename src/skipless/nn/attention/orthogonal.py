@@ -1,5 +1,6 @@
 """Orthogonal self-attention (Zhang and Martens, arXiv 2602.05996): the exponential of a skew matrix of low rank."""
 
+import math
 from typing import Any
 
 import torch
@@ -71,7 +72,7 @@ class OrthogonalAttention(AttentionCore):
             factor = (self.alpha.to(q) * how.scale)[:, None, None]
             left, right = torch.cat([q, -k], -1) * factor, torch.cat([k, q], -1)
             if q.shape[-2] <= 4 * q.shape[-1]:  # S is then no larger than what phi is read off
-                a = torch.linalg.matrix_exp((left @ right.mT).double())
+                a = _exponential((left @ right.mT).double())
                 turned = a.to(wide.dtype) @ wide
             else:
                 turned = wide + left @ (_phi(right.mT @ left) @ (right.mT @ wide))
@@ -84,4 +85,34 @@ def _phi(m: Float[Tensor, "*b r r"]) -> Float[Tensor, "*b r r"]:
     wide = m.double()
     unit = torch.eye(rank, dtype=wide.dtype, device=m.device).expand_as(wide)
     upper = torch.cat([wide, unit], -1)
-    return torch.linalg.matrix_exp(torch.cat([upper, torch.zeros_like(upper)], -2))[..., :rank, rank:].to(m.dtype)
+    return _exponential(torch.cat([upper, torch.zeros_like(upper)], -2))[..., :rank, rank:].to(m.dtype)
+
+
+_DEGREE_12 = 0.2996  # up to this norm, what a Taylor polynomial of degree 12 leaves out is below float64's rounding
+
+
+def _exponential(x: Float[Tensor, "*b r r"]) -> Float[Tensor, "*b r r"]:
+    """e^X of float64 by scaling and squaring, one scale for the batch.
+
+    Its derivative takes matrices of the same size, where that of `torch.linalg.matrix_exp` is an exponential of twice
+    the size. The latter stands in where the norm cannot be read or is not finite: compiled, or in `torch.func.vmap`.
+    """
+    if torch.compiler.is_compiling() or x.is_meta:
+        return torch.linalg.matrix_exp(x)
+    try:
+        norm = x.detach().abs().sum(-2).amax().item() if x.numel() else 0.0
+    except RuntimeError:  # vmap
+        return torch.linalg.matrix_exp(x)
+    if not math.isfinite(norm):
+        return torch.linalg.matrix_exp(x)
+    squarings = max(0, math.ceil(math.log2(max(norm, 1e-300) / _DEGREE_12)))
+    x = x / 2**squarings
+    square = x @ x
+    powers = (torch.eye(x.shape[-1], dtype=x.dtype, device=x.device), x, square, square @ x)
+    cubic = [sum(power / math.factorial(i + j) for j, power in enumerate(powers[:3])) for i in (0, 3, 6, 9)]
+    a = cubic[3] + powers[3] / math.factorial(12)
+    for part in cubic[2::-1]:
+        a = part + powers[3] @ a
+    for _ in range(squarings):
+        a = a @ a
+    return a

@@ -61,7 +61,7 @@ def _slices(n: int, step: int) -> list[slice]:
 
 
 def _tiles(q: Tensor, k: Tensor, causal: bool) -> Iterator[tuple[int, slice, int, slice]]:
-    """Queries and keys of each tile, with their places among the blocks of queries and of keys; those of one query ascend."""
+    """Queries and keys of each tile, with the numbers of their blocks, so that both appear in order."""
     rows, keys = ROWS, _KEYS
     if q.device.type != "cpu":
         keys = k.shape[-2]
