@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from skipless.display import Table
 from skipless.display.values import counted
 from skipless.experiments.depth.recipe import DepthCell
@@ -18,7 +16,6 @@ from skipless.report.pages.page import Page
 from skipless.report.pages.write_page import write_report
 from skipless.report.run_records import Run
 from skipless.report.write_files import drawing
-from skipless.training.run_folder.provenance import provenance
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +136,6 @@ def write_depth(
             tuned=tuned,
             muon=any(one.cell.optimizer == "muon" for one in found),
         ),
-        made=provenance(torch.device("cpu")),
         command=command,
         files={name: FILE_KINDS[Path(name).suffix] for name in files},
         runs=runs_table(found).html(),

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from skipless.display import Table
 from skipless.experiments.family.runs import Asked, CellRuns
 from skipless.experiments.family.tables import runs_table
@@ -17,7 +15,6 @@ from skipless.recipes.recipe import Recipe
 from skipless.report.labels import FILE_KINDS
 from skipless.report.pages.page import Page
 from skipless.report.pages.write_page import write_report
-from skipless.training.run_folder.provenance import provenance
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +79,6 @@ def write_family(
         figures={shown.captions[name]: content for name, content in shown.pictures.items()},
         differences=shown.differences,
         notes=notes(images, found, tuned=asked.tune, grid=asked.grid),
-        made=provenance(torch.device("cpu")),
         command=command,
         files={name: FILE_KINDS[Path(name).suffix] for name in files},
         runs=runs_table(found).html(),

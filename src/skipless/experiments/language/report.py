@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import torch
-
 from skipless.choices import OptimizerName
 from skipless.display import Table
 from skipless.errors import InputError
@@ -23,7 +21,6 @@ from skipless.report.pages.page import Page
 from skipless.report.pages.write_page import write_report
 from skipless.report.run_records import Run, read_lines
 from skipless.report.write_files import drawing
-from skipless.training.run_folder.provenance import provenance
 
 _WHEN = ("untrained", "trained")
 
@@ -235,7 +232,6 @@ def write_table7(
             paper=first.scale == "paper",
             counted=floors.train_tokens,
         ),
-        made=provenance(torch.device("cpu")),
         command=command,
         files={name: FILE_KINDS[Path(name).suffix] for name in files},
         runs=runs_table(found).html(),

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 from skipless.display import Table
 from skipless.evaluators.quantisation.rounding.grid import Per
 from skipless.experiments.quantisation.recipe import QuantisationCell
@@ -21,7 +19,6 @@ from skipless.report.run_records import Run, read_lines
 from skipless.report.write_files import drawing
 from skipless.studies import QuantisationResult
 from skipless.studies.quantisation.study import FULL
-from skipless.training.run_folder.provenance import provenance
 
 SITES = {"tokens": "the stream, or the tokens between blocks", "hidden": "the MLP's last input"}
 
@@ -173,7 +170,6 @@ def write_quantisation(found: Sequence[QuantisedCell], out: Path, *, first: Reci
             static=result.config.static,
             language=first.reads_text,
         ),
-        made=provenance(torch.device("cpu")),
         command=command,
         files={name: FILE_KINDS[Path(name).suffix] for name in files},
         trained=list({run.folder: run for one in found for run in one.runs}.values()),

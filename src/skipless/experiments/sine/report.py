@@ -6,8 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from skipless.experiments.sine import SineOptions, tables
 from skipless.experiments.sine.cells import SineRuns
 from skipless.experiments.sine.recipe import AdaptedRecipe
@@ -17,7 +15,6 @@ from skipless.report.pages.page import Page
 from skipless.report.pages.write_page import write_report
 from skipless.report.run_records import Run
 from skipless.report.write_files import drawing
-from skipless.training.run_folder.provenance import provenance
 
 
 def write_sine(
@@ -75,7 +72,6 @@ def write_sine(
         figures={figures.CAPTIONS[name]: content for name, content in pictures.items()},
         differences=differences(),
         notes=notes(images, found, tuned=asked.tune, grid=asked.grid),
-        made=provenance(torch.device("cpu")),
         command=command,
         files={name: FILE_KINDS[Path(name).suffix] for name in files},
         runs=tables.runs_table(found, bases).html(),

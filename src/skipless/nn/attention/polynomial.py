@@ -21,7 +21,8 @@ class PolynomialAttention(AttentionCore):
     """A = s x^p, element by element, of the scaled logits x = q k^T / sqrt(c) (arXiv 2410.18613).
 
     No row is normalised, and weights may be negative. The weight of a key that is not seen is exactly 0. With more than
-    1,024 keys the matrix is never whole: queries are taken 128 at a time, and computed again on the way back.
+    1,024 keys the matrix is never whole: it is made tile by tile, on the way back once more. `power=1` is linear in n
+    wherever all queries see the same keys or the order is causal.
 
     Without skips, `power=1` cannot do: its matrix has rank c at most. With the paper's initialisation x^3 / sqrt(n) has
     a diagonal in the hundreds, so the scale is then solved from the logits (`solve_attention_`).

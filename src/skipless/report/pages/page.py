@@ -32,7 +32,6 @@ class Page:
         ours: our setting.
         numbers: the tables as HTML, and what is said below them: `markdown_html` of a report, or of each table `html`.
         notes: how far to trust the numbers, a sentence each.
-        made: commit, versions and hardware, as `provenance` returns them.
         paper: the paper's setting; empty where it has none.
         differences: what is otherwise than in the paper, a sentence each.
         figures: caption to the bytes of a PNG, or to inline SVG.
@@ -40,7 +39,8 @@ class Page:
         settings: every setting in words, by name.
         files: the files beside the page, and what is in each.
         runs: table of the runs behind it, as HTML.
-        trained: the runs themselves.
+        trained: the runs themselves, which name their own commits, versions and hardware.
+        made: the commit, versions and hardware of a page without runs, as `provenance` returns them.
     """
 
     title: str
@@ -48,7 +48,6 @@ class Page:
     ours: str
     numbers: str
     notes: Sequence[str]
-    made: Mapping[str, Any]
     paper: str = ""
     differences: Sequence[str] = ()
     figures: Mapping[str, bytes | str] = field(default_factory=dict)
@@ -57,6 +56,7 @@ class Page:
     files: Mapping[str, str] = field(default_factory=dict)
     runs: str = ""
     trained: Sequence[Run] = ()
+    made: Mapping[str, Any] = field(default_factory=dict)
 
 
 def page_html(page: Page) -> str:
