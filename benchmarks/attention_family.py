@@ -1,17 +1,21 @@
 """Kinds of attention beside PyTorch's: time of a step forth and back, and condition numbers at initialisation.
 
     python benchmarks/attention_family.py [--tokens 4096] [--rounds 20] [--device cpu]
+    python benchmarks/attention_family.py --memory
     python benchmarks/attention_family.py --conditioning
 
 Times are medians of rounds in which every kind runs once, one after another, over those of
 `scaled_dot_product_attention`. The last line is of `ConditionedTokens` over a LayerNorm. On a busy machine the ratios
-are worth little.
+are worth little. Memory is the peak of a step forth and back of two heads, over what the process had with its inputs,
+each kind and length in a process of its own (Linux, or `--device cuda`).
 """
 
 import argparse
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
@@ -34,9 +38,11 @@ from skipless.nn import (
 WIDTH, HEADS, TOKENS = 48, 3, 17  # of what is conditioned: K is formed as a matrix
 
 
-def times(tokens: int, rounds: int, device: str) -> None:
-    """Print the time of each kind over plain attention's."""
-    parts = [torch.randn(1, 6, tokens, 64, device=device, requires_grad=True) for _ in range(3)]
+LENGTHS = (1024, 2048, 4096, 8192)
+
+
+def kinds_of(device: str) -> dict[str, Callable[..., Tensor]]:
+    """Every kind of attention, by name."""
     kinds: dict[str, Callable[..., Tensor]] = {"softmax (SDPA)": functional.scaled_dot_product_attention}
     cores: dict[str, AttentionCore] = {
         "shaped": ShapedAttention(),
@@ -51,6 +57,13 @@ def times(tokens: int, rounds: int, device: str) -> None:
         if core.causal_ok:
             kinds[f"{name}, causal"] = lambda *qkv, core=core: core(*qkv, causal=True)
     kinds["softmax (SDPA), causal"] = lambda *qkv: functional.scaled_dot_product_attention(*qkv, is_causal=True)
+    return kinds
+
+
+def times(tokens: int, rounds: int, device: str) -> None:
+    """Print the time of each kind over plain attention's."""
+    parts = [torch.randn(1, 6, tokens, 64, device=device, requires_grad=True) for _ in range(3)]
+    kinds = kinds_of(device)
     found: dict[str, list[float]] = {name: [] for name in kinds}
     for turn in range(rounds + 2):
         for name, attend in kinds.items():
@@ -68,6 +81,49 @@ def times(tokens: int, rounds: int, device: str) -> None:
     both = [[_seconds(lambda of=of: of(x).sum().backward(), device) for _ in range(rounds)] for of in (layer, norm)]
     print(f"\nConditionedTokens, 8 x 197 x 384: {1e3 * statistics.median(both[0]):.1f} ms; LayerNorm "
           f"{1e3 * statistics.median(both[1]):.1f} ms")  # fmt: skip
+
+
+def memory(device: str) -> None:
+    """Print the peak memory of each kind by length."""
+    names = ["softmax, written out", *kinds_of("cpu")]
+    print("| attention | " + " | ".join(f"n = {n:,}" for n in LENGTHS) + " |\n|---|" + "--:|" * len(LENGTHS))
+    for name in names:
+        found = []
+        for n in LENGTHS:  # a process of its own, forked before torch has computed anything
+            with multiprocessing.get_context("fork" if device == "cpu" else "spawn").Pool(1) as pool:
+                found.append(pool.apply(_peak, (name, n, device)))
+        print(f"| {name} | {' | '.join(f'{peak / 2**20:.1f}' for peak in found)} |", flush=True)
+
+
+def _written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v
+
+
+def _peak(name: str, n: int, device: str) -> int:
+    """Bytes of a step beyond its inputs."""
+    torch.set_num_threads(1)
+    attend = _written_out if name == "softmax, written out" else kinds_of(device)[name]
+    _step(attend, 64, device)  # what the first call loads
+    parts = [torch.randn(1, 2, n, 64, device=device, requires_grad=True) for _ in range(3)]
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        attend(*parts).sum().backward()
+        return torch.cuda.max_memory_allocated() - before
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of what is resident starts anew
+    before = _resident("VmRSS")
+    attend(*parts).sum().backward()
+    return _resident("VmHWM") - before
+
+
+def _step(attend: Callable[..., Tensor], n: int, device: str) -> None:
+    parts = [torch.randn(1, 2, n, 64, device=device, requires_grad=True) for _ in range(3)]
+    attend(*parts).sum().backward()
+
+
+def _resident(which: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{which}:"))
 
 
 def _seconds(call: Callable[[], None], device: str) -> float:
@@ -126,9 +182,12 @@ if __name__ == "__main__":
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--memory", action="store_true", help="peak memory by length, in MiB")
     parser.add_argument("--conditioning", action="store_true", help="the tables of docs/family.md")
     given = parser.parse_args()
     if given.conditioning:
         conditioning()
+    elif given.memory:
+        memory(given.device)
     else:
         times(given.tokens, given.rounds, given.device)
