@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-ROWS = 128
+ROWS = 256
 """Queries of a tile; on other devices than a CPU at least as many."""
-_KEYS = 512  # of a tile on a CPU: with two heads a thread it fits a core's cache
+_KEYS = 256  # of a tile on a CPU: with two heads a thread it fits a core's cache
 _NUMBERS = 2**24  # of a tile elsewhere
 
 
