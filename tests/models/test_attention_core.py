@@ -333,6 +333,13 @@ for core in nn.PolynomialAttention(3), nn.ShapedAttention(), nn.ValueSkipInit(),
     torch.compiler.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), model(x))
+parts = [torch.randn(1, 2, 1100, 8).requires_grad_() for _ in range(3)]  # more keys than go through at once
+for causal in False, True:
+    compiled = torch.compile(nn.PolynomialAttention(3), backend="aot_eager", fullgraph=True)
+    out, expected = compiled(*parts, causal=causal), nn.PolynomialAttention(3)(*parts, causal=causal)
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
+    ours, theirs = (torch.autograd.grad(y.sum(), parts) for y in (out, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 """
 
 

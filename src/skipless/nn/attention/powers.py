@@ -39,7 +39,7 @@ def power_product(
     device = q.device.type
     if torch.is_autocast_enabled(device):
         q, k, v = (part.to(torch.get_autocast_dtype(device)) for part in (q, k, v))
-    if mask is not None or device != "cpu":
+    if mask is not None or device != "cpu" or torch.compiler.is_compiling():
         return _PowerProduct.apply(q, k, v, mask, power, causal)
     flat = [part.reshape(-1, *part.shape[-2:]).split(2 * torch.get_num_threads()) for part in (q, k, v)]
     heads = [_PowerProduct.apply(*group, None, power, causal) for group in zip(*flat, strict=True)]
