@@ -106,14 +106,14 @@ class PolynomialAttention(AttentionCore):
         """Where no weight is needed by itself: s goes into the queries, keys that nobody sees are 0."""
         mask = how.mask
         if isinstance(self.scale, int | float):
-            factor: Tensor | float = self.scale ** (1 / self.power)
+            q = q * (self.scale ** (1 / self.power) * how.scale)
         elif mask is None and not how.causal:
-            factor = k.shape[-2] ** (-0.5 / self.power)
+            q = q * (k.shape[-2] ** (-0.5 / self.power) * how.scale)
         else:
             order = torch.arange(1, q.shape[-2] + 1, device=q.device)[:, None]
             seen = order if mask is None else mask.sum(-1, keepdim=True).clamp_min(1)
-            factor = seen.to(torch.promote_types(q.dtype, torch.float32)) ** (-0.5 / self.power)
-        q = q * (factor * how.scale if isinstance(factor, float) else (factor * how.scale).to(q.dtype))
+            seen = seen.to(torch.promote_types(q.dtype, torch.float32))
+            q = q * (seen ** (-0.5 / self.power) * how.scale).to(q.dtype)
         if mask is not None and by_key:
             k = k.where(mask.reshape(*mask.shape[:-2], mask.shape[-1], 1), 0.0)
             mask = None
