@@ -38,7 +38,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "s1"
     recipe = table1("digits", "skip", "adamw").with_(fit__steps=3, fit__workers=0, fit__progress="none")
-    recipe.with_(fit__device="cpu").run(out)
+    recipe.with_(fit__device="cpu", model__kwargs={**recipe.model.kwargs, "depth": 2}).run(out)
     return out
 
 

@@ -167,7 +167,7 @@ def test_a_page_of_something_else_stays_beside_the_measurement(folder, tmp_path)
 def test_a_measurement_of_an_earlier_version_is_kept_beside_reports(folder, tmp_path) -> None:
     measure(str(folder), blocks=(0,), tokens=2, out=tmp_path)
     (tmp_path / "conditioning.html").unlink()  # there was the index.html alone
-    files = write_report(tmp_path, "table5", {}, Page("Table 5", "", "", "", [], {}))
+    files = write_report(tmp_path, "table5", {}, Page("Table 5", "", "", "", []))
     index = files["index.html"].read_text(encoding="utf-8")
     assert 'href="conditioning.html"' in index
     assert 'href="table5.html"' in index

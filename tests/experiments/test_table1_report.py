@@ -220,7 +220,7 @@ def test_a_folder_that_cannot_be_written_is_bad_input(tmp_path: Path) -> None:
 
 
 def test_table_1_stands_beside_other_reports_in_either_order(tmp_path: Path) -> None:
-    other = Page("Table 5", "", "", "", [], {})
+    other = Page("Table 5", "", "", "", [])
     writers = [
         lambda out: write_report(table1_cells({}), out, setting=SETTING, **TEXTS),
         lambda out: write_any(out, "table5", {}, other),
@@ -236,7 +236,7 @@ def test_a_page_of_table_1_of_an_earlier_version_is_kept_and_listed(tmp_path: Pa
     page = write_report(table1_cells({}), tmp_path, setting=SETTING, **TEXTS)["index.html"]
     (tmp_path / "table1.html").unlink()
     page.write_text(before := page.read_text(encoding="utf-8").replace(GENERATOR, ""), encoding="utf-8")
-    files = write_any(tmp_path, "table5", {}, Page("Table 5", "", "", "", [], {}))
+    files = write_any(tmp_path, "table5", {}, Page("Table 5", "", "", "", []))
     assert "table1.html" in files["index.html"].read_text(encoding="utf-8")
     assert (tmp_path / "table1.html").read_text(encoding="utf-8") == before
 

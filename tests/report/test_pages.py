@@ -102,9 +102,7 @@ def test_a_report_that_fails_has_no_page(tmp_path, monkeypatch) -> None:
 
 def test_texts_are_text_whatever_is_in_them(tmp_path) -> None:
     odd = "<script>alert(1)</script> & \"q\" 'a'"
-    page = Page(
-        odd, odd, odd, markdown_html(odd), [odd], {}, odd, [odd], {odd: b"\x89PNG"}, odd, {odd: odd}, {odd: odd}
-    )
+    page = Page(odd, odd, odd, markdown_html(odd), [odd], odd, [odd], {odd: b"\x89PNG"}, odd, {odd: odd}, {odd: odd})
     html = write_report(tmp_path, "x", {}, page)["x.html"].read_text(encoding="utf-8")
     assert "<script" not in html
     assert words(html).count("alert(1)") >= 10
@@ -137,7 +135,7 @@ LATIN = os.fsdecode(b"caf\xe9")  # a name that is no UTF-8
 
 
 def test_names_that_are_no_utf8_are_shown_with_escapes(tmp_path) -> None:
-    page = Page(LATIN, LATIN, LATIN, "", [LATIN], {}, command=f"skipless eval --data {LATIN}")
+    page = Page(LATIN, LATIN, LATIN, "", [LATIN], command=f"skipless eval --data {LATIN}")
     html = write_report(tmp_path, "x", {"x.svg": LATIN, "x.json": [LATIN]}, page)["x.html"].read_text(encoding="utf-8")
     assert "--data caf\\xe9" in html
     assert "<title>caf\\xe9</title>" in html
@@ -174,7 +172,7 @@ def test_the_longest_name_that_a_file_can_have_is_written(tmp_path) -> None:
 
 def test_two_reports_at_once_are_both_in_the_page_of_contents(tmp_path, monkeypatch) -> None:
     """The other report ends after this one has looked for pages, before this one writes its page of contents."""
-    page = Page("One", "", "", "", [], {})
+    page = Page("One", "", "", "", [])
     written = write_page.write_files
 
     def late(out, contents):
