@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 THIS = Path(__file__).resolve()
 ROOT = THIS.parents[2]
 BESIDE = (ROOT / "tests" / "conftest.py").read_text(encoding="utf-8")
@@ -46,6 +48,7 @@ def with_device() -> list[str]:
     return [str(file) for file in sorted((ROOT / "tests").rglob("test_*.py")) if takes.search(file.read_text())]
 
 
+@pytest.mark.slow
 def test_all_tests_on_a_device_are_there() -> None:
     files = with_device()
     assert len(files) >= 6
@@ -61,6 +64,7 @@ def test_no_test_waits_for_a_gpu_of_its_own() -> None:
     assert not [file for file in (ROOT / "tests").rglob("*.py") if asks.search(file.read_text()) and file != THIS]
 
 
+@pytest.mark.slow
 def test_a_test_that_ignores_its_device_is_found(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(BESIDE)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = accelerator\n")

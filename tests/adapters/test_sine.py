@@ -240,6 +240,7 @@ for one, other in zip((found, *same), (expected, *grads), strict=True):
 """
 
 
+@pytest.mark.slow
 def test_compiled_as_one_graph() -> None:
     """In a process of its own: what checks shapes in these tests cannot be compiled."""
     code = COMPILED.format(path=sys.path)

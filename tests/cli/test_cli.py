@@ -34,6 +34,7 @@ def test_train_resumes_and_eval_agrees(capsys, tmp_path) -> None:
     assert skipless(capsys, *command)[0] == 0
 
 
+@pytest.mark.slow
 def test_classes_are_known_by_their_names(capsys, tmp_path) -> None:
     """A run tells red from blue; folders of the same pictures name, order or lack the classes otherwise."""
     own, swapped, one, other = (images(tmp_path / name, train=40) for name in ("own", "swapped", "one", "other"))

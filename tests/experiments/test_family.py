@@ -112,6 +112,7 @@ def test_what_makes_no_sense_is_refused(options: Any, message: str, tmp_path: Pa
         make(options, tmp_path)
 
 
+@pytest.mark.slow
 def test_attention_is_tuned_reported_and_made_again_from_what_is_there(tmp_path: Path, short: None) -> None:
     options = AttentionOptions(
         attentions=("softmax", "polynomial 2"), rows=("skip", "skipless + init"), epochs=1, jobs=1, tune=True,

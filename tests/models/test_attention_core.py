@@ -343,6 +343,7 @@ for causal in False, True:
 """
 
 
+@pytest.mark.slow
 def test_one_compiles_whole() -> None:
     """In a process of its own, without the checks of types that tests add."""
     found = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)

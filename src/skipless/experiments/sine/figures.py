@@ -40,9 +40,10 @@ def accuracy_png(found: Sequence[SineRuns]) -> bytes:
                 axes.axhline(means[0], color=colour, linewidth=1, linestyle="--", label=method)
                 continue
             ranks, spreads = [one.cell.rank for one in own], [one.spread() for one in own]
-            pairs = list(zip(means, spreads, strict=True))
+            low = [max(0.0, mean - spread) for mean, spread in zip(means, spreads, strict=True)]
+            high = [min(100.0, mean + spread) for mean, spread in zip(means, spreads, strict=True)]
             axes.plot(ranks, means, color=colour, label=method, linewidth=_WIDTH.get(method, 1.3))
-            axes.fill_between(ranks, [m - s for m, s in pairs], [m + s for m, s in pairs], color=colour, alpha=0.12)
+            axes.fill_between(ranks, low, high, color=colour, alpha=0.12)
             for one in own:
                 axes.plot([one.cell.rank] * len(one.top1()), one.top1(), "o", color=colour, markersize=2.5)
         _rank_axis(cells, axes)
