@@ -23,6 +23,9 @@ if TYPES_ARE_CHECKED:
     jaxtyping.install_import_hook("skipless", "typecheck.checked")
 
 
+SLOW_SECONDS = 900
+
+
 def pytest_report_header() -> list[str]:
     """Say if shapes are not checked."""
     return [] if TYPES_ARE_CHECKED else ["shapes in signatures are NOT checked: beartype is not installed"]
@@ -43,8 +46,13 @@ def pytest_runtest_setup() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what takes the fixture `device`, so that no test on a device is left out of `-m accelerator`."""
+    """Mark what takes the fixture `device`, so that no test on a device is left out of `-m accelerator`.
+
+    Slow tests have three times as long as others, on a busy machine.
+    """
     for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
         given = getattr(getattr(item, "callspec", None), "params", {})
         if "device" in getattr(item, "fixturenames", ()) and "device" not in given:
             item.add_marker("accelerator")
