@@ -36,9 +36,7 @@ from skipless.nn import (
 )
 
 WIDTH, HEADS, TOKENS = 48, 3, 17  # of what is conditioned: K is formed as a matrix
-
-
-LENGTHS = (1024, 2048, 4096, 8192)
+LENGTHS = (1024, 2048, 4096, 8192)  # whose memory is measured
 
 
 def kinds_of(device: str) -> dict[str, Callable[..., Tensor]]:
@@ -103,8 +101,10 @@ def _peak(name: str, n: int, device: str) -> int:
     """Bytes of a step beyond its inputs."""
     torch.set_num_threads(1)
     attend = _written_out if name == "softmax, written out" else kinds_of(device)[name]
-    _step(attend, 64, device)  # what the first call loads
-    parts = [torch.randn(1, 2, n, 64, device=device, requires_grad=True) for _ in range(3)]
+    small, parts = (
+        [torch.randn(1, 2, size, 64, device=device, requires_grad=True) for _ in range(3)] for size in (64, n)
+    )
+    attend(*small).sum().backward()  # what the first call loads
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -114,11 +114,6 @@ def _peak(name: str, n: int, device: str) -> int:
     before = _resident("VmRSS")
     attend(*parts).sum().backward()
     return _resident("VmHWM") - before
-
-
-def _step(attend: Callable[..., Tensor], n: int, device: str) -> None:
-    parts = [torch.randn(1, 2, n, 64, device=device, requires_grad=True) for _ in range(3)]
-    attend(*parts).sum().backward()
 
 
 def _resident(which: str) -> int:

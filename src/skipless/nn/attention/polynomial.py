@@ -104,16 +104,13 @@ class PolynomialAttention(AttentionCore):
 
     def _powers(self, q: Tensor, k: Tensor, v: Tensor, how: Call, by_key: bool) -> Tensor:
         """Where no weight is needed by itself: s goes into the queries, keys that nobody sees are 0."""
-        mask = how.mask
-        if isinstance(self.scale, int | float):
-            q = q * (self.scale ** (1 / self.power) * how.scale)
-        elif mask is None and not how.causal:
-            q = q * (k.shape[-2] ** (-0.5 / self.power) * how.scale)
-        else:
-            order = torch.arange(1, q.shape[-2] + 1, device=q.device)[:, None]
-            seen = order if mask is None else mask.sum(-1, keepdim=True).clamp_min(1)
-            seen = seen.to(torch.promote_types(q.dtype, torch.float32))
-            q = q * (seen ** (-0.5 / self.power) * how.scale).to(q.dtype)
+        mask, seen = how.mask, k.shape[-2]
+        if mask is not None:
+            seen = mask.sum(-1, keepdim=True)
+        elif how.causal:
+            seen = torch.arange(1, q.shape[-2] + 1, device=q.device)[:, None]
+        s = self._factor(seen, q) ** (1 / self.power) * how.scale
+        q = q * (s.to(q.dtype) if isinstance(s, Tensor) else s)
         if mask is not None and by_key:
             k = k.where(mask.reshape(*mask.shape[:-2], mask.shape[-1], 1), 0.0)
             mask = None
@@ -143,23 +140,24 @@ class PolynomialAttention(AttentionCore):
         if mask is not None and mask.dtype != torch.bool:
             x = x + mask.masked_fill(mask == -torch.inf, 0.0)
         x = x if self.power == 1 else x * x if self.power == 2 else x * x * x
-        a = self._scaled(x, mask, k.shape[-2])
+        a = self._scaled(x, mask)
         if mask is not None:
             a = a.masked_fill(~visible(mask), 0.0)
         return functional.dropout(a, how.dropout) @ v
 
-    def _scaled(self, x: Tensor, mask: Tensor | None, keys: int) -> Tensor:
-        """Rows times s."""
+    def _scaled(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Rows times s and the gains."""
+        s = self._factor(x.shape[-1] if mask is None else visible(mask).sum(-1, keepdim=True), x)
+        x = x * (s.to(x.dtype) if isinstance(s, Tensor) else s)
+        return x if self.gain is None else x * per_head(self.gain, x)
+
+    def _factor(self, seen: Tensor | int, like: Tensor) -> Tensor | float:
+        """s without a gain, of rows that see so many keys."""
         if isinstance(self.scale, int | float):
-            return x * self.scale
-        if mask is None:
-            x = x * keys**-0.5
-        else:
-            seen = visible(mask).sum(-1, keepdim=True).clamp_min(1)
-            x = x * seen.to(torch.promote_types(x.dtype, torch.float32)).rsqrt().to(x.dtype)
-        if self.gain is None:
-            return x
-        return x * self.gain.to(x.dtype)[:, None, None]
+            return float(self.scale)
+        if isinstance(seen, int):
+            return seen**-0.5
+        return seen.clamp_min(1).to(torch.promote_types(like.dtype, torch.float32)).rsqrt()
 
     @torch.no_grad()
     def _solve_(self, q: Tensor, k: Tensor, how: Call) -> None:
